@@ -1,0 +1,55 @@
+"""Files that are never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
+
+    Raises:
+        OSError: naming `path`, when the folder cannot be written (read-only, full).
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_UMASK)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror or error}; what stood there before is untouched",
+                      str(path)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Writes `value` as indented JSON, aside and then renamed."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path):
+    """Reads JSON; a ValueError names the file that does not parse."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, found something else ({error})") from error
+
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
