@@ -1,1 +1,7 @@
-"""FusionReID."""
+"""FusionReID: convolutional and transformeral features, unified for person re-identification."""
+
+from .config import PAPER, RELEASED, FusionConfig, ModelConfig
+from .model import build_model
+
+__all__ = ["PAPER", "RELEASED", "FusionConfig", "ModelConfig", "build_model"]
+__version__ = "0.1.0"
