@@ -1,0 +1,55 @@
+# FusionReID: `make reproduce` sets everything up and runs the notebooks, `make test` sets everything up and tests it.
+# Needs Python 3.10 or newer and make; everything else goes into .venv.
+
+PYTHON  ?= python3
+PROFILE ?= $(or $(FUSIONREID_PROFILE),demo)
+ARGS    ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN  := $(VENV)/bin
+DONE := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint lab lock clean
+
+help:  ## list these targets
+	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(DONE)  ## install everything into .venv, as pinned in requirements.lock
+
+$(DONE): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "setup: $(PYTHON) is missing or older than Python 3.10; say which to use: make setup PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || rm -rf $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)"; exit 1; }
+	@if $(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv; then \
+	   VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -r requirements.lock && \
+	   VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --no-deps -e .; \
+	 else false; fi || { \
+	   echo "setup: uv did not do it; going on with pip (slower)"; \
+	   $(BIN)/python -m pip install -r requirements.lock && $(BIN)/python -m pip install --no-deps -e .; }
+	@touch $@
+
+reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS="--only 03 05" for some)
+	$(BIN)/python -m fusionreid.reproduce --profile $(PROFILE) $(ARGS)
+
+test: setup  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+lint: setup  ## check style with ruff
+	$(BIN)/ruff check .
+
+lab: setup  ## open the notebooks in JupyterLab, on this machine only
+	$(BIN)/jupyter lab --ip=localhost notebooks
+
+lock: setup  ## resolve pyproject.toml into requirements.lock anew, for Linux and macOS
+	$(BIN)/uv pip compile --universal --python-version 3.10 --extra all pyproject.toml \
+	  -o requirements.lock --no-emit-index-url
+
+clean:  ## remove executed notebooks, caches and .venv; keeps data/ and the trained runs
+	rm -rf $(VENV) runs/notebooks runs/figures .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,116 @@
+"""The notebook files: which there are, their parameters, and what of an executed one is fit to commit."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from fusionreid import paths
+from fusionreid.files import atomic_write
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be run, or that failed; the message says which, where and why."""
+
+
+def find(only: list[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
+    """The notebooks `NN_name.ipynb` of a folder in order; `only` picks some, each by number or name.
+
+    Raises:
+        NotebookError: there are none, or one in `only` is not there.
+    """
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise NotebookError(f"{folder}: expected notebooks named NN_name.ipynb, found none")
+    wanted = [Path(name).stem for name in only or []]
+    for name in wanted:
+        if not any(name in (path.stem, path.stem[:2]) for path in found):
+            raise NotebookError(f"--only {name}: no such notebook; there are: {', '.join(path.stem for path in found)}")
+    return [path for path in found if not wanted or path.stem in wanted or path.stem[:2] in wanted]
+
+
+def parameters(path: Path) -> dict[str, object]:
+    """Names and committed values of a notebook's parameters: the literals of its one cell tagged `parameters`.
+
+    Raises:
+        NotebookError: the file is no notebook, or has not one such cell, or the cell holds more than literals.
+    """
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises its own kinds for JSON, schema and version
+        raise NotebookError(f"{path}: not a readable notebook ({type(error).__name__}: {error})") from error
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise NotebookError(f"{path}: expected one cell tagged `parameters`, found {len(cells)}")
+    values = {}
+    try:
+        for statement in ast.parse(cells[0].source).body:
+            if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+                target = statement.targets[0]
+            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                target = statement.target
+            else:
+                raise ValueError(f"line {statement.lineno} is no assignment to one name")
+            if not isinstance(target, ast.Name):
+                raise ValueError(f"line {statement.lineno} is no assignment to one name")
+            values[target.id] = ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError) as error:
+        raise NotebookError(f"{path}: its `parameters` cell must hold literals only, NAME = value; {error}") from error
+    return values
+
+
+def clean(notebook, *, original=None) -> None:
+    """Makes an executed notebook fit to commit, in place: no machine's paths, durations, versions or progress bars.
+
+    Removes papermill's metadata and injected cell, widgets and everything written to stderr, numbers the executed
+    cells from 1, and names the kernel `python3`. With `original`, the notebook before its run, keeps its cell ids.
+    """
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    notebook.metadata.clear()
+    notebook.metadata.update(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    if original is not None and len(original.cells) == len(notebook.cells):
+        for cell, before in zip(notebook.cells, original.cells, strict=True):
+            if "id" in before:
+                cell["id"] = before["id"]
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = type(cell.metadata)({key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)})
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = _joined(
+            output
+            for output in cell.outputs
+            if output.get("name") != "stderr"
+            and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+        )
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+
+
+def _joined(outputs) -> list:
+    """The outputs with neighbouring pieces of stdout put together."""
+    joined = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def update(source: Path, executed: Path) -> None:
+    """Writes an executed copy's outputs, cleaned, over the notebook it was made from."""
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    clean(notebook, original=nbformat.read(source, as_version=4))
+    with atomic_write(source) as temporary:
+        nbformat.write(notebook, temporary)

@@ -1,0 +1,39 @@
+"""Where things lie: the repository, its notebooks and figures, and what is built or run and kept out of git.
+
+Absolute, so that a notebook finds the same files in JupyterLab (which starts it in its own folder), under papermill
+and in the tests. `FUSIONREID_ROOT`, `FUSIONREID_DATA` and `FUSIONREID_RUNS` in the environment move the whole, the
+data sets and the runs, for a cluster whose scratch space lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _root() -> Path:
+    """The checkout that this package lies in, or the current folder where the package is installed elsewhere."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
+def _folder(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser().resolve()
+
+
+ROOT = _folder("FUSIONREID_ROOT", _root())
+DATA = _folder("FUSIONREID_DATA", ROOT / "data")
+RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"
+
+
+def figures(profile: str, dataset: str = "synthetic") -> Path:
+    """The folder that notebooks draw into, made if missing.
+
+    `figures/` holds what is committed: the demo on synthetic data, and nothing else. Every other profile or data set
+    has a folder of its own under `runs/figures/`.
+    """
+    folder = FIGURES if (profile, dataset) == ("demo", "synthetic") else RUNS / "figures" / f"{profile}-{dataset}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,211 @@
+"""The whole reproduction without a browser: papermill over `notebooks/`, in order.
+
+    python -m fusionreid.reproduce --profile demo
+    python -m fusionreid.reproduce --only 03 05 -p SEEDS "[0, 1, 2]"
+
+Executed copies go to `runs/notebooks/<profile>-<dataset>/`; the notebooks themselves change only with `--update`,
+which is how the committed outputs are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from fusionreid import config, paths
+from fusionreid.notebooks import NotebookError, find, parameters, update
+
+
+def plan(notebooks: list[Path], given: dict[str, object], optional: dict[str, object]) -> dict[Path, dict[str, object]]:
+    """What to inject into each notebook: the values that differ from its own.
+
+    A name in `given` must be a parameter of at least one of the notebooks; those in `optional` need not be.
+
+    Raises:
+        NotebookError: a name in `given` is known to none of the notebooks (papermill would only warn), or has an
+            option of its own.
+    """
+    for name in given.keys() & optional.keys():
+        raise NotebookError(f"-p {name}: use the option --{name.lower()}")
+    known = {path: parameters(path) for path in notebooks}
+    for name in given:
+        if not any(name in values for values in known.values()):
+            lines = "\n".join(f"  {path.stem}: {', '.join(values) or 'none'}" for path, values in known.items())
+            raise NotebookError(f"-p {name}: no selected notebook has this parameter; they have\n{lines}")
+    wanted = {**optional, **given}
+    return {
+        path: {name: wanted[name] for name in values if name in wanted and wanted[name] != values[name]}
+        for path, values in known.items()
+    }
+
+
+def execute(source: Path, target: Path, values: dict[str, object], *, progress: bool = True) -> None:
+    """Runs one notebook in a kernel of this very interpreter and writes the executed copy, also when it fails.
+
+    Raises:
+        NotebookError: a cell raised, or the kernel died; the message holds the cell, its first lines and the error.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    bar = {"desc": source.stem, "leave": False, "position": 1, "disable": None} if progress else False
+    try:
+        papermill.execute_notebook(
+            source, target, values, kernel_name="python3", cwd=source.parent, progress_bar=bar, start_timeout=300
+        )
+    except PapermillExecutionError as error:
+        head = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
+        raise NotebookError(
+            f"{source.name} failed in cell {error.cell_index} (In [{error.exec_count}]):\n{head}\n"
+            f"{error.ename}: {error.evalue}\nThe whole traceback is in {_shown(target)}"
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(f"{source.name}: the kernel died, often for want of memory ({error})") from error
+
+
+class PeakMemory:
+    """Bytes of memory that this process and all its descendants held together, at the most, while it was entered.
+
+    Sampled twice a second; memory that several processes share is counted in each.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        self.bytes, self._stop = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        this = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in [this, *this.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # it ended between the listing and the question
+                    continue
+            self.bytes = max(self.bytes, total)
+
+
+def reproduce(
+    profile: str = "demo",
+    dataset: str | None = None,
+    *,
+    only: list[str] | None = None,
+    given: dict[str, object] | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Runs the notebooks in order and returns, and prints, what each took.
+
+    Args:
+        profile: smoke, demo or paper.
+        dataset: the profile's own if None.
+        only: numbers or names of notebooks; all if None.
+        given: further parameters, NAME -> value.
+        overwrite: write the outputs back into `notebooks/`; only for the demo on synthetic data.
+        progress: show bars when on a terminal.
+
+    Returns:
+        One {"notebook", "seconds", "peak_bytes"} a notebook.
+
+    Raises:
+        ValueError: an unknown profile or data set.
+        NotebookError: an unknown notebook or parameter, or a notebook that failed.
+    """
+    from tqdm import tqdm
+
+    config.one_of("profile", profile, list(config.PROFILES))
+    dataset = config.DataConfig(name=dataset or config.PROFILES[profile].data.name).name
+    if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
+        raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
+    notebooks = find(only, paths.NOTEBOOKS)
+    injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
+    folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
+
+    _prepare_kernels(profile)
+    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}", flush=True)
+    rows = []
+    with tqdm(total=len(notebooks), unit="notebook", disable=None if progress else True, position=0) as bar:
+        for source in notebooks:
+            bar.set_description(source.stem)
+            started = time.perf_counter()
+            with PeakMemory() as memory:
+                execute(source, folder / source.name, injected[source], progress=progress)
+            if overwrite:
+                update(source, folder / source.name)
+            rows.append({"notebook": source.stem, "seconds": time.perf_counter() - started, "peak_bytes": memory.bytes})
+            bar.update()
+            tqdm.write(_row(**rows[-1]))
+            sys.stdout.flush()
+    seconds, peak = sum(row["seconds"] for row in rows), max(row["peak_bytes"] for row in rows)
+    print(_row("all", seconds, peak), flush=True)
+    return rows
+
+
+def _prepare_kernels(profile: str) -> None:
+    """Sets what the kernels inherit from the environment: this interpreter's kernel, the profile, no bars in cells."""
+    kernels = Path(sys.prefix) / "share" / "jupyter"
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(kernels), os.environ.get("JUPYTER_PATH")]))
+    os.environ["FUSIONREID_PROFILE"] = profile
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+def _row(notebook: str, seconds: float, peak_bytes: int) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{notebook:<28}{minutes:>4} min {rest:02d} s   peak {peak_bytes / 2**30:.1f} GiB"
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _value(text: str) -> object:
+    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 1 for a failure, 2 for a wrong argument, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m fusionreid.reproduce", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default=os.environ.get("FUSIONREID_PROFILE") or "demo",
+                        help=f"one of {', '.join(config.PROFILES)} (default: $FUSIONREID_PROFILE, or demo)")
+    parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a value for a notebooks' parameter; may be repeated")
+    parser.add_argument("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
+    options = parser.parse_args(arguments)
+    given = {name: _value(value) for name, value in options.parameter}
+    try:
+        reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished runs are kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except NotebookError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
