@@ -1,0 +1,49 @@
+"""Checks a set of images (`python -m fusionreid.data check market1501 --root data`) or makes the synthetic one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .datasets import PUBLISHED, Dataset, count, open_dataset
+
+
+def table(dataset: Dataset) -> str:
+    """Identities, images and cameras of each split beside the published ones, aligned."""
+    published = PUBLISHED.get(dataset.name)
+    rows = [["", "identities", "published", "images", "published", "cameras", "published"]]
+    for split, records in dataset.splits.items():
+        cells = [split]
+        for index, value in enumerate(count(records)):
+            cells += [f"{value:,}", f"{published[split][index]:,}" if published else "-"]
+        rows.append(cells)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fusionreid.data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="print identities, images and cameras beside the published ones")
+    check.add_argument("name", choices=[*PUBLISHED, "synthetic"])
+    synthetic = commands.add_parser("synthetic", help="render the synthetic set")
+    synthetic.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    for command in (check, synthetic):
+        command.add_argument("--root", default="data", help="the folder of the data sets (default: data)")
+        command.add_argument("--size", default="demo", choices=["smoke", "demo", "full"], help="of the synthetic set")
+        command.add_argument("--seed", type=int, default=0, help="of the synthetic set")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "synthetic":
+            from .synthetic import build  # needs the optional package anny
+
+            print(build(given.root, given.size, given.seed, workers=given.workers))
+        else:
+            dataset = open_dataset(given.name, given.root, size=given.size, seed=given.seed)
+            print(f"{' '.join(filter(None, [dataset.name, dataset.version]))} in {dataset.root}\n\n{table(dataset)}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Readers of Market-1501, DukeMTMC-reID, MSMT17 (V1 and V2) and the synthetic set (Sec. IV.A).
+
+Each set is read in the layout that it is distributed in, from whatever folder it was unpacked to: `root` itself, or
+a folder below it whose name says the set's (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-reid/DukeMTMC-reID`,
+`msmt17/MSMT17_V1`, ...). Cameras count from 0 and are never renumbered split by split.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import one_of
+from ..files import read_json
+
+
+class Record(NamedTuple):
+    """One image: its file, whom it shows and which camera took it (from 0)."""
+
+    path: Path
+    identity: int
+    camera: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A re-identification set. Identities of `train` are 0 to n - 1; those of the other splits are as in the files.
+
+    Attributes:
+        version: "V1" or "V2" of MSMT17 ("" where its folder does not tell), size and seed of the synthetic set
+            ("demo-0"), else "".
+        root: the folder that was read.
+    """
+
+    name: str
+    version: str
+    root: Path
+    train: list[Record]
+    query: list[Record]
+    gallery: list[Record]
+
+    @property
+    def splits(self) -> dict[str, list[Record]]:
+        """The three lists by name."""
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    @property
+    def num_identities(self) -> int:
+        """Identities in `train`."""
+        return 1 + max(record.identity for record in self.train)
+
+    @property
+    def num_cameras(self) -> int:
+        """One more than the highest camera index of any split."""
+        return 1 + max(record.camera for split in self.splits.values() for record in split)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{split} {len(records):,}" for split, records in self.splits.items())
+        return f"{' '.join(filter(None, [self.name, self.version]))} in {self.root}: {counts}"
+
+
+class Counts(NamedTuple):
+    """What a split holds."""
+
+    identities: int
+    images: int
+    cameras: int
+
+
+# Identities of a gallery include the distractors' (Market-1501: identity 0; DukeMTMC-reID: 408 people).
+PUBLISHED = {
+    "market1501": {"train": Counts(751, 12936, 6), "query": Counts(750, 3368, 6), "gallery": Counts(751, 15913, 6)},
+    "dukemtmc": {"train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8)},
+    "msmt17": {"train": Counts(1041, 32621, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15)},
+}
+FOLDERS = {  # as code bases and archives name them; found below `root`, and one inside another
+    "market1501": ("market1501", "Market-1501-v15.09.15", "Market-1501"),
+    "dukemtmc": ("dukemtmc", "dukemtmcreid", "dukemtmc-reid", "DukeMTMC-reID"),
+    "msmt17": ("msmt17", "MSMT17", "MSMT17_V1", "MSMT17_V2"),
+}
+MARKET_SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+MSMT17_SPLITS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
+MSMT17_LISTS = {"train": ("list_train.txt", "list_val.txt"), "query": ("list_query.txt",),
+                "gallery": ("list_gallery.txt",)}
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
+
+_MARKET = re.compile(r"(-1|\d+)_c(\d+)s\d+_")  # 0002_c1s1_000451_03.jpg
+_DUKE = re.compile(r"(\d+)_c(\d+)_f?\d+")  # 0001_c2_f0046182.jpg
+_MSMT17 = re.compile(r"(\d+)_\d+_(\d+)_")  # 0000_000_01_0303morning_0015_0.jpg
+_MSMT17_AS_MARKET = re.compile(r"(\d+)_c(\d+)(?:s\d+)?_|(\d+)_\d+_(\d+)_")
+_EXAMPLE = {"market1501": "0002_c1s1_000451_03.jpg", "synthetic": "0002_c1s1_000451_03.jpg",
+            "dukemtmc": "0001_c2_f0046182.jpg", "msmt17": "0000_000_01_0303morning_0015_0.jpg"}
+_LAYOUT = {
+    "market": "  bounding_box_train/{example} ...\n  query/...\n  bounding_box_test/...",
+    "msmt17": "  train/0000/{example} ...   (V2: mask_train_v2/)\n  test/0000/...   (V2: mask_test_v2/)\n"
+              "  list_train.txt  list_val.txt  list_query.txt  list_gallery.txt",
+}
+
+
+def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
+    """Reads a set.
+
+    Args:
+        name: "market1501", "dukemtmc", "msmt17" or "synthetic".
+        root: the folder that holds the set's folder, or the set's folder itself.
+        size, seed: which synthetic set, in `<root>/synthetic/<size>-<seed>/`.
+
+    Raises:
+        FileNotFoundError: no such folder (what was looked for, what is there, how it should look), or a listed
+            image that is not there.
+        ValueError: an unknown name, a file name that does not parse, an image listed twice, an empty split.
+    """
+    one_of("name", name, [*PUBLISHED, "synthetic"])
+    root = Path(root)
+    if name == "synthetic":
+        return _open_synthetic(root, size, seed)
+    folder = _find(name, root)
+    version = ""
+    if name == "msmt17" and not _is_market_layout(folder):
+        version, splits = _read_msmt17(folder)
+    else:
+        pattern = {"market1501": _MARKET, "dukemtmc": _DUKE, "msmt17": _MSMT17_AS_MARKET}[name]
+        splits = {split: list(_read_folder(name, folder / sub, pattern)) for split, sub in MARKET_SPLITS.items()}
+    if name == "msmt17":
+        version = version or _version_in_name(folder)
+        print(f"MSMT17 {version or 'of unknown version'} in {folder}", file=sys.stderr)
+    dataset = _assemble(name, version, folder, splits)
+    for split, published in PUBLISHED[name].items():
+        if len(dataset.splits[split]) != published.images:
+            warnings.warn(f"{folder}: {split} has {len(dataset.splits[split]):,} images; {name} as published has "
+                          f"{published.images:,}. Is the set complete?", stacklevel=2)
+    return dataset
+
+
+def count(records: list[Record]) -> Counts:
+    """Identities, images and cameras of a split."""
+    return Counts(len({r.identity for r in records}), len(records), len({r.camera for r in records}))
+
+
+def _assemble(name: str, version: str, folder: Path, splits: dict[str, list[Record]]) -> Dataset:
+    """Numbers the training identities from 0; no split may be empty."""
+    for split, records in splits.items():
+        if not records:
+            raise ValueError(f"{folder}: no image of {split} in {name}; expected names like {_EXAMPLE[name]}")
+    labels = {identity: label for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))}
+    train = [record._replace(identity=labels[record.identity]) for record in splits["train"]]
+    return Dataset(name, version, folder, train, splits["query"], splits["gallery"])
+
+
+def _open_synthetic(root: Path, size: str, seed: int) -> Dataset:
+    folder = root if (root / MARKET_SPLITS["train"]).is_dir() else root / "synthetic" / f"{size}-{seed}"
+    manifest = folder / "manifest.json"
+    if not _is_market_layout(folder) or (folder != root and not manifest.is_file()):
+        state = "is not finished (no manifest.json)" if folder.is_dir() else "is not there"
+        raise FileNotFoundError(f"The synthetic set {folder} {state}; "
+                                "make it with: python -m fusionreid.data synthetic "
+                                f"--size {size} --seed {seed} --root {root}")
+    about = read_json(manifest) if manifest.is_file() else {}
+    version = f"{about['size']}-{about['seed']}" if {"size", "seed"} <= set(about) else folder.resolve().name
+    splits = {split: list(_read_folder("synthetic", folder / sub, _MARKET)) for split, sub in MARKET_SPLITS.items()}
+    return _assemble("synthetic", version, folder, splits)
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_market_layout(folder: Path) -> bool:
+    return all((folder / sub).is_dir() for sub in MARKET_SPLITS.values())
+
+
+def _is_layout(name: str, folder: Path) -> bool:
+    if name == "msmt17" and any((folder / train).is_dir() for train, _ in MSMT17_SPLITS.values()):
+        return any((folder / file).is_file() for files in MSMT17_LISTS.values() for file in files)
+    return _is_market_layout(folder)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _find(name: str, root: Path) -> Path:
+    """The folder that has the set's layout: `root`, or one called like the set below it, up to three deep."""
+    found, level = [], [root]
+    for _ in range(4):
+        found += [folder for folder in level if folder.is_dir() and _is_layout(name, folder)]
+        level = [folder / sub for folder in level if folder.is_dir() for sub in _subfolders(folder)
+                 if _letters(sub).startswith(name)]
+    found = list({folder.resolve(): folder for folder in reversed(found)}.values())[::-1]
+    if len(found) > 1:
+        warnings.warn(f"{name} lies in more than one folder; {found[0]} is read, not "
+                      f"{', '.join(map(str, found[1:]))}. Give its folder as root to choose.", stacklevel=3)
+    if found:
+        return found[0]
+    layout = _LAYOUT["msmt17" if name == "msmt17" else "market"].format(example=_EXAMPLE[name])
+    looked = ", ".join(str(root / folder) for folder in FOLDERS[name])
+    raise FileNotFoundError(f"{name}: no folder of it. Looked in {root} and in folders below it called like the set "
+                            f"({looked}, or one in another).\n{_what_is_there(name, root)}\n"
+                            f"Expected in one of these folders:\n{layout}")
+
+
+def _what_is_there(name: str, root: Path) -> str:
+    if not root.is_dir():
+        return f"There is: no folder {root.resolve()}."
+    lines = []
+    close = [root / sub for sub in _subfolders(root) if _letters(sub).startswith(name)]
+    for folder in [root, *close]:
+        names = sorted(os.listdir(folder))
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12:,} more" if len(names) > 12 else "")
+        lines.append(f"There is in {folder}: {shown or 'nothing'}.")
+    return "\n".join(lines)
+
+
+# --- Market-1501's layout: three folders of images -----------------------------------------------------------------
+
+
+def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Record]:
+    """The records of one folder, by name; what is not an image (Thumbs.db, ._0002.jpg) is passed over."""
+    with os.scandir(folder) as entries:  # names only: no stat of 126,000 files
+        names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGES) and not e.name.startswith("."))
+    stems: dict[str, str] = {}
+    for file in names:
+        stem = file.rpartition(".")[0]
+        if stem in stems:
+            raise ValueError(f"{folder / file}: this image is there twice, the other is {stems[stem]}")
+        stems[stem] = file
+        identity, camera = _parse(pattern, folder / file, name)
+        if identity != -1:  # Market-1501's junk; its distractors (0) stay
+            yield Record(folder / file, identity, camera)
+
+
+def _parse(pattern: re.Pattern, path: Path, name: str) -> tuple[int, int]:
+    """Identity and camera, from 0, of a file name."""
+    match = pattern.match(path.name)
+    groups = [int(group) for group in match.groups() if group is not None] if match else []
+    if len(groups) != 2 or groups[1] < 1:
+        raise ValueError(f"{path}: expected a name like {_EXAMPLE[name]} (identity, and camera from 1), of {name}")
+    return groups[0], groups[1] - 1
+
+
+# --- MSMT17: lists of images ---------------------------------------------------------------------------------------
+
+
+def _version_in_name(folder: Path) -> str:
+    match = re.search(r"v([12])$", _letters(folder.resolve().name))
+    return f"V{match[1]}" if match else ""
+
+
+def _read_msmt17(folder: Path) -> tuple[str, dict[str, list[Record]]]:
+    """V1 has the folders train/ and test/, V2 (blurred faces) mask_train_v2/ and mask_test_v2/; the lists are alike."""
+    found = [version for version, (train, _) in MSMT17_SPLITS.items() if (folder / train).is_dir()]
+    if len(found) > 1:
+        raise ValueError(f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2), whose results differ by points of "
+                         "mAP; move one version to a folder of its own")
+    train, test = MSMT17_SPLITS[found[0]]
+    version = _version_in_name(folder) or found[0]
+    if version != found[0]:
+        warnings.warn(f"{folder}: its name says {version}, its folder {train}/ says {found[0]}; taken as V2, whose "
+                      "faces are blurred", stacklevel=4)
+        version = "V2"
+    listed: dict[Path, str] = {}
+    present: dict[Path, set[str]] = {}
+    splits = {}
+    for split, files in MSMT17_LISTS.items():
+        images = folder / (train if split == "train" else test)
+        splits[split] = [record for file in files for record in _read_list(folder / file, images, listed, present)]
+    return version, splits
+
+
+def _read_list(file: Path, images: Path, listed: dict[Path, str], present: dict[Path, set[str]]) -> Iterator[Record]:
+    """The records of one list; a line is `0000/0000_000_01_0303morning_0015_0.jpg 0`."""
+    for needed, kind in ((file, "list file"), (images, "folder of images")):
+        if not needed.exists():
+            there = ", ".join(sorted(os.listdir(file.parent)))
+            raise FileNotFoundError(f"{needed}: no such {kind} of MSMT17; there is: {there}")
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        if not label.isdigit() or not name:
+            raise ValueError(f"{file}, line {number}: expected '<image> <identity>', found {line!r}")
+        path = images / name.strip()
+        if path in listed:
+            raise ValueError(f"{file}, line {number}: {path} is listed twice, first in {listed[path]}")
+        listed[path] = f"{file.name}, line {number}"
+        if path.parent not in present:  # one listing a folder instead of one stat an image
+            present[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        if path.name not in present[path.parent]:
+            raise FileNotFoundError(f"{path}: listed in {file}, line {number}, and not there")
+        yield Record(path, int(label), _parse(_MSMT17, path, "msmt17")[1])
