@@ -1,0 +1,210 @@
+"""Exact ranking in bounded memory: CMC, mAP and mINP by Market-1501's protocol (Sec. IV.A).
+
+Only the ranks of the matching images matter. A block of queries meets a block of the gallery; the distances of the
+matches are taken out, and for each of them the gallery images that come before it are counted. No more than a block
+of distances exists, whatever the sizes. Ties are broken by gallery order, as a stable sort does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fusionreid.counting import count_before, count_before_rows
+from fusionreid.distances import FeatureDistances, MatrixDistances, single_threaded_products
+from fusionreid.protocol import Protocol, Related
+
+BLOCK_BYTES = 256 << 20  # of distances, all threads together
+LARGEST_BLOCK_BYTES = 64 << 20  # of distances, one thread
+GALLERY_BLOCK = 1 << 17  # columns; a longer gallery comes in several blocks
+PAIRS = 1 << 20  # of a query and an image of its identity, in one block of queries
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well the matches of the queries are ranked; all rates are fractions of 1.
+
+    Attributes:
+        mAP: mean over the valid queries of the mean precision at each match.
+        cmc: (max_rank,) fraction of the valid queries with a match among the first 1, 2, ... images.
+        mINP: mean of matches / rank of the last match (Ye et al., TPAMI 2022).
+        average_precision: (num_valid,) that of each valid query, in the order of `queries`.
+        num_valid: queries that have a match from another camera; the others are left out.
+        mAP_trapezoid: mAP by the trapezoid rule of the original Market-1501 code.
+        num_queries: all queries.
+        queries: (num_valid,) indices of the valid queries.
+        first_match: (num_valid,) rank of the first match, from 1.
+    """
+
+    mAP: float
+    cmc: np.ndarray
+    mINP: float
+    average_precision: np.ndarray
+    num_valid: int
+    mAP_trapezoid: float
+    num_queries: int
+    queries: np.ndarray = field(repr=False)
+    first_match: np.ndarray = field(repr=False)
+
+    def rank(self, k: int) -> float:
+        """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""
+        if not 1 <= k <= len(self.cmc):
+            raise ValueError(f"k={k}: expected 1 to max_rank={len(self.cmc)}")
+        return float(self.cmc[k - 1])
+
+
+def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
+                     max_rank: int = 50, rerank=None, metric: str = "euclidean", device=None,
+                     threads: int | None = None, query_block: int | None = None,
+                     gallery_block: int | None = None) -> Ranking:
+    """Ranks the gallery for each query and scores the ranks of its matches.
+
+    Args:
+        query_features, gallery_features: (Q, D) and (G, D) arrays, memory maps or tensors of any real type; ranked in
+            float32 and as they are: L2-normalise them first (`fusionreid.embed` does) or use metric="cosine".
+        query_ids, gallery_ids: (Q,), (G,) identities; a negative one in the gallery is a distractor.
+        query_cameras, gallery_cameras: (Q,), (G,) cameras.
+        max_rank: length of the CMC curve.
+        rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
+        metric: "euclidean" or "cosine".
+        device: where distances are computed; by default where the features are.
+        threads: blocks in work at a time on the CPU; by default torch's number of threads.
+        query_block, gallery_block: rows and columns of a block; by default what keeps all blocks under 256 MB.
+
+    Raises:
+        ValueError: for features or labels that do not fit together, numbers that are not finite, or where no query
+            has a match from another camera.
+    """
+    distances = FeatureDistances(query_features, gallery_features, metric=metric, device=device)
+    return _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank,
+                     threads=threads, query_block=query_block, gallery_block=gallery_block)
+
+
+def evaluate_distances(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int = 50,
+                       threads: int | None = None) -> Ranking:
+    """`evaluate_ranking` for a (Q, G) matrix of distances that the caller has already computed."""
+    return _evaluate(MatrixDistances(distances), query_ids, gallery_ids, query_cameras, gallery_cameras,
+                     max_rank=max_rank, threads=threads)
+
+
+def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int,
+              threads: int | None = None, query_block: int | None = None,
+              gallery_block: int | None = None) -> Ranking:
+    if max_rank < 1:
+        raise ValueError(f"max_rank={max_rank}: expected 1 or more")
+    protocol = Protocol(query_ids, gallery_ids, query_cameras, gallery_cameras,
+                        num_queries=distances.num_queries, num_gallery=distances.num_gallery)
+    protocol.require_valid()
+    plan = Blocks(distances, protocol, protocol.valid, threads, query_block, gallery_block)
+    scores = np.concatenate(list(plan.each(lambda queries: _score(distances, protocol, queries, plan.columns))))
+    precision, trapezoid, first, last = scores.T
+    first = first.astype(np.int64)
+    cmc = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:max_rank + 1].cumsum() / len(first)
+    return Ranking(mAP=float(precision.mean()), cmc=cmc, mINP=float((protocol.num_matches[protocol.valid] / last).mean()),
+                   average_precision=precision, num_valid=len(precision), mAP_trapezoid=float(trapezoid.mean()),
+                   num_queries=protocol.num_queries, queries=protocol.valid, first_match=first)
+
+
+class Blocks:
+    """How queries and gallery are cut, and the threads that work on the pieces."""
+
+    def __init__(self, distances, protocol: Protocol, queries: np.ndarray, threads: int | None,
+                 query_block: int | None, gallery_block: int | None):
+        threads = torch.get_num_threads() if threads is None else threads
+        for name, value in (("threads", threads), ("query_block", query_block), ("gallery_block", gallery_block)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected 1 or more")
+        self.threads = threads if distances.device.type == "cpu" else 1
+        self.columns = min(distances.num_gallery, gallery_block or GALLERY_BLOCK)
+        if query_block is None:
+            held = min(LARGEST_BLOCK_BYTES, BLOCK_BYTES // self.threads)
+            query_block = max(1, min(held // (4 * self.columns), -(-len(queries) // self.threads)))
+        self.queries = protocol.blocks(queries, query_block, PAIRS)
+
+    def each(self, work: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+        """`work` of each block of queries, in order."""
+        with single_threaded_products():
+            if min(self.threads, len(self.queries)) == 1:
+                yield from map(work, self.queries)
+                return
+            with ThreadPoolExecutor(self.threads) as pool:
+                yield from pool.map(work, self.queries)
+
+
+def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int) -> np.ndarray:
+    """(queries, 4): average precision, its trapezoid variant, rank of the first match, rank of the last."""
+    row, position, distance, before = _matches(distances, protocol, queries, columns)
+    starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+    hits = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)])) + 1  # 1, 2, ... for each query
+    rank = before + hits
+    count = np.diff(np.r_[starts, len(row)])
+    precision = hits / rank
+    earlier = np.where(rank == 1, 1.0, (hits - 1) / np.maximum(rank - 1, 1))  # precision one rank before
+    return np.stack([np.add.reduceat(precision, starts) / count,
+                     np.add.reduceat((earlier + precision) / 2, starts) / count,
+                     rank[starts], np.maximum.reduceat(rank, starts)], axis=1)
+
+
+def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int):
+    """Each match of a block of queries, nearest first, and how many others than matches come before it.
+
+    Returns:
+        row: the query's row in the block, ascending; position: the gallery image; distance; before; all (matches,)
+    """
+    related = protocol.related(queries)
+    whole = columns >= distances.num_gallery
+    block = distances.block(queries, slice(0, distances.num_gallery)) if whole else None
+    values = _taken(block, related) if whole else _related_distances(distances, queries, related, columns)
+    row, position, distance = related.row[related.match], related.column[related.match], values[related.match]
+    order = np.lexsort((position, distance, row))
+    row, position, distance = row[order], position[order], distance[order]
+    before = np.zeros(len(row), np.int64)
+    for low in range(0, distances.num_gallery, columns):
+        high = min(low + columns, distances.num_gallery)
+        if not whole:
+            block = distances.block(queries, slice(low, high))
+        here = (related.column >= low) & (related.column < high)
+        block[_index(related.row[here], block), _index(related.column[here] - low, block)] = torch.inf
+        _count(block, row, distance, position - low, before)
+    return row, position, distance, before
+
+
+def _count(block: torch.Tensor, row: np.ndarray, distance: np.ndarray, position: np.ndarray,
+           before: np.ndarray) -> None:
+    """Adds to `before` how many of the block come before each match."""
+    bounds = np.searchsorted(row, np.arange(len(block) + 1))
+    if block.device.type == "cpu":
+        mask = np.empty(block.shape[1], bool)
+        for values, low, high in zip(block.numpy(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            before[low:high] += count_before(values, distance[low:high], position[low:high], mask)
+        return
+    place = np.arange(len(row)) - bounds[row]
+    shape = (len(block), int(place.max()) + 1)
+    limits, positions = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+    limits[row, place], positions[row, place] = distance, position
+    counts = count_before_rows(block, torch.from_numpy(limits).to(block.device),
+                               torch.from_numpy(positions).to(block.device))
+    before += counts.cpu().numpy()[row, place]
+
+
+def _related_distances(distances, queries: np.ndarray, related: Related, columns: int) -> np.ndarray:
+    """(pairs,) distances to the images of the queries' own identities, where the gallery is in several blocks."""
+    values = np.empty(len(related.row), np.float32)
+    wanted, place = np.unique(related.column, return_inverse=True)
+    for low in range(0, len(wanted), columns):
+        here = (place >= low) & (place < low + columns)
+        part = Related(related.row[here], place[here] - low, related.match[here])
+        values[here] = _taken(distances.block(queries, wanted[low:low + columns]), part)
+    return values
+
+
+def _taken(block: torch.Tensor, related: Related) -> np.ndarray:
+    return block[_index(related.row, block), _index(related.column, block)].cpu().numpy()
+
+
+def _index(which: np.ndarray, block: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(which).to(block.device)
