@@ -25,12 +25,11 @@ $(DONE): requirements.lock pyproject.toml
 	@$(BIN)/python -c '' 2>/dev/null || rm -rf $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)"; exit 1; }
-	@if $(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv; then \
-	   VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -r requirements.lock && \
-	   VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --no-deps -e .; \
-	 else false; fi || { \
-	   echo "setup: uv did not do it; going on with pip (slower)"; \
-	   $(BIN)/python -m pip install -r requirements.lock && $(BIN)/python -m pip install --no-deps -e .; }
+	@export VIRTUAL_ENV="$(CURDIR)/$(VENV)"; \
+	  { $(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv; } && \
+	  $(BIN)/uv pip install -r requirements.lock && $(BIN)/uv pip install --no-deps -e . || { \
+	    echo "setup: uv failed; trying pip, which is slower"; \
+	    $(BIN)/python -m pip install --quiet -r requirements.lock && $(BIN)/python -m pip install --quiet --no-deps -e .; }
 	@touch $@
 
 reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS="--only 03 05" for some)

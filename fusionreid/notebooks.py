@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from fusionreid import paths
 from fusionreid.files import atomic_write
 
 
@@ -13,7 +12,7 @@ class NotebookError(Exception):
     """A notebook that cannot be run, or that failed; the message says which, where and why."""
 
 
-def find(only: list[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
+def find(folder: Path, only: list[str] | None = None) -> list[Path]:
     """The notebooks `NN_name.ipynb` of a folder in order; `only` picks some, each by number or name.
 
     Raises:

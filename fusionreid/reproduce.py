@@ -55,10 +55,12 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
     from papermill.exceptions import PapermillExecutionError
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    log = target.with_suffix(".log")
     bar = {"desc": source.stem, "leave": False, "position": 1, "disable": None} if progress else False
     try:
         papermill.execute_notebook(
-            source, target, values, kernel_name="python3", cwd=source.parent, progress_bar=bar, start_timeout=300
+            source, target, values, kernel_name="python3", cwd=source.parent, progress_bar=bar, start_timeout=300,
+            kernel_manager_class=_logged_kernel(log),
         )
     except PapermillExecutionError as error:
         head = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
@@ -67,7 +69,19 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
             f"{error.ename}: {error.evalue}\nThe whole traceback is in {_shown(target)}"
         ) from error
     except DeadKernelError as error:
-        raise NotebookError(f"{source.name}: the kernel died, often for want of memory ({error})") from error
+        raise NotebookError(f"{source.name}: the kernel died, often for want of memory; see {_shown(log)}") from error
+
+
+def _logged_kernel(log: Path) -> type:
+    """A kernel manager whose kernels write to a file what would else run into the progress bar: warnings, crashes."""
+    from jupyter_client import AsyncKernelManager
+
+    class LoggedKernel(AsyncKernelManager):
+        async def start_kernel(self, **options):
+            with open(log, "wb") as file:
+                await super().start_kernel(**options, stdout=file, stderr=file)
+
+    return LoggedKernel
 
 
 class PeakMemory:
@@ -132,7 +146,7 @@ def reproduce(
     dataset = config.DataConfig(name=dataset or config.PROFILES[profile].data.name).name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
         raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
-    notebooks = find(only, paths.NOTEBOOKS)
+    notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
 
