@@ -18,6 +18,7 @@ from PIL import Image
 from fusionreid.style import BLACK, GREEN, HEAT, VERMILLION, styled
 
 GAP = 0.06  # between tiles, as a fraction of a tile's width
+MAX_HEIGHT = 8.5  # of a grid in inches, so that it fits a screen and a page
 
 
 def _array(values) -> np.ndarray:
@@ -49,12 +50,12 @@ class _Grid:
     def __init__(self, rows: int, columns: int, tile: tuple[int, int], *, width: float, gutters: Sequence[int] = (),
                  title_room: float = 0.25, label_room: float = 0.5):
         self.tile, self.gap = tile, max(2, round(GAP * tile[1]))
-        # A gutter before column c separates groups of columns.
         self.left = [c * (tile[1] + self.gap) + 3 * self.gap * sum(g <= c for g in gutters) for c in range(columns)]
         self.top = [r * (tile[0] + self.gap) for r in range(rows)]
         self.size = (self.top[-1] + tile[0], self.left[-1] + tile[1])
         self.canvas = np.full((*self.size, 3), 255, np.uint8)
-        scale = (width - label_room) / self.size[1]
+        scale = min((width - label_room) / self.size[1], MAX_HEIGHT / self.size[0])
+        width = scale * self.size[1] + label_room
         self.figure, self.axes = plt.subplots(figsize=(width, scale * self.size[0] + title_room))
         self.axes.set_axis_off()
         self.points = 72 * scale  # of one pixel
@@ -117,7 +118,7 @@ def contact_sheet(records: Sequence, *, identities: int = 8, cameras: Sequence[i
             else:
                 grid.frame(row, column, facecolor="#F4F4F4", edgecolor="#BBBBBB", hatch="///", linewidth=0.6)
     for column, camera in enumerate(cameras):
-        grid.column_label(column, f"camera {camera}")
+        grid.column_label(column, f"camera\n{camera}")
     figure = grid.show()
     figure.drawn = pd.DataFrame(drawn)
     return figure
@@ -158,8 +159,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str] | None = Non
         right: (Q, R) bool, whether the image shows the query's person.
         labels: of the rows, for example identity and average precision.
     """
-    queries, right = as_pixels(queries), _array(right).astype(bool)
-    lists = [as_pixels(row) for row in lists]
+    queries, right, lists = as_pixels(queries), _array(right).astype(bool), [as_pixels(row) for row in lists]
     if right.shape != (len(queries), len(lists[0])):
         raise ValueError(f"right: expected shape {(len(queries), len(lists[0]))}, found {right.shape}")
     grid = _Grid(len(queries), 1 + right.shape[1], queries.shape[1:3], width=width, gutters=(1,), title_room=0.3)

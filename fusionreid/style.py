@@ -54,6 +54,7 @@ RC = {
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
+    "legend.handlelength": 3.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -109,7 +110,8 @@ def save(figure: Figure, name: str, data: pd.DataFrame | None = None, folder: st
         raise ValueError(f"save({name!r}): expected `data`, the numbers drawn; this figure carries none")
     with matplotlib.rc_context(RC):
         with atomic_write(Path(folder) / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=RC["savefig.dpi"], metadata={"Software": None})
+            figure.savefig(temporary, format="png", dpi=RC["savefig.dpi"], bbox_inches="tight", pad_inches=0.06,
+                           metadata={"Software": None})  # fmt: skip
         with atomic_write(Path(folder) / f"{name}.csv") as temporary:
             data.to_csv(temporary, index=False, float_format="%.6g")
     return figure
