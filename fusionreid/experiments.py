@@ -8,10 +8,18 @@ several tables hold have one fingerprint and are trained once.
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from . import paper
-from .config import PAPER, ModelConfig, one_of
+import pandas as pd
+from tqdm.auto import tqdm
+
+from . import paper, paths, results, workers
+from .config import PAPER, PROFILES, ModelConfig, RunConfig, one_of
+from .config import profile as find_profile
 
 EXPERIMENTS = paper.TABLES
 DEPTHS = (1, 2, 3, 4, 5, 6)
@@ -113,3 +121,184 @@ def variants(name: str) -> list[Variant]:
         Variant(variant, config, reported.get(variant, {}), notes.get(variant, ""))
         for variant, config in _configurations(name).items()
     ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do: what tells it apart in messages, and what `train` is called with."""
+
+    name: str
+    run: RunConfig
+    train: Callable | None
+    options: dict
+
+
+def _do(job: Job, device: str) -> None:
+    """Trains one run; in a worker, or in this process."""
+    train = job.train
+    if train is None:
+        from .train import train
+    train(job.run, device=device, **job.options)
+
+
+def plan(
+    names: str | Sequence[str], profile: str = "demo", *, dataset: str | None = None, seeds: Sequence[int] = (0,)
+) -> dict[str, RunConfig]:
+    """The runs that experiments need, each once: {the names of the variants that it is, and the seed: the run}."""
+    scale = find_profile(profile)
+    data = results.data_of(scale, dataset)
+    found: dict[str, tuple[list[str], RunConfig]] = {}
+    for name in [names] if isinstance(names, str) else names:
+        for variant in variants(name):
+            for seed in seeds:
+                run = scale.run(variant.config, seed=seed, data=data)
+                found.setdefault(run.fingerprint, ([], run))[0].append(f"{name}: {variant.name}")
+    return {f"{' = '.join(dict.fromkeys(labels))} (seed {run.seed})": run for labels, run in found.values()}
+
+
+def run_all(
+    names: str | Sequence[str],
+    profile: str = "demo",
+    *,
+    dataset: str | None = None,
+    seeds: Sequence[int] = (0,),
+    processes: int | None = None,
+    devices: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    runs_root: str | Path | None = None,
+    progress: bool = True,
+    pretrained: bool | None = None,
+    cluster: str | dict | None = None,
+    train: Callable | None = None,
+) -> pd.DataFrame:
+    """Trains the runs of some experiments that are missing, side by side; loads those that are there.
+
+    Args:
+        names: "table1" to "table6", "figure5", "figure6", or several of them.
+        dataset: by default the profile's own.
+        processes: at once; by default one a core, or one a GPU. On a CPU each has one thread. One means this process.
+        devices: by default every GPU, or the CPU; the processes take turns on them.
+        data_root, runs_root: by default `paths.DATA` and `paths.RUNS`.
+        pretrained: start from ImageNet weights; by default in the paper profile.
+        cluster: one Slurm job a run, by submitit: its parameters (`{"slurm_partition": "gpu", "gpus_per_node": 1}`), or
+            the name of one of its executors ("slurm", "local"). `processes` then caps the jobs at once.
+        train: instead of `fusionreid.train.train`; a function of a module.
+
+    Returns:
+        A row per run: columns `run` (the variants that it is), `fingerprint`, `seed`, `status` ("loaded" or "trained")
+        and `seconds` of training.
+
+    Raises:
+        ExperimentError: some runs failed; named in the message, with their tracebacks. All others are done.
+        KeyboardInterrupt: once the processes have stopped; every run goes on from its last epoch the next time.
+        ValueError: an unknown experiment, profile or data set, or a damaged result.
+    """
+    data_root, runs_root = Path(data_root or paths.DATA), Path(runs_root or paths.RUNS)
+    runs = plan(names, profile, dataset=dataset, seeds=seeds)
+    missing = [name for name, run in runs.items() if results.read(run.fingerprint, runs_root) is None]
+    pretrained = find_profile(profile).name == "paper" if pretrained is None else pretrained
+    options = {"data_root": data_root, "runs_root": runs_root, "progress": False}
+    options |= {"pretrained": True} if pretrained else {}
+    jobs = [Job(name, runs[name], train, options) for name in missing]
+    errors: dict[str, str] = {}
+    if jobs:
+        if train is None:
+            _prepare(jobs, data_root)
+        with tqdm(total=len(runs), initial=len(runs) - len(jobs), desc="variants", disable=not progress) as bar:
+
+            def report(index: int, error: str | None) -> None:
+                if error:
+                    errors[jobs[index].name] = error
+                    tqdm.write(f"{jobs[index].name} failed: {error.strip().splitlines()[-1]}")
+                bar.set_postfix_str(jobs[index].name[:60], refresh=False)
+                bar.update()
+
+            if cluster:
+                workers.submit(_do, jobs, cluster, folder=runs_root / "cluster", limit=processes, report=report)
+            else:
+                _run_here(jobs, processes, devices, report)
+    if errors:
+        raise ExperimentError(errors, len(runs))
+    rows = []
+    for name, run in runs.items():
+        status, result = "trained" if name in missing else "loaded", results.read(run.fingerprint, runs_root) or {}
+        rows.append((name, run.fingerprint, run.seed, status, result.get("seconds")))
+    return pd.DataFrame(rows, columns=["run", "fingerprint", "seed", "status", "seconds"])
+
+
+class ExperimentError(RuntimeError):
+    """Some runs failed while the others were done.
+
+    Attributes:
+        errors: {run: traceback}.
+    """
+
+    def __init__(self, errors: dict[str, str], total: int):
+        self.errors = errors
+        text = "\n\n".join(f"{name}\n{error.rstrip()}" for name, error in errors.items())
+        super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.\n\n{text}")
+
+
+def _prepare(jobs: Sequence[Job], data_root: Path) -> None:
+    """Builds or opens each data set once, before several processes want it."""
+    from .train import open_data
+
+    for data in dict.fromkeys(job.run.data for job in jobs):
+        open_data(data, data_root)
+
+
+def _run_here(jobs: Sequence[Job], processes: int | None, devices: Sequence[str] | None, report: Callable) -> None:
+    """Spreads the jobs over the devices: one process a core, or one a GPU, unless told otherwise."""
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices = list(devices or gpus or ["cpu"])
+    on_cpu = all(device == "cpu" for device in devices)
+    count = min(processes or (workers.cores() if on_cpu else len(devices)), len(jobs))
+    slots = [devices[index % len(devices)] for index in range(count)]
+    threads = 1 if on_cpu else max(1, workers.cores() // count)
+    if count > 1:
+        workers.spread(_do, jobs, slots, threads=threads, report=report)
+    else:
+        workers.in_turn(_do, jobs, slots[0], threads=threads, report=report)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m fusionreid.experiments`: runs experiments and prints their tables."""
+    from .tables import comparison
+
+    parser = argparse.ArgumentParser(prog="python -m fusionreid.experiments", description=main.__doc__)
+    parser.add_argument("names", nargs="+", choices=[*EXPERIMENTS, "all"], metavar="experiment",
+                        help=f"{', '.join(EXPERIMENTS)}, or all")
+    parser.add_argument("--profile", default="demo", help=f"{', '.join(PROFILES)} (default: demo)")
+    parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--processes", type=int, help="at once (default: one a core, or one a GPU)")
+    parser.add_argument("--devices", nargs="+", help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)")
+    parser.add_argument("--data-root", type=Path, default=paths.DATA)
+    parser.add_argument("--runs-root", type=Path, default=paths.RUNS)
+    parser.add_argument("--cluster", help="one job a run by submitit: slurm, local")
+    chosen = parser.parse_args(arguments)
+    names = list(EXPERIMENTS) if "all" in chosen.names else chosen.names
+    shared = dict(dataset=chosen.dataset, seeds=chosen.seeds, runs_root=chosen.runs_root)
+    status = 0
+    try:
+        run_all(names, chosen.profile, processes=chosen.processes, devices=chosen.devices, data_root=chosen.data_root,
+                cluster=chosen.cluster, **shared)
+    except (ExperimentError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        if not isinstance(error, ExperimentError):
+            return 2
+        status = 1
+    except KeyboardInterrupt:
+        print("stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    for name in names:
+        print(f"\n{comparison(name, chosen.profile, **shared).markdown()}")
+    return status
+
+
+if __name__ == "__main__":
+    from fusionreid.experiments import main as entry  # not __main__'s: workers import the functions by this name
+
+    sys.exit(entry())
