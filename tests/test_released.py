@@ -1,0 +1,209 @@
+"""Checkpoints of the released code: its numbers, every variant deduced from its tensors, and the way back."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fusionreid import released
+from fusionreid.config import PAPER, RELEASED
+from fusionreid.model import build_model
+
+DATA = Path(__file__).parent / "data"
+TENSORS = json.loads(lzma.open(DATA / "checkpoint_tensors.json.xz").read())
+FUSION = RELEASED.fusion
+SMALL = replace(RELEASED, cnn="resnet18", transformer="vit_tiny_patch16_224", fusion=replace(FUSION, dim=24, depth=2))
+
+
+def rebuilt(name, shape):
+    """The weight of this name by the rule that the reference numbers were made with."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+
+    def uniform(a):
+        return ((generator.random(size=shape) * 2 - 1) * a).astype(np.float32)
+
+    last = name.rsplit(".", 1)[-1]
+    if last == "num_batches_tracked":
+        return torch.zeros(shape, dtype=torch.int64)
+    if last == "bias":
+        value = uniform(0.1)
+    elif last == "weight" and len(shape) > 1:
+        value = uniform(math.sqrt(3 / math.prod(shape[1:])))
+    elif last == "weight":
+        value = 0.25 + uniform(0.1) if ".act" in name else 1 + uniform(0.2)
+    else:
+        offset, scale = {"running_var": (1, 0.4), "running_mean": (0, 0.2), "p": (3, 0.5)}.get(last, (0, 0.3))
+        value = offset + uniform(scale)
+    return torch.from_numpy(value)
+
+
+def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def names_and_shapes(tensors):
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return build_model(SMALL, 5, 3).eval()
+
+
+def test_conformance_with_the_released_default():
+    """ResNet-50 + ViT-B/16: six features and six logits as the released code computes them, to 1e-4."""
+    reference = np.load(DATA / "released_default.npz")
+    state = {name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()}
+    model = released.load({"state_dict": {f"module.{name}": value for name, value in state.items()}})
+    assert model.config == RELEASED and model.num_cameras == 15
+    generator = np.random.Generator(np.random.PCG64(7))
+    images = torch.from_numpy((generator.random((4, 3, 256, 128)) * 2 - 1).astype(np.float32))
+    cameras = torch.tensor([0, 3, 7, 14])
+    with torch.no_grad():
+        features = model.embed(images, cameras).numpy()
+        model.train()
+        for module in model.modules():
+            if hasattr(module, "drop_prob"):
+                module.drop_prob = 0.0
+        logits = np.stack([value.numpy() for value in model(images, cameras).logits.values()])
+    assert features.shape == (4, 5888) and error(features, reference["eval"]) < 1e-5
+    assert logits.shape == (6, 4, 64) and error(logits, reference["train_logits"]) < 1e-4
+    assert names_and_shapes(released.export(model)) == {n: tuple(s) for n, s in TENSORS["released_default"].items()}
+
+
+def test_t2t_vit_and_resnet101_with_the_shared_encoder():
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()}
+        config = released.deduce(state)
+        assert config == replace(RELEASED, cnn="resnet101", transformer="t2t_vit_14",
+                                 fusion=replace(FUSION, share_seu=True))
+        assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(state)
+
+
+VARIANTS = {
+    "default": RELEASED,
+    "resnet101": replace(RELEASED, cnn="resnet101"),
+    "resnet152": replace(RELEASED, cnn="resnet152"),
+    "t2t": replace(RELEASED, transformer="t2t_vit_14"),
+    "t2t-384": replace(RELEASED, transformer="t2t_vit_14", image_size=(384, 128)),
+    "stride-16": replace(RELEASED, stride=16),
+    "384": replace(RELEASED, image_size=(384, 128)),
+    "384-stride-16": replace(RELEASED, image_size=(384, 128), stride=16),
+    "shared-seu": replace(RELEASED, fusion=replace(FUSION, share_seu=True)),
+    "shared-mfu": replace(RELEASED, fusion=replace(FUSION, share_mfu=True)),
+    "shared-both": replace(RELEASED, fusion=replace(FUSION, share_seu=True, share_mfu=True)),
+    "seu-only": replace(RELEASED, fusion=replace(FUSION, units=("seu",))),
+    "mfu-only": replace(RELEASED, fusion=replace(FUSION, units=("mfu",))),
+    "refined-only": replace(RELEASED, fusion=replace(FUSION, units=(), depth=1)),
+    "gap": replace(RELEASED, fusion=replace(FUSION, pooling="gap")),
+    "dim-384-depth-6": replace(RELEASED, fusion=replace(FUSION, dim=384, depth=6)),
+    "dim-1536-depth-1": replace(RELEASED, fusion=replace(FUSION, dim=1536, depth=1)),
+    "no-fusion": replace(RELEASED, fusion=None),
+    "cnn-alone": replace(RELEASED, transformer=None),
+    "transformer-alone": replace(RELEASED, cnn=None),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_is_deduced_from_its_tensors(config):
+    with torch.device("meta"):
+        tensors = released.export(build_model(config, 64, 0 if config == VARIANTS["gap"] else 6))
+    assert released.deduce(tensors) == config
+
+
+@pytest.mark.parametrize("fusion", [
+    SMALL.fusion,
+    replace(SMALL.fusion, share_seu=True, share_mfu=True),
+    replace(SMALL.fusion, units=("mfu", "seu")),
+    replace(SMALL.fusion, units=("mfu",), depth=1, pooling="gap"),
+    replace(SMALL.fusion, units=()),
+    None,
+], ids=["own", "shared", "reversed", "mfu", "refined", "none"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_round_trip(tmp_path, fusion, suffix):
+    torch.manual_seed(0)
+    config = replace(SMALL, image_size=(64, 32), fusion=fusion)
+    model = build_model(config, 5, 3).eval()
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(1 + 0.1 * torch.rand_like(value)).add_(0.01)
+    released.save(model, tmp_path / f"a{suffix}")
+    again = released.load(tmp_path / f"a{suffix}", config)
+    images, cameras = torch.randn(2, 3, 64, 32), torch.tensor([0, 2])
+    with torch.no_grad():
+        expected = model.embed(images, cameras)
+        assert expected.isfinite().all() and torch.equal(again.embed(images, cameras), expected)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_one_branch_alone_under_its_bare_names():
+    torch.manual_seed(0)
+    model = build_model(replace(SMALL, transformer=None), 5).eval()
+    bare = {name.removeprefix("resnet."): value for name, value in released.export(model).items()}
+    again = released.load({"model": bare})
+    assert again.config == model.config
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_classifiers_are_kept_or_left(small):
+    state = released.export(small)
+    assert torch.equal(released.load(state).heads["cnn"].classifier.weight, small.heads["cnn"].classifier.weight)
+    model = released.load(state, keep_classifiers=False, num_classes=11)
+    assert model.heads["cnn_fused"].classifier.weight.shape == (11, 24)
+    assert torch.equal(model.heads["cnn_fused"].neck.weight, small.heads["cnn_fused"].neck.weight)
+    assert len(released.load(state, keep_classifiers=False).heads["cnn"].classifier.weight) == 5
+    headless = {name: value for name, value in state.items() if "classifier" not in name}
+    assert len(released.load(headless, keep_classifiers=False, num_classes=7).heads["cnn"].classifier.weight) == 7
+    with pytest.raises(ValueError, match="holds no classifier"):
+        released.load(headless)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    assert 0.0005 < model.heads["cnn"].classifier.weight.std() < 0.002
+    with pytest.raises(ValueError, match="num_classes is for"):
+        released.load(state, num_classes=7)
+
+
+def test_every_tensor_is_accounted_for(small):
+    state = released.export(small)
+    assert {name for name in state if released.UNUSED.match(name)} == {"transformer.base.fc.weight",
+                                                                       "transformer.base.fc.bias"}
+    with pytest.raises(ValueError, match="1 unknown: transformer.base.surprise"):
+        released.load(state | {"transformer.base.surprise": torch.zeros(2)})
+    with pytest.raises(ValueError, match="1 missing: res_LRU.bn1.bias"):
+        released.load({name: value for name, value in state.items() if name != "res_LRU.bn1.bias"})
+    with pytest.raises(ValueError, match=r"gap_f.p: expected \(1,\), found \(2,\)"):
+        released.load(state | {"gap_f.p": torch.zeros(2)})
+    with pytest.raises(ValueError, match="share_seu=True, but an HTM holds SEU1 and SEU2"):
+        released.load(state, replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True)))
+    with pytest.raises(ValueError, match="does not fit the configuration"):
+        released.load(state, replace(SMALL, stride=16))
+
+
+def test_what_cannot_be_deduced_is_named(small):
+    state = released.export(small)
+    with pytest.raises(ValueError, match="not a checkpoint of the released code"):
+        released.load({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="111 patches"):
+        released.deduce(state | {"transformer.base.pos_embed": torch.zeros(1, 112, 192)})
+    with pytest.raises(ValueError, match=r"\[3, 2, 2, 2\] blocks"):
+        released.deduce(state | {"resnet.base.layer1.2.conv1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="found SEU1, SEU2, SEU3"):
+        released.deduce(state | {"HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight": torch.zeros(1)})
+
+
+def test_what_the_released_code_cannot_compute_is_not_written(tmp_path):
+    for config, field in ((replace(SMALL, stem="imagenet"), "stem"), (replace(SMALL, fusion=PAPER.fusion), "kernel")):
+        with torch.device("meta"):
+            model = build_model(config, 5)
+        with pytest.raises(ValueError, match=field):
+            released.save(model, tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())
