@@ -7,8 +7,6 @@ Three exist: `FeatureDistances` here, from features; `MatrixDistances` here, fro
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -52,6 +50,11 @@ class Features:
     def width(self) -> int:
         return self.values.shape[1]
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where the features are, if they are a tensor."""
+        return self.values.device if isinstance(self.values, Tensor) else None
+
     def rows(self, which: slice | np.ndarray, device: torch.device) -> Tensor:
         """(rows, D) float32 on `device`; not a copy where `values` is already so. `which`: a slice or indices."""
         if isinstance(self.values, Tensor):
@@ -67,6 +70,43 @@ class Features:
         """Slices of [start, stop) whose float32 copies stay under CHUNK_BYTES."""
         step = max(LEAST_COLUMNS, CHUNK_BYTES // (4 * self.width))
         yield from (slice(low, min(stop, low + step)) for low in range(start, stop, step))
+
+
+class Joined(Features):
+    """Two sets of features as one, the second after the first, without a copy of either."""
+
+    def __init__(self, first: Features, second: Features):
+        if first.width != second.width:
+            raise ValueError(f"{first.name} and {second.name}: expected one width, "
+                             f"found {first.width} and {second.width}")
+        self.first, self.second = first, second
+        self.name = f"{first.name} and {second.name}, joined"
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @property
+    def width(self) -> int:
+        return self.first.width
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.first.device or self.second.device
+
+    def rows(self, which: slice | np.ndarray, device: torch.device) -> Tensor:
+        split = len(self.first)
+        if isinstance(which, slice):
+            if which.start >= split:
+                return self.second.rows(slice(which.start - split, which.stop - split), device)
+            if which.stop <= split:
+                return self.first.rows(which, device)
+            return torch.cat([self.first.rows(slice(which.start, split), device),
+                              self.second.rows(slice(0, which.stop - split), device)])
+        rows = torch.empty(len(which), self.width, device=device)
+        for part, here, offset in ((self.first, which < split, 0), (self.second, which >= split, split)):
+            if here.any():
+                rows[torch.from_numpy(np.flatnonzero(here)).to(device)] = part.rows(which[here] - offset, device)
+        return rows
 
 
 class FeatureDistances:
@@ -90,8 +130,7 @@ class FeatureDistances:
             raise ValueError(f"{self.query.name} and {self.gallery.name}: expected one width, "
                              f"found {self.query.width} and {self.gallery.width}")
         if device is None:
-            tensors = [part.values.device for part in (self.query, self.gallery) if isinstance(part.values, Tensor)]
-            device = tensors[0] if tensors else "cpu"
+            device = self.query.device or self.gallery.device or "cpu"
         self.device = torch.device(device)
         self.metric = metric
         self.num_queries, self.num_gallery = len(self.query), len(self.gallery)
@@ -190,23 +229,6 @@ class MatrixDistances:
     def bound(self) -> float:
         return max(float(self.matrix.rows(chunk, self.device).max())
                    for chunk in self.matrix.chunks(0, self.num_queries))
-
-
-@contextmanager
-def single_threaded_products():
-    """torch's own threads off, float32 products in float32: the threads here are blocks, which never wait for others.
-
-    Several threads inside one operation wait for each other, and are many times slower on a machine that does
-    anything else; and TensorFloat-32, where switched on, keeps ten bits of a feature.
-    """
-    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
-    torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def _index(which: slice | np.ndarray, device: torch.device):

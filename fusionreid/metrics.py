@@ -7,20 +7,17 @@ of distances exists, whatever the sizes. Ties are broken by gallery order, as a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from fusionreid.blocks import COLUMNS, block_rows, in_threads, thread_count
 from fusionreid.counting import count_before, count_before_rows
-from fusionreid.distances import FeatureDistances, MatrixDistances, single_threaded_products
+from fusionreid.distances import FeatureDistances, MatrixDistances
 from fusionreid.protocol import Protocol, Related
+from fusionreid.rerank import RerankedDistances, Reranking
 
-BLOCK_BYTES = 256 << 20  # of distances, all threads together
-LARGEST_BLOCK_BYTES = 64 << 20  # of distances, one thread
-GALLERY_BLOCK = 1 << 17  # columns; a longer gallery comes in several blocks
 PAIRS = 1 << 20  # of a query and an image of its identity, in one block of queries
 
 
@@ -79,7 +76,7 @@ def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, q
         ValueError: for features or labels that do not fit together, numbers that are not finite, or where no query
             has a match from another camera.
     """
-    distances = FeatureDistances(query_features, gallery_features, metric=metric, device=device)
+    distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
     return _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank,
                      threads=threads, query_block=query_block, gallery_block=gallery_block)
 
@@ -91,48 +88,35 @@ def evaluate_distances(distances, query_ids, gallery_ids, query_cameras, gallery
                      max_rank=max_rank, threads=threads)
 
 
+def _distances(query_features, gallery_features, rerank, metric: str, device, threads: int | None):
+    reranking = Reranking.of(rerank)
+    if reranking is None:
+        return FeatureDistances(query_features, gallery_features, metric=metric, device=device)
+    return RerankedDistances(query_features, gallery_features, reranking, metric=metric, device=device,
+                             threads=threads)
+
+
 def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int,
               threads: int | None = None, query_block: int | None = None,
               gallery_block: int | None = None) -> Ranking:
-    if max_rank < 1:
-        raise ValueError(f"max_rank={max_rank}: expected 1 or more")
+    for name, value in (("max_rank", max_rank), ("query_block", query_block), ("gallery_block", gallery_block)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: expected 1 or more")
     protocol = Protocol(query_ids, gallery_ids, query_cameras, gallery_cameras,
                         num_queries=distances.num_queries, num_gallery=distances.num_gallery)
     protocol.require_valid()
-    plan = Blocks(distances, protocol, protocol.valid, threads, query_block, gallery_block)
-    scores = np.concatenate(list(plan.each(lambda queries: _score(distances, protocol, queries, plan.columns))))
+    threads = thread_count(threads, distances.device)
+    columns = min(distances.num_gallery, gallery_block or COLUMNS)
+    rows = query_block or block_rows(len(protocol.valid), columns, threads)
+    scores = np.concatenate(list(in_threads(lambda queries: _score(distances, protocol, queries, columns),
+                                            protocol.blocks(protocol.valid, rows, PAIRS), threads)))
     precision, trapezoid, first, last = scores.T
     first = first.astype(np.int64)
     cmc = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:max_rank + 1].cumsum() / len(first)
-    return Ranking(mAP=float(precision.mean()), cmc=cmc, mINP=float((protocol.num_matches[protocol.valid] / last).mean()),
-                   average_precision=precision, num_valid=len(precision), mAP_trapezoid=float(trapezoid.mean()),
+    penalty = protocol.num_matches[protocol.valid] / last
+    return Ranking(mAP=float(precision.mean()), cmc=cmc, mINP=float(penalty.mean()), average_precision=precision,
+                   num_valid=len(precision), mAP_trapezoid=float(trapezoid.mean()),
                    num_queries=protocol.num_queries, queries=protocol.valid, first_match=first)
-
-
-class Blocks:
-    """How queries and gallery are cut, and the threads that work on the pieces."""
-
-    def __init__(self, distances, protocol: Protocol, queries: np.ndarray, threads: int | None,
-                 query_block: int | None, gallery_block: int | None):
-        threads = torch.get_num_threads() if threads is None else threads
-        for name, value in (("threads", threads), ("query_block", query_block), ("gallery_block", gallery_block)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected 1 or more")
-        self.threads = threads if distances.device.type == "cpu" else 1
-        self.columns = min(distances.num_gallery, gallery_block or GALLERY_BLOCK)
-        if query_block is None:
-            held = min(LARGEST_BLOCK_BYTES, BLOCK_BYTES // self.threads)
-            query_block = max(1, min(held // (4 * self.columns), -(-len(queries) // self.threads)))
-        self.queries = protocol.blocks(queries, query_block, PAIRS)
-
-    def each(self, work: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
-        """`work` of each block of queries, in order."""
-        with single_threaded_products():
-            if min(self.threads, len(self.queries)) == 1:
-                yield from map(work, self.queries)
-                return
-            with ThreadPoolExecutor(self.threads) as pool:
-                yield from pool.map(work, self.queries)
 
 
 def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int) -> np.ndarray:
