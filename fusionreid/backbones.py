@@ -136,15 +136,18 @@ class TransformerBranch(nn.Module):
     def __init__(self, name: str, *, image_size: tuple[int, int], stride: int = 12, num_cameras: int = 0,
                  camera_scale: float = 3.0, drop_path: float = 0.1, pretrained: bool = False):
         super().__init__()
-        self.base = create(name, pretrained=pretrained, image_size=image_size, drop_path=drop_path,
-                           timm={"global_pool": "token"})
+        wanted = f"ModelConfig.transformer={name!r}: expected a ViT of timm with one class token and position embeddings"
+        try:
+            self.base = create(name, pretrained=pretrained, image_size=image_size, drop_path=drop_path,
+                               timm={"global_pool": "token"})
+        except (AssertionError, TypeError) as error:  # how timm says that it has no class token
+            raise ValueError(f"{wanted} ({error})") from error
         if isinstance(self.base, T2TViT):
             self.grid: tuple[int, int] = self.base.grid
             self.embed_patches = self.base.embed_patches
         else:
             if getattr(self.base, "num_prefix_tokens", 0) != 1 or getattr(self.base, "pos_embed", None) is None:
-                raise ValueError(f"ModelConfig.transformer={name!r}: expected a ViT of timm with one class token "
-                                 "and position embeddings")
+                raise ValueError(wanted)
             self.grid = self._overlap(image_size, stride, pretrained)
             self.embed_patches = self._embed_patches
         self.width: int = self.base.embed_dim

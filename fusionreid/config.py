@@ -128,7 +128,8 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training identities, warm-up included.
-        warmup_epochs: linear growth from `learning_rate_start` to `learning_rate`, before the cosine decay.
+        warmup_epochs: linear growth from `learning_rate_start` to `learning_rate`, before the cosine decay to
+            `learning_rate_end`.
         schedule: "paper", or "released" (the released code's curve: see `train.learning_rate`).
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
         identities, images: P and K; a batch is P x K images.
@@ -145,6 +146,7 @@ class TrainConfig:
     schedule: str = "paper"
     learning_rate_start: float = 5e-4
     learning_rate: float = 5e-3
+    learning_rate_end: float = 0.0
     bias_learning_rate: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -170,13 +172,19 @@ class TrainConfig:
             raise ValueError(f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs} less 1")
 
 
+PAPER_TRAINING = TrainConfig()
+RELEASED_TRAINING = replace(
+    PAPER_TRAINING, schedule="released", learning_rate_start=5e-5, learning_rate_end=1e-5, bias_learning_rate=2.0
+)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """All that the numbers of one run depend on, device and versions aside."""
 
     model: ModelConfig = PAPER
     data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = PAPER_TRAINING
     seed: int = 0
 
     @property
@@ -248,7 +256,7 @@ PROFILES = {
         backbones=_SMALL,
         dim_divisor=8,
     ),
-    "paper": Profile(name="paper", data=DataConfig(name="market1501", size="full"), train=TrainConfig()),
+    "paper": Profile(name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING),
 }
 
 

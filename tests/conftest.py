@@ -29,3 +29,27 @@ def pytest_unconfigure(config):
 def no_profile_from_outside(monkeypatch):
     """`make test` sets FUSIONREID_PROFILE for the notebooks; tests of functions say which profile they mean."""
     monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """Four training and four test identities, each a noisy colour, seen by six cameras: trains in a second."""
+    import numpy as np
+    from PIL import Image
+
+    from fusionreid.data import Dataset, Record
+
+    folder = tmp_path_factory.mktemp("tiny")
+    random = np.random.default_rng(0)
+    colours = random.integers(20, 230, (8, 3))
+
+    def record(split, identity, label, camera):
+        path = folder / f"{split}-{identity}-{camera}.png"
+        pixels = random.normal(colours[identity] + 8 * camera, 40, (64, 32, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+        return Record(path, label, camera)
+
+    train = [record("train", i, i, camera) for i in range(4) for camera in range(6)]
+    query = [record("query", i, i, camera) for i in range(4, 8) for camera in range(3)]
+    gallery = [record("gallery", i, i, camera) for i in range(4, 8) for camera in range(6)]
+    return Dataset("synthetic", "tiny", folder, train, query, gallery)

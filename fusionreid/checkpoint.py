@@ -1,0 +1,86 @@
+"""Checkpoints: safetensors with their configuration inside. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import FusionConfig, ModelConfig
+from .files import atomic_write
+from .model import FusionReID, build_model
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once even where two branches share a module."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
+    """Writes the model, the optimizer's momenta and a little JSON state, aside and then renamed."""
+    content = {f"model/{name}": tensor.detach().contiguous() for name, tensor in tensors(model).items()}
+    if optimizer is not None:
+        for name, parameter in model.named_parameters():
+            momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                content[f"momentum/{name}"] = momentum.contiguous()
+    head = next(iter(model.heads.values()))
+    metadata = {
+        "config": json.dumps(asdict(model.config)),
+        "num_classes": str(head.classifier.out_features),
+        "num_cameras": str(model.num_cameras),
+        "state": json.dumps(state),
+    }
+    with atomic_write(path) as temporary:
+        save_file(content, temporary, metadata=metadata)
+
+
+def _open(path: str | Path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error})") from error
+
+
+def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None) -> dict:
+    """Loads into an existing model (and optimizer) of the same shape; returns the JSON state.
+
+    Raises:
+        ValueError: naming the file and the first tensors that are missing, unknown or of another shape.
+    """
+    with _open(path) as file:
+        stored = {key for key in file.keys() if key.startswith("model/")}
+        wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
+        wrong = sorted(stored ^ set(wanted))
+        wrong += [key for key in stored & set(wanted) if file.get_slice(key).get_shape() != list(wanted[key].shape)]
+        if wrong:
+            raise ValueError(f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}"
+                             f"{' ...' if len(wrong) > 5 else ''}")
+        with torch.no_grad():
+            for key, tensor in wanted.items():
+                tensor.copy_(file.get_tensor(key))
+        if optimizer is not None:
+            for name, parameter in model.named_parameters():
+                if f"momentum/{name}" in file.keys():
+                    optimizer.state[parameter]["momentum_buffer"] = file.get_tensor(f"momentum/{name}").to(parameter.device)
+        return json.loads((file.metadata() or {}).get("state", "{}"))
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
+    """The model of a checkpoint that `save` wrote, in evaluation mode; its configuration is in the file."""
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if "config" not in metadata:
+        raise ValueError(f"{path}: holds no configuration; for a checkpoint of the released code use fusionreid.released.load")
+    config = json.loads(metadata["config"])
+    config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
+    model = build_model(ModelConfig(**config), int(metadata["num_classes"]), int(metadata["num_cameras"])).to(device)
+    restore(path, model)
+    return model.eval()

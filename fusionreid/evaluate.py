@@ -1,0 +1,157 @@
+"""Features of a split, and what they are worth: CMC, mAP, mINP of each of the six features and of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .data import Dataset, ImageCache, Record, normalise
+from .data.loader import load_images
+from .metrics import Ranking, evaluate_ranking
+from .model import FusionReID
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """The mixed precision of a run: "float32" (off), "bf16" or "fp16"."""
+    return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
+
+
+class Features(NamedTuple):
+    """`features` by name, (N, width) float32 numpy arrays as the model gives them; identities and cameras (N,)."""
+
+    features: dict[str, np.ndarray]
+    identities: np.ndarray
+    cameras: np.ndarray
+
+    def get(self, name: str) -> np.ndarray:
+        """One feature, or "all" side by side, L2-normalised: (N, width)."""
+        chosen = np.concatenate(list(self.features.values()), axis=1) if name == "all" else self.features[name]
+        return chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+@torch.inference_mode()
+def _forward(model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str) -> dict[str, np.ndarray]:
+    """uint8 images (B, 3, H, W) to features by name, on the model's device."""
+    device = device_of(model)
+    with autocast(device, precision), model.folded():
+        output = model(normalise(images.to(device)), cameras if cameras is None else cameras.to(device))
+    return {name: feature.float().cpu().numpy() for name, feature in output.features.items()}
+
+
+def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, *, use_cameras: bool = True,
+            batch_size: int = 128, precision: str = "float32", progress: bool = False) -> Features:
+    """Every feature of every image, in evaluation mode (the model's mode is put back).
+
+    Args:
+        records: the images; `cache` holds them in the same order.
+        use_cameras: False leaves the camera embedding out, as for cameras that training has not seen.
+    """
+    cameras = np.array([record.camera for record in records], dtype=np.int64)
+    known = torch.from_numpy(np.where(cameras < model.num_cameras, cameras, -1))
+    was_training, chunks = model.training, []
+    model.eval()
+    try:
+        for start in tqdm(range(0, len(records), batch_size), desc="embed", disable=not progress, leave=False):
+            indices = np.arange(start, min(start + batch_size, len(records)))
+            chunks.append(_forward(model, cache.batch(indices), known[indices] if use_cameras else None, precision))
+    finally:
+        model.train(was_training)
+    features = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return Features(features, np.array([record.identity for record in records], dtype=np.int64), cameras)
+
+
+def rank(query: Features, gallery: Features, name: str = "all", **options) -> Ranking:
+    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
+    return evaluate_ranking(query.get(name), gallery.get(name), query.identities, gallery.identities,
+                            query.cameras, gallery.cameras, **options)
+
+
+def evaluate(model: FusionReID, dataset: Dataset, *, cache_directory: str | Path, features: Sequence[str] | None = None,
+             use_cameras: bool = True, batch_size: int = 128, precision: str = "float32", progress: bool = False,
+             **options) -> dict[str, Ranking]:
+    """Ranks the query against the gallery by "all" features and by each one alone.
+
+    Args:
+        cache_directory: where the decoded images are kept (see `ImageCache`).
+        features: which to rank by, "all" among them; default: "all" and each of the model's.
+        options: for `evaluate_ranking`.
+    """
+    split = {
+        name: extract(model, records, ImageCache(records, model.config.image_size, cache_directory),
+                      use_cameras=use_cameras, batch_size=batch_size, precision=precision, progress=progress)
+        for name, records in (("query", dataset.query), ("gallery", dataset.gallery))
+    }
+    return {name: rank(split["query"], split["gallery"], name, **options) for name in features or ("all", *model.widths)}
+
+
+def summary(ranking: Ranking) -> dict[str, float]:
+    """The numbers of a ranking that papers print, as fractions."""
+    cmc = ranking.cmc
+    return {
+        "mAP": float(ranking.mAP),
+        **{f"rank-{k}": float(cmc[min(k, len(cmc)) - 1]) for k in (1, 5, 10)},
+        "mINP": float(ranking.mINP),
+        "mAP_trapezoid": float(ranking.mAP_trapezoid),
+    }
+
+
+def cross_domain(model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options) -> pd.DataFrame:
+    """A model on several data sets, with and without its camera embedding: one row each.
+
+    With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
+    without it, every camera is an unseen one. `options` go to `evaluate`.
+    """
+    rows = []
+    for name, dataset in datasets.items():
+        for use_cameras in (True, False) if model.num_cameras else (False,):
+            ranking = evaluate(model, dataset, cache_directory=cache_directory, features=["all"],
+                               use_cameras=use_cameras, **options)["all"]
+            rows.append({"dataset": name, "camera embedding": use_cameras} | summary(ranking))
+    return pd.DataFrame(rows)
+
+
+def embed(model: FusionReID, images_or_paths, cameras=None, *, batch_size: int = 64, precision: str = "float32") -> np.ndarray:
+    """Retrieval vectors of a few images: (N, D) float32, L2-normalised.
+
+    Args:
+        images_or_paths: paths of image files, or a uint8 array or tensor (N, 3, H, W) of the model's image size.
+        cameras: (N,) camera numbers of training, -1 for unseen ones; None: all unseen.
+
+    Raises:
+        ValueError: naming a file that cannot be decoded, or a shape that does not fit.
+    """
+    if isinstance(images_or_paths, (str, Path)):
+        raise TypeError(f"images_or_paths: expected a list of paths or an array of images, found one path {images_or_paths!r}")
+    if not isinstance(images_or_paths, (np.ndarray, Tensor)):
+        images_or_paths = load_images(images_or_paths, model.config.image_size)
+    images = torch.as_tensor(images_or_paths)
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images: expected uint8 pixels, found {images.dtype}; the model itself takes normalised floats")
+    if cameras is not None:
+        cameras = torch.as_tensor(cameras, dtype=torch.int64)
+        if len(cameras) != len(images):
+            raise ValueError(f"cameras: expected {len(images)}, one for each image, found {len(cameras)}")
+    was_training = model.training
+    model.eval()
+    try:
+        batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+        chunks = [_forward(model, images[part], None if cameras is None else cameras[part], precision) for part in batches]
+    finally:
+        model.train(was_training)
+    if not chunks:
+        return np.zeros((0, sum(model.widths.values())), dtype=np.float32)
+    features = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return Features(features, np.zeros(0), np.zeros(0)).get("all")

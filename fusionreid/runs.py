@@ -1,0 +1,117 @@
+"""One run's folder: its configuration, environment, metrics, checkpoint and result; all written aside and renamed.
+
+`runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line a step, epoch or evaluation),
+`checkpoint.safetensors` and, once finished, `result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from . import checkpoint
+from .config import RunConfig
+from .files import atomic_write, read_json
+from .model import FusionReID
+from .paths import ROOT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one configuration, whether it is finished or not."""
+
+    config: RunConfig
+    runs_root: Path
+
+    @property
+    def path(self) -> Path:
+        return Path(self.runs_root) / self.config.fingerprint
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").is_file()
+
+    @cached_property
+    def result(self) -> dict:
+        """What `train` measured: see `train.train`."""
+        return read_json(self.path / "result.json")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row for each line of `metrics.jsonl`; `kind` is "step", "epoch" or "evaluation"."""
+        return pd.DataFrame(read_lines(self.path / "metrics.jsonl"))
+
+    def model(self, device: str | torch.device = "cpu") -> FusionReID:
+        """The model as trained, in evaluation mode."""
+        return checkpoint.load(self.checkpoint, device)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The lines of a JSONL file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def append_lines(path: Path, rows: list[dict]) -> None:
+    with open(path, "a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def git_commit() -> str:
+    """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "fusionreid") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's architecture and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def environment(device: torch.device, processes: int = 1) -> dict:
+    """What the numbers depend on besides the configuration."""
+    import numpy
+    import timm
+    import torchvision
+
+    return {
+        "commit": git_commit(),
+        "device": device_name(device),
+        "processes": processes,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        **{module.__name__: module.__version__ for module in (torch, torchvision, timm, numpy)},
+    }
+
+
+def describe(config: RunConfig) -> dict:
+    """`config.json`: the whole configuration and its fingerprint."""
+    return {"fingerprint": config.fingerprint, **asdict(config)}
