@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fusionreid.blocks import COLUMNS, block_rows, in_threads, thread_count
-from fusionreid.counting import count_before, count_before_rows
-from fusionreid.distances import FeatureDistances, MatrixDistances
-from fusionreid.protocol import Protocol, Related
-from fusionreid.rerank import RerankedDistances, Reranking
+from .blocks import COLUMNS, block_rows, in_threads, thread_count
+from .counting import count_before, count_before_rows
+from .distances import FeatureDistances, MatrixDistances
+from .neighbours import smallest
+from .protocol import Protocol, Related
+from .rerank import RerankedDistances, Reranking
+from .verification import Verification, VerificationCounts
 
 PAIRS = 1 << 20  # of a query and an image of its identity, in one block of queries
 
@@ -35,6 +37,7 @@ class Ranking:
         num_queries: all queries.
         queries: (num_valid,) indices of the valid queries.
         first_match: (num_valid,) rank of the first match, from 1.
+        verification: the verification curve, where it was asked for.
     """
 
     mAP: float
@@ -46,6 +49,7 @@ class Ranking:
     num_queries: int
     queries: np.ndarray = field(repr=False)
     first_match: np.ndarray = field(repr=False)
+    verification: Verification | None = None
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""
@@ -56,7 +60,7 @@ class Ranking:
 
 def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
                      max_rank: int = 50, rerank=None, metric: str = "euclidean", device=None,
-                     threads: int | None = None, query_block: int | None = None,
+                     verification: bool = False, threads: int | None = None, query_block: int | None = None,
                      gallery_block: int | None = None) -> Ranking:
     """Ranks the gallery for each query and scores the ranks of its matches.
 
@@ -69,6 +73,7 @@ def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, q
         rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
         metric: "euclidean" or "cosine".
         device: where distances are computed; by default where the features are.
+        verification: also count pairs for the verification curve; takes several times as long.
         threads: blocks in work at a time on the CPU; by default torch's number of threads.
         query_block, gallery_block: rows and columns of a block; by default what keeps all blocks under 256 MB.
 
@@ -78,7 +83,7 @@ def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, q
     """
     distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
     return _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank,
-                     threads=threads, query_block=query_block, gallery_block=gallery_block)
+                     verification=verification, threads=threads, query_block=query_block, gallery_block=gallery_block)
 
 
 def evaluate_distances(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int = 50,
@@ -86,6 +91,71 @@ def evaluate_distances(distances, query_ids, gallery_ids, query_cameras, gallery
     """`evaluate_ranking` for a (Q, G) matrix of distances that the caller has already computed."""
     return _evaluate(MatrixDistances(distances), query_ids, gallery_ids, query_cameras, gallery_cameras,
                      max_rank=max_rank, threads=threads)
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """The top of the ranking of some queries, the query's own camera's images of its identity left out.
+
+    Attributes:
+        queries: (n,) indices of the queries.
+        gallery: (n, top) indices of the gallery images, nearest first; -1 where fewer are left.
+        distance: (n, top) float32; inf where fewer are left.
+        match: (n, top) True where the image is of the query's identity.
+    """
+
+    queries: np.ndarray
+    gallery: np.ndarray
+    distance: np.ndarray
+    match: np.ndarray
+
+
+def nearest(query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
+            queries=None, top: int = 10, rerank=None, metric: str = "euclidean", device=None,
+            threads: int | None = None) -> RankedList:
+    """The first images of the ranking that `evaluate_ranking` scores, by the same distances and the same rules.
+
+    Args:
+        queries: indices of the queries wanted; by default all. Re-ranking rests on all queries in any case.
+        top: how many images of each.
+        others: see `evaluate_ranking`.
+    """
+    if top < 1:
+        raise ValueError(f"top={top}: expected 1 or more")
+    distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
+    protocol = Protocol(query_ids, gallery_ids, query_cameras, gallery_cameras,
+                        num_queries=distances.num_queries, num_gallery=distances.num_gallery)
+    total = distances.num_gallery
+    queries = np.arange(distances.num_queries) if queries is None else np.asarray(queries, np.int64).reshape(-1)
+    outside = (queries < 0) | (queries >= distances.num_queries)
+    if outside.any():
+        raise ValueError(f"queries: expected indices from 0 to {distances.num_queries - 1}, found {queries[outside]}")
+    columns = min(total, COLUMNS)
+
+    def first(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        related = protocol.related(chosen)
+        values, index = np.empty((len(chosen), 0), np.float32), np.empty((len(chosen), 0), np.int64)
+        for low in range(0, total, columns):
+            high = min(low + columns, total)
+            block = distances.block(chosen, slice(low, high))
+            here = (related.column >= low) & (related.column < high) & ~related.match
+            block[_index(related.row[here], block), _index(related.column[here] - low, block)] = torch.inf
+            more, place = smallest(block, min(top, high - low))
+            values, index = np.hstack([values, more]), np.hstack([index, place.astype(np.int64) + low])
+            order = np.argsort(values, axis=1, kind="stable")[:, :top]  # earlier blocks stand first: ties by order
+            values, index = np.take_along_axis(values, order, 1), np.take_along_axis(index, order, 1)
+        padding = ((0, 0), (0, top - values.shape[1]))
+        values, index = np.pad(values, padding, constant_values=np.inf), np.pad(index, padding, constant_values=-1)
+        index[np.isinf(values)] = -1
+        return values, index, protocol.is_match(chosen, index)
+
+    threads = thread_count(threads, distances.device)
+    blocks = protocol.blocks(queries, block_rows(max(1, len(queries)), columns, threads), PAIRS)
+    parts = list(in_threads(first, blocks, threads))
+    if not parts:
+        parts = [(np.empty((0, top), np.float32), np.empty((0, top), np.int64), np.empty((0, top), bool))]
+    values, index, match = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return RankedList(queries, index, np.maximum(values, 0), match)
 
 
 def _distances(query_features, gallery_features, rerank, metric: str, device, threads: int | None):
@@ -97,7 +167,7 @@ def _distances(query_features, gallery_features, rerank, metric: str, device, th
 
 
 def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int,
-              threads: int | None = None, query_block: int | None = None,
+              verification: bool = False, threads: int | None = None, query_block: int | None = None,
               gallery_block: int | None = None) -> Ranking:
     for name, value in (("max_rank", max_rank), ("query_block", query_block), ("gallery_block", gallery_block)):
         if value is not None and value < 1:
@@ -108,7 +178,8 @@ def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
     threads = thread_count(threads, distances.device)
     columns = min(distances.num_gallery, gallery_block or COLUMNS)
     rows = query_block or block_rows(len(protocol.valid), columns, threads)
-    scores = np.concatenate(list(in_threads(lambda queries: _score(distances, protocol, queries, columns),
+    pairs = VerificationCounts(distances.bound()) if verification else None
+    scores = np.concatenate(list(in_threads(lambda queries: _score(distances, protocol, queries, columns, pairs),
                                             protocol.blocks(protocol.valid, rows, PAIRS), threads)))
     precision, trapezoid, first, last = scores.T
     first = first.astype(np.int64)
@@ -116,12 +187,14 @@ def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
     penalty = protocol.num_matches[protocol.valid] / last
     return Ranking(mAP=float(precision.mean()), cmc=cmc, mINP=float(penalty.mean()), average_precision=precision,
                    num_valid=len(precision), mAP_trapezoid=float(trapezoid.mean()),
-                   num_queries=protocol.num_queries, queries=protocol.valid, first_match=first)
+                   num_queries=protocol.num_queries, queries=protocol.valid, first_match=first,
+                   verification=pairs.curve() if pairs else None)
 
 
-def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int) -> np.ndarray:
+def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int,
+           pairs: VerificationCounts | None) -> np.ndarray:
     """(queries, 4): average precision, its trapezoid variant, rank of the first match, rank of the last."""
-    row, position, distance, before = _matches(distances, protocol, queries, columns)
+    row, position, distance, before = _matches(distances, protocol, queries, columns, pairs)
     starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
     hits = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)])) + 1  # 1, 2, ... for each query
     rank = before + hits
@@ -133,7 +206,7 @@ def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int) -> 
                      rank[starts], np.maximum.reduceat(rank, starts)], axis=1)
 
 
-def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int):
+def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None):
     """Each match of a block of queries, nearest first, and how many others than matches come before it.
 
     Returns:
@@ -154,6 +227,10 @@ def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int):
         here = (related.column >= low) & (related.column < high)
         block[_index(related.row[here], block), _index(related.column[here] - low, block)] = torch.inf
         _count(block, row, distance, position - low, before)
+        if pairs is not None:
+            pairs.add_negatives(block)
+    if pairs is not None:
+        pairs.add_positives(distance)
     return row, position, distance, before
 
 

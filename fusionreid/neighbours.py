@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fusionreid.blocks import COLUMNS, block_rows, in_threads, thread_count
-from fusionreid.distances import FeatureDistances, Features
+from .blocks import COLUMNS, block_rows, in_threads, thread_count
+from .distances import FeatureDistances, Features
 
 
 class Neighbours(NamedTuple):

@@ -38,7 +38,7 @@ class Protocol:
     def __init__(self, query_ids, gallery_ids, query_cameras, gallery_cameras, *, num_queries: int, num_gallery: int):
         self.query_ids = _labels(query_ids, "query_ids", num_queries)
         self.query_cameras = _labels(query_cameras, "query_cameras", num_queries)
-        gallery_ids = _labels(gallery_ids, "gallery_ids", num_gallery)
+        self.gallery_ids = gallery_ids = _labels(gallery_ids, "gallery_ids", num_gallery)
         gallery_cameras = _labels(gallery_cameras, "gallery_cameras", num_gallery)
         self.num_queries, self.num_gallery = num_queries, num_gallery
 
@@ -83,6 +83,11 @@ class Protocol:
         place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + start[row]
         same = (place >= self._same_start[queries][row]) & (place < self._same_stop[queries][row])
         return Related(row, self._order[place], ~same)
+
+    def is_match(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        """(n, top) bool: whether gallery images (n, top), -1 for none, have the identity of their query (n,)."""
+        identity = self.query_ids[queries][:, None]
+        return (self.gallery_ids[gallery] == identity) & (identity >= 0) & (gallery >= 0)
 
     def blocks(self, queries: np.ndarray, rows: int, pairs: int) -> list[np.ndarray]:
         """`queries` in blocks of at most `rows`, and at most `pairs` images of their identities (or one query)."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fusionreid import neighbours as search
-from fusionreid.distances import FeatureDistances, Features, Joined
+from . import neighbours as search
+from .distances import FeatureDistances, Features, Joined
 
 CHUNK = 2048  # images encoded at a time
 
