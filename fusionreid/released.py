@@ -91,10 +91,11 @@ def load(
     with torch.device("meta"):  # no time spent on random weights
         model = build_model(config, classes, cameras if config.transformer else 0)
 
-    names = {ours: released_name(ours, units) for ours in model.state_dict()}
+    places = model.state_dict()
+    names = {ours: released_name(ours, units) for ours in places}
     if not keep_classifiers:
         names = {ours: theirs for ours, theirs in names.items() if not ours.endswith(".classifier.weight")}
-    _account(where, tensors, {theirs: model.state_dict()[ours] for ours, theirs in names.items()},
+    _account(where, tensors, {theirs: places[ours] for ours, theirs in names.items()},
              ignore=set() if keep_classifiers else classifiers)
     model.to_empty(device="cpu")
     if not keep_classifiers:
