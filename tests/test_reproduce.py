@@ -176,16 +176,16 @@ def test_control_c_ends_the_kernel_and_says_how_to_go_on(folder, tmp_path):
         [sys.executable, "-m", "fusionreid.reproduce", "--profile", "smoke"], stderr=subprocess.PIPE, text=True,
         cwd=paths.ROOT, env={**os.environ, "FUSIONREID_ROOT": str(tmp_path), "FUSIONREID_RUNS": str(tmp_path / "runs")},
     )
-    wait_for(lambda: started.exists() and started.read_text())
+    wait_for(lambda: process.poll() is not None or started.exists() and started.read_text())
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Interrupted. Finished runs are kept" in error and "Traceback" not in error
     wait_for(lambda: not psutil.pid_exists(int(started.read_text())))
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     """Returns when the condition holds; fails when it does not within the time."""
     end = time.monotonic() + seconds
     while not condition():
