@@ -196,7 +196,8 @@ def _find(name: str, root: Path) -> Path:
         found += [folder for folder in level if folder.is_dir() and _is_layout(name, folder)]
         level = [folder / sub for folder in level if folder.is_dir() for sub in _subfolders(folder)
                  if _letters(sub).startswith(name)]
-    found = list({folder.resolve(): folder for folder in reversed(found)}.values())[::-1]
+    places = [folder.resolve() for folder in found]  # a link to another one does not count
+    found = [folder for index, folder in enumerate(found) if places[index] not in places[:index]]
     if len(found) > 1:
         warnings.warn(f"{name} lies in more than one folder; {found[0]} is read, not "
                       f"{', '.join(map(str, found[1:]))}. Give its folder as root to choose.", stacklevel=3)

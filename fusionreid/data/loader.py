@@ -115,7 +115,7 @@ class ImageCache:
                     return False
                 file.seek(size)
                 return file.read() == digest
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _build(self, paths: list[str], digest: bytes, progress: bool) -> None:
