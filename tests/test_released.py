@@ -60,7 +60,10 @@ def small():
 
 
 def test_conformance_with_the_released_default():
-    """ResNet-50 + ViT-B/16: six features and six logits as the released code computes them, to 1e-4."""
+    """ResNet-50 + ViT-B/16: six features and six logits as the released code computes them, to 1e-4.
+
+    Batch norm over four images magnifies rounding: float32 logits are 8e-5 from float64's, which no machine changes.
+    """
     reference = np.load(DATA / "released_default.npz")
     state = {name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()}
     model = released.load({"state_dict": {f"module.{name}": value for name, value in state.items()}})
@@ -70,11 +73,11 @@ def test_conformance_with_the_released_default():
     cameras = torch.tensor([0, 3, 7, 14])
     with torch.no_grad():
         features = model.embed(images, cameras).numpy()
-        model.train()
+        model.train().double()
         for module in model.modules():
             if hasattr(module, "drop_prob"):
                 module.drop_prob = 0.0
-        logits = np.stack([value.numpy() for value in model(images, cameras).logits.values()])
+        logits = np.stack([value.numpy() for value in model(images.double(), cameras).logits.values()])
     assert features.shape == (4, 5888) and error(features, reference["eval"]) < 1e-5
     assert logits.shape == (6, 4, 64) and error(logits, reference["train_logits"]) < 1e-4
     assert names_and_shapes(released.export(model)) == {n: tuple(s) for n, s in TENSORS["released_default"].items()}
