@@ -1,92 +1,46 @@
-"""Where the model looks (Sec. IV.E): attention weights of SEU and MFU (Fig. 8, 9) and Grad-CAM (Fig. 7).
+"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and the attention maps of `attention` (Fig. 8, 9).
 
 Everything is read by hooks inside context managers; afterwards the model is as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .fusion import BRANCHES, OTHER
+from .attention import attention_maps, evaluating, record_attention
+from .data import Dataset, Record
+from .fusion import BRANCHES
 from .model import FusionReID
 
-AttentionKey = tuple[int, str, str]  # (layer from 1, "seu" or "mfu", branch)
+__all__ = ["ClassScore", "Similarity", "Stage", "attention_maps", "centred_gradcam", "gradcam", "gradcam_maps", "pairs",
+           "record_attention", "similarity_targets", "stages"]
 
 
-@contextmanager
-def record_attention(model: FusionReID) -> Iterator[dict[AttentionKey, Tensor]]:
-    """Records, inside, the attention weights of every forward pass; the last pass is what is kept.
+def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
+    """Queries of different people, and for each a gallery image of the same person from another camera.
 
-    Yields:
-        (layer, unit, branch) -> (B, heads, h, w): weights of the branch's global token to local tokens, on their own
-        grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's sum to 1; SEU's to
-        less, as the global token also attends to itself.
-
-    Raises:
-        ValueError: the model has no HTM.
+    Args:
+        people: how many; fewer where the data set has fewer.
+        seed: draws people and images.
     """
-    if model.fusion is None or not len(model.fusion.stack):
-        raise ValueError("attention maps: expected a model with HTMs (FusionConfig.units), found none")
-    grids, maps, handles = model.grids, {}, []
-
-    def reader(layer: int, unit: str, branches: list[str]) -> Callable:
-        turn = 0
-
-        def read(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            nonlocal turn
-            branch = branches[turn % len(branches)]  # a shared unit serves the branches in turn
-            turn += 1
-            with torch.no_grad():
-                weights = attention.weights(*inputs)
-            if unit == "seu":
-                weights = weights[:, :, 0, 1:]  # from the global token, to the local ones
-            height, _ = grids[branch if unit == "seu" else OTHER[branch]]
-            maps[layer, unit, branch] = rearrange(weights.float(), "b heads (h w) -> b heads h w", h=height)
-
-        return read
-
-    try:
-        for layer, htm in enumerate(model.fusion.stack, start=1):
-            for unit, units in (("seu", htm.seu), ("mfu", htm.mfu)):
-                for module in dict.fromkeys(units.values()) if units is not None else ():
-                    served = [branch for branch in BRANCHES if units[branch] is module]
-                    handles.append(module.attention.register_forward_pre_hook(reader(layer, unit, served)))
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def attention_maps(model: FusionReID, images: Tensor, cameras: Tensor | None = None) -> dict[AttentionKey, Tensor]:
-    """Attention of the global tokens in every SEU and MFU, from the pass that also gives the features.
-
-    Images (B, 3, H, W), normalised, and cameras (B,) or None, to the maps that `record_attention` yields.
-    """
-    with _evaluating(model), torch.no_grad(), record_attention(model) as maps:
-        model(images, cameras)
-    return maps
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients of parameters; afterwards each module and parameter is as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval().requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in wanted:
-            parameter.requires_grad_(requires_grad)
+    random = np.random.default_rng(seed)
+    queries, seconds = [], []
+    for index in random.permutation(len(dataset.query)):
+        query = dataset.query[index]
+        others = [r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera]
+        if others and query.identity not in {record.identity for record in queries}:
+            queries.append(query)
+            seconds.append(others[random.integers(len(others))])
+        if len(queries) == people:
+            break
+    return queries, seconds
 
 
 class Similarity:
@@ -116,7 +70,7 @@ class ClassScore:
 
 def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Similarity]:
     """A target for each second image (B, 3, H, W), as `model` embeds it."""
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         return [Similarity(vector) for vector in model.embed(references, cameras)]
 
 
@@ -164,7 +118,7 @@ def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     handles = [module.register_forward_hook(lambda module, _, output: outputs.append((module, output)))
                for module in cnn.base.modules()]  # fmt: skip
     try:
-        with _evaluating(cnn), torch.no_grad():
+        with evaluating(cnn), torch.no_grad():
             local = cnn(image).local
     finally:
         for handle in handles:
@@ -248,7 +202,7 @@ def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[C
     if len(targets) != len(images):
         raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
     tapped = _Tapped(model, stage, cameras)
-    with _evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         try:  # not `with cam`: its __exit__ swallows an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))

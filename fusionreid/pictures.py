@@ -130,10 +130,10 @@ def batch_sheet(images, identities: Sequence[int], *, width: float = 9.0) -> Fig
 
     Args:
         images: (P x K, 3, H, W), normalised; images of one identity stand together.
-        identities: (P x K,).
+        identities: (P x K,) numbers or names, the labels of the rows.
     """
     pixels, identities = as_pixels(images), _array(identities)
-    starts = [0, *(np.flatnonzero(np.diff(identities)) + 1).tolist(), len(identities)]
+    starts = [0, *(np.flatnonzero(identities[1:] != identities[:-1]) + 1).tolist(), len(identities)]
     columns = max(b - a for a, b in zip(starts, starts[1:], strict=False))
     grid = _Grid(len(starts) - 1, columns, pixels.shape[1:3], width=width, title_room=0.1)
     drawn = []
@@ -141,7 +141,7 @@ def batch_sheet(images, identities: Sequence[int], *, width: float = 9.0) -> Fig
         grid.row_label(row, str(identities[start]))
         for column in range(end - start):
             grid.put(row, column, pixels[start + column])
-            drawn.append({"row": row, "column": column, "identity": int(identities[start])})
+            drawn.append({"row": row, "column": column, "identity": identities[start]})
     figure = grid.show()
     figure.drawn = pd.DataFrame(drawn)
     return figure

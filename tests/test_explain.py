@@ -171,6 +171,14 @@ def test_an_empty_map_is_an_error(trio):
         explain.gradcam(trio[1], stage, pictures(), [lambda embedding: 0 * embedding.sum()] * 3)
 
 
+def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
+    queries, seconds = explain.pairs(tiny_dataset, 3, seed=1)
+    assert len({record.identity for record in queries}) == 3
+    assert all(a.identity == b.identity and a.camera != b.camera for a, b in zip(queries, seconds, strict=True))
+    assert explain.pairs(tiny_dataset, 3, seed=1) == (queries, seconds)
+    assert len(explain.pairs(tiny_dataset, 99)[0]) == 4
+
+
 def test_clear_errors(trio):
     with pytest.raises(ValueError, match="found neither"):
         explain.gradcam_maps(*trio, pictures())
