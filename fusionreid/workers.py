@@ -54,6 +54,7 @@ def spread(
     """
     waiting = deque(enumerate(jobs))
     busy: dict[connection.Connection, tuple] = {}  # to a worker -> its process, slot and job
+    processes: list[multiprocessing.process.BaseProcess] = []  # all, the ones between two jobs too
 
     def hand_out(pipe, process, slot):
         if not waiting:
@@ -69,7 +70,7 @@ def spread(
 
     try:
         for slot in list(slots)[: len(waiting)]:
-            hand_out(*_start(function, threads), slot)
+            hand_out(*_start(function, threads, processes), slot)
         while busy:
             for pipe in connection.wait(list(busy)):
                 process, slot, index = busy[pipe]
@@ -83,9 +84,9 @@ def spread(
                 if alive:
                     hand_out(pipe, process, slot)
                 elif waiting:
-                    hand_out(*_start(function, threads), slot)
+                    hand_out(*_start(function, threads, processes), slot)
     finally:
-        _stop([process for process, _, _ in busy.values()])
+        _stop(processes)
 
 
 def in_turn(function: Callable, jobs: Sequence, slot, *, threads: int = 1, report: Report) -> None:
@@ -138,10 +139,11 @@ def submit(
             job.cancel()
 
 
-def _start(function, threads):
+def _start(function, threads, processes):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function, threads))
+    processes.append(process)
     with _environment(threads):
         process.start()
     theirs.close()
@@ -190,9 +192,10 @@ def _leave_with_parent():
 
 
 def _stop(processes):
-    for process in processes:
+    running = [process for process in processes if process.pid and process.is_alive()]
+    for process in running:
         process.terminate()
-    for process in processes:
+    for process in running:
         process.join(timeout=10)
         if process.is_alive():
             process.kill()
