@@ -50,6 +50,10 @@ class Features:
     def width(self) -> int:
         return self.values.shape[1]
 
+    def row_name(self, row: int) -> str:
+        """What an error calls a row."""
+        return f"{self.name}, row {row}"
+
     @property
     def device(self) -> torch.device | None:
         """Where the features are, if they are a tensor."""
@@ -80,10 +84,13 @@ class Joined(Features):
             raise ValueError(f"{first.name} and {second.name}: expected one width, "
                              f"found {first.width} and {second.width}")
         self.first, self.second = first, second
-        self.name = f"{first.name} and {second.name}, joined"
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
+
+    def row_name(self, row: int) -> str:
+        split = len(self.first)
+        return self.first.row_name(row) if row < split else self.second.row_name(row - split)
 
     @property
     def width(self) -> int:
@@ -199,11 +206,11 @@ class FeatureDistances:
             norms[chunk] = torch.linalg.vecdot(rows, rows)
         bad = (~torch.isfinite(norms)).nonzero()
         if len(bad):
-            raise ValueError(f"{features.name}: expected finite numbers whose squares float32 can hold, found others "
-                             f"in {len(bad)} rows, the first is row {int(bad[0])}")
+            raise ValueError(f"{features.row_name(int(bad[0]))}: expected finite numbers whose squares float32 can "
+                             f"hold, found others here and in {len(bad) - 1} more rows")
         if self.metric == "cosine" and bool((norms == 0).any()):
-            raise ValueError(f"{features.name}: a zero vector has no direction, and metric='cosine' needs one; "
-                             f"row {int((norms == 0).nonzero()[0])} is zero")
+            raise ValueError(f"{features.row_name(int((norms == 0).nonzero()[0]))}: a zero vector has no direction, "
+                             f"and metric='cosine' needs one")
         return norms
 
 

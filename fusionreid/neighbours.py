@@ -49,23 +49,30 @@ def exact(distances: FeatureDistances, k: int, threads: int | None = None) -> Ne
 
 def smallest(block: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k smallest of each row, ascending, ties by order: values (B, k) float32 and columns (B, k) int32."""
-    values = np.empty((len(block), k), np.float32)
-    index = np.empty((len(block), k), np.int32)
-    rows = range(len(block))
-    if block.device.type != "cpu":  # only rows with a tie at their end need more than topk
-        top = block.topk(k, dim=1, largest=False)
-        order = top.indices.sort(dim=1)
-        found = top.values.gather(1, order.indices).sort(dim=1, stable=True)
-        values[:] = found.values.cpu().numpy()
-        index[:] = order.values.gather(1, found.indices).cpu().numpy()
-        rows = ((block <= found.values[:, -1:]).sum(1) > k).nonzero().flatten().tolist()
-    for row in rows:
-        line = block[row].cpu().numpy()
-        limit = np.partition(line, k - 1)[k - 1]
-        near = np.flatnonzero(line <= limit)
-        near = near[np.argsort(line[near], kind="stable")[:k]]
-        values[row], index[row] = line[near], near
+    if block.device.type != "cpu":
+        return smallest_on_device(block, k)
+    values, index = np.empty((len(block), k), np.float32), np.empty((len(block), k), np.int32)
+    for row, line in enumerate(block.numpy()):
+        values[row], index[row] = _smallest(line, k)
     return values, index
+
+
+def smallest_on_device(block: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """`smallest` by topk, which breaks ties anyhow: rows where the last place is tied are done again."""
+    top = block.topk(k, dim=1, largest=False)
+    place, order = top.indices.sort(dim=1)
+    found = top.values.gather(1, order).sort(dim=1, stable=True)
+    values = found.values.cpu().numpy()
+    index = place.gather(1, found.indices).cpu().numpy().astype(np.int32)
+    for row in ((block <= found.values[:, -1:]).sum(1) > k).nonzero().flatten().tolist():
+        values[row], index[row] = _smallest(block[row].cpu().numpy(), k)
+    return values, index
+
+
+def _smallest(line: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    near = np.flatnonzero(line <= np.partition(line, k - 1)[k - 1])
+    near = near[np.argsort(line[near], kind="stable")[:k]]
+    return line[near], near
 
 
 def by_faiss(features: Features, k: int, metric: str) -> Neighbours:

@@ -16,7 +16,8 @@ import torch
 from . import neighbours as search
 from .distances import FeatureDistances, Features, Joined
 
-CHUNK = 2048  # images encoded at a time
+CHUNK = 2048  # images encoded at a time, fewer where they have many neighbours
+CHUNK_ENTRIES = 1 << 21  # neighbours of neighbours
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,9 @@ def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarra
     size = (near >= 0).sum(axis=1)
     counts, columns, values = [], [], []
     mutual = _mutual(nearest)
-    for low in range(0, len(nearest), CHUNK):
-        own = np.where(mutual[low:low + CHUNK], nearest[low:low + CHUNK], -1)  # (C, k1 + 1)
+    step = _step(nearest.shape[1] * half)
+    for low in range(0, len(nearest), step):
+        own = np.where(mutual[low:low + step], nearest[low:low + step], -1)  # (C, k1 + 1)
         theirs = np.where(own[:, :, None] >= 0, near[own], -1)  # (C, k1 + 1, half)
         shared = _contained(theirs.reshape(len(own), -1), own).reshape(theirs.shape).sum(axis=2)
         accepted = (own >= 0) & (shared > 2 / 3 * size[own])
@@ -222,11 +224,16 @@ def expand(encoding: Sparse, nearest: np.ndarray, k2: int) -> Sparse:
 def _mutual(nearest: np.ndarray) -> np.ndarray:
     """(N, k) bool: whether an image is among the k nearest of its neighbour, too."""
     mutual = np.empty(nearest.shape, bool)
-    for low in range(0, len(nearest), CHUNK):
-        rows = nearest[low:low + CHUNK]
+    step = _step(nearest.shape[1] ** 2)
+    for low in range(0, len(nearest), step):
+        rows = nearest[low:low + step]
         image = np.arange(low, low + len(rows))
-        mutual[low:low + CHUNK] = (nearest[rows] == image[:, None, None]).any(axis=2)
+        mutual[low:low + step] = (nearest[rows] == image[:, None, None]).any(axis=2)
     return mutual
+
+
+def _step(entries: int) -> int:
+    return max(1, min(CHUNK, CHUNK_ENTRIES // entries))
 
 
 def _contained(values: np.ndarray, sets: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def sample(kind: str, seed: int = 0):
 
 KINDS = ("plain", "ties", "all alike", "distractors", "no match", "one camera each", "duplicates", "one identity")
 CUTS = {"whole": {}, "blocks": {"query_block": 7, "gallery_block": 64}, "threads": {"threads": 3, "query_block": 3},
-        "single": {"query_block": 1, "gallery_block": 1}}
+        "slivers": {"query_block": 1, "gallery_block": 37}}
 
 
 def assert_equal(ranking, expected, tolerance=1e-9):
@@ -90,8 +90,6 @@ def assert_equal(ranking, expected, tolerance=1e-9):
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_slow_reference(kind, cut):
-    if cut == "single" and kind not in ("ties", "duplicates"):
-        pytest.skip("one image at a time is slow")
     query, gallery, labels = sample(kind)
     assert_equal(evaluate_ranking(query, gallery, *labels, **CUTS[cut]),
                  reference(squared(query, gallery), *labels))
@@ -303,10 +301,10 @@ def with_row(value):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(query_features=with_row(np.nan)), "query_features.*finite.*row 7"),
-    (dict(gallery_features=with_row(np.inf)), "gallery_features.*finite.*row 7"),
+    (dict(query_features=with_row(np.nan)), "query_features, row 7.*finite"),
+    (dict(gallery_features=with_row(np.inf)), "gallery_features, row 7.*finite"),
     (dict(gallery_features=with_row(1e30)), "gallery_features.*float32 can hold"),
-    (dict(gallery_features=with_row(0), metric="cosine"), "gallery_features.*row 7 is zero"),
+    (dict(gallery_features=with_row(0), metric="cosine"), "gallery_features, row 7.*zero vector"),
     (dict(query_features=lambda x: x[:, :5]), "expected one width, found 5 and 12"),
     (dict(query_features=lambda x: x[0]), r"query_features.*\(images, width\).*\(12,\)"),
     (dict(query_features=lambda x: x.astype(complex)), "query_features.*real"),
