@@ -9,6 +9,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN  := $(VENV)/bin
 DONE := $(VENV)/.installed
+DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test lint lab lock clean
@@ -35,7 +36,11 @@ $(DONE): requirements.lock pyproject.toml
 reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS="--only 03 05" for some)
 	$(BIN)/python -m fusionreid.reproduce --profile $(PROFILE) $(ARGS)
 
-test: setup  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
+# Rendered before the tests, which share it: the body model's own cache is made on its first use, by one process.
+$(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
+	$(BIN)/python -m fusionreid.data synthetic --size smoke --root $(DATA)
+
+test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
 
@@ -43,7 +48,7 @@ lint: setup  ## check style with ruff
 	$(BIN)/ruff check .
 
 lab: setup  ## open the notebooks in JupyterLab, on this machine only
-	$(BIN)/jupyter lab --ip=localhost notebooks
+	$(BIN)/jupyter lab --ip=localhost notebooks $(ARGS)
 
 lock: setup  ## resolve pyproject.toml into requirements.lock anew, for Linux and macOS
 	$(BIN)/uv pip compile --universal --python-version 3.10 --extra all pyproject.toml \
