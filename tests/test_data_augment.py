@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from fusionreid.data import Augment, normalise
-from fusionreid.data.augment import crop_pixels, crop_rows
+from fusionreid.data.augment import Workspace, crop_pixels, crop_whole
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -50,11 +50,12 @@ def test_flip_and_crop_equal_a_loop(padding, batch):
 
 
 @pytest.mark.parametrize("padding", [0, 3])
-def test_rows_and_pixels_give_the_same_crops(padding):
+def test_both_ways_give_the_same_crops(padding):
     images, augment = pictures(9), Augment(padding=padding)
     draw = augment.draw(9, 24, 13, generator(3))
     pixels = images.permute(0, 2, 3, 1)
-    assert torch.equal(crop_rows(pixels, draw, padding), crop_pixels(pixels, draw, padding))
+    whole = crop_whole(pixels, draw, padding, Workspace(pixels, padding))
+    assert torch.equal(whole, crop_pixels(pixels, draw, padding))
 
 
 @pytest.mark.parametrize("fill", ["uniform", "normal"])
