@@ -6,10 +6,13 @@ paper's text says and is the default; `RELEASED` computes what the authors' rele
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
 
@@ -180,18 +183,49 @@ RELEASED_TRAINING = replace(
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that the numbers of one run depend on, device and versions aside."""
+    """All that the numbers of one run depend on, device and versions aside.
+
+    Attributes:
+        cnn_weights, transformer_weights: what the branches start from: "random", "imagenet" (fetched by timm), or
+            the path of a file (see `fusionreid.pretrained`).
+    """
 
     model: ModelConfig = PAPER
     data: DataConfig = DataConfig()
     train: TrainConfig = PAPER_TRAINING
     seed: int = 0
+    cnn_weights: str = "random"
+    transformer_weights: str = "random"
+
+    def describe(self) -> dict:
+        """As plain data; a file of weights by its name and digest, as it may lie elsewhere tomorrow."""
+        weights = {name: _describe_weights(getattr(self, name)) for name in ("cnn_weights", "transformer_weights")}
+        return asdict(self) | weights
 
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that name the run's folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.describe(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _describe_weights(source: str) -> str:
+    if source in ("random", "imagenet"):
+        return source
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file")
+    status = os.stat(source)
+    return f"{Path(source).name}:{_digest(str(source), status.st_size, status.st_mtime_ns)}"
+
+
+@functools.lru_cache(maxsize=16)
+def _digest(path: str, size: int, modified: int) -> str:
+    """Of the file's content; read again only when its size or date changes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -202,6 +236,7 @@ class Profile:
         sizes: the image size that stands for the paper's 256 x 128 and 384 x 128.
         backbones: the branch that stands for each of the paper's.
         dim_divisor: the fused dimension D is divided by it.
+        weights: what branches start from, unless a file is given: "random" or "imagenet".
     """
 
     name: str
@@ -210,6 +245,7 @@ class Profile:
     sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     backbones: dict[str, str] = field(default_factory=dict)
     dim_divisor: int = 1
+    weights: str = "random"
 
     def scale(self, config: ModelConfig) -> ModelConfig:
         """The configuration at this profile's scale; `config` is one at the paper's."""
@@ -222,9 +258,17 @@ class Profile:
             fusion=fusion,
         )
 
-    def run(self, config: ModelConfig = PAPER, *, seed: int = 0, data: DataConfig | None = None) -> RunConfig:
-        """The run of a paper-scale configuration in this profile."""
-        return RunConfig(model=self.scale(config), data=data or self.data, train=self.train, seed=seed)
+    def run(self, config: ModelConfig = PAPER, *, seed: int = 0, data: DataConfig | None = None,
+            weights: Mapping[str, str] | None = None) -> RunConfig:
+        """The run of a paper-scale configuration in this profile.
+
+        Args:
+            weights: files to start from, by the name of the backbone: {"resnet50": "r50.pth"}; others start from
+                `self.weights`.
+        """
+        sources = {"cnn_weights": config.cnn, "transformer_weights": config.transformer}
+        weights = {key: (weights or {}).get(name, self.weights) for key, name in sources.items() if name}
+        return RunConfig(model=self.scale(config), data=data or self.data, train=self.train, seed=seed, **weights)
 
 
 # DeiT-B/16 is ViT-B/16 with other pre-trained weights; from scratch they would be one network, so the small
@@ -256,7 +300,8 @@ PROFILES = {
         backbones=_SMALL,
         dim_divisor=8,
     ),
-    "paper": Profile(name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING),
+    "paper": Profile(name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING,
+                     weights="imagenet"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -43,17 +43,20 @@ class FusionReID(nn.Module):
         grids: height and width of each branch's local map.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool = False):
+    def __init__(self, config: ModelConfig, num_classes: int, num_cameras: int = 0,
+                 pretrained: bool | Collection[str] = False):
         super().__init__()
+        pretrained = ("cnn", "transformer") if pretrained is True else pretrained or ()
         self.config = config
         self.num_cameras = num_cameras
         self.branches = nn.ModuleDict()
         if config.cnn:
-            self.branches["cnn"] = CNNBranch(config.cnn, stem=config.stem, pretrained=pretrained)
+            self.branches["cnn"] = CNNBranch(config.cnn, stem=config.stem, pretrained="cnn" in pretrained)
         if config.transformer:
             self.branches["transformer"] = TransformerBranch(
                 config.transformer, image_size=config.image_size, stride=config.stride, num_cameras=num_cameras,
-                camera_scale=config.camera_scale, drop_path=config.drop_path, pretrained=pretrained)
+                camera_scale=config.camera_scale, drop_path=config.drop_path,
+                pretrained="transformer" in pretrained)
         widths = {name: branch.width for name, branch in self.branches.items()}
         self.fusion = DualAttentionMutualFusion(config.fusion, widths) if config.fusion and config.fusion.refine else None
         if self.fusion is not None:
@@ -130,14 +133,16 @@ class FusionReID(nn.Module):
                                  f"{int(cameras.min())} to {int(cameras.max())}")
 
 
-def build_model(config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool = False) -> FusionReID:
+def build_model(config: ModelConfig, num_classes: int, num_cameras: int = 0,
+                pretrained: bool | Collection[str] = False) -> FusionReID:
     """FusionReID as configured.
 
     Args:
         config: `PAPER`, `RELEASED`, or a `dataclasses.replace` of them.
         num_classes: identities in training.
         num_cameras: cameras in training; 0 leaves the camera embedding out.
-        pretrained: fetch ImageNet weights by timm (for weights in a file, see `fusionreid.pretrained`).
+        pretrained: fetch ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);
+            for weights in a file, see `fusionreid.pretrained`.
 
     Raises:
         ValueError: for an unknown backbone or fewer than one class.

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -114,4 +114,4 @@ def environment(device: torch.device, processes: int = 1) -> dict:
 
 def describe(config: RunConfig) -> dict:
     """`config.json`: the whole configuration and its fingerprint."""
-    return {"fingerprint": config.fingerprint, **asdict(config)}
+    return {"fingerprint": config.fingerprint, **config.describe()}

@@ -22,6 +22,7 @@ from .evaluate import autocast, evaluate, summary
 from .files import write_json
 from .losses import objective
 from .model import FusionReID, Output, build_model
+from .pretrained import load_weights
 from .runs import RunFolder, append_lines, describe, environment, read_lines, write_lines
 
 
@@ -67,6 +68,18 @@ def open_data(config: DataConfig, data_root: str | Path) -> Dataset:
     return open_dataset(config.name, data_root, size=config.size, seed=config.seed)
 
 
+def starting_model(run: RunConfig, dataset: Dataset, report: bool = True) -> FusionReID:
+    """The model with the weights that training starts from; prints what was loaded from files."""
+    sources = {"cnn": run.cnn_weights, "transformer": run.transformer_weights}
+    fetched = [name for name, source in sources.items() if source == "imagenet"]
+    files = {name: source for name, source in sources.items() if source not in ("random", "imagenet")}
+    model = build_model(run.model, dataset.num_identities, dataset.num_cameras, pretrained=fetched)
+    for name, loaded in load_weights(model, **files).items():
+        if report:
+            print(f"{name}: {loaded}")
+    return model
+
+
 def gather(tensor: Tensor, processes: int) -> Tensor:
     """The batch of all processes, in their order, with gradients; what one process would have computed."""
     if processes == 1:
@@ -76,8 +89,7 @@ def gather(tensor: Tensor, processes: int) -> Tensor:
 
 def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Path | None = None,
           runs_root: str | Path | None = None, device: str | torch.device | None = None, progress: bool = True,
-          resume: bool = True, pretrained: bool = False, initial: dict[str, Tensor] | None = None,
-          compile: bool = False) -> RunFolder:
+          resume: bool = True, compile: bool = False) -> RunFolder:
     """Trains a configuration and evaluates it at its last epoch, or loads it if that was done before.
 
     A run that was cut off goes on after its last finished epoch, to the same numbers: every epoch draws its
@@ -88,8 +100,6 @@ def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Pa
         dataset: the data, if it is open already; default: `run.data` under `data_root`.
         device: default: the GPU, if there is one.
         resume: False starts anew, over what an unfinished run left.
-        pretrained: start from ImageNet weights that timm fetches.
-        initial: or start from these tensors (a state dict of the model; see `fusionreid.pretrained`).
         compile: `torch.compile` the model; worth it for long runs on a GPU.
 
     Returns:
@@ -115,9 +125,7 @@ def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Pa
     config, cache_directory = run.train, data_root / "cache"
 
     seed_everything(run.seed)
-    model = build_model(run.model, dataset.num_identities, dataset.num_cameras, pretrained)
-    if initial is not None:
-        model.load_state_dict(initial)
+    model = starting_model(run, dataset, progress and state.is_main_process)
     model = model.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.contiguous_format)
     optimizer = make_optimizer(model, config)
     cache = ImageCache(dataset.train, run.model.image_size, cache_directory, progress=progress)
