@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished runs are kept; the same command goes on from there.", file=sys.stderr)
         return 130
-    except NotebookError as error:
+    except (NotebookError, OSError) as error:  # OSError: the disk is full, or read-only
         print(f"\n{error}", file=sys.stderr)
         return 1
     except ValueError as error:

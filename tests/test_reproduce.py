@@ -160,6 +160,13 @@ def test_clean_drops_injected_cells_widgets_and_durations():
     assert "/home" not in nbformat.writes(notebook) and "duration" not in nbformat.writes(notebook)
 
 
+def test_a_runs_folder_that_cannot_be_written_is_named(folder, capsys):
+    write(folder, "00_a.ipynb")
+    paths.RUNS.write_text("a file where a folder should be")
+    assert reproduce.main(["--profile", "smoke"]) == 1
+    assert str(paths.RUNS) in capsys.readouterr().err
+
+
 def test_a_kernel_that_dies_is_told_apart_from_a_cell_that_fails(folder, capsys):
     write(folder, "00_a.ipynb", "import os\nos.write(2, b'out of luck')\nos._exit(1)")
     assert reproduce.main(["--profile", "smoke"]) == 1
