@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 BLOCK_BYTES = 256 << 20  # of distances, all threads together
-LARGEST_BLOCK_BYTES = 64 << 20  # of distances, one thread
+LARGEST_BLOCK_BYTES = 32 << 20  # of distances, one thread
 COLUMNS = 1 << 17  # a longer gallery comes in several blocks
 
 
@@ -36,6 +37,20 @@ def in_threads(work: Callable, items: Sequence, threads: int) -> Iterator:
             return
         with ThreadPoolExecutor(threads) as pool:
             yield from pool.map(work, items)
+
+
+class Buffer:
+    """Memory that is used again for block after block, each thread its own: fresh memory costs as much as a product."""
+
+    def __init__(self):
+        self._local = threading.local()
+
+    def take(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """(rows, columns) float32 with anything in it; what was taken before by this thread is overwritten."""
+        held = getattr(self._local, "held", None)
+        if held is None or held.numel() < rows * columns:
+            held = self._local.held = torch.empty(rows * columns, device=device)
+        return held[:rows * columns].reshape(rows, columns)
 
 
 @contextmanager

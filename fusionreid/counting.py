@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 SORT_ABOVE = 24  # matches of one query; from here one sort of the row costs less than a comparison for each
+COMPARED_FIRST = 3  # of these, the farthest are compared even so: if little is nearer, little is left to sort
+SPARSE = 12  # of so many images one is nearer: go on with those alone
 SORT_ABOVE_ON_DEVICE = 128
 TIES_ABOVE = 16
 
@@ -16,21 +18,34 @@ def count_before(row: np.ndarray, distance: np.ndarray, position: np.ndarray, ma
 
     Args:
         row: (G,) float32 distances; what does not count is inf.
-        distance: (M,) float32 distances of the matches, ascending, finite or inf.
-        position: (M,) where each match stands in the row, from 0 (or less: before it) to G (or more: after it).
+        distance, position: (M,) float32 and int64, of the matches, ascending by distance, then position; a position
+            before the row counts as 0, one after it as G.
         mask: (G,) bool, scratch.
 
     Returns:
         (M,) int64
     """
-    position = np.clip(position, 0, len(row))
-    if len(distance) <= SORT_ABOVE:
-        before = np.empty(len(distance), np.int64)
-        for k, (limit, here) in enumerate(zip(distance, position.tolist(), strict=True)):
-            np.less_equal(row[:here], limit, out=mask[:here])
-            np.less(row[here:], limit, out=mask[here:])
-            before[k] = np.count_nonzero(mask)
-        return before
+    position = np.minimum(np.maximum(position, 0), len(row))
+    before = np.empty(len(distance), np.int64)
+    left = len(distance)
+    last = 0 if left <= SORT_ABOVE else left - COMPARED_FIRST
+    while left > last:
+        left -= 1
+        here, limit = position[left], distance[left]
+        np.less_equal(row[:here], limit, out=mask[:here])
+        np.less(row[here:], limit, out=mask[here:])
+        before[left] = np.count_nonzero(mask)
+        if before[left] * SPARSE < len(row):  # whatever comes before a nearer match comes before this one
+            near = np.flatnonzero(mask)
+            before[:left] = _count_by_sorting(row[near], distance[:left], np.searchsorted(near, position[:left]))
+            return before
+    before[:left] = _count_by_sorting(row, distance[:left], position[:left])
+    return before
+
+
+def _count_by_sorting(row: np.ndarray, distance: np.ndarray, position: np.ndarray) -> np.ndarray:
+    if len(distance) == 0 or len(row) == 0:
+        return np.zeros(len(distance), np.int64)
     ordered = np.sort(row)
     before = np.searchsorted(ordered, distance, "left")
     ties = np.flatnonzero(np.searchsorted(ordered, distance, "right") > before)

@@ -1,6 +1,7 @@
 """Distances between queries and gallery, a block at a time: what ranking and re-ranking (Sec. IV.A) read.
 
-A source of distances has `num_queries`, `num_gallery`, `device` and `block(queries, gallery) -> (rows, columns)`.
+A source of distances has `num_queries`, `num_gallery`, `device` and `block(queries, gallery) -> (rows, columns)`,
+whose result the caller may change, and which a `Buffer` can hold.
 Three exist: `FeatureDistances` here, from features; `MatrixDistances` here, from a matrix that the caller has; and
 `fusionreid.rerank.RerankedDistances`. None of them, the second aside, ever holds queries x gallery numbers.
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+
+from .blocks import Buffer
 
 METRICS = ("euclidean", "cosine")
 CHUNK_BYTES = 48 << 20  # float32 copies of features made at a time, for each thread
@@ -144,7 +147,7 @@ class FeatureDistances:
         self.query_norms = self._squared_norms(self.query)
         self.gallery_norms = self.query_norms if self.gallery is self.query else self._squared_norms(self.gallery)
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> Tensor:
+    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray, buffer: Buffer | None = None) -> Tensor:
         """(rows, columns) float32 distances of some queries to some of the gallery, on `self.device`."""
         rows = self._prepared(self.query, queries, self.query_norms)
         offsets = self.query_norms[_index(queries, self.device)]
@@ -153,7 +156,7 @@ class FeatureDistances:
             rows = torch.nn.functional.pad(rows, (0, 0, 0, LEAST_ROWS - count))
             offsets = torch.nn.functional.pad(offsets, (0, LEAST_ROWS - count))
         columns = gallery.stop - gallery.start if isinstance(gallery, slice) else len(gallery)
-        out = torch.empty(len(rows), columns, device=self.device)
+        out = (buffer or Buffer()).take(len(rows), columns, self.device)
         start = gallery.start if isinstance(gallery, slice) else 0
         for chunk in self.gallery.chunks(0, columns):
             which = slice(chunk.start + start, chunk.stop + start) if isinstance(gallery, slice) else gallery[chunk]
@@ -229,7 +232,7 @@ class MatrixDistances:
             if not bool(torch.isfinite(self.matrix.rows(chunk, self.device)).all()):
                 raise ValueError("distances: expected finite numbers, found NaN or infinity")
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> Tensor:
+    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray, buffer: Buffer | None = None) -> Tensor:
         rows = self.matrix.rows(queries, self.device)
         return rows[:, _index(gallery, self.device)].clone()
 

@@ -8,11 +8,12 @@ of distances exists, whatever the sizes. Ties are broken by gallery order, as a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
-from .blocks import COLUMNS, block_rows, in_threads, thread_count
+from .blocks import COLUMNS, Buffer, block_rows, in_threads, thread_count
 from .counting import count_before, count_before_rows
 from .distances import FeatureDistances, MatrixDistances
 from .neighbours import smallest
@@ -130,14 +131,14 @@ def nearest(query_features, gallery_features, query_ids, gallery_ids, query_came
     outside = (queries < 0) | (queries >= distances.num_queries)
     if outside.any():
         raise ValueError(f"queries: expected indices from 0 to {distances.num_queries - 1}, found {queries[outside]}")
-    columns = min(total, COLUMNS)
+    columns, buffer = min(total, COLUMNS), Buffer()
 
     def first(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         related = protocol.related(chosen)
         values, index = np.empty((len(chosen), 0), np.float32), np.empty((len(chosen), 0), np.int64)
         for low in range(0, total, columns):
             high = min(low + columns, total)
-            block = distances.block(chosen, slice(low, high))
+            block = distances.block(chosen, slice(low, high), buffer)
             here = (related.column >= low) & (related.column < high) & ~related.match
             block[_index(related.row[here], block), _index(related.column[here] - low, block)] = torch.inf
             more, place = smallest(block, min(top, high - low))
@@ -179,8 +180,8 @@ def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
     columns = min(distances.num_gallery, gallery_block or COLUMNS)
     rows = query_block or block_rows(len(protocol.valid), columns, threads)
     pairs = VerificationCounts(distances.bound()) if verification else None
-    scores = np.concatenate(list(in_threads(lambda queries: _score(distances, protocol, queries, columns, pairs),
-                                            protocol.blocks(protocol.valid, rows, PAIRS), threads)))
+    work = partial(_score, distances, protocol, columns=columns, pairs=pairs, buffer=Buffer())
+    scores = np.concatenate(list(in_threads(work, protocol.blocks(protocol.valid, rows, PAIRS), threads)))
     precision, trapezoid, first, last = scores.T
     first = first.astype(np.int64)
     cmc = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:max_rank + 1].cumsum() / len(first)
@@ -192,9 +193,9 @@ def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
 
 
 def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int,
-           pairs: VerificationCounts | None) -> np.ndarray:
+           pairs: VerificationCounts | None, buffer: Buffer) -> np.ndarray:
     """(queries, 4): average precision, its trapezoid variant, rank of the first match, rank of the last."""
-    row, position, distance, before = _matches(distances, protocol, queries, columns, pairs)
+    row, position, distance, before = _matches(distances, protocol, queries, columns, pairs, buffer)
     starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
     hits = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)])) + 1  # 1, 2, ... for each query
     rank = before + hits
@@ -206,7 +207,8 @@ def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int,
                      rank[starts], np.maximum.reduceat(rank, starts)], axis=1)
 
 
-def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None):
+def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None,
+             buffer: Buffer):
     """Each match of a block of queries, nearest first, and how many others than matches come before it.
 
     Returns:
@@ -214,7 +216,7 @@ def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, p
     """
     related = protocol.related(queries)
     whole = columns >= distances.num_gallery
-    block = distances.block(queries, slice(0, distances.num_gallery)) if whole else None
+    block = distances.block(queries, slice(0, distances.num_gallery), buffer) if whole else None
     values = _taken(block, related) if whole else _related_distances(distances, queries, related, columns)
     row, position, distance = related.row[related.match], related.column[related.match], values[related.match]
     order = np.lexsort((position, distance, row))
@@ -223,7 +225,7 @@ def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, p
     for low in range(0, distances.num_gallery, columns):
         high = min(low + columns, distances.num_gallery)
         if not whole:
-            block = distances.block(queries, slice(low, high))
+            block = distances.block(queries, slice(low, high), buffer)
         here = (related.column >= low) & (related.column < high)
         block[_index(related.row[here], block), _index(related.column[here] - low, block)] = torch.inf
         _count(block, row, distance, position - low, before)

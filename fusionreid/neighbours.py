@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .blocks import COLUMNS, block_rows, in_threads, thread_count
+from .blocks import COLUMNS, Buffer, block_rows, in_threads, thread_count
 from .distances import FeatureDistances, Features
 
 
@@ -26,13 +26,14 @@ def exact(distances: FeatureDistances, k: int, threads: int | None = None) -> Ne
     count = distances.num_gallery
     k = min(k, count)
     columns = min(count, COLUMNS)
+    buffer = Buffer()
 
     def search(rows: slice) -> Neighbours:
         farthest = np.full(rows.stop - rows.start, -np.inf, np.float32)
         values = np.empty((len(farthest), 0), np.float32)
         index = np.empty((len(farthest), 0), np.int32)
         for low in range(0, count, columns):
-            block = distances.block(rows, slice(low, min(low + columns, count)))
+            block = distances.block(rows, slice(low, min(low + columns, count)), buffer)
             farthest = np.maximum(farthest, block.amax(dim=1).cpu().numpy())
             new_values, new_index = smallest(block, min(k, block.shape[1]))
             values, index = np.hstack([values, new_values]), np.hstack([index, new_index + np.int32(low)])

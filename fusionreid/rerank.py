@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from . import neighbours as search
+from .blocks import Buffer
 from .distances import FeatureDistances, Features, Joined
 
 CHUNK = 2048  # images encoded at a time, fewer where they have many neighbours
@@ -111,7 +112,8 @@ class RerankedDistances:
         of_gallery = Sparse(encoding.start[self.num_queries:] - split, encoding.column[split:], encoding.value[split:])
         self._gallery = of_gallery.transposed(len(joined))
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> torch.Tensor:
+    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray,
+              buffer: Buffer | None = None) -> torch.Tensor:
         """(rows, columns) float32 re-ranked distances, on `self.device`."""
         if isinstance(queries, slice):
             queries = np.arange(queries.start, queries.stop)
@@ -119,7 +121,7 @@ class RerankedDistances:
             joined = slice(gallery.start + self.num_queries, gallery.stop + self.num_queries)
         else:
             joined = gallery + self.num_queries
-        block = self.distances.block(queries, joined)
+        block = self.distances.block(queries, joined, buffer)
         share = torch.from_numpy(self.weight / self._farthest[queries]).to(block)
         block *= share[:, None]
         out = block if block.device.type == "cpu" else torch.empty(block.shape)

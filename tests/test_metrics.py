@@ -96,9 +96,10 @@ def test_equals_the_slow_reference(kind, cut):
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
-@pytest.mark.parametrize("sort_above", [0, 1000])
-def test_comparing_and_sorting_count_alike(seed, sort_above, monkeypatch):
+@pytest.mark.parametrize("sort_above, sparse", [(0, 1e9), (0, 2), (1000, 1e9), (1000, 3)])
+def test_comparing_and_sorting_count_alike(seed, sort_above, sparse, monkeypatch):
     monkeypatch.setattr(counting, "SORT_ABOVE", sort_above)
+    monkeypatch.setattr(counting, "SPARSE", sparse)
     for kind in ("plain", "ties", "duplicates"):
         query, gallery, labels = sample(kind, seed)
         assert_equal(evaluate_ranking(query, gallery, *labels), reference(squared(query, gallery), *labels))
@@ -113,8 +114,10 @@ def test_rows_of_a_device_count_alike(sort_above, ties_above, monkeypatch):
     rng = np.random.default_rng(0)
     block = rng.integers(-3, 4, (6, 50)).astype(np.float32)
     block[:, ::9] = np.inf
-    distance, position = np.sort(rng.integers(-4, 5, (6, 8)).astype(np.float32)), rng.integers(-5, 60, (6, 8))
-    distance[0, :2] = 0.0, -0.0
+    distance, position = rng.integers(-4, 5, (6, 8)).astype(np.float32), rng.integers(-5, 60, (6, 8))
+    distance[0, :3] = 0.0, -0.0, 0.0
+    order = np.lexsort((position, distance))
+    distance, position = np.take_along_axis(distance, order, 1), np.take_along_axis(position, order, 1)
     expected = [[((row < d) | ((row == d) & (np.arange(50) < p))).sum() for d, p in zip(*limits, strict=True)]
                 for row, *limits in zip(block, distance, position, strict=True)]
     counts = count_before_rows(*map(torch.from_numpy, (block, distance, position)))
