@@ -51,8 +51,7 @@ lab: setup  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=localhost notebooks $(ARGS)
 
 lock: setup  ## resolve pyproject.toml into requirements.lock anew, for Linux and macOS
-	$(BIN)/uv pip compile --universal --python-version 3.10 --extra all pyproject.toml \
-	  -o requirements.lock --no-emit-index-url
+	$(BIN)/uv pip compile --universal --python-version 3.10 --extra all pyproject.toml -o requirements.lock
 
 clean:  ## remove executed notebooks, caches and .venv; keeps data/ and the trained runs
 	rm -rf $(VENV) runs/notebooks runs/figures .pytest_cache .ruff_cache build dist
