@@ -1,0 +1,100 @@
+"""Training and evaluating one model from a shell: `python -m fusionreid train ...`, `python -m fusionreid evaluate ...`.
+
+Whole tables: `python -m fusionreid.experiments`. All notebooks: `make reproduce`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from . import checkpoint, paths
+from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, profile
+from .evaluate import cross_domain
+from .train import open_data, train
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fusionreid", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    one = commands.add_parser("train", help="train a configuration, or load it if it is trained")
+    one.add_argument("--profile", default="demo", help="smoke, demo (default) or paper")
+    one.add_argument("--dataset", help="market1501, dukemtmc, msmt17 or synthetic; default: the profile's")
+    one.add_argument("--released", action="store_true", help="compute and train as the authors' released code does")
+    one.add_argument("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
+    one.add_argument("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' leaves it out")
+    one.add_argument("--cnn-weights", help="'random', 'imagenet' (fetched by timm) or a file; default: the profile's")
+    one.add_argument("--transformer-weights", help="the same for the Transformer")
+    one.add_argument("--image-size", type=int, nargs=2, default=PAPER.image_size, metavar=("HEIGHT", "WIDTH"))
+    one.add_argument("--stride", type=int, default=PAPER.stride, help="of the ViT's patches; 12 overlaps (default), 16 does not")
+    one.add_argument("--epochs", type=int, help="default: the profile's")
+    one.add_argument("--precision", choices=["float32", "bf16", "fp16"], help="default: the profile's")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--device", help="default: the GPU, if there is one")
+    one.add_argument("--compile", action="store_true", help="torch.compile the model")
+    one.add_argument("--restart", action="store_true", help="do not go on from an unfinished run's last epoch")
+
+    other = commands.add_parser("evaluate", help="rank one or several data sets by a trained model")
+    other.add_argument("checkpoint", type=Path, help="runs/<fingerprint>/checkpoint.safetensors")
+    other.add_argument("--dataset", nargs="+", required=True, help="market1501, dukemtmc, msmt17, synthetic")
+    other.add_argument("--size", default="demo", help="of the synthetic set: smoke, demo (default) or full")
+    other.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    other.add_argument("--precision", choices=["float32", "bf16", "fp16"], default="float32")
+    other.add_argument("--device", default="cpu")
+    for command in (one, other):
+        command.add_argument("--data-root", type=Path, default=paths.DATA)
+    one.add_argument("--runs-root", type=Path, default=paths.RUNS)
+    return parser.parse_args(arguments)
+
+
+def run_of(options: argparse.Namespace) -> RunConfig:
+    """The run that the options of `train` describe."""
+    scale = profile(options.profile)
+    config = replace(RELEASED if options.released else PAPER, image_size=tuple(options.image_size), stride=options.stride,
+                     **{name: None if getattr(options, name) == "none" else getattr(options, name)
+                        for name in ("cnn", "transformer")})
+    data = replace(scale.data, name=options.dataset) if options.dataset else scale.data
+    run = scale.run(config, seed=options.seed, data=data)
+    training = {name: getattr(options, name) for name in ("epochs", "precision") if getattr(options, name) is not None}
+    if options.released:
+        rates = ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate")
+        training |= {name: getattr(RELEASED_TRAINING, name) for name in rates}
+    weights = {name: getattr(options, name) for name in ("cnn_weights", "transformer_weights") if getattr(options, name)}
+    return replace(run, train=replace(run.train, **training), **weights)
+
+
+def show(table: pd.DataFrame) -> None:
+    print(table.to_string(float_format=lambda value: f"{100 * value:.1f}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        if options.command == "train":
+            folder = train(run_of(options), data_root=options.data_root, runs_root=options.runs_root,
+                           device=options.device, resume=not options.restart, compile=options.compile)
+            result = folder.result
+            print(f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
+                  f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}")
+            show(pd.DataFrame(result["features"]).T)
+        else:
+            model = checkpoint.load(options.checkpoint, options.device)
+            sets = {name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset}
+            show(cross_domain(model, sets, cache_directory=options.data_root / "cache", precision=options.precision,
+                              rerank=options.rerank or None))
+    except (ValueError, FileNotFoundError, OSError, FloatingPointError) as error:
+        print(f"fusionreid: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
