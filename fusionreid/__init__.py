@@ -1,6 +1,8 @@
 """FusionReID: convolutional and transformeral features, unified for person re-identification."""
 
-from . import cost, data, experiments, released
+import importlib
+
+from . import cost, data, released
 from .config import PAPER, RELEASED, FusionConfig, ModelConfig
 from .evaluate import embed
 from .metrics import evaluate_ranking
@@ -22,3 +24,10 @@ __all__ = [
     "released",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    # On first use: `python -m fusionreid.experiments`, and its workers, must not find it imported by the package.
+    if name == "experiments":
+        return importlib.import_module("fusionreid.experiments")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,7 +139,9 @@ def _do(job: Job, device: str) -> None:
     train = job.train
     if train is None:
         from .train import train
-    train(job.run, device=device, **job.options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Is the set complete")  # said once, by `_prepare`
+        train(job.run, device=device, **job.options)
 
 
 def plan(
@@ -216,7 +219,7 @@ def run_all(
             if cluster:
                 workers.submit(_do, jobs, cluster, folder=runs_root / "cluster", limit=processes, report=report)
             else:
-                _run_here(jobs, processes, devices, report)
+                workers.run(_do, jobs, processes=processes, devices=devices, report=report)
     if errors:
         raise ExperimentError(errors, len(runs))
     rows = []
@@ -245,22 +248,6 @@ def _prepare(jobs: Sequence[Job], data_root: Path) -> None:
 
     for data in dict.fromkeys(job.run.data for job in jobs):
         open_data(data, data_root)
-
-
-def _run_here(jobs: Sequence[Job], processes: int | None, devices: Sequence[str] | None, report: Callable) -> None:
-    """Spreads the jobs over the devices: one process a core, or one a GPU, unless told otherwise."""
-    import torch
-
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    devices = list(devices or gpus or ["cpu"])
-    on_cpu = all(device == "cpu" for device in devices)
-    count = min(processes or (workers.cores() if on_cpu else len(devices)), len(jobs))
-    slots = [devices[index % len(devices)] for index in range(count)]
-    threads = 1 if on_cpu else max(1, workers.cores() // count)
-    if count > 1:
-        workers.spread(_do, jobs, slots, threads=threads, report=report)
-    else:
-        workers.in_turn(_do, jobs, slots[0], threads=threads, report=report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

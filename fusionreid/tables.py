@@ -77,7 +77,7 @@ class Table:
             return values.astype(str).tolist()
         rounded = values.round(1)
         best = sorted(rounded.dropna().unique(), reverse=True)[:2] if measure in ACCURACY else []
-        best = best if rounded.count() > 1 else []  # a single number is not the best of anything
+        best = best if len(best) > 1 else []  # one number, or one number everywhere, is not the best of anything
         digits = 3 if measure in COSTS and group.startswith("Ours") and values.max() < 10 else 1
         form = f"{'+' if measure.startswith('Δ') else ''}.{digits}f"
         texts = []

@@ -31,6 +31,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run(
+    function: Callable, jobs: Sequence, *, processes: int | None, devices: Sequence[str] | None, report: Report
+) -> None:
+    """`spread` over the devices, or `in_turn` where one process is asked for or one job is left.
+
+    Args:
+        processes: at once; None is one a core, or one a GPU. On CPUs each has one thread, on GPUs a share of the cores.
+        devices: by default every GPU, or the CPU; the processes take turns on them.
+    """
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices = list(devices or gpus or ["cpu"])
+    on_cpu = all(device == "cpu" for device in devices)
+    count = min(processes or (cores() if on_cpu else len(devices)), len(jobs))
+    threads = 1 if on_cpu else max(1, cores() // count)
+    if count == 1:
+        in_turn(function, jobs, devices[0], threads=threads, report=report)
+    else:
+        slots = [devices[index % len(devices)] for index in range(count)]
+        spread(function, jobs, slots, threads=threads, report=report)
+
+
 def spread(
     function: Callable,
     jobs: Sequence,
