@@ -10,12 +10,21 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from fusionreid.files import atomic_write
 from fusionreid.style import BLUE, RC, VERMILLION, styled
 
+FEATURE_SYMBOLS = [
+    ("cnn", "f_c", "CNN, GeM"),
+    ("transformer", "f_t", "Transformer, class token"),
+    ("cnn_refined", "f'_(c,0)", "LRU, GeM"),
+    ("transformer_refined", "f'_(t,0)", "LRU, GeM"),
+    ("cnn_fused", "f'_(c,L)", "last HTM"),
+    ("transformer_fused", "f'_(t,L)", "last HTM"),
+]
 INK, PALE, NEUTRAL = "#222222", {BLUE: "#DCEBF6", VERMILLION: "#FBE6D8"}, "#EFEFEF"
 
 
@@ -165,6 +174,7 @@ def architecture() -> Figure:
         sheet.text((left + right) / 2, 7.42, title, size=10, weight="bold")
     axes.set(xlim=(-0.1, 16.5), ylim=(-1.05, 7.75), aspect="equal")
     axes.set_axis_off()
+    figure.drawn = pd.DataFrame(FEATURE_SYMBOLS, columns=["feature", "symbol", "made by"])
     return figure
 
 

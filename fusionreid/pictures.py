@@ -210,11 +210,12 @@ def _overlay(image: np.ndarray, heat: np.ndarray, strength: float) -> np.ndarray
     return np.clip((1 - strength) * grey[..., None] + strength * colours, 0, 255).astype(np.uint8)
 
 
-def _limits(maps: np.ndarray, shared: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest value of each (row, column) of `maps` (rows, columns, h, w) for a shared colour scale."""
-    axes = {"map": (2, 3), "row": (1, 2, 3), "column": (0, 2, 3), "all": (0, 1, 2, 3)}[shared]
-    low, high = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
-    return np.broadcast_to(low, maps.shape), np.broadcast_to(np.maximum(high, low + 1e-12), maps.shape)
+def _limits(extremes: np.ndarray, shared: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ends (rows, columns) of the colour scales from the extremes (rows, columns, 2) of the maps that share one."""
+    axes = {"map": (2,), "row": (1, 2), "column": (0, 2), "all": (0, 1, 2)}[shared]
+    low, high = extremes.min(axis=axes, keepdims=True), extremes.max(axis=axes, keepdims=True)
+    low, high = (np.broadcast_to(end, extremes.shape)[..., 0] for end in (low, np.maximum(high, low + 1e-12)))
+    return low, high
 
 
 def _colour_bar(figure: Figure, axes, ends: tuple[str, str]) -> None:
@@ -232,19 +233,19 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
 
     Args:
         images: (N, 3, H, W) or (N, H, W, 3).
-        maps: column title -> (N, h, w), each column on a grid of its own size.
+        maps: column title -> (N, h, w), or a list of N maps on grids of different sizes.
         shared: which maps share a colour scale: "map" (each its own), "row", "column" or "all".
         strength: of the colours over the greyed image, 0 to 1.
         gutters: columns (the image is column 0) before which a wider gap separates groups.
         labels: of the rows.
     """
     pixels = as_pixels(images)
-    maps = {name: _array(values).astype(np.float32) for name, values in maps.items()}
+    maps = {name: [_array(heat).astype(np.float32) for heat in values] for name, values in maps.items()}
     for name, values in maps.items():
-        if values.ndim != 3 or len(values) != len(pixels):
-            raise ValueError(f"maps[{name!r}]: expected ({len(pixels)}, h, w), found {values.shape}")
-    extremes = np.stack([np.stack([v.min(axis=(1, 2)), v.max(axis=(1, 2))], -1) for v in maps.values()], 1)
-    low, high = _limits(extremes[:, :, None, :], shared)
+        if len(values) != len(pixels) or any(heat.ndim != 2 for heat in values):
+            raise ValueError(f"maps[{name!r}]: expected {len(pixels)} of (h, w), found {[x.shape for x in values]}")
+    rows = [[values[row] for values in maps.values()] for row in range(len(pixels))]
+    low, high = _limits(np.array([[(heat.min(), heat.max()) for heat in row] for row in rows]), shared)
     grid = _Grid(len(pixels), 1 + len(maps), pixels.shape[1:3], width=width, gutters=gutters, title_room=0.5,
                  label_room=0.9)  # fmt: skip
     grid.column_label(0, "image")
@@ -252,7 +253,7 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
     for column, (name, values) in enumerate(maps.items(), start=1):
         grid.column_label(column, name)
         for row, heat in enumerate(values):
-            bottom, top = low[row, column - 1, 0, 0], high[row, column - 1, 0, 0]
+            bottom, top = low[row, column - 1], high[row, column - 1]
             grid.put(row, column, _overlay(pixels[row], (heat - bottom) / (top - bottom), strength))
             drawn.append(_long(heat, image=labels[row] if labels else row, map=name.replace("\n", " ")))
     for row in range(len(pixels)):
@@ -273,13 +274,12 @@ def attention_heads(image, maps: Mapping[str, np.ndarray], *, strength: float = 
         image: (3, H, W) or (H, W, 3).
         maps: row title -> (heads, h, w), weights of the global token to the local tokens.
     """
-    pixels = as_pixels(_array(image)[None])[0]
-    maps = {name: _array(values).astype(np.float32) for name, values in maps.items()}
+    pixels, maps = as_pixels(_array(image)[None])[0], {name: _array(values) for name, values in maps.items()}
     heads = max(len(values) for values in maps.values())
     grid = _Grid(len(maps), 1 + heads, pixels.shape[:2], width=width, gutters=(1,), title_room=0.4, label_room=1.7)
     grid.column_label(0, "image")
     for head in range(heads):
-        grid.column_label(1 + head, f"head {head + 1}" if heads <= 8 else str(head + 1))
+        grid.column_label(1 + head, f"head {head + 1}" if heads <= 8 or head == 0 else str(head + 1))
     drawn = []
     for row, (name, values) in enumerate(maps.items()):
         grid.row_label(row, name)

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fusionreid.config import FEATURES
 from fusionreid.diagram import architecture
+from fusionreid.pairs import backbone_pairs
 from fusionreid.pictures import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from fusionreid.style import (
     BLUE,
@@ -27,15 +28,14 @@ from fusionreid.style import (
     PALETTE,
     PURPLE,
     SKY,
-    VERMILLION,
     save,
     styled,
-)  # fmt: skip
+)
 
 __all__ = [
-    "architecture", "attention_heads", "batch_sheet", "cmc_curves", "component_bars", "contact_sheet", "cost_parity",
-    "depth_curves", "dimension_curves", "heat_maps", "learning_rate", "loss_curves", "map_by_epoch", "retrieved_lists",
-    "save",
+    "architecture", "attention_heads", "backbone_pairs", "batch_sheet", "cmc_curves", "component_bars", "contact_sheet",
+    "cost_parity", "depth_curves", "dimension_curves", "heat_maps", "learning_rate", "likeness", "loss_curves",
+    "map_by_epoch", "retrieved_lists", "save",
 ]  # fmt: skip
 
 _LEVELS = ("--", "-.", ":")
@@ -216,6 +216,28 @@ def dimension_curves(data: pd.DataFrame) -> Figure:
 
 
 @styled
+def likeness(table: pd.DataFrame, *, width: float = 5.6) -> Figure:
+    """A square table of correlations, for example between features, as an annotated picture.
+
+    Args:
+        table: as `DataFrame.corr` gives it; names of FEATURES are shown by their symbols.
+    """
+    import seaborn
+
+    names = [FEATURE_LABELS.get(name, str(name)) for name in table.columns]
+    figure, axes = plt.subplots(figsize=(width, width))
+    low = min(0.0, float(np.nanmin(table.to_numpy())))
+    seaborn.heatmap(table.to_numpy(), vmin=low, vmax=1, cmap="cividis", annot=True, fmt=".2f", square=True, cbar=False,
+                    linewidths=1, xticklabels=names, yticklabels=names, annot_kws={"fontsize": 9}, ax=axes)  # fmt: skip
+    axes.tick_params(axis="x", rotation=40, length=0)
+    axes.tick_params(axis="y", rotation=0, length=0)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    figure.drawn = table.reset_index(names="name")
+    return figure
+
+
+@styled
 def component_bars(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
     """Table II as bars: how the components add up, the paper's numbers and ours each on an axis of its own.
 
@@ -273,6 +295,6 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
         below.set_ylim(-reach, reach)
     panels[0, 0].legend(loc="upper left")
     panels[1, 0].annotate(f"±{tolerance:g}", (0.01, tolerance), xycoords=("axes fraction", "data"), fontsize=8,
-                          color=VERMILLION if worst > tolerance else "#444444", va="bottom")  # fmt: skip
+                          color="#444444", va="bottom")  # fmt: skip
     figure.drawn = data
     return figure
