@@ -78,6 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     generator, augment, rows = torch.Generator().manual_seed(0), Augment(), []
     out = torch.empty(BATCH, *SIZE, 3).permute(0, 3, 1, 2)
+    read = torch.empty(BATCH, *SIZE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for source, (height, width) in SOURCES.items():
         with tempfile.TemporaryDirectory() as folder:
             paths = write_files(Path(folder), given.images, height, width)
@@ -89,7 +90,7 @@ def main() -> None:
             batches = [random.integers(0, given.images, BATCH) for _ in range(given.batches)]
             methods = {
                 "one by one": lambda i, paths=paths, pipeline=pipeline: one_by_one(paths, i, pipeline),
-                "cache, batched": lambda i, cache=cache: augment(cache.batch(i), generator, out=out),
+                "cache, batched": lambda i, cache=cache: augment(cache.batch(i, out=read), generator, out=out),
                 "cache, batched, fresh memory": lambda i, cache=cache: augment(cache.batch(i), generator),
                 "cache, reading only (a GPU augments)": lambda i, cache=cache: cache.batch(i),
             }

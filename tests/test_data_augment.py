@@ -40,7 +40,7 @@ def test_normalise_is_exact_for_every_value():
     assert (normalise(values) - expected).abs().max() < 2e-7
 
 
-@pytest.mark.parametrize("padding", [0, 1, 10])
+@pytest.mark.parametrize("padding", [0, 1, 10, 15])
 @pytest.mark.parametrize("batch", [1, 6, 70])
 def test_flip_and_crop_equal_a_loop(padding, batch):
     images, augment = pictures(batch), Augment(flip=0.5, padding=padding, erasing=0)

@@ -65,6 +65,10 @@ def test_batch_and_load_images(records, tmp_path):
     assert images.is_contiguous(memory_format=torch.channels_last)
     images.zero_()  # a copy, not the map
     assert cache.images[3].any()
+    out = torch.empty(2, *SIZE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert cache.batch([8, 9], out=out).data_ptr() == out.data_ptr() and torch.equal(out, cache.batch([8, 9]))
+    with pytest.raises(ValueError, match=r"out is \(2, 3, 16, 8\); expected uint8 \(3, 3, 16, 8\)"):
+        cache.batch([1, 2, 3], out=out)
     for wrong in ([70], [-1, 0]):
         with pytest.raises(IndexError, match="of 70 images"):
             cache.batch(wrong)

@@ -97,13 +97,22 @@ class ImageCache:
     def __len__(self) -> int:
         return self._shape[0]
 
-    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        """The images of these indices, uint8 (B, 3, H, W), channels last in memory."""
+    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu", *, out: Tensor | None = None) -> Tensor:
+        """The images of these indices, uint8 (B, 3, H, W), channels last in memory.
+
+        `out` is such a tensor on the CPU to read into, which spares a large batch the cost of fresh memory; without
+        it, what goes to a GPU is read into pinned memory and copied while the host goes on.
+        """
         device = torch.device(device)
         indices = np.asarray(indices, np.int64)
         if indices.size and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"ImageCache.batch: indices {indices.min()} to {indices.max()} of {len(self)} images")
-        images = torch.empty((len(indices), *self._shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        shape = (len(indices), *self._shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda") if out is None else (
+            out.permute(0, 2, 3, 1))
+        if images.shape != shape or images.dtype != torch.uint8 or not images.is_contiguous():
+            raise ValueError(f"ImageCache.batch: out is {tuple(out.shape)}; expected uint8 "
+                             f"{(shape[0], shape[3], *shape[1:3])}, channels last in memory")
         np.take(self.images, indices, axis=0, out=images.numpy(), mode="clip")  # "raise" would copy once more
         return images.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
