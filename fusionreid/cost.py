@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from unittest import mock
 
 import torch
@@ -41,6 +42,7 @@ class Cost:
     folded_macs: int
 
 
+@cache
 def measure(config: ModelConfig) -> Cost:
     """The cost of a configuration. Nothing is allocated or multiplied: the model lives on the `meta` device."""
     with torch.device("meta"):
@@ -54,8 +56,14 @@ def measure_model(model: FusionReID) -> Cost:
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *model.config.image_size, device=device)
     counter = {"macs": 0, "attention": 0, "folded": 0}
-    handles = [module.register_forward_hook(_layer_hook(counter)) for module in model.modules() if isinstance(module, COUNTED)]
-    handles += [module.register_forward_hook(_folding_hook(counter)) for module in model.modules() if isinstance(module, CrossAttention)]
+    handles = [
+        module.register_forward_hook(_layer_hook(counter)) for module in model.modules() if isinstance(module, COUNTED)
+    ]
+    handles += [
+        module.register_forward_hook(_folding_hook(counter))
+        for module in model.modules()
+        if isinstance(module, CrossAttention)
+    ]
     try:
         with _count_attention(counter), model.folded(False):
             model.eval()(image)
@@ -79,14 +87,17 @@ def _layer_hook(counter):
         weight = module.weight
         positions = output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.numel() // output.shape[-1]
         counter["macs"] += weight.numel() * positions
+
     return hook
 
 
 def _folding_hook(counter):
     """What folding saves: 2 N D^2 for keys and values and 2 N D for their products become 2 D^2 and 2 N D heads."""
+
     def hook(module, inputs, output):
         tokens, width = inputs[1].shape[1:]
         counter["folded"] += 2 * (tokens * width**2 + tokens * width) - 2 * (width**2 + tokens * width * module.heads)
+
     return hook
 
 

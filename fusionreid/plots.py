@@ -33,9 +33,9 @@ from fusionreid.style import (
 )
 
 __all__ = [
-    "architecture", "attention_heads", "backbone_pairs", "batch_sheet", "cmc_curves", "component_bars", "contact_sheet",
-    "cost_parity", "depth_curves", "dimension_curves", "heat_maps", "learning_rate", "likeness", "loss_curves",
-    "map_by_epoch", "retrieved_lists", "save",
+    "architecture", "attention_heads", "backbone_pairs", "batch_sheet", "cmc_curves", "component_bars",
+    "contact_sheet", "cost_parity", "depth_curves", "dimension_curves", "heat_maps", "learning_rate", "likeness",
+    "loss_curves", "map_by_epoch", "retrieved_lists", "save",
 ]  # fmt: skip
 
 _LEVELS = ("--", "-.", ":")
