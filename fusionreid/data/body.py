@@ -1,0 +1,234 @@
+"""The bodies of the synthetic benchmark: anny's shapes, reduced to 19 rigid parts that are posed here.
+
+World axes: x to the person's left, y backwards (people face -y), z up, metres. `anny` is imported only when a
+`BodyModel` is made; posing is plain numpy without BLAS, so that the result does not depend on the threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+# Part: (parent, prefixes of anny's bone labels). The limbs of the right side are added below.
+_LEFT = {
+    "shoulder": ("chest", ("clavicle", "shoulder01")),
+    "upperarm": ("shoulder", ("upperarm",)),
+    "forearm": ("upperarm", ("lowerarm",)),
+    "hand": ("forearm", ("wrist", "finger", "metacarpal")),
+    "thigh": ("pelvis", ("upperleg",)),
+    "shin": ("thigh", ("lowerleg",)),
+    "foot": ("shin", ("foot", "toe")),
+}
+PARTS = {
+    "pelvis": (None, ("root", "pelvis", "spine05")),
+    "waist": ("pelvis", ("spine04", "spine03")),
+    "chest": ("waist", ("spine02", "spine01")),
+    "neck": ("chest", ("neck",)),
+    "head": ("neck", ("head", "eye")),
+}
+for _side in "LR":
+    for _name, (_parent, _prefixes) in _LEFT.items():
+        _parent = _parent if _parent in PARTS else f"{_parent}.{_side}"
+        PARTS[f"{_name}.{_side}"] = (_parent, tuple(f"{prefix}|{_side}" for prefix in _prefixes))
+NAMES = list(PARTS)
+INDEX = {name: i for i, name in enumerate(NAMES)}
+
+# What is known of every vertex, wherever the identity's shape moves it; interpolated to pixels for painting.
+ATTRIBUTES = ("x", "y", "z", "torso", "arm", "leg", "is_arm", "is_leg", "is_head", "is_hand", "is_foot", "is_eye")
+COLUMN = {name: i for i, name in enumerate(ATTRIBUTES)}
+
+
+@dataclass(frozen=True)
+class Template:
+    """What all identities share.
+
+    Attributes:
+        faces: (F, 3) triangles.
+        weights: (V, 19) skinning weights on `NAMES`.
+        attributes: (V, 12) columns `ATTRIBUTES`: position on the average body, relative to the head for vertices of
+            the head; `torso` is 0 at the hips and 1 at the neck; `arm` 0 at the shoulder, 1 elbow, 2 wrist; `leg` 0
+            hip, 1 knee, 2 ankle.
+        neighbours: (E, 2) directed edges, for smoothing.
+    """
+
+    faces: np.ndarray
+    weights: np.ndarray
+    attributes: np.ndarray
+    neighbours: np.ndarray
+
+
+def _part_of(label: str) -> int:
+    stem, _, side = label.partition(".")
+    for name, (_, prefixes) in PARTS.items():
+        for prefix in prefixes:
+            wanted, _, wanted_side = prefix.partition("|")
+            if stem.startswith(wanted) and (not wanted_side or wanted_side == side):
+                return INDEX[name]
+    raise ValueError(f"anny's bone {label!r} belongs to no part of the body; expected anny 0.6")
+
+
+class BodyModel:
+    """Anny's parametric body. `shape` gives one identity's vertices and joints."""
+
+    def __init__(self):
+        try:
+            # Importing warp, which anny uses, prints a banner.
+            with contextlib.redirect_stdout(io.StringIO()):
+                import anny
+        except ImportError as error:
+            raise ImportError(
+                "the synthetic people are rendered with the package anny, which is not installed: "
+                "pip install 'fusionreid[synthetic]'"
+            ) from error
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._model = anny.Anny(skinning_method="lbs")
+        self._parts = [_part_of(label) for label in self._model.bone_labels]
+        self._first = [self._parts.index(i) for i in range(len(NAMES))]
+        self.template = self._template()
+
+    def shape(self, **phenotype: float) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices (V, 3) and the parts' joints (19, 3) at rest, float32; phenotypes are anny's, 0 to 1."""
+        import torch
+
+        values = {name: phenotype.get(name, 0.5) for name in self._model.phenotype_labels}
+        with torch.no_grad():
+            result = self._model(phenotype_kwargs=values)
+        vertices = result["rest_vertices"][0].numpy().astype(np.float32)
+        joints = result["rest_bone_heads"][0].numpy().astype(np.float32)[self._first]
+        return vertices, joints
+
+    def _template(self) -> Template:
+        faces = self._model.faces.numpy().astype(np.int32)
+        bones, values = self._model.vertex_bone_indices.numpy(), self._model.vertex_bone_weights.numpy()
+        weights = np.zeros((len(bones), len(NAMES)), np.float32)
+        parts = np.asarray(self._parts)[bones]
+        np.add.at(weights, (np.arange(len(bones))[:, None].repeat(bones.shape[1], 1), parts), values)
+        weights /= weights.sum(1, keepdims=True)
+        eyes = [i for i, label in enumerate(self._model.bone_labels) if label.startswith("eye")]
+        is_eye = (values * np.isin(bones, eyes)).sum(1)
+        vertices, joints = self.shape(age=0.67)
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+        attributes = _attributes(vertices, joints, weights, is_eye)
+        return Template(faces, weights, attributes.astype(np.float32), edges)
+
+
+def _along(points, a, b, c):
+    """Position along the limb a, b, c: 0 at a, 1 at b, 2 at c."""
+    upper = ((points - a) @ (b - a)) / ((b - a) @ (b - a))
+    lower = ((points - b) @ (c - b)) / ((c - b) @ (c - b))
+    middle = (b - a) / np.linalg.norm(b - a) + (c - b) / np.linalg.norm(c - b)
+    return np.where((points - b) @ middle > 0, 1 + np.maximum(lower, 0), np.minimum(upper, 1))
+
+
+def _attributes(vertices, joints, weights, is_eye):
+    joint = {name: joints[i] for name, i in INDEX.items()}
+    total = {kind: sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind)) for kind in
+             ("upperarm", "forearm", "hand", "thigh", "shin", "foot", "head")}
+    left = vertices[:, 0] > 0
+    arm, leg = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for side, mask in (("L", left), ("R", ~left)):
+        arm[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("upperarm", "forearm", "hand")))
+        leg[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot")))
+    hips, neck = joint["thigh.L"][2], joint["neck"][2]
+    torso = (vertices[:, 2] - hips) / (neck - hips)
+    is_arm, is_leg = total["upperarm"] + total["forearm"] + total["hand"], total["thigh"] + total["shin"] + total["foot"]
+    position = vertices.copy()
+    head = weights[:, INDEX["head"]] > 0.5
+    position[head] -= joint["head"]
+    position[~head] -= np.asarray([0, joint["neck"][1], hips], np.float32)
+    return np.column_stack([position, torso, arm, leg, is_arm, is_leg, total["head"], total["hand"], total["foot"], is_eye])
+
+
+def _axis_rotation(axis: int, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    i, j = [(1, 2), (2, 0), (0, 1)][axis]
+    matrix = np.eye(3)
+    matrix[i, i] = matrix[j, j] = c
+    matrix[i, j], matrix[j, i] = -s, s
+    return matrix
+
+
+def _aligning(a, b) -> np.ndarray:
+    """The smallest rotation that turns direction a into direction b."""
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    v, c = np.cross(a, b), float(a @ b)
+    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    return np.eye(3) + k + k @ k / (1 + c)
+
+
+def _direction(swing, outwards, side):
+    """Down, swung forwards by `swing` and outwards by `outwards`, radians."""
+    return np.array([side * np.sin(outwards), -np.sin(swing) * np.cos(outwards), -np.cos(swing) * np.cos(outwards)])
+
+
+def pose(joints: np.ndarray, phase: float, stride: float, *, arm_out: float, elbow: float, lean: float = 0.0,
+         head_turn: float = 0.0, head_nod: float = 0.0, hold: dict[str, float] | None = None):
+    """A moment of walking.
+
+    Args:
+        joints: (19, 3) at rest.
+        phase: of the gait, radians.
+        stride: amplitude of the thighs' swing, radians; 0 is standing.
+        arm_out: angle of the upper arms away from the body; elbow: bend, radians.
+        hold: side ("L", "R") to a swing of that arm, which then does not move with the gait.
+
+    Returns:
+        (19, 3, 4) float32: the rigid transform of each part.
+    """
+    rotation: dict[str, np.ndarray] = {}
+    twist = 0.12 * stride / 0.4 * np.sin(phase)
+    rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
+    rotation["waist"] = _axis_rotation(0, 0.7 * lean)
+    rotation["chest"] = _axis_rotation(2, -twist) @ _axis_rotation(0, lean)
+    rotation["neck"] = _axis_rotation(2, 0.4 * head_turn) @ _axis_rotation(0, 0.5 * (lean + head_nod))
+    rotation["head"] = _axis_rotation(2, head_turn) @ _axis_rotation(0, head_nod)
+    at = {name: joints[i].astype(float) for name, i in INDEX.items()}
+    for side, sign in (("L", 1), ("R", -1)):
+        swing = stride * np.sin(phase + (0 if sign > 0 else np.pi))
+        # The knee bends while the leg comes forward.
+        flex = 0.08 + stride * 1.6 * max(0.0, np.cos(phase + (0 if sign > 0 else np.pi))) ** 2
+        thigh_rest = at[f"shin.{side}"] - at[f"thigh.{side}"]
+        rotation[f"thigh.{side}"] = _aligning(thigh_rest, _direction(swing + 0.35 * flex, 0.03, sign))
+        shin_rest = rotation[f"thigh.{side}"] @ (at[f"foot.{side}"] - at[f"shin.{side}"])
+        rotation[f"shin.{side}"] = _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[
+            f"thigh.{side}"]
+        rotation[f"foot.{side}"] = _axis_rotation(0, -0.5 * min(swing, 0) * 0 + 0.45 * (swing - 0.65 * flex) * -1) @ \
+            _axis_rotation(2, sign * 0.1)
+        arm = -0.8 * swing if not hold or side not in hold else hold[side]
+        bend = elbow + (max(0.0, arm) * 0.5)
+        upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
+        rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)
+        rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(upper_rest, _direction(arm, arm_out, sign))
+        fore_rest = rotation[f"upperarm.{side}"] @ (at[f"hand.{side}"] - at[f"forearm.{side}"])
+        fore = rotation["chest"] @ _direction(arm + bend, 0.35 * arm_out, sign)
+        rotation[f"forearm.{side}"] = _aligning(fore_rest, fore) @ rotation[f"upperarm.{side}"]
+        rotation[f"hand.{side}"] = rotation[f"forearm.{side}"]
+    transforms = np.zeros((len(NAMES), 3, 4))
+    where: dict[str, np.ndarray] = {}
+    for i, name in enumerate(NAMES):
+        parent = PARTS[name][0]
+        where[name] = at[name] if parent is None else where[parent] + rotation[parent] @ (at[name] - at[parent])
+        transforms[i, :, :3] = rotation[name]
+        transforms[i, :, 3] = where[name] - rotation[name] @ at[name]
+    return transforms.astype(np.float32)
+
+
+def skin(vertices: np.ndarray, weights: np.ndarray, transforms: np.ndarray) -> np.ndarray:
+    """Linear blend skinning: vertices (V, 3), weights (V, P), transforms (P, 3, 4) -> (V, 3)."""
+    blended = np.einsum("vp,pk->vk", weights, transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
+    return np.einsum("vij,vj->vi", blended[:, :, :3], vertices) + blended[:, :, 3]
+
+
+def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit vertex normals (V, 3), weighted by the faces' areas."""
+    a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
+    face = np.cross(b - a, c - a)
+    result = np.empty_like(vertices)
+    for axis in range(3):
+        values = np.repeat(face[:, axis], 3)
+        result[:, axis] = np.bincount(faces.reshape(-1), values, minlength=len(vertices))
+    return result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,186 @@
+"""The cameras of the synthetic benchmark: where each stands, what is behind the people, its light and its colours.
+
+World axes: the camera looks along +y and down, at (0, 0, 1); people walk around the origin; a wall stands behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .paint import linear, noise
+
+GROUNDS = ("tiles", "asphalt", "grass", "cobbles", "concrete", "crossing")
+WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera. Colours are linear; angles in radians; lengths in metres.
+
+    Attributes:
+        sharpness: deviation of the blur in pixels of a picture 128 high; resolution: the picture is as if it was
+            smaller by this factor; grain: deviation of the noise, in sRGB 0 to 1.
+        headings: the two directions that most people walk in (0 is towards the camera).
+    """
+
+    height: float
+    distance: float
+    wall: float
+    ground_kind: str
+    wall_kind: str
+    ground_colour: np.ndarray
+    wall_colour: np.ndarray
+    sun: np.ndarray
+    sun_colour: np.ndarray
+    ambient: np.ndarray
+    gain: np.ndarray
+    contrast: float
+    saturation: float
+    sharpness: float
+    resolution: float
+    grain: float
+    headings: tuple[float, float]
+    seed: int
+
+    @property
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,), and rotation (3, 3) with rows right, down and forward."""
+        position = np.array([0, -self.distance, self.height])
+        forward = np.array([0, 0, 1.0]) - position
+        forward /= np.linalg.norm(forward)
+        right = np.array([1.0, 0, 0])
+        return position, np.stack([right, np.cross(forward, right), forward])
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """World points (N, 3) -> image plane at distance 1 (N, 2), and depth (N,)."""
+        position, rotation = self.axes
+        seen = np.einsum("nj,ij->ni", points - position, rotation)
+        return seen[:, :2] / np.maximum(seen[:, 2:], 1e-6), seen[:, 2]
+
+
+def cameras(seed: int, count: int = 6) -> list[Camera]:
+    """The benchmark's cameras, the same for every size of one seed."""
+    rng = np.random.default_rng([seed, 3])
+    grounds, walls = rng.permutation(GROUNDS), rng.permutation(WALLS)
+    result = []
+    for index in range(count):
+        warm = rng.uniform(-0.1, 0.1)
+        azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
+        sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+        strength = rng.choice([0.25, 0.6, 0.9, 1.1])
+        base = rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4])
+        result.append(Camera(
+            height=float(rng.uniform(1.9, 4.6)), distance=float(rng.uniform(6.0, 11.0)), wall=float(rng.uniform(2.5, 7)),
+            ground_kind=str(grounds[index % len(grounds)]), wall_kind=str(walls[index % len(walls)]),
+            ground_colour=linear(rng.uniform(105, 165) + rng.uniform(-12, 12, 3)),
+            wall_colour=linear(rng.uniform(80, 190) + rng.uniform(-35, 35, 3)),
+            sun=sun, sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
+            ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
+            gain=np.exp(rng.normal(0, 0.13, 3)) * np.exp(rng.normal(0, 0.14)), contrast=float(rng.uniform(0.8, 1.3)),
+            saturation=float(rng.uniform(0.6, 1.15)), sharpness=float(rng.uniform(0.2, 0.75)),
+            resolution=float(rng.uniform(0.6, 1.0)), grain=float(rng.uniform(0.008, 0.026)),
+            headings=(float(base), float(base + np.pi)), seed=int(rng.integers(2**20)),
+        ))
+    return result
+
+
+def _ground(camera: Camera, x, y) -> np.ndarray:
+    """Colour of the ground at x, y: (N, 3)."""
+    s = camera.seed
+    colour = camera.ground_colour * (0.75 + 0.3 * noise(x * 0.7, y * 0.7, seed=s) + 0.2 * noise(x * 25, y * 25, seed=s))[
+        :, None]
+    kind = camera.ground_kind
+    if kind in ("tiles", "cobbles"):
+        size = 0.6 if kind == "tiles" else 0.22
+        row = np.floor(y / size)
+        column = np.floor(x / size + 0.5 * (row % 2))
+        shade = 0.82 + 0.3 * noise(column + 0.5, row + 0.5, seed=s + 1)
+        joint = (y / size % 1 < 0.05) | ((x / size + 0.5 * (row % 2)) % 1 < 0.05)
+        colour = colour * np.where(joint, 0.62, shade)[:, None]
+    if kind == "asphalt":
+        colour = colour * 0.55
+        colour[(np.abs(y - 1.1) < 0.07) & (x % 2.2 < 1.5)] = 0.55
+    if kind == "crossing":
+        colour = colour * 0.5
+        colour[(x % 1.1 < 0.5) & (np.abs(y) < 1.6)] = 0.5 * (0.8 + 0.2 * camera.ground_colour)
+    if kind == "grass":
+        lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
+        blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=s)
+        colour = np.where(lawn[:, None], np.array([0.075, 0.14, 0.035]) * blades[:, None], colour)
+    if kind == "concrete":
+        colour = colour * np.where((x % 2.4 < 0.03) | (y % 2.4 < 0.03), 0.6, 1.1)[:, None]
+    return colour
+
+
+def _wall(camera: Camera, x, z) -> np.ndarray:
+    """Colour of what stands behind, at x and height z: (N, 3)."""
+    s, kind = camera.seed, camera.wall_kind
+    colour = camera.wall_colour * (0.85 + 0.3 * noise(x * 0.8, z * 0.8, seed=s))[:, None]
+    if kind == "bricks":
+        row = np.floor(z / 0.1)
+        u = x / 0.28 + 0.5 * (row % 2)
+        shade = 0.75 + 0.5 * noise(np.floor(u) + 0.5, row + 0.5, seed=s)
+        mortar = (z / 0.1 % 1 < 0.12) | (u % 1 < 0.05)
+        colour = np.where(mortar[:, None], 0.3, np.array([0.3, 0.12, 0.08]) * shade[:, None] + 0.2 * colour)
+        window = (x % 2.6 > 0.8) & (x % 2.6 < 2.0) & (z > 1.0) & (z < 2.6)
+        frame = window & ((x % 2.6 < 0.88) | (x % 2.6 > 1.92) | (z < 1.08) | (np.abs(x % 2.6 - 1.4) < 0.04))
+        colour[window] = np.array([0.05, 0.07, 0.09]) + 0.12 * noise(x * 0.6 + z, z * 0.9, seed=s)[window, None]
+        colour[frame] = 0.6
+    if kind == "shop":
+        glass = (z > 0.45) & (z < 2.4) & (x % 2.0 > 0.12)
+        things = noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s)
+        hues = np.stack([noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s + k) for k in (2, 3, 4)], 1)
+        colour = np.where(glass[:, None], 0.05 + 0.28 * hues ** 2 * (things > 0.45)[:, None], colour)
+        colour[(z > 2.4) & (z < 3.1)] = camera.wall_colour[[1, 2, 0]] * 0.9
+    if kind in ("hedge", "trees"):
+        leaves = noise(x * 9, z * 9, seed=s) * 0.6 + noise(x * 22, z * 22, seed=s + 1) * 0.6
+        green = np.array([0.05, 0.1, 0.028]) * (0.25 + 1.5 * leaves ** 2)[:, None]
+        if kind == "hedge":
+            high = 1.5 + 0.15 * noise(x * 2, z * 0, seed=s)
+            colour = np.where((z < high)[:, None], green, colour * 1.1)
+        else:
+            crown = z + 1.6 * noise(x * 0.9, z * 0.5, seed=s) > 2.2
+            trunk = np.abs(x % 2.3 - 1.15 + 0.05 * np.sin(z * 3)) < 0.13
+            low = np.array([0.09, 0.13, 0.05]) * (0.6 + 0.7 * noise(x * 3, z * 8, seed=s))[:, None]
+            colour = np.where(trunk[:, None], np.array([0.07, 0.05, 0.035]), low)
+            colour = np.where(crown[:, None], green * 1.3, colour)
+    if kind == "panels":
+        seam = (x % 1.5 < 0.04) | (z % 1.2 < 0.04)
+        colour = np.where(seam[:, None], colour * 0.55, colour * (0.85 + 0.25 * noise(
+            np.floor(x / 1.5) + 0.5, np.floor(z / 1.2) + 0.5, seed=s))[:, None])
+        door = (np.abs(x % 6 - 3) < 0.6) & (z < 2.2)
+        colour[door] = camera.wall_colour[[2, 0, 1]] * 0.45
+    if kind == "columns":
+        colour = colour * (0.35 + 0.12 * noise(x * 2, z * 2, seed=s))[:, None]
+        across = x % 2.2 / 0.55
+        round_ = np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
+        colour = np.where((across < 1)[:, None], camera.wall_colour * (0.35 + 0.75 * round_)[:, None], colour)
+    colour = colour * (0.75 + 0.25 * np.clip(z / 0.5, 0, 1))[:, None]
+    return colour
+
+
+def background(camera: Camera, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The empty scene.
+
+    Args:
+        u, v: (N,) coordinates on the image plane at distance 1.
+
+    Returns:
+        colour (N, 3) linear, in the scene's light; the point seen (N, 2) on the ground; whether it is ground (N,).
+    """
+    position, rotation = camera.axes
+    ray = u[:, None] * rotation[0] + v[:, None] * rotation[1] + rotation[2]
+    down = np.minimum(ray[:, 2], -1e-6)
+    reach = -position[2] / down
+    wall = (camera.wall - position[1]) / np.maximum(ray[:, 1], 1e-6)
+    ground = (ray[:, 2] < 0) & (reach < wall)
+    x, y = position[0] + reach * ray[:, 0], position[1] + reach * ray[:, 1]
+    wx, wz = position[0] + wall * ray[:, 0], position[2] + wall * ray[:, 2]
+    light_up = camera.ambient + camera.sun_colour * max(camera.sun[2], 0)
+    light_wall = camera.ambient * 0.8 + camera.sun_colour * max(-camera.sun[1], 0.1)
+    colour = np.empty((len(u), 3), np.float32)
+    colour[ground] = _ground(camera, x[ground], y[ground]) * light_up
+    colour[~ground] = _wall(camera, wx[~ground], wz[~ground]) * light_wall
+    return colour, np.stack([x, y], 1), ground
