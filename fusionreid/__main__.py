@@ -1,4 +1,4 @@
-"""Training and evaluating one model from a shell: `python -m fusionreid train ...`, `python -m fusionreid evaluate ...`.
+"""One model from a shell: `python -m fusionreid train ...`, `python -m fusionreid evaluate ...`.
 
 Whole tables: `python -m fusionreid.experiments`. All notebooks: `make reproduce`.
 """
@@ -32,7 +32,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("--cnn-weights", help="'random', 'imagenet' (fetched by timm) or a file; default: the profile's")
     one.add_argument("--transformer-weights", help="the same for the Transformer")
     one.add_argument("--image-size", type=int, nargs=2, default=PAPER.image_size, metavar=("HEIGHT", "WIDTH"))
-    one.add_argument("--stride", type=int, default=PAPER.stride, help="of the ViT's patches; 12 overlaps (default), 16 does not")
+    one.add_argument(
+        "--stride", type=int, default=PAPER.stride, help="of the ViT's patches; 12 overlaps (default), 16 does not"
+    )
     one.add_argument("--epochs", type=int, help="default: the profile's")
     one.add_argument("--precision", choices=["float32", "bf16", "fp16"], help="default: the profile's")
     one.add_argument("--seed", type=int, default=0)
@@ -56,16 +58,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run_of(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `train` describe."""
     scale = profile(options.profile)
-    config = replace(RELEASED if options.released else PAPER, image_size=tuple(options.image_size), stride=options.stride,
-                     **{name: None if getattr(options, name) == "none" else getattr(options, name)
-                        for name in ("cnn", "transformer")})
+    config = replace(
+        RELEASED if options.released else PAPER,
+        image_size=tuple(options.image_size),
+        stride=options.stride,
+        **{
+            name: None if getattr(options, name) == "none" else getattr(options, name)
+            for name in ("cnn", "transformer")
+        },
+    )
     data = replace(scale.data, name=options.dataset) if options.dataset else scale.data
     run = scale.run(config, seed=options.seed, data=data)
     training = {name: getattr(options, name) for name in ("epochs", "precision") if getattr(options, name) is not None}
     if options.released:
         rates = ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate")
         training |= {name: getattr(RELEASED_TRAINING, name) for name in rates}
-    weights = {name: getattr(options, name) for name in ("cnn_weights", "transformer_weights") if getattr(options, name)}
+    weights = {
+        name: getattr(options, name) for name in ("cnn_weights", "transformer_weights") if getattr(options, name)
+    }
     return replace(run, train=replace(run.train, **training), **weights)
 
 
@@ -77,17 +87,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.command == "train":
-            folder = train(run_of(options), data_root=options.data_root, runs_root=options.runs_root,
-                           device=options.device, resume=not options.restart, compile=options.compile)
+            folder = train(
+                run_of(options),
+                data_root=options.data_root,
+                runs_root=options.runs_root,
+                device=options.device,
+                resume=not options.restart,
+                compile=options.compile,
+            )
             result = folder.result
-            print(f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
-                  f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}")
+            print(
+                f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
+                f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}"
+            )
             show(pd.DataFrame(result["features"]).T)
         else:
             model = checkpoint.load(options.checkpoint, options.device)
-            sets = {name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset}
-            show(cross_domain(model, sets, cache_directory=options.data_root / "cache", precision=options.precision,
-                              rerank=options.rerank or None))
+            sets = {
+                name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset
+            }
+            show(
+                cross_domain(
+                    model,
+                    sets,
+                    cache_directory=options.data_root / "cache",
+                    precision=options.precision,
+                    rerank=options.rerank or None,
+                )
+            )
     except (ValueError, FileNotFoundError, OSError, FloatingPointError) as error:
         print(f"fusionreid: {error}", file=sys.stderr)
         return 1

@@ -47,16 +47,27 @@ def create(name: str, **options) -> nn.Module:
         return maker(**fixed, **{key: options[key] for key in ("image_size", "drop_path") if key in options})
     if not timm.is_model(maker):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-        raise ValueError(f"backbone {name!r} is unknown to timm and to fusionreid; near it: {', '.join(near) or 'none'}")
+        raise ValueError(
+            f"backbone {name!r} is unknown to timm and to fusionreid; near it: {', '.join(near) or 'none'}"
+        )
     timm_options = {"drop_path_rate": options["drop_path"]} if "drop_path" in options else {}
-    return timm.create_model(maker, pretrained=options.get("pretrained", False), num_classes=0,
-                             **options.get("timm", {}), **timm_options, **fixed)
+    return timm.create_model(
+        maker,
+        pretrained=options.get("pretrained", False),
+        num_classes=0,
+        **options.get("timm", {}),
+        **timm_options,
+        **fixed,
+    )
 
 
 def keep_last_resolution(cnn: nn.Module) -> None:
     """Sets the last stride of 2 to 1, shortcut included, so that the map is 1/16 of the image and not 1/32."""
-    strided = [(name, module) for name, module in cnn.named_modules()
-               if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and _side(module.stride) == 2]
+    strided = [
+        (name, module)
+        for name, module in cnn.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and _side(module.stride) == 2
+    ]
     last_block = strided[-1][0].split(".")[:2]
     for name, module in strided:
         if name.split(".")[:2] != last_block:
@@ -133,13 +144,25 @@ class TransformerBranch(nn.Module):
         pretrained: ImageNet weights, fetched by timm; position embeddings are resized to the grid.
     """
 
-    def __init__(self, name: str, *, image_size: tuple[int, int], stride: int = 12, num_cameras: int = 0,
-                 camera_scale: float = 3.0, drop_path: float = 0.1, pretrained: bool = False):
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_size: tuple[int, int],
+        stride: int = 12,
+        num_cameras: int = 0,
+        camera_scale: float = 3.0,
+        drop_path: float = 0.1,
+        pretrained: bool = False,
+    ):
         super().__init__()
-        wanted = f"ModelConfig.transformer={name!r}: expected a ViT of timm with one class token and position embeddings"
+        wanted = (
+            f"ModelConfig.transformer={name!r}: expected a ViT of timm with one class token and position embeddings"
+        )
         try:
-            self.base = create(name, pretrained=pretrained, image_size=image_size, drop_path=drop_path,
-                               timm={"global_pool": "token"})
+            self.base = create(
+                name, pretrained=pretrained, image_size=image_size, drop_path=drop_path, timm={"global_pool": "token"}
+            )
         except (AssertionError, TypeError) as error:  # how timm says that it has no class token
             raise ValueError(f"{wanted} ({error})") from error
         if isinstance(self.base, T2TViT):

@@ -19,7 +19,9 @@ def histogram(images: np.ndarray, *, bins: int = 8, stripes: int = 6) -> np.ndar
     Each channel of each of `stripes` stripes has a histogram of its own; square roots make distances Hellinger's.
     """
     rows = images.shape[1] // stripes
-    levels = rearrange(images[:, : rows * stripes].astype(np.int64) * bins // 256, "n (s h) w c -> n s (h w) c", s=stripes)
+    levels = rearrange(
+        images[:, : rows * stripes].astype(np.int64) * bins // 256, "n (s h) w c -> n s (h w) c", s=stripes
+    )
     counts = np.stack([(levels == level).mean(axis=2) for level in range(bins)], axis=-1)  # (n, s, c, bins)
     vectors = np.sqrt(rearrange(counts, "n s c b -> n (s c b)"))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -27,9 +29,14 @@ def histogram(images: np.ndarray, *, bins: int = 8, stripes: int = 6) -> np.ndar
 
 def rank_by_histogram(dataset: Dataset, image_size: tuple[int, int], cache_directory, **options) -> Ranking:
     """The gallery ranked by colour histograms alone."""
-    query, gallery = (ImageCache(records, image_size, cache_directory).images for records in (dataset.query, dataset.gallery))
-    labels = [[getattr(record, field) for record in records] for field in ("identity", "camera")
-              for records in (dataset.query, dataset.gallery)]
+    query, gallery = (
+        ImageCache(records, image_size, cache_directory).images for records in (dataset.query, dataset.gallery)
+    )
+    labels = [
+        [getattr(record, field) for record in records]
+        for field in ("identity", "camera")
+        for records in (dataset.query, dataset.gallery)
+    ]
     return evaluate_ranking(histogram(query), histogram(gallery), *labels, **options)
 
 

@@ -46,7 +46,9 @@ def _open(path: str | Path):
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error})") from error
+        raise ValueError(
+            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error})"
+        ) from error
 
 
 def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None) -> dict:
@@ -61,15 +63,19 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
         wrong = sorted(stored ^ set(wanted))
         wrong += [key for key in stored & set(wanted) if file.get_slice(key).get_shape() != list(wanted[key].shape)]
         if wrong:
-            raise ValueError(f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}"
-                             f"{' ...' if len(wrong) > 5 else ''}")
+            raise ValueError(
+                f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}"
+                f"{' ...' if len(wrong) > 5 else ''}"
+            )
         with torch.no_grad():
             for key, tensor in wanted.items():
                 tensor.copy_(file.get_tensor(key))
         if optimizer is not None:
             for name, parameter in model.named_parameters():
                 if f"momentum/{name}" in file.keys():
-                    optimizer.state[parameter]["momentum_buffer"] = file.get_tensor(f"momentum/{name}").to(parameter.device)
+                    optimizer.state[parameter]["momentum_buffer"] = file.get_tensor(f"momentum/{name}").to(
+                        parameter.device
+                    )
         return json.loads((file.metadata() or {}).get("state", "{}"))
 
 
@@ -78,7 +84,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
     with _open(path) as file:
         metadata = file.metadata() or {}
     if "config" not in metadata:
-        raise ValueError(f"{path}: holds no configuration; for a checkpoint of the released code use fusionreid.released.load")
+        raise ValueError(
+            f"{path}: holds no configuration; for a checkpoint of the released code use fusionreid.released.load"
+        )
     config = json.loads(metadata["config"])
     config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
     model = build_model(ModelConfig(**config), int(metadata["num_classes"]), int(metadata["num_cameras"])).to(device)

@@ -6,13 +6,14 @@ paper's text says and is the default; `RELEASED` computes what the authors' rele
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+from .files import digest
 
 FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
 
@@ -64,7 +65,9 @@ class FusionConfig:
         if self.depth < 1:
             raise ValueError(f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)")
         if not self.refine and self.units:
-            raise ValueError(f"FusionConfig.refine=False leaves units={self.units} without aligned features; use fusion=None")
+            raise ValueError(
+                f"FusionConfig.refine=False leaves units={self.units} without aligned features; use fusion=None"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ class ModelConfig:
         if self.cnn is None and self.transformer is None:
             raise ValueError("ModelConfig: cnn and transformer are both None; a model has at least one branch")
         if len(self.image_size) != 2 or min(self.image_size) < 16:
-            raise ValueError(f"ModelConfig.image_size={self.image_size}; expected (height, width), each at least 16 pixels")
+            raise ValueError(
+                f"ModelConfig.image_size={self.image_size}; expected (height, width), each at least 16 pixels"
+            )
         if not 1 <= self.stride <= 16:
             raise ValueError(f"ModelConfig.stride={self.stride}; expected 1 to 16 pixels")
         if self.fusion is not None and (self.cnn is None or self.transformer is None):
@@ -114,7 +119,7 @@ RELEASED = replace(
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images. `size` and `seed` are the synthetic set's; where the files lie is not part of the identity of a run."""
+    """Which images. `size` and `seed` are the synthetic set's; where the files lie does not belong to a run."""
 
     name: str = "synthetic"
     size: str = "demo"
@@ -172,7 +177,9 @@ class TrainConfig:
                 f"TrainConfig: identities={self.identities} x images={self.images}; hard mining needs at least 2 x 2"
             )
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs} less 1")
+            raise ValueError(
+                f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs} less 1"
+            )
 
 
 PAPER_TRAINING = TrainConfig()
@@ -215,17 +222,7 @@ def _describe_weights(source: str) -> str:
     if not Path(source).is_file():
         raise FileNotFoundError(f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file")
     status = os.stat(source)
-    return f"{Path(source).name}:{_digest(str(source), status.st_size, status.st_mtime_ns)}"
-
-
-@functools.lru_cache(maxsize=16)
-def _digest(path: str, size: int, modified: int) -> str:
-    """Of the file's content; read again only when its size or date changes."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
+    return f"{Path(source).name}:{digest(str(source), status.st_size, status.st_mtime_ns)}"
 
 
 @dataclass(frozen=True)
@@ -258,8 +255,14 @@ class Profile:
             fusion=fusion,
         )
 
-    def run(self, config: ModelConfig = PAPER, *, seed: int = 0, data: DataConfig | None = None,
-            weights: Mapping[str, str] | None = None) -> RunConfig:
+    def run(
+        self,
+        config: ModelConfig = PAPER,
+        *,
+        seed: int = 0,
+        data: DataConfig | None = None,
+        weights: Mapping[str, str] | None = None,
+    ) -> RunConfig:
         """The run of a paper-scale configuration in this profile.
 
         Args:
@@ -286,7 +289,9 @@ PROFILES = {
     "smoke": Profile(
         name="smoke",
         data=DataConfig(size="smoke"),
-        train=TrainConfig(epochs=2, warmup_epochs=1, learning_rate=2e-2, identities=4, images=4, padding=4, evaluate_every=1),
+        train=TrainConfig(
+            epochs=2, warmup_epochs=1, learning_rate=2e-2, identities=4, images=4, padding=4, evaluate_every=1
+        ),
         sizes={(256, 128): (64, 32), (384, 128): (96, 32)},
         backbones=_SMALL,
         dim_divisor=16,
@@ -294,14 +299,23 @@ PROFILES = {
     "demo": Profile(
         name="demo",
         data=DataConfig(size="demo"),
-        train=TrainConfig(epochs=20, warmup_epochs=2, learning_rate_start=2e-3, learning_rate=2e-2, identities=8, images=8,
-                          padding=5, evaluate_every=5),
+        train=TrainConfig(
+            epochs=20,
+            warmup_epochs=2,
+            learning_rate_start=2e-3,
+            learning_rate=2e-2,
+            identities=8,
+            images=8,
+            padding=5,
+            evaluate_every=5,
+        ),
         sizes={(256, 128): (128, 64), (384, 128): (192, 64)},
         backbones=_SMALL,
         dim_divisor=8,
     ),
-    "paper": Profile(name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING,
-                     weights="imagenet"),
+    "paper": Profile(
+        name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, weights="imagenet"
+    ),
 }
 
 

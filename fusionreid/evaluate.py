@@ -51,8 +51,16 @@ def _forward(model: FusionReID, images: Tensor, cameras: Tensor | None, precisio
     return {name: feature.float().cpu().numpy() for name, feature in output.features.items()}
 
 
-def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, *, use_cameras: bool = True,
-            batch_size: int = 128, precision: str = "float32", progress: bool = False) -> Features:
+def extract(
+    model: FusionReID,
+    records: Sequence[Record],
+    cache: ImageCache,
+    *,
+    use_cameras: bool = True,
+    batch_size: int = 128,
+    precision: str = "float32",
+    progress: bool = False,
+) -> Features:
     """Every feature of every image, in evaluation mode (the model's mode is put back).
 
     Args:
@@ -75,13 +83,29 @@ def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, *, 
 
 def rank(query: Features, gallery: Features, name: str = "all", **options) -> Ranking:
     """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
-    return evaluate_ranking(query.get(name), gallery.get(name), query.identities, gallery.identities,
-                            query.cameras, gallery.cameras, **options)
+    return evaluate_ranking(
+        query.get(name),
+        gallery.get(name),
+        query.identities,
+        gallery.identities,
+        query.cameras,
+        gallery.cameras,
+        **options,
+    )
 
 
-def evaluate(model: FusionReID, dataset: Dataset, *, cache_directory: str | Path, features: Sequence[str] | None = None,
-             use_cameras: bool = True, batch_size: int = 128, precision: str = "float32", progress: bool = False,
-             **options) -> dict[str, Ranking]:
+def evaluate(
+    model: FusionReID,
+    dataset: Dataset,
+    *,
+    cache_directory: str | Path,
+    features: Sequence[str] | None = None,
+    use_cameras: bool = True,
+    batch_size: int = 128,
+    precision: str = "float32",
+    progress: bool = False,
+    **options,
+) -> dict[str, Ranking]:
     """Ranks the query against the gallery by "all" features and by each one alone.
 
     Args:
@@ -90,11 +114,20 @@ def evaluate(model: FusionReID, dataset: Dataset, *, cache_directory: str | Path
         options: for `evaluate_ranking`.
     """
     split = {
-        name: extract(model, records, ImageCache(records, model.config.image_size, cache_directory),
-                      use_cameras=use_cameras, batch_size=batch_size, precision=precision, progress=progress)
+        name: extract(
+            model,
+            records,
+            ImageCache(records, model.config.image_size, cache_directory),
+            use_cameras=use_cameras,
+            batch_size=batch_size,
+            precision=precision,
+            progress=progress,
+        )
         for name, records in (("query", dataset.query), ("gallery", dataset.gallery))
     }
-    return {name: rank(split["query"], split["gallery"], name, **options) for name in features or ("all", *model.widths)}
+    return {
+        name: rank(split["query"], split["gallery"], name, **options) for name in features or ("all", *model.widths)
+    }
 
 
 def summary(ranking: Ranking) -> dict[str, float]:
@@ -108,7 +141,9 @@ def summary(ranking: Ranking) -> dict[str, float]:
     }
 
 
-def cross_domain(model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options) -> pd.DataFrame:
+def cross_domain(
+    model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options
+) -> pd.DataFrame:
     """A model on several data sets, with and without its camera embedding: one row each.
 
     With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
@@ -117,13 +152,16 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], *, cache_direc
     rows = []
     for name, dataset in datasets.items():
         for use_cameras in (True, False) if model.num_cameras else (False,):
-            ranking = evaluate(model, dataset, cache_directory=cache_directory, features=["all"],
-                               use_cameras=use_cameras, **options)["all"]
+            ranking = evaluate(
+                model, dataset, cache_directory=cache_directory, features=["all"], use_cameras=use_cameras, **options
+            )["all"]
             rows.append({"dataset": name, "camera embedding": use_cameras} | summary(ranking))
     return pd.DataFrame(rows)
 
 
-def embed(model: FusionReID, images_or_paths, cameras=None, *, batch_size: int = 64, precision: str = "float32") -> np.ndarray:
+def embed(
+    model: FusionReID, images_or_paths, cameras=None, *, batch_size: int = 64, precision: str = "float32"
+) -> np.ndarray:
     """Retrieval vectors of a few images: (N, D) float32, L2-normalised.
 
     Args:
@@ -134,12 +172,16 @@ def embed(model: FusionReID, images_or_paths, cameras=None, *, batch_size: int =
         ValueError: naming a file that cannot be decoded, or a shape that does not fit.
     """
     if isinstance(images_or_paths, (str, Path)):
-        raise TypeError(f"images_or_paths: expected a list of paths or an array of images, found one path {images_or_paths!r}")
+        raise TypeError(
+            f"images_or_paths: expected a list of paths or an array of images, found one path {images_or_paths!r}"
+        )
     if not isinstance(images_or_paths, (np.ndarray, Tensor)):
         images_or_paths = load_images(images_or_paths, model.config.image_size)
     images = torch.as_tensor(images_or_paths)
     if images.dtype != torch.uint8:
-        raise TypeError(f"images: expected uint8 pixels, found {images.dtype}; the model itself takes normalised floats")
+        raise TypeError(
+            f"images: expected uint8 pixels, found {images.dtype}; the model itself takes normalised floats"
+        )
     if cameras is not None:
         cameras = torch.as_tensor(cameras, dtype=torch.int64)
         if len(cameras) != len(images):
@@ -148,7 +190,9 @@ def embed(model: FusionReID, images_or_paths, cameras=None, *, batch_size: int =
     model.eval()
     try:
         batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        chunks = [_forward(model, images[part], None if cameras is None else cameras[part], precision) for part in batches]
+        chunks = [
+            _forward(model, images[part], None if cameras is None else cameras[part], precision) for part in batches
+        ]
     finally:
         model.train(was_training)
     if not chunks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import tempfile
@@ -30,8 +32,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror or error}; what stood there before is untouched",
-                      str(path)) from error
+        raise OSError(
+            error.errno, f"cannot write: {error.strerror or error}; what stood there before is untouched", str(path)
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -49,6 +52,16 @@ def read_json(path: str | Path):
         return json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found something else ({error})") from error
+
+
+@functools.lru_cache(maxsize=16)
+def digest(path: str, size: int, modified: int) -> str:
+    """Twelve hexadecimal digits of a file's content, read again only when its size or date of change differs."""
+    with open(path, "rb") as file:
+        content = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()[:12]
 
 
 _UMASK = os.umask(0)

@@ -257,11 +257,13 @@ class DualAttentionMutualFusion(nn.Module):
         pools = {"gem": GeM, "gap": GAP}
         self.refine = nn.ModuleDict({b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES})
         self.pool = nn.ModuleDict({branch: pools[config.pooling]() for branch in BRANCHES})
-        self.stack = nn.ModuleList(HeterogeneousTransmissionModule(config) for _ in range(config.depth if config.units else 0))
+        self.stack = nn.ModuleList(
+            HeterogeneousTransmissionModule(config) for _ in range(config.depth if config.units else 0)
+        )
         self.apply(_initialise)
 
     def forward(self, local: Tokens) -> tuple[Tokens, Tokens]:
-        """X (B, D_b, H, W) of both branches to the refined f'_0 and, if there is an HTM, the fused f'_L, (B, D) each."""
+        """X (B, D_b, H, W) of both branches to the refined f'_0 and, with HTMs, the fused f'_L, (B, D) each."""
         refined = {branch: self.refine[branch](local[branch]) for branch in BRANCHES}
         refined_tokens = {branch: self.pool[branch](refined[branch]) for branch in BRANCHES}
         patches = {branch: rearrange(refined[branch], "b d h w -> b (h w) d") for branch in BRANCHES}

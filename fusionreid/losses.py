@@ -40,8 +40,10 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     """
     same = identities[:, None] == identities[None, :]
     if bool(same.all()):
-        raise ValueError(f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
-                         "it needs at least two (see fusionreid.data.IdentityBatches)")
+        raise ValueError(
+            f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
+            "it needs at least two (see fusionreid.data.IdentityBatches)"
+        )
     distances = pairwise_distances(features, squared=distance == "squared")
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     negative = distances.masked_fill(same, torch.inf).amin(dim=1)

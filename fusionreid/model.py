@@ -43,8 +43,9 @@ class FusionReID(nn.Module):
         grids: height and width of each branch's local map.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, num_cameras: int = 0,
-                 pretrained: bool | Collection[str] = False):
+    def __init__(
+        self, config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
+    ):
         super().__init__()
         pretrained = ("cnn", "transformer") if pretrained is True else pretrained or ()
         self.config = config
@@ -54,11 +55,18 @@ class FusionReID(nn.Module):
             self.branches["cnn"] = CNNBranch(config.cnn, stem=config.stem, pretrained="cnn" in pretrained)
         if config.transformer:
             self.branches["transformer"] = TransformerBranch(
-                config.transformer, image_size=config.image_size, stride=config.stride, num_cameras=num_cameras,
-                camera_scale=config.camera_scale, drop_path=config.drop_path,
-                pretrained="transformer" in pretrained)
+                config.transformer,
+                image_size=config.image_size,
+                stride=config.stride,
+                num_cameras=num_cameras,
+                camera_scale=config.camera_scale,
+                drop_path=config.drop_path,
+                pretrained="transformer" in pretrained,
+            )
         widths = {name: branch.width for name, branch in self.branches.items()}
-        self.fusion = DualAttentionMutualFusion(config.fusion, widths) if config.fusion and config.fusion.refine else None
+        self.fusion = (
+            DualAttentionMutualFusion(config.fusion, widths) if config.fusion and config.fusion.refine else None
+        )
         if self.fusion is not None:
             stages = ("refined", "fused") if len(self.fusion.stack) else ("refined",)
             widths |= {f"{branch}_{stage}": config.fusion.dim for stage in stages for branch in self.branches}
@@ -113,28 +121,37 @@ class FusionReID(nn.Module):
     def _check(self, images: Tensor, cameras: Tensor | None) -> None:
         expected = (3, *self.config.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images: expected shape (batch, {', '.join(map(str, expected))}), found {tuple(images.shape)}")
+            raise ValueError(
+                f"images: expected shape (batch, {', '.join(map(str, expected))}), found {tuple(images.shape)}"
+            )
         if not images.is_floating_point():
             raise TypeError(f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}")
         if self.training and len(images) < 2:
-            raise ValueError("images: batch normalisation needs at least two images when training, found one; "
-                             "call model.eval() first to embed a single image")
+            raise ValueError(
+                "images: batch normalisation needs at least two images when training, found one; "
+                "call model.eval() first to embed a single image"
+            )
         if cameras is None:
             return
         if cameras.shape != images.shape[:1]:
-            raise ValueError(f"cameras: expected shape ({len(images)},), one for each image, found {tuple(cameras.shape)}")
+            raise ValueError(
+                f"cameras: expected shape ({len(images)},), one for each image, found {tuple(cameras.shape)}"
+            )
         if cameras.dtype != torch.int64:
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
         if cameras.device != images.device:
             raise ValueError(f"cameras: expected on {images.device}, where the images are, found on {cameras.device}")
         if self.num_cameras and len(cameras) and cameras.device.type == "cpu":  # elsewhere it would wait for the device
             if not -1 <= int(cameras.min()) <= int(cameras.max()) < self.num_cameras:
-                raise ValueError(f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found "
-                                 f"{int(cameras.min())} to {int(cameras.max())}")
+                raise ValueError(
+                    f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found "
+                    f"{int(cameras.min())} to {int(cameras.max())}"
+                )
 
 
-def build_model(config: ModelConfig, num_classes: int, num_cameras: int = 0,
-                pretrained: bool | Collection[str] = False) -> FusionReID:
+def build_model(
+    config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
+) -> FusionReID:
     """FusionReID as configured.
 
     Args:

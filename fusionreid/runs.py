@@ -80,11 +80,16 @@ def append_lines(path: Path, rows: list[dict]) -> None:
 
 def git_commit() -> str:
     """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "fusionreid") else "")
+        return git("rev-parse", "--short=10", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", "fusionreid") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
 

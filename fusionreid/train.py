@@ -1,4 +1,4 @@
-"""The training loop (Sec. IV.B), read from top to bottom: batch, losses by name, backward, step, log, evaluate, save."""
+"""The training loop (Sec. IV.B), top to bottom: batch, losses by name, backward, step, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -41,7 +41,12 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     over the epochs that are left. "released": the released code's curve, whose cosine runs over all epochs, so that
     it joins the warm-up a little under the peak.
     """
-    low, peak, end, warmup = config.learning_rate_start, config.learning_rate, config.learning_rate_end, config.warmup_epochs
+    low, peak, end, warmup = (
+        config.learning_rate_start,
+        config.learning_rate,
+        config.learning_rate_end,
+        config.warmup_epochs,
+    )
     done = epoch - 1 if config.schedule == "paper" else epoch
     if done < warmup:
         return low + (peak - low) * done / warmup
@@ -87,9 +92,17 @@ def gather(tensor: Tensor, processes: int) -> Tensor:
     return torch.cat(torch.distributed.nn.functional.all_gather(tensor.contiguous()))
 
 
-def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Path | None = None,
-          runs_root: str | Path | None = None, device: str | torch.device | None = None, progress: bool = True,
-          resume: bool = True, compile: bool = False) -> RunFolder:
+def train(
+    run: RunConfig,
+    *,
+    dataset: Dataset | None = None,
+    data_root: str | Path | None = None,
+    runs_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    resume: bool = True,
+    compile: bool = False,
+) -> RunFolder:
     """Trains a configuration and evaluates it at its last epoch, or loads it if that was done before.
 
     A run that was cut off goes on after its last finished epoch, to the same numbers: every epoch draws its
@@ -131,8 +144,14 @@ def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Pa
     cache = ImageCache(dataset.train, run.model.image_size, cache_directory, progress=progress)
     identities = torch.tensor([record.identity for record in dataset.train])
     cameras = torch.tensor([record.camera for record in dataset.train])
-    batches = IdentityBatches(identities.tolist(), config.identities, config.images, seed=run.seed,
-                              rank=state.process_index, world_size=state.num_processes)
+    batches = IdentityBatches(
+        identities.tolist(),
+        config.identities,
+        config.images,
+        seed=run.seed,
+        rank=state.process_index,
+        world_size=state.num_processes,
+    )
     augment = Augment(config.flip, config.padding, config.erasing)
 
     first, seconds = 1, 0.0
@@ -140,13 +159,22 @@ def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Pa
         saved = checkpoint.restore(folder.checkpoint, model, optimizer)
         first, seconds = saved["epoch"] + 1, saved["seconds"]
     if state.is_main_process:  # what a cut-off epoch logged is logged again
-        write_lines(folder.path / "metrics.jsonl",
-                    [row for row in read_lines(folder.path / "metrics.jsonl") if row["epoch"] < first])
+        write_lines(
+            folder.path / "metrics.jsonl",
+            [row for row in read_lines(folder.path / "metrics.jsonl") if row["epoch"] < first],
+        )
     parallel = _wrap(model, state, device, compile)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
-    bar = tqdm(range(first, config.epochs + 1), initial=first - 1, total=config.epochs, desc=f"train {run.fingerprint}",
-               unit="epoch", disable=not (progress and state.is_main_process), leave=False)
+    bar = tqdm(
+        range(first, config.epochs + 1),
+        initial=first - 1,
+        total=config.epochs,
+        desc=f"train {run.fingerprint}",
+        unit="epoch",
+        disable=not (progress and state.is_main_process),
+        leave=False,
+    )
     with _says_what_is_kept(folder):
         for epoch in bar:
             started, rows = time.perf_counter(), []
@@ -159,26 +187,39 @@ def train(run: RunConfig, *, dataset: Dataset | None = None, data_root: str | Pa
             for step, (indices, images) in enumerate(prefetch(cache, batches, device)):
                 with autocast(device, config.precision):
                     output = parallel(augment(images, generator), cameras[indices].to(device))
-                output = Output({name: gather(x, state.num_processes) for name, x in output.features.items()},
-                                {name: gather(x, state.num_processes) for name, x in output.logits.items()})
+                output = Output(
+                    {name: gather(x, state.num_processes) for name, x in output.features.items()},
+                    {name: gather(x, state.num_processes) for name, x in output.logits.items()},
+                )
                 loss, terms = objective(output, gather(identities[indices].to(device), state.num_processes), config)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-                values = dict(zip(("loss", *terms), torch.stack([loss, *terms.values()]).detach().tolist(), strict=True))
+                values = dict(
+                    zip(("loss", *terms), torch.stack([loss, *terms.values()]).detach().tolist(), strict=True)
+                )
                 _check_finite(values, epoch, step, folder)
                 rows.append({"kind": "step", "epoch": epoch, "step": step, "learning_rate": rate, **values})
 
             mean_loss = float(np.mean([row["loss"] for row in rows]))
             elapsed = time.perf_counter() - started
-            rows.append({"kind": "epoch", "epoch": epoch, "loss": mean_loss, "seconds": elapsed,
-                         "images": len(batches) * config.identities * config.images})
+            rows.append(
+                {
+                    "kind": "epoch",
+                    "epoch": epoch,
+                    "loss": mean_loss,
+                    "seconds": elapsed,
+                    "images": len(batches) * config.identities * config.images,
+                }
+            )
             last = epoch == config.epochs
             if state.is_main_process and (last or epoch % config.evaluate_every == 0):
                 rankings = evaluate(model, dataset, cache_directory=cache_directory, precision=config.precision)
-                rows += [{"kind": "evaluation", "epoch": epoch, "feature": name, **summary(ranking)}
-                         for name, ranking in rankings.items()]
+                rows += [
+                    {"kind": "evaluation", "epoch": epoch, "feature": name, **summary(ranking)}
+                    for name, ranking in rankings.items()
+                ]
                 bar.set_postfix_str(f"loss {mean_loss:.2f}, mAP {rankings['all'].mAP:.1%}")
             seconds += elapsed
             if state.is_main_process:
@@ -198,13 +239,15 @@ def _says_what_is_kept(folder: RunFolder):
         yield
     except BaseException:
         kept = "its last finished epoch is kept" if folder.checkpoint.exists() else "no epoch was finished yet"
-        print(f"Run {folder.config.fingerprint} stopped: {kept} in {folder.path}. The same call goes on from there.",
-              file=sys.stderr)
+        print(
+            f"Run {folder.config.fingerprint} stopped: {kept} in {folder.path}. The same call goes on from there.",
+            file=sys.stderr,
+        )
         raise
 
 
 def _wrap(model: FusionReID, state: accelerate.PartialState, device: torch.device, compile: bool) -> nn.Module:
-    """The model as it is called in training: with batch norms and gradients over all processes, and compiled if asked."""
+    """The model as training calls it: batch norms and gradients over all processes, and compiled if asked."""
     wrapped: nn.Module = model
     if state.num_processes > 1:
         if device.type == "cuda":
@@ -217,16 +260,22 @@ def _check_finite(values: dict[str, float], epoch: int, step: int, folder: RunFo
     wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
     if wrong:
         kept = f"; the checkpoint of epoch {epoch - 1} is kept in {folder.path}" if folder.checkpoint.exists() else ""
-        raise FloatingPointError(f"{wrong[0]} is {values[wrong[0]]} at epoch {epoch}, step {step}{kept}; "
-                                 "lower TrainConfig.learning_rate, or train in float32")
+        raise FloatingPointError(
+            f"{wrong[0]} is {values[wrong[0]]} at epoch {epoch}, step {step}{kept}; "
+            "lower TrainConfig.learning_rate, or train in float32"
+        )
 
 
-def _result(folder: RunFolder, dataset: Dataset, device: torch.device, state: accelerate.PartialState,
-            seconds: float) -> dict:
+def _result(
+    folder: RunFolder, dataset: Dataset, device: torch.device, state: accelerate.PartialState, seconds: float
+) -> dict:
     """`result.json`: the last epoch's evaluation, and what it was measured with."""
     run, used = folder.config, environment(device, state.num_processes)
-    scores = [row for row in read_lines(folder.path / "metrics.jsonl")
-              if row["kind"] == "evaluation" and row["epoch"] == run.train.epochs]
+    scores = [
+        row
+        for row in read_lines(folder.path / "metrics.jsonl")
+        if row["kind"] == "evaluation" and row["epoch"] == run.train.epochs
+    ]
     return {
         "fingerprint": run.fingerprint,
         "data": {"name": dataset.name, "version": dataset.version},
@@ -236,6 +285,7 @@ def _result(folder: RunFolder, dataset: Dataset, device: torch.device, state: ac
         "device": used["device"],
         "processes": state.num_processes,
         "seconds": round(seconds, 2),
-        "features": {row["feature"]: {key: row[key] for key in row if key not in ("kind", "epoch", "feature")}
-                     for row in scores},
+        "features": {
+            row["feature"]: {key: row[key] for key in row if key not in ("kind", "epoch", "feature")} for row in scores
+        },
     }

@@ -80,22 +80,25 @@ def test_environment_wins(monkeypatch):
         profile("demo")
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: FusionConfig(dim=100), "dim=100 is not a multiple of heads=12"),
-    (lambda: FusionConfig(units=("mfu", "mfu")), "FusionConfig.units"),
-    (lambda: FusionConfig(units="seu"), "FusionConfig.units"),
-    (lambda: FusionConfig(pooling="max"), "'gem', 'gap'"),
-    (lambda: FusionConfig(depth=0), "at least one HTM"),
-    (lambda: FusionConfig(refine=False), "fusion=None"),
-    (lambda: ModelConfig(stem="none"), "'imagenet', 'released'"),
-    (lambda: ModelConfig(stride=17), "1 to 16"),
-    (lambda: ModelConfig(image_size=(256,)), "height, width"),
-    (lambda: ModelConfig(cnn=None, transformer=None), "at least one branch"),
-    (lambda: TrainConfig(images=1), "at least 2 x 2"),
-    (lambda: TrainConfig(epochs=5), "warmup_epochs=10"),
-    (lambda: TrainConfig(precision="fp8"), "'float32', 'bf16', 'fp16'"),
-    (lambda: DataConfig(name="cuhk03"), "'market1501'"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: FusionConfig(dim=100), "dim=100 is not a multiple of heads=12"),
+        (lambda: FusionConfig(units=("mfu", "mfu")), "FusionConfig.units"),
+        (lambda: FusionConfig(units="seu"), "FusionConfig.units"),
+        (lambda: FusionConfig(pooling="max"), "'gem', 'gap'"),
+        (lambda: FusionConfig(depth=0), "at least one HTM"),
+        (lambda: FusionConfig(refine=False), "fusion=None"),
+        (lambda: ModelConfig(stem="none"), "'imagenet', 'released'"),
+        (lambda: ModelConfig(stride=17), "1 to 16"),
+        (lambda: ModelConfig(image_size=(256,)), "height, width"),
+        (lambda: ModelConfig(cnn=None, transformer=None), "at least one branch"),
+        (lambda: TrainConfig(images=1), "at least 2 x 2"),
+        (lambda: TrainConfig(epochs=5), "warmup_epochs=10"),
+        (lambda: TrainConfig(precision="fp8"), "'float32', 'bf16', 'fp16'"),
+        (lambda: DataConfig(name="cuhk03"), "'market1501'"),
+    ],
+)
 def test_wrong_fields_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -29,7 +29,9 @@ def test_one_htm(table):
     without = measure(replace(PAPER, fusion=FusionConfig(units=())))
     for variant in variants(table):
         one = measure(replace(variant.config, fusion=replace(variant.config.fusion, depth=1)))
-        assert (one.parameters - without.parameters) / 1e6 == pytest.approx(variant.reported["htm/parameters"], abs=0.15)
+        assert (one.parameters - without.parameters) / 1e6 == pytest.approx(
+            variant.reported["htm/parameters"], abs=0.15
+        )
         assert (one.macs - without.macs) / 1e9 == pytest.approx(variant.reported["htm/macs"], abs=0.15)
 
 
@@ -42,8 +44,12 @@ def test_convention_by_hand():
     assert cost.macs == 10 * (3 * 16 * 16 * d) + 6 * tokens * block
     assert cost.attention_macs == 6 * 2 * tokens * tokens * d
     model = build_model(config, 7, 4)
-    left_out = [model.branches["transformer"].base.cls_token, model.branches["transformer"].base.pos_embed,
-                model.branches["transformer"].camera_embedding, *model.heads["transformer"].classifier.parameters()]
+    left_out = [
+        model.branches["transformer"].base.cls_token,
+        model.branches["transformer"].base.pos_embed,
+        model.branches["transformer"].camera_embedding,
+        *model.heads["transformer"].classifier.parameters(),
+    ]
     everything = sum(parameter.numel() for parameter in model.parameters())
     assert measure_model(model).parameters == everything - sum(parameter.numel() for parameter in left_out)
 

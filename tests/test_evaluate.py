@@ -91,5 +91,13 @@ def test_public_names():
     import fusionreid
 
     assert fusionreid.evaluate_ranking is evaluate_ranking
-    assert set(fusionreid.__all__) >= {"ModelConfig", "FusionConfig", "PAPER", "RELEASED", "build_model",
-                                       "evaluate_ranking", "k_reciprocal", "embed"}
+    assert set(fusionreid.__all__) >= {
+        "ModelConfig",
+        "FusionConfig",
+        "PAPER",
+        "RELEASED",
+        "build_model",
+        "evaluate_ranking",
+        "k_reciprocal",
+        "embed",
+    }

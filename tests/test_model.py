@@ -59,7 +59,9 @@ def test_features_of_the_paper():
     assert tuple(model_of(small(fusion=FusionConfig(units=(), dim=48))).widths) == FEATURES[:4]
 
 
-@pytest.mark.parametrize("size, stride, grid", [((256, 128), 12, (21, 10)), ((256, 128), 16, (16, 8)), ((384, 128), 12, (31, 10))])
+@pytest.mark.parametrize(
+    "size, stride, grid", [((256, 128), 12, (21, 10)), ((256, 128), 16, (16, 8)), ((384, 128), 12, (31, 10))]
+)
 def test_grids_at_paper_scale(size, stride, grid):
     with torch.device("meta"):
         model = build_model(replace(PAPER, image_size=size, stride=stride), 2)
@@ -140,34 +142,42 @@ def test_deep_copy_is_independent():
 
 
 def test_any_timm_backbone_by_name():
-    config = ModelConfig(cnn="test_efficientnet", transformer="vit_tiny_patch16_224", image_size=(64, 32), fusion=FusionConfig(dim=24))
+    config = ModelConfig(
+        cnn="test_efficientnet", transformer="vit_tiny_patch16_224", image_size=(64, 32), fusion=FusionConfig(dim=24)
+    )
     model = model_of(config).eval()
     assert model.grids["cnn"] == (4, 2)
     assert model(images(config)).features["cnn_fused"].shape == (4, 24)
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda m, x: m(x[:, :1]), r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)"),
-    (lambda m, x: m(x[:, :, :32]), "images: expected shape"),
-    (lambda m, x: m(x[0]), "images: expected shape"),
-    (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats"),
-    (lambda m, x: m(x, torch.tensor([0, 1])), r"cameras: expected shape \(4,\)"),
-    (lambda m, x: m(x, torch.tensor([0.0, 1, 2, 3])), "cameras: expected int64"),
-    (lambda m, x: m(x, torch.tensor([0, 1, 2, 6])), "cameras: expected 0 to 5"),
-    (lambda m, x: m.train()(x[:1]), "at least two images"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda m, x: m(x[:, :1]), r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)"),
+        (lambda m, x: m(x[:, :, :32]), "images: expected shape"),
+        (lambda m, x: m(x[0]), "images: expected shape"),
+        (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats"),
+        (lambda m, x: m(x, torch.tensor([0, 1])), r"cameras: expected shape \(4,\)"),
+        (lambda m, x: m(x, torch.tensor([0.0, 1, 2, 3])), "cameras: expected int64"),
+        (lambda m, x: m(x, torch.tensor([0, 1, 2, 6])), "cameras: expected 0 to 5"),
+        (lambda m, x: m.train()(x[:1]), "at least two images"),
+    ],
+)
 def test_wrong_input_is_named(make, message):
     model = model_of(small()).eval()
     with pytest.raises((ValueError, TypeError), match=message):
         make(model, images(model.config))
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"cnn": "resnet51"}, "resnet51"),
-    ({"transformer": "test_vit3"}, "one class token"),
-    ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
-    ({"cnn": None, "transformer": None}, "at least one branch"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"cnn": "resnet51"}, "resnet51"),
+        ({"transformer": "test_vit3"}, "one class token"),
+        ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
+        ({"cnn": None, "transformer": None}, "at least one branch"),
+    ],
+)
 def test_wrong_configuration_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         model_of(small(**changes))

@@ -22,13 +22,22 @@ RUN = replace(SMOKE.run(), train=replace(SMOKE.train, epochs=3, evaluate_every=2
 
 
 def run_tiny(tiny_dataset, folder, run=RUN, **options):
-    return train.train(run, dataset=tiny_dataset, data_root=folder / "data", runs_root=folder / "runs", device="cpu",
-                       progress=False, **options)
+    return train.train(
+        run,
+        dataset=tiny_dataset,
+        data_root=folder / "data",
+        runs_root=folder / "runs",
+        device="cpu",
+        progress=False,
+        **options,
+    )
 
 
 def comparable(path):
     """The lines of metrics.jsonl without how long they took."""
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")]
+    return [
+        {key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")
+    ]
 
 
 def test_schedule_of_the_released_code():
@@ -55,7 +64,12 @@ def test_biases_have_a_rate_of_their_own():
 def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
     folder = run_tiny(tiny_dataset, tmp_path)
     assert {path.name for path in folder.path.iterdir()} == {
-        "config.json", "environment.json", "metrics.jsonl", "checkpoint.safetensors", "result.json"}
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "result.json",
+    }
     assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
     metrics = folder.metrics
     assert list(metrics[metrics.kind == "evaluation"].epoch.unique()) == [2, 3]
@@ -179,7 +193,8 @@ def freeze(model):
             module.train = (lambda m: lambda mode=True: m)(module)
     return model
 run = pickle.load(open(sys.argv[2], "rb"))
-train.train(run, dataset=dataset, data_root=sys.argv[3] + "/data", runs_root=sys.argv[3] + "/runs", device="cpu", progress=False)
+folder = sys.argv[3]
+train.train(run, dataset=dataset, data_root=folder + "/data", runs_root=folder + "/runs", device="cpu", progress=False)
 """
 
 
@@ -187,19 +202,42 @@ def test_two_processes_compute_what_one_computes(tiny_dataset, tmp_path):
     """The loss and its mining see the whole batch: without augmentation and drop path the losses are equal."""
     import pickle
 
-    run = RunConfig(model=replace(RUN.model, drop_path=0.0), data=RUN.data, seed=0,
-                    train=replace(RUN.train, epochs=2, evaluate_every=2, flip=0.0, padding=0, erasing=0.0))
+    run = RunConfig(
+        model=replace(RUN.model, drop_path=0.0),
+        data=RUN.data,
+        seed=0,
+        train=replace(RUN.train, epochs=2, evaluate_every=2, flip=0.0, padding=0, erasing=0.0),
+    )
     (tmp_path / "dataset").write_bytes(pickle.dumps(tiny_dataset))
     (tmp_path / "run").write_bytes(pickle.dumps(run))
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     losses = {}
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0",
-                  "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"] if processes > 1 else [sys.executable]
+        launch = (
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                str(processes),
+                "--master-port",
+                "0",
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                "localhost:0",
+            ]
+            if processes > 1
+            else [sys.executable]
+        )
         folder = tmp_path / str(processes)
-        subprocess.run([*launch, str(tmp_path / "script.py"), str(tmp_path / "dataset"), str(tmp_path / "run"), str(folder)],
-                       check=True, capture_output=True, text=True,
-                       env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)})
+        subprocess.run(
+            [*launch, str(tmp_path / "script.py"), str(tmp_path / "dataset"), str(tmp_path / "run"), str(folder)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
         rows = read_lines(folder / "runs" / run.fingerprint / "metrics.jsonl")
         losses[processes] = [row["loss"] for row in rows if row["kind"] == "step"]
     assert losses[1] == pytest.approx(losses[2], rel=1e-4)
