@@ -6,6 +6,7 @@ strip styles. The caption says profile, data, seeds, commit and device; a missin
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ COSTS = ("parameters (M)", "FLOPs (G)")
 GAP, NOT_RUN = "–", "not run"
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """Numbers and how they are shown.
 
@@ -111,10 +112,14 @@ class Table:
         for place in range(1, len(cells.columns)):
             if cells.columns[place][0] != cells.columns[place - 1][0]:
                 styles.append({"selector": f".col{place}", "props": "border-left: 1px solid #999; padding-left: 1em"})
-        return cells.style.set_caption(text).set_table_styles(styles)
+        same = hashlib.sha256(text.encode()).hexdigest()[:5]  # not a random id: the same table is the same notebook
+        return cells.style.set_uuid(same).set_caption(text).set_table_styles(styles)
 
     def _repr_html_(self) -> str:
         return self.show().to_html()
+
+    def __repr__(self) -> str:
+        return self.markdown()
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, its caption below."""

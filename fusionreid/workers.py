@@ -137,6 +137,7 @@ def submit(
 
     Args:
         cluster: submitit's parameters for Slurm, or the name of one of its executors ("slurm", "local", "debug").
+            A job has one thread, or `cpus_per_task`.
         folder: for submitit's logs; all machines see it.
         limit: jobs at once.
     """
@@ -149,7 +150,9 @@ def submit(
         parameters["slurm_array_parallelism"] = limit
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster if isinstance(cluster, str) else None)
     executor.update_parameters(**parameters)
-    waiting = dict(enumerate(executor.map_array(function, jobs, [None] * len(jobs))))
+    threads = parameters.get("cpus_per_task", 1)
+    arguments = [function] * len(jobs), jobs, [threads] * len(jobs)
+    waiting = dict(enumerate(executor.map_array(_limited, *arguments)))
     try:
         while waiting:
             for index in [index for index, job in waiting.items() if job.done()]:
@@ -160,6 +163,14 @@ def submit(
     finally:
         for job in waiting.values():
             job.cancel()
+
+
+def _limited(function, job, threads):
+    """A job on a machine of the cluster: as many threads as it was given cores, on the GPU it was given, if any."""
+    import torch
+
+    torch.set_num_threads(threads)
+    function(job, None)
 
 
 def _start(function, threads, processes):

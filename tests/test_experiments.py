@@ -166,10 +166,10 @@ def test_threads_of_workers_do_not_reach_this_process(monkeypatch):
 
 def test_a_job_a_run_on_a_cluster(fake, tmp_path, monkeypatch):
     class Job:
-        def __init__(self, function, job, slot):
+        def __init__(self, function, *arguments):
             self.error, self.polls = None, 0
             try:
-                function(job, slot)
+                function(*arguments)
             except Exception as error:
                 self.error = error
 
