@@ -26,8 +26,14 @@ from fusionreid.data import Augment, ImageCache, load_images, normalise
 
 SIZE = (256, 128)
 BATCH = 128
-# Height and width of the files: Market-1501's are all 128 x 64; DukeMTMC-reID's and MSMT17's vary about these.
-SOURCES = {"128 x 64, as Market-1501": (128, 64), "256 x 128": (256, 128), "320 x 140, as MSMT17": (320, 140)}
+# Height and width of the files. Market-1501's are all 128 x 64; DukeMTMC-reID's and MSMT17's vary, these are usual
+# ones. At 256 x 128 nothing is resized, which spares the usual pipeline a third of its work.
+SOURCES = {
+    "128 x 64, as Market-1501": (128, 64),
+    "240 x 110, as DukeMTMC-reID": (240, 110),
+    "320 x 140, as MSMT17": (320, 140),
+    "256 x 128, not resized": (256, 128),
+}
 
 
 def write_files(folder: Path, count: int, height: int, width: int) -> list[Path]:

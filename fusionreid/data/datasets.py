@@ -235,14 +235,15 @@ def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Recor
         if stem in stems:
             raise ValueError(f"{folder / file}: this image is there twice, the other is {stems[stem]}")
         stems[stem] = file
-        identity, camera = _parse(pattern, folder / file, name)
+        path = f"{folder}{os.sep}{file}"
+        identity, camera = _parse(pattern, path, name)
         if identity != -1:  # Market-1501's junk; its distractors (0) stay
-            yield Record(folder / file, identity, camera)
+            yield Record(Path(path), identity, camera)
 
 
-def _parse(pattern: re.Pattern, path: Path, name: str) -> tuple[int, int]:
+def _parse(pattern: re.Pattern, path: str, name: str) -> tuple[int, int]:
     """Identity and camera, from 0, of a file name."""
-    match = pattern.match(path.name)
+    match = pattern.match(os.path.basename(path))
     groups = [int(group) for group in match.groups() if group is not None] if match else []
     if len(groups) != 2 or groups[1] < 1:
         raise ValueError(f"{path}: expected a name like {_EXAMPLE[name]} (identity, and camera from 1), of {name}")
@@ -269,8 +270,7 @@ def _read_msmt17(folder: Path) -> tuple[str, dict[str, list[Record]]]:
         warnings.warn(f"{folder}: its name says {version}, its folder {train}/ says {found[0]}; taken as V2, whose "
                       "faces are blurred", stacklevel=4)
         version = "V2"
-    listed: dict[Path, str] = {}
-    present: dict[Path, set[str]] = {}
+    listed, present = {}, {}
     splits = {}
     for split, files in MSMT17_LISTS.items():
         images = folder / (train if split == "train" else test)
@@ -278,7 +278,7 @@ def _read_msmt17(folder: Path) -> tuple[str, dict[str, list[Record]]]:
     return version, splits
 
 
-def _read_list(file: Path, images: Path, listed: dict[Path, str], present: dict[Path, set[str]]) -> Iterator[Record]:
+def _read_list(file: Path, images: Path, listed: dict[str, str], present: dict[str, set[str]]) -> Iterator[Record]:
     """The records of one list; a line is `0000/0000_000_01_0303morning_0015_0.jpg 0`."""
     for needed, kind in ((file, "list file"), (images, "folder of images")):
         if not needed.exists():
@@ -290,12 +290,13 @@ def _read_list(file: Path, images: Path, listed: dict[Path, str], present: dict[
         name, _, label = line.strip().rpartition(" ")
         if not label.isdigit() or not name:
             raise ValueError(f"{file}, line {number}: expected '<image> <identity>', found {line!r}")
-        path = images / name.strip()
+        path = f"{images}{os.sep}{name.strip()}"  # as text: hashing and splitting Paths takes most of the time
         if path in listed:
             raise ValueError(f"{file}, line {number}: {path} is listed twice, first in {listed[path]}")
         listed[path] = f"{file.name}, line {number}"
-        if path.parent not in present:  # one listing a folder instead of one stat an image
-            present[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        if path.name not in present[path.parent]:
+        parent, _, base = path.rpartition("/")
+        if parent not in present:  # one listing a folder instead of one stat an image
+            present[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
+        if base not in present[parent]:
             raise FileNotFoundError(f"{path}: listed in {file}, line {number}, and not there")
-        yield Record(path, int(label), _parse(_MSMT17, path, "msmt17")[1])
+        yield Record(Path(path), int(label), _parse(_MSMT17, path, "msmt17")[1])
