@@ -167,9 +167,6 @@ def _open_synthetic(root: Path, size: str, seed: int) -> Dataset:
     return _assemble("synthetic", version, folder, splits)
 
 
-# --- folders -------------------------------------------------------------------------------------------------------
-
-
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
@@ -222,9 +219,6 @@ def _what_is_there(name: str, root: Path) -> str:
     return "\n".join(lines)
 
 
-# --- Market-1501's layout: three folders of images -----------------------------------------------------------------
-
-
 def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Record]:
     """The records of one folder, by name; what is not an image (Thumbs.db, ._0002.jpg) is passed over."""
     with os.scandir(folder) as entries:  # names only: no stat of 126,000 files
@@ -248,9 +242,6 @@ def _parse(pattern: re.Pattern, path: str, name: str) -> tuple[int, int]:
     if len(groups) != 2 or groups[1] < 1:
         raise ValueError(f"{path}: expected a name like {_EXAMPLE[name]} (identity, and camera from 1), of {name}")
     return groups[0], groups[1] - 1
-
-
-# --- MSMT17: lists of images ---------------------------------------------------------------------------------------
 
 
 def _version_in_name(folder: Path) -> str:
