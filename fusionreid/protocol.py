@@ -48,19 +48,19 @@ class Protocol:
         self._start = np.searchsorted(identities, self.query_ids, "left")
         self._stop = np.searchsorted(identities, self.query_ids, "right")
         self._stop = np.where(self.query_ids < 0, self._start, self._stop)
-        places, self._gallery_place = np.unique(np.stack([identities, cameras]), axis=1, return_inverse=True)
-        self._gallery_place = self._gallery_place.reshape(-1)
-        self._same_start, self._same_stop = self._camera_ranges(places)
+        self._same_start, self._same_stop = self._camera_ranges(identities, cameras)
         self.num_matches = (self._stop - self._start) - (self._same_stop - self._same_start)
         self.valid = np.flatnonzero(self.num_matches > 0)
 
-    def _camera_ranges(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        wanted = np.rec.fromarrays([self.query_ids, self.query_cameras])
-        known = np.rec.fromarrays(list(places), dtype=wanted.dtype)
-        place = np.searchsorted(known, wanted)
-        found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == wanted) & (self.query_ids >= 0)
-        start = np.searchsorted(self._gallery_place, place, "left")
-        stop = np.searchsorted(self._gallery_place, place, "right")
+    def _camera_ranges(self, identities: np.ndarray, cameras: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the ordered gallery holds the query's identity and camera, both."""
+        known = np.unique(cameras)
+        rank = np.minimum(np.searchsorted(known, self.query_cameras), len(known) - 1)
+        found = (known[rank] == self.query_cameras) & (self._stop > self._start)
+        group = np.r_[0, np.cumsum(identities[1:] != identities[:-1])]  # identities, numbered from 0
+        key = group * len(known) + np.searchsorted(known, cameras)
+        wanted = group[np.minimum(self._start, len(group) - 1)] * len(known) + rank
+        start, stop = np.searchsorted(key, wanted, "left"), np.searchsorted(key, wanted, "right")
         return np.where(found, start, self._start), np.where(found, stop, self._start)
 
     def require_valid(self) -> None:

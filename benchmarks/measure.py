@@ -1,0 +1,114 @@
+"""What the ranking benchmarks share: simulated people, a measured process, and a table on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+# Queries, gallery images, identities of the gallery, cameras.
+SIZES = {"market1501": (3368, 15913, 751, 6), "dukemtmc": (2228, 17661, 1110, 8), "msmt17": (11659, 82161, 3060, 15)}
+
+
+def people(queries: int, gallery: int, identities: int, cameras: int, *, width: int = 64, spread: float = 1.2):
+    """Features of simulated people, L2-normalised float32, and [query_ids, gallery_ids, query_cameras, ...]."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((identities, width), dtype=np.float32)
+    labels = [rng.integers(0, identities, queries), rng.integers(0, identities, gallery),
+              rng.integers(0, cameras, queries), rng.integers(0, cameras, gallery)]
+    features = []
+    for owners in labels[:2]:
+        rows = rng.standard_normal((len(owners), width), dtype=np.float32)
+        rows *= spread
+        rows += centres[owners]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        features.append(rows)
+    return features, labels
+
+
+def in_this_process(prepare: Callable, work: Callable, repetitions: int, *, mapped: bool = False) -> None:
+    """Prints, as JSON, the seconds of each repetition of `work(*prepare())`, the peak memory and what it returned.
+
+    `peak_mb` is the highest memory of this process beyond what it held once the features were there and all modules
+    imported. Where the features are `mapped` from a file, its pages, which the system takes back at will, are not
+    counted: the memory is then looked at every few milliseconds.
+    """
+    import fusionreid.metrics  # noqa: F401
+    inputs = prepare()
+    before = _memory_mb("RssAnon" if mapped else "VmRSS")
+    seen, stop = [before], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            seen.append(_memory_mb("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    if mapped:
+        watcher.start()
+    seconds, result = [], None
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        result = work(*inputs)
+        seconds.append(time.perf_counter() - start)
+    peak = _memory_mb("VmHWM")
+    if mapped:
+        stop.set()
+        watcher.join()
+        peak = max(seen)
+    print(json.dumps({"seconds": seconds, "peak_mb": peak - before, "result": result}))
+
+
+def in_a_process(script: str, *arguments: str, timeout: float = 3600) -> dict:
+    """Runs `script` with `arguments` in a process of its own and reads what `in_this_process` printed there."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    if done.returncode:
+        raise RuntimeError(f"{script} {' '.join(map(str, arguments))} failed:\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def spread_of(seconds: list[float]) -> tuple[float, float]:
+    """Median, and the largest minus the smallest."""
+    return statistics.median(seconds), max(seconds) - min(seconds)
+
+
+def write_table(name: str, rows: list[dict]) -> Path:
+    """Writes rows to results/<name>.csv and prints them."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    widths = {key: max(len(key), *(len(str(row.get(key, ""))) for row in rows)) for key in columns}
+    for row in [{key: key for key in columns}, *rows]:
+        print("  ".join(str(row.get(key, "")).ljust(widths[key]) for key in columns))
+    return path
+
+
+def machine() -> str:
+    """The processor, and how many of its cores may be used."""
+    models = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{models[0] if models else 'unknown processor'}, {cores} cores"
+
+
+def _memory_mb(field: str) -> float:
+    """Memory of this process, by Linux's /proc; NaN elsewhere."""
+    found = [int(line.split()[1]) / 1024 for line in _lines("/proc/self/status") if line.startswith(field)]
+    return found[0] if found else float("nan")
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
