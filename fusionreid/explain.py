@@ -194,7 +194,7 @@ def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[C
         method: a class of pytorch_grad_cam, for example its plain GradCAM; by default `centred_gradcam`.
 
     Returns:
-        (B, H, W) float32 on the CPU, each map from 0 to 1.
+        (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1.
 
     Raises:
         ValueError: a map is zero, constant or not finite, naming the image; or nothing reads the stage's features.
@@ -204,6 +204,7 @@ def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[C
     tapped = _Tapped(model, stage, cameras)
     with evaluating(model), torch.enable_grad():
         cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
+        cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
         try:  # not `with cam`: its __exit__ swallows an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))
         finally:
@@ -230,7 +231,7 @@ def gradcam_maps(model: FusionReID, cnn: FusionReID, transformer: FusionReID, im
         method: as in `gradcam`.
 
     Returns:
-        (branch, stage) -> (B, H, W) from 0 to 1; the branch "cnn" first, its stages in the order of Fig. 7.
+        (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid; "cnn" first, the stages in the order of Fig. 7.
 
     Raises:
         ValueError: neither or both targets are given, or a map is zero or constant, naming branch and stage.

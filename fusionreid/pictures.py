@@ -202,12 +202,13 @@ def _mark(grid: _Grid, row: int, column: int, good: bool, colour: str) -> None:
 
 
 def _overlay(image: np.ndarray, heat: np.ndarray, strength: float) -> np.ndarray:
-    """A map (h, w) in 0 to 1 as colours over the greyed image (H, W, 3)."""
+    """A map (h, w) in 0 to 1 as colours over the greyed image (H, W, 3), which shows through where it is low."""
     height, width = image.shape[:2]
     smooth = Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    colours = 255 * matplotlib.colormaps[HEAT](np.clip(np.asarray(smooth), 0, 1))[..., :3]
+    heat = np.clip(np.asarray(smooth), 0, 1)[..., None]
+    colours, opacity = 255 * matplotlib.colormaps[HEAT](heat[..., 0])[..., :3], strength * (0.4 + 0.6 * heat)
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.clip((1 - strength) * grey[..., None] + strength * colours, 0, 255).astype(np.uint8)
+    return np.clip((1 - opacity) * grey[..., None] + opacity * colours, 0, 255).astype(np.uint8)
 
 
 def _limits(extremes: np.ndarray, shared: str) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +227,7 @@ def _colour_bar(figure: Figure, axes, ends: tuple[str, str]) -> None:
 
 
 @styled
-def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", strength: float = 0.65,
+def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", strength: float = 0.75,
               gutters: Sequence[int] = (), labels: Sequence[str] | None = None, width: float = 10.0,
               ends: tuple[str, str] = ("low", "high")) -> Figure:  # fmt: skip
     """Maps laid over images: an image a row, a map a column (feature maps, Fig. 7, Fig. 9).
@@ -235,7 +236,7 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
         images: (N, 3, H, W) or (N, H, W, 3).
         maps: column title -> (N, h, w), or a list of N maps on grids of different sizes.
         shared: which maps share a colour scale: "map" (each its own), "row", "column" or "all".
-        strength: of the colours over the greyed image, 0 to 1.
+        strength: of the highest value's colour over the greyed image, 0 to 1.
         gutters: columns (the image is column 0) before which a wider gap separates groups.
         labels: of the rows.
     """
@@ -267,7 +268,7 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
 
 
 @styled
-def attention_heads(image, maps: Mapping[str, np.ndarray], *, strength: float = 0.65, width: float = 10.0) -> Figure:
+def attention_heads(image, maps: Mapping[str, np.ndarray], *, strength: float = 0.75, width: float = 10.0) -> Figure:
     """Fig. 8: the weights of every head for one person; a row is one unit of one layer and has one colour scale.
 
     Args:
