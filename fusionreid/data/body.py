@@ -135,12 +135,14 @@ def _attributes(vertices, joints, weights, is_eye):
         leg[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot")))
     hips, neck = joint["thigh.L"][2], joint["neck"][2]
     torso = (vertices[:, 2] - hips) / (neck - hips)
-    is_arm, is_leg = total["upperarm"] + total["forearm"] + total["hand"], total["thigh"] + total["shin"] + total["foot"]
+    is_arm = total["upperarm"] + total["forearm"] + total["hand"]
+    is_leg = total["thigh"] + total["shin"] + total["foot"]
     position = vertices.copy()
     head = weights[:, INDEX["head"]] > 0.5
     position[head] -= joint["head"]
     position[~head] -= np.asarray([0, joint["neck"][1], hips], np.float32)
-    return np.column_stack([position, torso, arm, leg, is_arm, is_leg, total["head"], total["hand"], total["foot"], is_eye])
+    kinds = [is_arm, is_leg, total["head"], total["hand"], total["foot"], is_eye]
+    return np.column_stack([position, torso, arm, leg, *kinds])
 
 
 def _axis_rotation(axis: int, angle: float) -> np.ndarray:
@@ -196,8 +198,7 @@ def pose(joints: np.ndarray, phase: float, stride: float, *, arm_out: float, elb
         shin_rest = rotation[f"thigh.{side}"] @ (at[f"foot.{side}"] - at[f"shin.{side}"])
         rotation[f"shin.{side}"] = _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[
             f"thigh.{side}"]
-        rotation[f"foot.{side}"] = _axis_rotation(0, -0.5 * min(swing, 0) * 0 + 0.45 * (swing - 0.65 * flex) * -1) @ \
-            _axis_rotation(2, sign * 0.1)
+        rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
         arm = -0.8 * swing if not hold or side not in hold else hold[side]
         bend = elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]

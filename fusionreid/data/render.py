@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 
 class Fragments(NamedTuple):
@@ -29,6 +28,49 @@ class Fragments(NamedTuple):
         return sum(values[corners[:, k]] * self.barycentric[:, k, None] for k in range(3))
 
 
+def _candidates(points, depth, faces, size):
+    """Triangles and the pixels whose centres they hold: triangle, pixel, and the weights of corners 1, 2."""
+    height, width = size
+    x, y = points[faces, 0].T, points[faces, 1].T  # (3, F)
+    near = np.minimum(np.minimum(depth[faces[:, 0]], depth[faces[:, 1]]), depth[faces[:, 2]])
+
+    def span(values, limit):
+        low = np.ceil(np.minimum(np.minimum(values[0], values[1]), values[2]) - 0.5)
+        high = np.floor(np.maximum(np.maximum(values[0], values[1]), values[2]) - 0.5)
+        low = np.maximum(low, 0).astype(np.int64)
+        return low, np.minimum(high, limit - 1).astype(np.int64) - low + 1
+
+    (left, across), (top, down) = span(x, width), span(y, height)
+    # Most triangles fall between the pixels' centres, and are done with here.
+    used = np.flatnonzero((across > 0) & (down > 0) & (near > 0.1))
+    x, y, left, across, top, down = x[:, used], y[:, used], left[used], across[used], top[used], down[used]
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    inverse = 1 / np.where(np.abs(area) > 1e-9, area, np.inf)
+    # Barycentric weights are affine in the pixel: w = a dx + b dy, from corner 0.
+    a1, b1 = (y[2] - y[0]) * inverse, (x[0] - x[2]) * inverse
+    a2, b2 = (y[0] - y[1]) * inverse, (x[1] - x[0]) * inverse
+    count = across * down * (np.abs(area) > 1e-9)
+    # One row a candidate: a triangle and a pixel of its bounding box.
+    triangle = np.repeat(np.arange(len(used)), count)
+    offset = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
+    row = offset // across[triangle]
+    column = left[triangle] + offset - row * across[triangle]
+    row += top[triangle]
+    dx, dy = column + 0.5 - x[0][triangle], row + 0.5 - y[0][triangle]
+    w1 = a1[triangle] * dx + b1[triangle] * dy
+    w2 = a2[triangle] * dx + b2[triangle] * dy
+    # A shared edge is computed twice; the tolerance keeps it from being missed by both sides.
+    inside = np.flatnonzero((w1 > -1e-6) & (w2 > -1e-6) & (w1 + w2 < 1 + 1e-6))
+    return used[triangle[inside]], row[inside] * width + column[inside], w1[inside], w2[inside]
+
+
+def coverage(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels any triangle covers: (H, W) float32 of 0 and 1. Arguments as of `rasterise`."""
+    mask = np.zeros(size[0] * size[1], np.float32)
+    mask[_candidates(points, depth, faces, size)[1]] = 1
+    return mask.reshape(size)
+
+
 def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Fragments:
     """The triangles' nearest fragments.
 
@@ -38,46 +80,22 @@ def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tu
         faces: (F, 3); both sides are drawn.
         size: height, width.
     """
-    height, width = size
-    faces = faces[(depth[faces] > 0.1).all(1)]
-    kept = np.arange(len(faces)) if len(faces) else np.zeros(0, int)
-    corners = points[faces].astype(np.float64)  # (F, 3, 2)
-    low = np.maximum(np.ceil(corners.min(1) - 0.5), 0).astype(np.int64)
-    high = np.minimum(np.floor(corners.max(1) - 0.5), [width - 1, height - 1]).astype(np.int64)
-    extent = np.maximum(high - low + 1, 0)
-    (x0, y0), (x1, y1), (x2, y2) = (corners[:, k].T for k in range(3))
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    count = extent[:, 0] * extent[:, 1] * (np.abs(area) > 1e-9)
-    used = np.flatnonzero(count)
-    count = count[used]
-    # One row a candidate: a triangle and a pixel of its bounding box.
-    triangle = np.repeat(used, count)
-    offset = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
-    column = low[triangle, 0] + offset % extent[triangle, 0]
-    row = low[triangle, 1] + offset // extent[triangle, 0]
-    # Barycentric weights are affine in the pixel: w = a x + b y + c.
-    inverse = 1 / np.where(np.abs(area) > 1e-9, area, 1)
-    a1, b1 = (y2 - y0) * inverse, (x0 - x2) * inverse
-    a2, b2 = (y0 - y1) * inverse, (x1 - x0) * inverse
-    dx, dy = column + 0.5 - x0[triangle], row + 0.5 - y0[triangle]
-    w1 = a1[triangle] * dx + b1[triangle] * dy
-    w2 = a2[triangle] * dx + b2[triangle] * dy
-    weights = np.stack([1 - w1 - w2, w1, w2], 1)
-    # A shared edge is computed twice; the tolerance keeps it from being missed by both sides.
-    inside = (weights > -1e-6).all(1)
-    triangle, weights = triangle[inside], weights[inside]
-    pixel = row[inside] * width + column[inside]
-    weights = weights / depth[faces[triangle]]
-    nearness = weights.sum(1)
-    order = np.lexsort((nearness, pixel))  # the last of each pixel's run is the nearest
-    last = order[np.flatnonzero(np.append(np.diff(pixel[order]) > 0, True))] if len(order) else order
+    triangle, pixel, w1, w2 = _candidates(points, depth, faces, size)
+    corners = faces[triangle]
+    weights = np.stack([1 - w1 - w2, w1, w2], 1) / depth[corners]
+    nearness = weights[:, 0] + weights[:, 1] + weights[:, 2]
+    order = np.argsort(nearness, kind="stable")
+    buffer = np.full(size[0] * size[1], -1, np.int64)
+    buffer[pixel[order]] = order  # of several fragments of a pixel, the last written is the nearest
+    seen = np.flatnonzero(buffer >= 0)
+    last = buffer[seen]
     nearness = nearness[last, None]
-    return Fragments(pixel[last], kept[triangle[last]], (weights[last] / nearness).astype(np.float32),
+    return Fragments(seen, triangle[last], (weights[last] / nearness).astype(np.float32),
                      (1 / nearness[:, 0]).astype(np.float32))
 
 
 def blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur of a float array (H, W), by PIL in 32-bit floats' stead: 8 bits would show bands."""
+    """Gaussian blur of a float array (H, W) or (H, W, C), edges repeated; radius in pixels."""
     if radius <= 0.05:
         return image
     reach = int(np.ceil(2.5 * radius))
@@ -88,7 +106,7 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
         pad[axis] = (reach, reach)
         padded = np.pad(image, pad, mode="edge")
         n = image.shape[axis]
-        image = sum(t * np.take(padded, range(i, i + n), axis) for i, t in enumerate(taps))
+        image = sum(tap * (padded[i:i + n] if axis == 0 else padded[:, i:i + n]) for i, tap in enumerate(taps))
     return image
 
 
@@ -96,4 +114,4 @@ def halve(image: np.ndarray, factor: int = 2) -> np.ndarray:
     """Box filter: (H, W, C) -> (H / factor, W / factor, C)."""
     height, width, channels = image.shape
     blocks = image.reshape(height // factor, factor, width // factor, factor, channels)
-    return blocks.mean((1, 3))
+    return sum(blocks[:, i, :, j] for i in range(factor) for j in range(factor)) / factor**2

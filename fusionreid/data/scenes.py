@@ -72,15 +72,16 @@ def cameras(seed: int, count: int = 6) -> list[Camera]:
         strength = rng.choice([0.25, 0.6, 0.9, 1.1])
         base = rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4])
         result.append(Camera(
-            height=float(rng.uniform(1.9, 4.6)), distance=float(rng.uniform(6.0, 11.0)), wall=float(rng.uniform(2.5, 7)),
+            height=float(rng.uniform(1.9, 4.6)), distance=float(rng.uniform(6.0, 11.0)),
+            wall=float(rng.uniform(2.5, 7)),
             ground_kind=str(grounds[index % len(grounds)]), wall_kind=str(walls[index % len(walls)]),
             ground_colour=linear(rng.uniform(105, 165) + rng.uniform(-12, 12, 3)),
-            wall_colour=linear(rng.uniform(80, 190) + rng.uniform(-35, 35, 3)),
+            wall_colour=linear(rng.uniform(80, 190) + rng.uniform(-18, 18, 3)),
             sun=sun, sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
             ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
-            gain=np.exp(rng.normal(0, 0.13, 3)) * np.exp(rng.normal(0, 0.14)), contrast=float(rng.uniform(0.8, 1.3)),
-            saturation=float(rng.uniform(0.6, 1.15)), sharpness=float(rng.uniform(0.2, 0.75)),
-            resolution=float(rng.uniform(0.6, 1.0)), grain=float(rng.uniform(0.008, 0.026)),
+            gain=np.exp(rng.normal(0, 0.13, 3)) * np.exp(rng.normal(0, 0.14)), contrast=float(rng.uniform(0.85, 1.15)),
+            saturation=float(rng.uniform(0.5, 0.95)), sharpness=float(rng.uniform(0.2, 0.75)),
+            resolution=float(rng.uniform(0.6, 1.0)), grain=float(rng.uniform(0.005, 0.018)),
             headings=(float(base), float(base + np.pi)), seed=int(rng.integers(2**20)),
         ))
     return result
@@ -89,8 +90,8 @@ def cameras(seed: int, count: int = 6) -> list[Camera]:
 def _ground(camera: Camera, x, y) -> np.ndarray:
     """Colour of the ground at x, y: (N, 3)."""
     s = camera.seed
-    colour = camera.ground_colour * (0.75 + 0.3 * noise(x * 0.7, y * 0.7, seed=s) + 0.2 * noise(x * 25, y * 25, seed=s))[
-        :, None]
+    shade = 0.75 + 0.3 * noise(x * 0.7, y * 0.7, seed=s) + 0.2 * noise(x * 25, y * 25, seed=s)
+    colour = camera.ground_colour * shade[:, None]
     kind = camera.ground_kind
     if kind in ("tiles", "cobbles"):
         size = 0.6 if kind == "tiles" else 0.22
@@ -108,7 +109,7 @@ def _ground(camera: Camera, x, y) -> np.ndarray:
     if kind == "grass":
         lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
         blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=s)
-        colour = np.where(lawn[:, None], np.array([0.075, 0.14, 0.035]) * blades[:, None], colour)
+        colour = np.where(lawn[:, None], np.array([0.08, 0.115, 0.045]) * blades[:, None], colour)
     if kind == "concrete":
         colour = colour * np.where((x % 2.4 < 0.03) | (y % 2.4 < 0.03), 0.6, 1.1)[:, None]
     return colour
@@ -130,9 +131,10 @@ def _wall(camera: Camera, x, z) -> np.ndarray:
         colour[frame] = 0.6
     if kind == "shop":
         glass = (z > 0.45) & (z < 2.4) & (x % 2.0 > 0.12)
-        things = noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s)
-        hues = np.stack([noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s + k) for k in (2, 3, 4)], 1)
-        colour = np.where(glass[:, None], 0.05 + 0.28 * hues ** 2 * (things > 0.45)[:, None], colour)
+        things, *hues = [noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s + k) for k in (0, 2, 3, 4)]
+        hues = np.stack(hues, 1)
+        hues = (0.6 * hues.mean(1, keepdims=True) + 0.4 * hues) ** 2
+        colour = np.where(glass[:, None], 0.04 + 0.2 * hues * (things > 0.45)[:, None], colour)
         colour[(z > 2.4) & (z < 3.1)] = camera.wall_colour[[1, 2, 0]] * 0.9
     if kind in ("hedge", "trees"):
         leaves = noise(x * 9, z * 9, seed=s) * 0.6 + noise(x * 22, z * 22, seed=s + 1) * 0.6

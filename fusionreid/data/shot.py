@@ -11,7 +11,7 @@ from . import body, scenes
 from .garments import GRIP, TUBE, Figure, has_tube, tube
 from .paint import noise, paint
 from .people import Person
-from .render import blur, halve, rasterise
+from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94
@@ -141,17 +141,16 @@ def photograph(person: Person, figure: Figure, camera: Camera, rng: np.random.Ge
         cast = vertices - camera.sun / max(camera.sun[2], 0.2) * vertices[:, 2:]
         shape = (high // 2, wide // 2)
         plane_cast, depth_cast = camera.project(cast)
-        covered = rasterise(pixels(plane_cast, shape), depth_cast, faces, shape).pixel
-        shadow = np.zeros(shape, np.float32)
-        shadow.reshape(-1)[covered] = 1
+        shadow = coverage(pixels(plane_cast, shape), depth_cast, faces, shape)
         shadow = blur(shadow, high / 256).repeat(2, 0).repeat(2, 1).reshape(-1)
         sunny = camera.sun_colour.mean() / (camera.sun_colour.mean() + camera.ambient.mean())
         dark = 1 - shadow * 0.85 * sunny
-        feet = vertices[:len(figure.vertices)][figure.weights[:, [body.INDEX["foot.L"]]].max(1) > 0.5].mean(0), \
-            vertices[:len(figure.vertices)][figure.weights[:, [body.INDEX["foot.R"]]].max(1) > 0.5].mean(0)
-        for foot in feet:
+        for side in "LR":
+            sole = np.flatnonzero(figure.weights[:, body.INDEX[f"foot.{side}"]] > 0.5)
+            foot = vertices[sole].mean(0)
             near = ((on_ground - foot[:2]) ** 2).sum(1)
-            dark = dark * (1 - 0.6 * np.exp(-near / 0.028) * np.exp(-foot[2] / 0.15)) * (1 - 0.22 * np.exp(-near / 0.25))
+            dark = dark * (1 - 0.6 * np.exp(-near / 0.028) * np.exp(-foot[2] / 0.15))
+            dark = dark * (1 - 0.22 * np.exp(-near / 0.25))
         image = np.where(is_ground[:, None], image * dark[:, None], image)
         seen = rasterise(pixels(plane, (high, wide)), depth, faces, (high, wide))
         values = seen.interpolate(np.concatenate([attributes, body.normals(vertices, faces), vertices], 1), faces)

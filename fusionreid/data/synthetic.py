@@ -13,6 +13,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -28,7 +30,7 @@ from .people import describe, draw
 
 __all__ = ["SIZES", "VERSION", "Size", "build", "describe", "ensure"]
 
-VERSION = 1  # of the pictures: raised whenever the same seed gives other bytes
+VERSION = 2  # of the pictures: raised whenever the same seed gives other bytes
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 
@@ -124,6 +126,14 @@ def _start(template) -> None:
     global _TEMPLATE
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _TEMPLATE = template
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """A parent that was killed cannot stop its workers: they leave by themselves."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
 
 
 def _work(arguments) -> int:
@@ -198,7 +208,8 @@ def _run(folder: Path, size: str, seed: int, missing: list[Shot], workers: int |
     workers = max(1, min(workers or cores(), len(groups)))
     # Forked workers start at once and run no script again; they use numpy and PIL alone.
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
-    bar = tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=not progress or None)
+    quiet = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    bar = tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=quiet)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(model.template,))
     try:
         with bar, warnings.catch_warnings():
