@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from . import paths
 from .files import digest
 
 FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
@@ -266,12 +267,19 @@ class Profile:
         """The run of a paper-scale configuration in this profile.
 
         Args:
-            weights: files to start from, by the name of the backbone: {"resnet50": "r50.pth"}; others start from
-                `self.weights`.
+            weights: what to start from, by the name of the backbone: {"resnet50": "r50.pth"}. By default
+                `self.weights`; where that is "imagenet", a file `data/weights/<backbone>.pth` (or .safetensors, .pt)
+                goes before what timm would fetch.
         """
         sources = {"cnn_weights": config.cnn, "transformer_weights": config.transformer}
-        weights = {key: (weights or {}).get(name, self.weights) for key, name in sources.items() if name}
-        return RunConfig(model=self.scale(config), data=data or self.data, train=self.train, seed=seed, **weights)
+        chosen = {key: (weights or {}).get(name) or self._weights_of(name) for key, name in sources.items() if name}
+        return RunConfig(model=self.scale(config), data=data or self.data, train=self.train, seed=seed, **chosen)
+
+    def _weights_of(self, backbone: str) -> str:
+        if self.weights != "imagenet":
+            return self.weights
+        files = (paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))
+        return next((str(file) for file in files if file.is_file()), self.weights)
 
 
 # DeiT-B/16 is ViT-B/16 with other pre-trained weights; from scratch they would be one network, so the small

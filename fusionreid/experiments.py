@@ -170,7 +170,6 @@ def run_all(
     data_root: str | Path | None = None,
     runs_root: str | Path | None = None,
     progress: bool = True,
-    pretrained: bool | None = None,
     cluster: str | dict | None = None,
     train: Callable | None = None,
 ) -> pd.DataFrame:
@@ -182,7 +181,6 @@ def run_all(
         processes: at once; by default one a core, or one a GPU. On a CPU each has one thread. One means this process.
         devices: by default every GPU, or the CPU; the processes take turns on them.
         data_root, runs_root: by default `paths.DATA` and `paths.RUNS`.
-        pretrained: start from ImageNet weights; by default in the paper profile.
         cluster: one Slurm job a run, by submitit: its parameters (`{"slurm_partition": "gpu", "gpus_per_node": 1}`), or
             the name of one of its executors ("slurm", "local"). `processes` then caps the jobs at once.
         train: instead of `fusionreid.train.train`; a function of a module.
@@ -199,9 +197,7 @@ def run_all(
     data_root, runs_root = Path(data_root or paths.DATA), Path(runs_root or paths.RUNS)
     runs = plan(names, profile, dataset=dataset, seeds=seeds)
     missing = [name for name, run in runs.items() if results.read(run.fingerprint, runs_root) is None]
-    pretrained = find_profile(profile).name == "paper" if pretrained is None else pretrained
     options = {"data_root": data_root, "runs_root": runs_root, "progress": False}
-    options |= {"pretrained": True} if pretrained else {}
     jobs = [Job(name, runs[name], train, options) for name in missing]
     errors: dict[str, str] = {}
     if jobs:

@@ -139,7 +139,7 @@ def train(
 
     seed_everything(run.seed)
     model = starting_model(run, dataset, progress and state.is_main_process)
-    model = model.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.contiguous_format)
+    model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     cache = ImageCache(dataset.train, run.model.image_size, cache_directory, progress=progress)
     identities = torch.tensor([record.identity for record in dataset.train])
@@ -178,7 +178,7 @@ def train(
     with _says_what_is_kept(folder):
         for epoch in bar:
             started, rows = time.perf_counter(), []
-            generator = torch.Generator(device).manual_seed(seed_everything(run.seed, epoch, state.process_index))
+            generator = torch.Generator().manual_seed(seed_everything(run.seed, epoch, state.process_index))
             rate = learning_rate(config, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]

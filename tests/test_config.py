@@ -64,11 +64,16 @@ def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
         replace(run, cnn_weights="nowhere.pth").fingerprint  # noqa: B018
 
 
-def test_weights_of_a_profile():
+def test_weights_of_a_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
     paper = profile("paper")
     assert paper.run().cnn_weights == paper.run().transformer_weights == "imagenet"
     assert paper.run(replace(PAPER, cnn=None)).cnn_weights == "random"
     assert paper.run(weights={"resnet50": "x.pth"}).cnn_weights == "x.pth"
+    assert profile("demo").run().cnn_weights == "random"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet50.pth").touch()
+    assert paper.run().cnn_weights.endswith("resnet50.pth") and paper.run().transformer_weights == "imagenet"
     assert profile("demo").run().cnn_weights == "random"
 
 

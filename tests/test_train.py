@@ -185,7 +185,7 @@ import pickle
 
 dataset = pickle.load(open(sys.argv[1], "rb"))
 # Batch statistics on CPU stay with each process, so the comparison holds them fixed.
-train.build_model = lambda *a, real=train.build_model: freeze(real(*a))
+train.build_model = lambda *a, real=train.build_model, **k: freeze(real(*a, **k))
 def freeze(model):
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
