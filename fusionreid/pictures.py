@@ -203,8 +203,7 @@ def _mark(grid: _Grid, row: int, column: int, good: bool, colour: str) -> None:
 
 def _overlay(image: np.ndarray, heat: np.ndarray, strength: float) -> np.ndarray:
     """A map (h, w) in 0 to 1 as colours over the greyed image (H, W, 3), which shows through where it is low."""
-    height, width = image.shape[:2]
-    smooth = Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(np.asarray(heat, np.float32)).resize(image.shape[1::-1], Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(smooth), 0, 1)[..., None]
     colours, opacity = 255 * matplotlib.colormaps[HEAT](heat[..., 0])[..., :3], strength * (0.4 + 0.6 * heat)
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -245,7 +244,7 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
     for name, values in maps.items():
         if len(values) != len(pixels) or any(heat.ndim != 2 for heat in values):
             raise ValueError(f"maps[{name!r}]: expected {len(pixels)} of (h, w), found {[x.shape for x in values]}")
-    rows = [[values[row] for values in maps.values()] for row in range(len(pixels))]
+    rows = zip(*maps.values(), strict=True)
     low, high = _limits(np.array([[(heat.min(), heat.max()) for heat in row] for row in rows]), shared)
     grid = _Grid(len(pixels), 1 + len(maps), pixels.shape[1:3], width=width, gutters=gutters, title_room=0.5,
                  label_room=0.9)  # fmt: skip
@@ -254,8 +253,8 @@ def heat_maps(images, maps: Mapping[str, np.ndarray], *, shared: str = "map", st
     for column, (name, values) in enumerate(maps.items(), start=1):
         grid.column_label(column, name)
         for row, heat in enumerate(values):
-            bottom, top = low[row, column - 1], high[row, column - 1]
-            grid.put(row, column, _overlay(pixels[row], (heat - bottom) / (top - bottom), strength))
+            share = (heat - low[row, column - 1]) / (high - low)[row, column - 1]
+            grid.put(row, column, _overlay(pixels[row], share, strength))
             drawn.append(_long(heat, image=labels[row] if labels else row, map=name.replace("\n", " ")))
     for row in range(len(pixels)):
         grid.put(row, 0, pixels[row])
