@@ -88,7 +88,7 @@ def write_table(name: str, rows: list[dict]) -> Path:
     path = RESULTS / f"{name}.csv"
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     widths = {key: max(len(key), *(len(str(row.get(key, ""))) for row in rows)) for key in columns}
