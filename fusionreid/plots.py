@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fusionreid.agreement import backbone_pairs, signs
 from fusionreid.config import FEATURES
 from fusionreid.diagram import architecture
-from fusionreid.pairs import backbone_pairs
 from fusionreid.pictures import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from fusionreid.style import (
     BLUE,
@@ -35,7 +35,7 @@ from fusionreid.style import (
 __all__ = [
     "architecture", "attention_heads", "backbone_pairs", "batch_sheet", "cmc_curves", "component_bars",
     "contact_sheet", "cost_parity", "depth_curves", "dimension_curves", "heat_maps", "learning_rate", "likeness",
-    "loss_curves", "map_by_epoch", "retrieved_lists", "save",
+    "loss_curves", "map_by_epoch", "retrieved_lists", "save", "signs",
 ]  # fmt: skip
 
 _LEVELS = ("--", "-.", ":")
@@ -256,7 +256,7 @@ def component_bars(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, 
             bars = axes.barh(places + shift, data[measure].fillna(0), height=0.38, color=colour, label=name)
             text = ["no run" if np.isnan(value) else f"{value:.1f}" for value in data[measure].astype(float)]
             axes.bar_label(bars, text, padding=3, fontsize=8.5)
-        axes.set(xlabel="accuracy (%)", title=title, xlim=(0, 1.15 * max(data["rank-1"].max(), data["mAP"].max(), 1)))
+        axes.set(xlabel="accuracy (%)", title=title, xlim=(0, 1.15 * data.fillna(1)[["mAP", "rank-1"]].max(axis=None)))
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(places, list(ours["name"]))
     panels[0].invert_yaxis()
@@ -284,7 +284,7 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
         above.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
         below.axhspan(-tolerance, tolerance, color="#E8E8E8", zorder=0)
         below.axhline(0, color=GREY, linewidth=1, zorder=1)
-        for rows, colour, mark, name in ((~misprint, BLUE, "o", "table rows"), (misprint, PURPLE, "X", "misprints")):
+        for rows, colour, mark, name in ((~misprint, BLUE, "o", "table rows"), (misprint, PURPLE, "X", "misprint")):
             if rows.any():
                 above.scatter(theirs[rows], mine[rows], color=colour, marker=mark, s=28, label=name, zorder=2)
                 below.scatter(theirs[rows], (mine - theirs)[rows], color=colour, marker=mark, s=28, zorder=2)

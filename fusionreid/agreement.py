@@ -1,4 +1,4 @@
-"""Table VI as a picture: what each branch reaches alone, what fusion makes of it, and both together."""
+"""The paper's differences and ours in one picture: pairs of backbones (Table VI), and all statements at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fusionreid.style import FEATURE_LABELS, FEATURE_STYLES, styled
+from fusionreid.paper import TITLES
+from fusionreid.style import FEATURE_LABELS, FEATURE_STYLES, GREY, PALETTE, styled
 
-_SHIFTS = {"cnn": -0.2, "cnn_fused": -0.2, "all": 0.0, "transformer": 0.2, "transformer_fused": 0.2}
+_SHIFTS = {"cnn": -0.2, "transformer": 0.2, "cnn_fused": -0.2, "transformer_fused": 0.2, "all": 0.0}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LABELS = {"cnn": "CNN alone, $f$", "transformer": "Transformer alone, $f$"}
 
 
@@ -52,4 +54,40 @@ def backbone_pairs(data: pd.DataFrame, *, ours_title: str, paper_title: str, mea
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.2,
                   handletextpad=0.3)  # fmt: skip
     figure.drawn = data
+    return figure
+
+
+@styled
+def signs(data: pd.DataFrame) -> Figure:
+    """Every difference that the paper prints: its size there, and ours, above zero where the sign is the paper's.
+
+    Args:
+        data: a row per case and metric, as `claims.check` returns: columns `experiment`, `case`, `metric`, `paper` and
+            `ours` in points. Rows that the paper only plots, or that are not run, are left out.
+    """
+    needed = ["experiment", "case", "metric", "paper", "ours"]
+    if missing := [name for name in needed if name not in data.columns]:
+        raise ValueError(f"signs: expected columns {needed}, missing {missing}, found {list(data.columns)}")
+    drawn = data.dropna(subset=["paper", "ours"])[needed]
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
+    for axes, metric, title in zip(panels, ("mAP", "rank-1"), ("mAP", "Rank-1"), strict=True):
+        rows = drawn[drawn["metric"] == metric]
+        oriented = rows["ours"] * np.sign(rows["paper"])
+        for index, name in enumerate(dict.fromkeys(drawn["experiment"])):
+            of = rows["experiment"] == name
+            axes.scatter(rows["paper"][of].abs(), oriented[of], s=34, marker=_MARKERS[index % len(_MARKERS)], alpha=0.8,
+                         color=PALETTE[index % len(PALETTE)], label=name, linewidths=0)  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.axhline(0, color=GREY, linewidth=1)
+        share = f"{(oriented > 0).sum()} of {len(rows)} with the paper's sign"
+        axes.set(xlabel="size of the difference in the paper (points)", title=f"{title}: {share}")
+        axes.set_xlim(0.08, 20)
+        axes.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+    panels[0].set_ylabel("ours, in the paper's direction (points)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    titles = [TITLES[label].split(":")[0] for label in labels]
+    figure.legend(handles, titles, loc="outside lower center", ncols=8, handletextpad=0.2, columnspacing=1.2)
+    figure.drawn = drawn
     return figure
