@@ -13,13 +13,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from .blocks import COLUMNS, Buffer, block_rows, in_threads, thread_count
-from .counting import count_before, count_before_rows
-from .distances import FeatureDistances, MatrixDistances
-from .neighbours import smallest
-from .protocol import Protocol, Related
+from .ranking.blocks import COLUMNS, Buffer, block_rows, in_threads, thread_count
+from .ranking.counting import count_before, count_before_rows
+from .ranking.distances import FeatureDistances, MatrixDistances
+from .ranking.neighbours import smallest
+from .ranking.protocol import Protocol, Related
+from .ranking.verification import Verification, VerificationCounts
 from .rerank import RerankedDistances, Reranking
-from .verification import Verification, VerificationCounts
 
 PAIRS = 1 << 20  # of a query and an image of its identity, in one block of queries
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import neighbours as search
-from .blocks import Buffer
-from .distances import FeatureDistances, Features, Joined
+from .ranking import neighbours as search
+from .ranking.blocks import Buffer
+from .ranking.distances import FeatureDistances, Features, Joined
 
 CHUNK = 2048  # images encoded at a time, fewer where they have many neighbours
 CHUNK_ENTRIES = 1 << 21  # neighbours of neighbours

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fusionreid import counting, metrics
-from fusionreid.counting import count_before, count_before_rows
-from fusionreid.distances import FeatureDistances, Features, Joined
+from fusionreid import metrics
 from fusionreid.metrics import evaluate_distances, evaluate_ranking, nearest
+from fusionreid.ranking import counting
+from fusionreid.ranking.counting import count_before, count_before_rows
+from fusionreid.ranking.distances import FeatureDistances, Features, Joined
 
 CONFORMANCE = Path(__file__).parent / "data" / "ranking.npz"
 

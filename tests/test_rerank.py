@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionreid import neighbours
-from fusionreid.distances import FeatureDistances, Features
 from fusionreid.metrics import evaluate_distances, evaluate_ranking, nearest
+from fusionreid.ranking import neighbours
+from fusionreid.ranking.distances import FeatureDistances, Features
 from fusionreid.rerank import RerankedDistances, Reranking, k_reciprocal
 
 CONFORMANCE = Path(__file__).parent / "data" / "ranking.npz"
