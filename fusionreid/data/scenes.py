@@ -20,6 +20,7 @@ class Camera:
     """One camera. Colours are linear; angles in radians; lengths in metres.
 
     Attributes:
+        wall_kinds: what stands along the street behind, each on 5 metres, over and over.
         sharpness: deviation of the blur in pixels of a picture 128 high; resolution: the picture is as if it was
             smaller by this factor; grain: deviation of the noise, in sRGB 0 to 1.
         headings: the two directions that most people walk in (0 is towards the camera).
@@ -29,7 +30,7 @@ class Camera:
     distance: float
     wall: float
     ground_kind: str
-    wall_kind: str
+    wall_kinds: tuple[str, ...]
     ground_colour: np.ndarray
     wall_colour: np.ndarray
     sun: np.ndarray
@@ -66,21 +67,23 @@ def cameras(seed: int, count: int = 6) -> list[Camera]:
     grounds, walls = rng.permutation(GROUNDS), rng.permutation(WALLS)
     result = []
     for index in range(count):
-        warm = rng.uniform(-0.1, 0.1)
+        warm = rng.uniform(-0.07, 0.07)
         azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
         sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
-        strength = rng.choice([0.25, 0.6, 0.9, 1.1])
+        strength = rng.choice([0.3, 0.5, 0.7, 0.9])
         base = rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4])
         result.append(Camera(
             height=float(rng.uniform(1.9, 4.6)), distance=float(rng.uniform(6.0, 11.0)),
             wall=float(rng.uniform(2.5, 7)),
-            ground_kind=str(grounds[index % len(grounds)]), wall_kind=str(walls[index % len(walls)]),
-            ground_colour=linear(rng.uniform(105, 165) + rng.uniform(-12, 12, 3)),
-            wall_colour=linear(rng.uniform(80, 190) + rng.uniform(-18, 18, 3)),
+            ground_kind=str(grounds[index % len(grounds)]),
+            wall_kinds=tuple(str(walls[(index + k) % len(walls)]) for k in (0, 1, 3)),
+            ground_colour=linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3)),
+            wall_colour=linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3)),
             sun=sun, sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
             ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
-            gain=np.exp(rng.normal(0, 0.13, 3)) * np.exp(rng.normal(0, 0.14)), contrast=float(rng.uniform(0.85, 1.15)),
-            saturation=float(rng.uniform(0.5, 0.95)), sharpness=float(rng.uniform(0.2, 0.75)),
+            gain=np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1)),
+            contrast=float(rng.uniform(0.92, 1.12)),
+            saturation=float(rng.uniform(0.75, 1.0)), sharpness=float(rng.uniform(0.2, 0.75)),
             resolution=float(rng.uniform(0.6, 1.0)), grain=float(rng.uniform(0.005, 0.018)),
             headings=(float(base), float(base + np.pi)), seed=int(rng.integers(2**20)),
         ))
@@ -101,23 +104,23 @@ def _ground(camera: Camera, x, y) -> np.ndarray:
         joint = (y / size % 1 < 0.05) | ((x / size + 0.5 * (row % 2)) % 1 < 0.05)
         colour = colour * np.where(joint, 0.62, shade)[:, None]
     if kind == "asphalt":
-        colour = colour * 0.55
+        colour = colour * 0.75
         colour[(np.abs(y - 1.1) < 0.07) & (x % 2.2 < 1.5)] = 0.55
     if kind == "crossing":
-        colour = colour * 0.5
+        colour = colour * 0.7
         colour[(x % 1.1 < 0.5) & (np.abs(y) < 1.6)] = 0.5 * (0.8 + 0.2 * camera.ground_colour)
     if kind == "grass":
         lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
         blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=s)
-        colour = np.where(lawn[:, None], np.array([0.08, 0.115, 0.045]) * blades[:, None], colour)
+        colour = np.where(lawn[:, None], np.array([0.11, 0.135, 0.07]) * blades[:, None], colour)
     if kind == "concrete":
         colour = colour * np.where((x % 2.4 < 0.03) | (y % 2.4 < 0.03), 0.6, 1.1)[:, None]
     return colour
 
 
-def _wall(camera: Camera, x, z) -> np.ndarray:
+def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
     """Colour of what stands behind, at x and height z: (N, 3)."""
-    s, kind = camera.seed, camera.wall_kind
+    s = camera.seed
     colour = camera.wall_colour * (0.85 + 0.3 * noise(x * 0.8, z * 0.8, seed=s))[:, None]
     if kind == "bricks":
         row = np.floor(z / 0.1)
@@ -138,14 +141,14 @@ def _wall(camera: Camera, x, z) -> np.ndarray:
         colour[(z > 2.4) & (z < 3.1)] = camera.wall_colour[[1, 2, 0]] * 0.9
     if kind in ("hedge", "trees"):
         leaves = noise(x * 9, z * 9, seed=s) * 0.6 + noise(x * 22, z * 22, seed=s + 1) * 0.6
-        green = np.array([0.05, 0.1, 0.028]) * (0.25 + 1.5 * leaves ** 2)[:, None]
+        green = np.array([0.075, 0.1, 0.05]) * (0.25 + 1.5 * leaves ** 2)[:, None]
         if kind == "hedge":
             high = 1.5 + 0.15 * noise(x * 2, z * 0, seed=s)
             colour = np.where((z < high)[:, None], green, colour * 1.1)
         else:
             crown = z + 1.6 * noise(x * 0.9, z * 0.5, seed=s) > 2.2
             trunk = np.abs(x % 2.3 - 1.15 + 0.05 * np.sin(z * 3)) < 0.13
-            low = np.array([0.09, 0.13, 0.05]) * (0.6 + 0.7 * noise(x * 3, z * 8, seed=s))[:, None]
+            low = np.array([0.12, 0.14, 0.085]) * (0.6 + 0.7 * noise(x * 3, z * 8, seed=s))[:, None]
             colour = np.where(trunk[:, None], np.array([0.07, 0.05, 0.035]), low)
             colour = np.where(crown[:, None], green * 1.3, colour)
     if kind == "panels":
@@ -155,7 +158,7 @@ def _wall(camera: Camera, x, z) -> np.ndarray:
         door = (np.abs(x % 6 - 3) < 0.6) & (z < 2.2)
         colour[door] = camera.wall_colour[[2, 0, 1]] * 0.45
     if kind == "columns":
-        colour = colour * (0.35 + 0.12 * noise(x * 2, z * 2, seed=s))[:, None]
+        colour = colour * (0.5 + 0.2 * noise(x * 2, z * 2, seed=s))[:, None]
         across = x % 2.2 / 0.55
         round_ = np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
         colour = np.where((across < 1)[:, None], camera.wall_colour * (0.35 + 0.75 * round_)[:, None], colour)
@@ -163,11 +166,13 @@ def _wall(camera: Camera, x, z) -> np.ndarray:
     return colour
 
 
-def background(camera: Camera, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def background(camera: Camera, u: np.ndarray, v: np.ndarray,
+               street: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The empty scene.
 
     Args:
         u, v: (N,) coordinates on the image plane at distance 1.
+        street: which stretch of its street the camera looks at, metres.
 
     Returns:
         colour (N, 3) linear, in the scene's light; the point seen (N, 2) on the ground; whether it is ground (N,).
@@ -183,6 +188,11 @@ def background(camera: Camera, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray
     light_up = camera.ambient + camera.sun_colour * max(camera.sun[2], 0)
     light_wall = camera.ambient * 0.8 + camera.sun_colour * max(-camera.sun[1], 0.1)
     colour = np.empty((len(u), 3), np.float32)
-    colour[ground] = _ground(camera, x[ground], y[ground]) * light_up
-    colour[~ground] = _wall(camera, wx[~ground], wz[~ground]) * light_wall
+    colour[ground] = _ground(camera, x[ground] + street, y[ground]) * light_up
+    # One house, hedge or row of trees follows the other along the street.
+    house = np.where(ground, -1, np.floor((wx + street) / 5).astype(int) % len(camera.wall_kinds))
+    for index, kind in enumerate(camera.wall_kinds):
+        here = house == index
+        if here.any():
+            colour[here] = _wall(camera, kind, wx[here] + street, wz[here]) * light_wall
     return colour, np.stack([x, y], 1), ground

@@ -49,8 +49,8 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
 def _box(points: np.ndarray, rng: np.random.Generator):
     """A detector's box, height twice the width, on the image plane: left, top, width, height."""
     low, high = points.min(0), points.max(0)
-    tall = (high[1] - low[1]) * rng.normal(1.1, 0.06)
-    centre = (low + high) / 2 + rng.normal(0, [0.035, 0.03]) * tall
+    tall = (high[1] - low[1]) * rng.normal(1.06, 0.05)
+    centre = (low + high) / 2 + rng.normal(0, [0.03, 0.025]) * tall
     if rng.random() < 0.08:  # cut at the knees, or too large
         tall *= rng.choice([0.8, 1.25])
         centre[1] -= 0.08 * tall
@@ -115,12 +115,13 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
 
 
 def photograph(person: Person, figure: Figure, camera: Camera, rng: np.random.Generator, size: tuple[int, int], *,
-               heading: float, place: tuple[float, float], empty: bool = False) -> Image.Image:
+               heading: float, place: tuple[float, float], street: float = 0.0, empty: bool = False) -> Image.Image:
     """One picture of `size` (height, width).
 
     Args:
         heading: where the person walks, radians; 0 is towards the camera.
         place: x, y on the ground, metres.
+        street: which stretch of its street the camera looks at, metres.
         empty: leave the person out, as a false detection does.
     """
     high, wide = 2 * size[0], 2 * size[1]
@@ -131,7 +132,7 @@ def photograph(person: Person, figure: Figure, camera: Camera, rng: np.random.Ge
     rows, columns = np.mgrid[0:high, 0:wide]
     u = left + (columns.reshape(-1) + 0.5) / wide * box_width
     v = top + (rows.reshape(-1) + 0.5) / high * box_height
-    image, on_ground, is_ground = scenes.background(camera, u, v)
+    image, on_ground, is_ground = scenes.background(camera, u, v, street)
 
     def pixels(points, shape):
         return (points - [left, top]) / [box_width, box_height] * [shape[1], shape[0]]

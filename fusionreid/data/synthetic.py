@@ -30,7 +30,7 @@ from .people import describe, draw
 
 __all__ = ["SIZES", "VERSION", "Size", "build", "describe", "ensure"]
 
-VERSION = 2  # of the pictures: raised whenever the same seed gives other bytes
+VERSION = 3  # of the pictures: raised whenever the same seed gives other bytes
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 
@@ -107,12 +107,14 @@ def _render(root: str, size: Size, seed: int, shots: list[Shot], template, verti
         track = np.random.default_rng([seed, 6, abs(item.identity), int(item.identity < 0), item.camera])
         camera = cameras[item.camera]
         heading = camera.headings[int(track.integers(2))] + track.normal(0, 0.35)
-        start = track.uniform([-2.2, -1.3], [2.2, 1.3])
+        start = track.uniform([-3.5, -1.5], [3.5, 1.5])
+        street = float(track.uniform(0, 15))
         rng = np.random.default_rng([seed, 2, abs(item.identity), int(item.identity < 0), item.camera, item.index])
-        step = (item.index - 1) * rng.uniform(0.5, 0.9)
+        step = (item.index % 4 - 1) * rng.uniform(0.5, 0.9)
         place = (float(start[0] + step * np.sin(heading)), float(np.clip(start[1] - step * np.cos(heading), -2, 2)))
         empty = item.identity < 0 and rng.random() < 0.3
-        picture = shot.photograph(person, figure, camera, rng, size.image, heading=heading, place=place, empty=empty)
+        picture = shot.photograph(person, figure, camera, rng, size.image, heading=heading, place=place, street=street,
+                                  empty=empty)
         with atomic_write(Path(root) / item.path) as temporary:
             temporary.write_bytes(shot.encode(picture))
     return len(shots)
