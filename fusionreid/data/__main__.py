@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             dataset = open_dataset(given.name, given.root, size=given.size, seed=given.seed)
             print(f"{' '.join(filter(None, [dataset.name, dataset.version]))} in {dataset.root}\n\n{table(dataset)}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 
