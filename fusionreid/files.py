@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +64,25 @@ def digest(path: str, size: int, modified: int) -> str:
         while chunk := file.read(1 << 20):
             content.update(chunk)
     return content.hexdigest()[:12]
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds a lock between processes; the system frees it when its holder dies."""
+    try:
+        file = open(path, "w")
+    except OSError:  # a read-only folder: nobody makes anything in it
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that makes {Path(path).with_suffix('').name}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: each process makes its own, the last one stays
+            pass
+        yield
 
 
 _UMASK = os.umask(0)

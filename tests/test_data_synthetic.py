@@ -138,7 +138,7 @@ def test_resumes_and_never_mixes_versions(tiny, monkeypatch):
     build(root, "smoke", 3, workers=1, progress=False)
     assert digest(folder) == before and paths[9].stat().st_mtime_ns == kept[paths[9]]
     # Another version's pictures go before the first of this one is there, even if this build is then cut off.
-    monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
+    monkeypatch.setattr(synthetic, "RENDERER", synthetic.RENDERER + 1)
 
     def stop(*arguments):
         raise KeyboardInterrupt

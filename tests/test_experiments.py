@@ -211,8 +211,8 @@ def test_the_paper_profile_starts_from_pretrained_weights(tmp_path):
     seen = []
     options = dict(processes=1, devices=["cpu"], runs_root=tmp_path)
     for profile in ("smoke", "paper"):
-        run_all("table5", profile, train=lambda run, **given: seen.append(given.get("pretrained", False)), **options)
-    assert seen == [False, False, True, True]
+        run_all("table5", profile, train=lambda run, **given: seen.append(run.cnn_weights), **options)
+    assert seen == ["random", "random", "imagenet", "imagenet"]
 
 
 def test_command_line(fake, tmp_path, monkeypatch, capsys):

@@ -162,7 +162,8 @@ def _open_synthetic(root: Path, size: str, seed: int) -> Dataset:
                                 "make it with: python -m fusionreid.data synthetic "
                                 f"--size {size} --seed {seed} --root {root}")
     about = read_json(manifest) if manifest.is_file() else {}
-    version = f"{about['size']}-{about['seed']}" if {"size", "seed"} <= set(about) else folder.resolve().name
+    known = {"size", "seed", "version"} <= set(about)
+    version = f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
     splits = {split: list(_read_folder("synthetic", folder / sub, _MARKET)) for split, sub in MARKET_SPLITS.items()}
     return _assemble("synthetic", version, folder, splits)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import atomic_write
+from ..files import atomic_write, locked
 
 CHUNK = 32  # images decoded and written at a time by one thread
 DECODER = "PIL, RGB, bilinear, 1"  # part of a cache's fingerprint: change it with `decode`
@@ -131,7 +128,7 @@ class ImageCache:
         size = int(np.prod(self._shape))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.with_suffix(".lock")):
+            with locked(self.path.with_suffix(".lock")):
                 if self._is_valid(digest):  # another process made it while this one waited
                     return
                 for leftover in self.path.parent.glob(f".{self.path.name}.*"):  # of a process that was killed
@@ -203,17 +200,3 @@ def _write(file: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock between processes; the system frees it when its holder dies."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another process that makes {path.with_suffix('.images')}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: each process makes its own, the last one stays
-            pass
-        yield

@@ -24,13 +24,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..config import DataConfig, one_of
-from ..files import atomic_write, read_json, write_json
+from ..config import RENDERER, DataConfig, one_of
+from ..files import atomic_write, locked, read_json, write_json
 from .people import describe, draw
 
-__all__ = ["SIZES", "VERSION", "Size", "build", "describe", "ensure"]
+__all__ = ["SIZES", "Size", "build", "describe", "ensure"]
 
-VERSION = 3  # of the pictures: raised whenever the same seed gives other bytes
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 
@@ -151,7 +150,7 @@ def _missing(folder: Path, shots: list[Shot]) -> list[Shot]:
 
 
 def _manifest(size: str, seed: int) -> dict:
-    return {"size": size, "seed": seed, "version": VERSION, **asdict(SIZES[size])}
+    return {"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])}
 
 
 def build(root: str | Path = "data", size: str = "demo", seed: int = 0, *, workers: int | None = None,
@@ -172,6 +171,12 @@ def build(root: str | Path = "data", size: str = "demo", seed: int = 0, *, worke
     """
     one_of("size", size, list(SIZES))
     folder = Path(root) / "synthetic" / f"{size}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "building.lock"):  # of several processes that want it, one renders and the others wait
+        return _build(folder, size, seed, workers, progress)
+
+
+def _build(folder: Path, size: str, seed: int, workers: int | None, progress: bool) -> Path:
     shots = plan(SIZES[size], seed)
     expected = _json_like(_manifest(size, seed))
     marks = [folder / "manifest.json", folder / "building.json"]
