@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,15 @@ from .model import FusionReID, build_model
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each once even where two branches share a module."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def fingerprint(model: FusionReID) -> str:
+    """Twelve hexadecimal digits of a model's configuration and weights."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config)).encode())
+    for name, tensor in tensors(model).items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()[:12]
 
 
 def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from . import checkpoint
 from .data import Dataset, ImageCache, Record, normalise
 from .data.loader import load_images
+from .features import FeatureStore
 from .metrics import Ranking, evaluate_ranking
 from .model import FusionReID
 
@@ -51,34 +53,76 @@ def _forward(model: FusionReID, images: Tensor, cameras: Tensor | None, precisio
     return {name: feature.float().cpu().numpy() for name, feature in output.features.items()}
 
 
-def extract(
+def _stream(
     model: FusionReID,
     records: Sequence[Record],
     cache: ImageCache,
     *,
+    start: int = 0,
     use_cameras: bool = True,
     batch_size: int = 128,
     precision: str = "float32",
     progress: bool = False,
-) -> Features:
-    """Every feature of every image, in evaluation mode (the model's mode is put back).
+) -> Iterator[dict[str, np.ndarray]]:
+    """The features of one batch after another, in evaluation mode; at the end the model's mode is put back."""
+    cameras = np.array([record.camera for record in records], dtype=np.int64)
+    known = torch.from_numpy(np.where(cameras < model.num_cameras, cameras, -1))
+    was_training = model.training
+    model.eval()
+    try:
+        for first in tqdm(range(start, len(records), batch_size), desc="embed", disable=not progress, leave=False):
+            indices = np.arange(first, min(first + batch_size, len(records)))
+            yield _forward(model, cache.batch(indices), known[indices] if use_cameras else None, precision)
+    finally:
+        model.train(was_training)
+
+
+def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, **options) -> Features:
+    """Every feature of every image, in evaluation mode.
 
     Args:
         records: the images; `cache` holds them in the same order.
-        use_cameras: False leaves the camera embedding out, as for cameras that training has not seen.
+        options: `use_cameras` (True; False leaves the camera embedding out, as for cameras that training has not
+            seen), `batch_size` (128), `precision` ("float32"), `progress` (False).
     """
-    cameras = np.array([record.camera for record in records], dtype=np.int64)
-    known = torch.from_numpy(np.where(cameras < model.num_cameras, cameras, -1))
-    was_training, chunks = model.training, []
-    model.eval()
-    try:
-        for start in tqdm(range(0, len(records), batch_size), desc="embed", disable=not progress, leave=False):
-            indices = np.arange(start, min(start + batch_size, len(records)))
-            chunks.append(_forward(model, cache.batch(indices), known[indices] if use_cameras else None, precision))
-    finally:
-        model.train(was_training)
-    features = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return Features(features, np.array([record.identity for record in records], dtype=np.int64), cameras)
+    chunks = list(_stream(model, records, cache, **options))
+    return Features(
+        {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]},
+        np.array([record.identity for record in records], dtype=np.int64),
+        np.array([record.camera for record in records], dtype=np.int64),
+    )
+
+
+def extract_to_store(
+    path: str | Path,
+    model: FusionReID,
+    records: Sequence[Record],
+    cache: ImageCache,
+    *,
+    dtype: str = "float32",
+    use_cameras: bool = True,
+    precision: str = "float32",
+    **options,
+) -> FeatureStore:
+    """Retrieval vectors written to disk as they come, for galleries larger than memory; goes on where it was cut off.
+
+    The store can stand in place of an array in `evaluate_ranking`, which reads it block by block.
+
+    Args:
+        path: the store's folder (see `FeatureStore`).
+        dtype: "float32", or "float16" at half the size.
+        options: `batch_size` and `progress`, as of `extract`.
+    """
+    fingerprint = f"{checkpoint.fingerprint(model)}-{precision}{'' if use_cameras else '-no-cameras'}"
+    store = FeatureStore.create(
+        path, len(records), sum(model.widths.values()), fingerprint,
+        identities=[record.identity for record in records], cameras=[record.camera for record in records],
+        paths=[record.path for record in records], dtype=dtype,
+    )  # fmt: skip
+    stream = _stream(model, records, cache, start=store.done, use_cameras=use_cameras, precision=precision, **options)
+    for features in stream:
+        store.append(Features(features, store.identities, store.cameras).get("all"))
+    return store
 
 
 def rank(query: Features, gallery: Features, name: str = "all", **options) -> Ranking:

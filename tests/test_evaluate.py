@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import fusionreid.evaluate as evaluate_module
 from fusionreid import build_model, embed, evaluate_ranking
 from fusionreid.baselines import histogram, rank_by_histogram, rank_untrained
 from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache, normalise
-from fusionreid.evaluate import cross_domain, evaluate, extract, summary
+from fusionreid.evaluate import cross_domain, evaluate, extract, extract_to_store, summary
 
 RUN = profile("smoke").run(PAPER)
 
@@ -30,6 +31,31 @@ def test_extract_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
         expected = torch.nn.functional.normalize(vector, dim=0).numpy()
         assert np.allclose(features.get("all")[index], expected, atol=1e-5)
         assert features.identities[index] == record.identity and features.cameras[index] == record.camera
+
+
+def test_a_store_holds_the_same_and_resumes(model, tiny_dataset, tmp_path, monkeypatch):
+    split = tiny_dataset.gallery
+    cache = ImageCache(split, RUN.model.image_size, tmp_path, progress=False)
+    expected = extract(model, split, cache, batch_size=5).get("all")
+    calls = []
+
+    def forward(*arguments):
+        calls.append(len(arguments[1]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    real = evaluate_module._forward
+    monkeypatch.setattr(evaluate_module, "_forward", forward)
+    with pytest.raises(KeyboardInterrupt):
+        extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
+    store = extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
+    assert calls == [5, 5, 5, 5, 5, 4], "two batches were kept"
+    assert store.complete and np.allclose(store.features, expected, atol=1e-6)
+    assert list(store.identities) == [record.identity for record in split]
+    with torch.no_grad():
+        model.heads["cnn"].neck.weight.add_(1)
+    assert extract_to_store(tmp_path / "store", model, split, cache).fingerprint != store.fingerprint
 
 
 def test_all_and_each_feature_are_ranked(model, tiny_dataset, tmp_path):
