@@ -1,0 +1,100 @@
+"""Images a second in training and in embedding, of one configuration on one device.
+
+    python benchmarks/throughput.py                                  # the paper's model on the GPU, bf16, batch 128
+    python benchmarks/throughput.py --profile smoke --device cpu     # tries the script
+
+Writes results/throughput_<device>.csv. Images are random and already on the device, so what is measured is the model,
+the losses and the optimiser; feeding has a benchmark of its own. The floor is the multiply-adds, three times those of
+a forward pass in training, at the rate that a large matrix product reaches on the same device in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+
+import torch
+from measure import spread_of, write_table
+
+from fusionreid import build_model, cost
+from fusionreid.config import PAPER, profile
+from fusionreid.evaluate import autocast
+from fusionreid.losses import objective
+from fusionreid.runs import device_name
+from fusionreid.train import make_optimizer
+
+
+def timed(work, device: torch.device, repetitions: int, warmup: int = 3) -> list[float]:
+    seconds = []
+    for repetition in range(warmup + repetitions):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if repetition >= warmup:
+            seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def product_rate(device: torch.device, precision: str) -> float:
+    """Multiply-adds a second of a large matrix product."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    with autocast(device, precision):
+        seconds = timed(lambda: a @ b, device, 5)
+    return side**3 / spread_of(seconds)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="bf16", choices=["float32", "bf16", "fp16"])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--compile", action="store_true")
+    given = parser.parse_args()
+    device, scale = torch.device(given.device), profile(given.profile)
+    config = scale.scale(PAPER)
+    model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
+    called = torch.compile(model) if given.compile else model
+    optimizer = make_optimizer(model, scale.train)
+    images = torch.randn(given.batch, 3, *config.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    cameras = torch.randint(0, 6, (given.batch,), device=device)
+    identities = torch.arange(given.batch, device=device) // scale.train.images
+
+    def step() -> None:
+        with autocast(device, given.precision):
+            output = called(images, cameras)
+        loss, _ = objective(output, identities, scale.train)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def embed() -> None:
+        with autocast(device, given.precision):
+            called(images, cameras)
+
+    rate, costs, rows = product_rate(device, given.precision), cost.measure(config), []
+    for name, work, passes in (("training", step, 3), ("embedding", embed, 1)):
+        model.train(name == "training")
+        with model.folded(name == "embedding"):
+            seconds, spread = spread_of(timed(work, device, given.repetitions))
+        macs = costs.folded_macs if name == "embedding" else costs.macs + costs.attention_macs
+        rows.append({
+            "work": name, "images_per_second": round(given.batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
+            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(rate / (passes * macs), 1),
+            "batch": given.batch, "precision": given.precision, "compile": given.compile, "profile": given.profile,
+            "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else "",
+            "torch": torch.__version__, "device": device_name(device),
+        })  # fmt: skip
+    write_table(f"throughput_{re.sub('[^A-Za-z0-9]+', '-', rows[0]['device']).strip('-').lower()}", rows)
+
+
+if __name__ == "__main__":
+    main()
