@@ -83,6 +83,7 @@ class _Grid:
     def show(self) -> Figure:
         self.axes.imshow(self.canvas, interpolation="antialiased")
         self.axes.set(xlim=(-1.5, self.size[1] + 0.5), ylim=(self.size[0] + 0.5, -1.5))
+        self.figure.saved_dpi = 120  # more would only make larger files of the same small images
         return self.figure
 
 

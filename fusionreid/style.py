@@ -91,7 +91,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def save(figure: Figure, name: str, data: pd.DataFrame | None = None, folder: str | Path = "figures") -> Figure:
-    """Writes `<folder>/<name>.png` (200 dpi) and its twin `<name>.csv`, each aside and then renamed.
+    """Writes `<folder>/<name>.png` (200 dpi; grids of photographs 120) and its twin `<name>.csv`, aside, then renamed.
 
     Args:
         figure: from a function of `fusionreid.plots`.
@@ -110,7 +110,8 @@ def save(figure: Figure, name: str, data: pd.DataFrame | None = None, folder: st
         raise ValueError(f"save({name!r}): expected `data`, the numbers drawn; this figure carries none")
     with matplotlib.rc_context(RC):
         with atomic_write(Path(folder) / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=RC["savefig.dpi"], bbox_inches="tight", pad_inches=0.06,
+            dpi = getattr(figure, "saved_dpi", RC["savefig.dpi"])
+            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06,
                            metadata={"Software": None})  # fmt: skip
         with atomic_write(Path(folder) / f"{name}.csv") as temporary:
             data.to_csv(temporary, index=False, float_format="%.6g")
