@@ -13,7 +13,7 @@ OPTIONAL = [
     "anny", "warp", "trimesh", "faiss", "pytorch_grad_cam", "submitit", "papermill", "nbformat", "nbclient",
     "ipywidgets", "IPython", "matplotlib", "seaborn", "jinja2", "pytest", "jaxtyping", "beartype",
 ]
-FIGURES = {"plots", "pictures", "diagram", "style"}  # they draw: matplotlib is theirs
+FIGURES = {"plots", "pictures", "diagram", "agreement", "style"}  # they draw: matplotlib is theirs
 BLOCKED = f"""
 import sys
 
