@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import checkpoint, paths
 from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, profile
-from .evaluate import cross_domain
+from .evaluate import cross_domain, default_device
 from .train import open_data, train
 
 
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     other.add_argument("--size", default="demo", help="of the synthetic set: smoke, demo (default) or full")
     other.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
     other.add_argument("--precision", choices=["float32", "bf16", "fp16"], default="float32")
-    other.add_argument("--device", default="cpu")
+    other.add_argument("--device", help="default: the GPU, if there is one")
     for command in (one, other):
         command.add_argument("--data-root", type=Path, default=paths.DATA)
     one.add_argument("--runs-root", type=Path, default=paths.RUNS)
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             show(pd.DataFrame(result["features"]).T)
         else:
-            model = checkpoint.load(options.checkpoint, options.device)
+            model = checkpoint.load(options.checkpoint, options.device or default_device())
             sets = {
                 name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset
             }

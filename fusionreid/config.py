@@ -180,6 +180,8 @@ class TrainConfig:
             raise ValueError(
                 f"TrainConfig: identities={self.identities} x images={self.images}; hard mining needs at least 2 x 2"
             )
+        if self.evaluate_every < 1:
+            raise ValueError(f"TrainConfig.evaluate_every={self.evaluate_every}; expected 1 epoch or more")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs} less 1"

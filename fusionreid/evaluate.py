@@ -44,6 +44,11 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def default_device() -> torch.device:
+    """The GPU, if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @torch.inference_mode()
 def _forward(model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str) -> dict[str, np.ndarray]:
     """uint8 images (B, 3, H, W) to features by name, on the model's device."""
@@ -220,6 +225,8 @@ def embed(
             f"images_or_paths: expected a list of paths or an array of images, found one path {images_or_paths!r}"
         )
     if not isinstance(images_or_paths, (np.ndarray, Tensor)):
+        if others := {type(each).__name__ for each in images_or_paths if not isinstance(each, (str, Path))}:
+            raise TypeError(f"images_or_paths: expected paths or one array of images, found a list of {others}")
         images_or_paths = load_images(images_or_paths, model.config.image_size)
     images = torch.as_tensor(images_or_paths)
     if images.dtype != torch.uint8:

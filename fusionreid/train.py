@@ -6,24 +6,29 @@ import math
 import sys
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import accelerate
 import numpy as np
 import torch
 import torch.distributed.nn.functional
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import checkpoint, paths
 from .config import DataConfig, RunConfig, TrainConfig
 from .data import Augment, Dataset, IdentityBatches, ImageCache, open_dataset, prefetch
-from .evaluate import autocast, evaluate, summary
+from .evaluate import autocast, default_device, evaluate, summary
 from .files import write_json
 from .losses import objective
 from .model import FusionReID, Output, build_model
 from .pretrained import load_weights
 from .runs import RunFolder, append_lines, describe, environment, read_lines, write_lines
+
+# How long processes wait for the first one, which alone renders, decodes and evaluates.
+PATIENCE = timedelta(hours=6)
 
 
 def seed_everything(seed: int, *streams: int) -> int:
@@ -41,12 +46,8 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     over the epochs that are left. "released": the released code's curve, whose cosine runs over all epochs, so that
     it joins the warm-up a little under the peak.
     """
-    low, peak, end, warmup = (
-        config.learning_rate_start,
-        config.learning_rate,
-        config.learning_rate_end,
-        config.warmup_epochs,
-    )
+    low, peak, end = config.learning_rate_start, config.learning_rate, config.learning_rate_end
+    warmup = config.warmup_epochs
     done = epoch - 1 if config.schedule == "paper" else epoch
     if done < warmup:
         return low + (peak - low) * done / warmup
@@ -127,8 +128,10 @@ def train(
     if folder.finished:
         return folder
 
-    state = accelerate.PartialState(cpu=device is not None and torch.device(device).type == "cpu")
-    device = state.device if device is None or state.num_processes > 1 else torch.device(device)
+    device = torch.device(device or default_device())
+    state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+    if state.num_processes > 1:  # else the state may be of an earlier call, on another device
+        device = state.device
     if state.is_main_process:
         dataset = dataset or open_data(run.data, data_root)
         write_json(folder.path / "config.json", describe(run))
@@ -154,17 +157,19 @@ def train(
     )
     augment = Augment(config.flip, config.padding, config.erasing)
 
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
     first, seconds = 1, 0.0
     if resume and folder.checkpoint.exists():
         saved = checkpoint.restore(folder.checkpoint, model, optimizer)
         first, seconds = saved["epoch"] + 1, saved["seconds"]
+        scaler.load_state_dict(saved.get("scaler") or scaler.state_dict())
     if state.is_main_process:  # what a cut-off epoch logged is logged again
         write_lines(
             folder.path / "metrics.jsonl",
             [row for row in read_lines(folder.path / "metrics.jsonl") if row["epoch"] < first],
         )
     parallel = _wrap(model, state, device, compile)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     bar = tqdm(
         range(first, config.epochs + 1),
@@ -224,7 +229,8 @@ def train(
             seconds += elapsed
             if state.is_main_process:
                 append_lines(folder.path / "metrics.jsonl", rows)
-                checkpoint.save(folder.checkpoint, model, None if last else optimizer, epoch=epoch, seconds=seconds)
+                progressed = {"epoch": epoch, "seconds": seconds, "scaler": scaler.state_dict()}
+                checkpoint.save(folder.checkpoint, model, None if last else optimizer, **progressed)
             state.wait_for_everyone()
     if state.is_main_process:
         write_json(folder.path / "result.json", _result(folder, dataset, device, state, seconds))
@@ -247,11 +253,11 @@ def _says_what_is_kept(folder: RunFolder):
 
 
 def _wrap(model: FusionReID, state: accelerate.PartialState, device: torch.device, compile: bool) -> nn.Module:
-    """The model as training calls it: batch norms and gradients over all processes, and compiled if asked."""
+    """The model as training calls it: gradients, and on GPUs batch norms, over all processes; compiled if asked."""
     wrapped: nn.Module = model
     if state.num_processes > 1:
         if device.type == "cuda":
-            wrapped = nn.SyncBatchNorm.convert_sync_batchnorm(wrapped)
+            wrapped = convert_sync_batchnorm(wrapped)  # timm's keeps the activation of its BatchNormAct2d
         wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
     return torch.compile(wrapped) if compile else wrapped
 

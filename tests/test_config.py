@@ -100,6 +100,7 @@ def test_environment_wins(monkeypatch):
         (lambda: ModelConfig(cnn=None, transformer=None), "at least one branch"),
         (lambda: TrainConfig(images=1), "at least 2 x 2"),
         (lambda: TrainConfig(epochs=5), "warmup_epochs=10"),
+        (lambda: TrainConfig(evaluate_every=0), "evaluate_every=0"),
         (lambda: TrainConfig(precision="fp8"), "'float32', 'bf16', 'fp16'"),
         (lambda: DataConfig(name="cuhk03"), "'market1501'"),
     ],

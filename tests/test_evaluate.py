@@ -83,6 +83,8 @@ def test_wrong_images_to_embed(model, tiny_dataset, tmp_path):
         embed(model, [tmp_path / "empty.jpg"])
     with pytest.raises(TypeError, match="found one path"):
         embed(model, str(tiny_dataset.query[0].path))
+    with pytest.raises(TypeError, match="found a list of {'Tensor'}"):
+        embed(model, [torch.zeros(3, 64, 32, dtype=torch.uint8)])
     with pytest.raises(TypeError, match="expected uint8"):
         embed(model, np.zeros((1, 3, 64, 32), np.float32))
     with pytest.raises(ValueError, match="cameras: expected 2"):

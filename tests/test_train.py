@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,34 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
     assert resumed.result["features"] == whole.result["features"]
     expected, found = checkpoint.tensors(whole.model()), checkpoint.tensors(resumed.model())
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
+    """The scale grows every step here; a resumed run that began with the first one again would end with another."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**4, growth_interval=1))
+    run = replace(RUN, train=replace(RUN.train, precision="fp16"))
+    whole, real = run_tiny(tiny_dataset, tmp_path / "whole", run), train.learning_rate
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "learning_rate", lambda config, epoch: real(config, epoch) if epoch < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_tiny(tiny_dataset, tmp_path / "cut", run)
+    resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
+    scales = [checkpoint.restore(folder.checkpoint, folder.model())["scaler"] for folder in (whole, resumed)]
+    assert scales[0] == scales[1] and scales[0]["scale"] == 2.0**7  # doubled in each of three steps
+    assert comparable(resumed.path) == comparable(whole.path)
+
+
+def test_batch_norms_over_all_processes_keep_their_activations():
+    """timm's BatchNormAct2d applies its activation itself, which torch's own conversion would lose."""
+    from timm.layers import BatchNormAct2d
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)).eval()
+    images, parameters = torch.randn(2, 3, 5, 5), dict(model.named_parameters())
+    expected = model(images)
+    converted = train.convert_sync_batchnorm(model)
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules()) == 2
+    assert torch.equal(converted(images), expected)
+    assert all(parameters[name] is parameter for name, parameter in converted.named_parameters())
 
 
 def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
