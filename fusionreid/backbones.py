@@ -131,6 +131,17 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
     return torch.cat([cls, rearrange(patches, "1 d h w -> 1 (h w) d")], dim=1)
 
 
+def _check_plain(vit: nn.Module, name: str) -> None:
+    """Refuses a ViT that does what `TransformerBranch.forward` does not, and would silently compute something else."""
+    kind = "" if isinstance(vit, timm.models.VisionTransformer) else f"is a {type(vit).__name__}"
+    if not isinstance(getattr(vit, "norm_pre", None), nn.Identity):
+        kind = kind or "normalises its tokens before the first block"
+    if getattr(vit, "no_embed_class", False):
+        kind = kind or "has no position for its class token"
+    if kind:
+        raise ValueError(f"ModelConfig.transformer={name!r} {kind}; expected a plain ViT of timm")
+
+
 class TransformerBranch(nn.Module):
     """A Vision Transformer with overlapping patches and camera embedding (Sec. III.A).
 
@@ -171,6 +182,7 @@ class TransformerBranch(nn.Module):
         else:
             if getattr(self.base, "num_prefix_tokens", 0) != 1 or getattr(self.base, "pos_embed", None) is None:
                 raise ValueError(wanted)
+            _check_plain(self.base, name)
             self.grid = self._overlap(image_size, stride, pretrained)
             self.embed_patches = self._embed_patches
         self.width: int = self.base.embed_dim

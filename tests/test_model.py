@@ -174,6 +174,9 @@ def test_wrong_input_is_named(make, message):
     [
         ({"cnn": "resnet51"}, "resnet51"),
         ({"transformer": "test_vit3"}, "one class token"),
+        ({"transformer": "eva02_tiny_patch14_224"}, "is a Eva; expected a plain ViT"),
+        ({"transformer": "vit_xsmall_patch16_clip_224"}, "normalises its tokens before the first block"),
+        ({"transformer": "deit3_small_patch16_224"}, "no position for its class token"),
         ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
         ({"cnn": None, "transformer": None}, "at least one branch"),
     ],
