@@ -56,6 +56,23 @@ def read_json(path: str | Path):
         raise ValueError(f"{path}: expected JSON, found something else ({error})") from error
 
 
+def read_lines(path: str | Path) -> list[dict]:
+    """The lines of a JSONL file, none if there is no file; a last line without its end is being written, and left out.
+
+    Raises:
+        ValueError: naming the file and the line that does not parse.
+    """
+    if not Path(path).exists():
+        return []
+    rows = []
+    for number, line in enumerate(Path(path).read_text().split("\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: expected JSON, found {line[:60]!r}") from error
+    return rows
+
+
 @functools.lru_cache(maxsize=16)
 def digest(path: str, size: int, modified: int) -> str:
     """Twelve hexadecimal digits of a file's content, read again only when its size or date of change differs."""

@@ -16,7 +16,7 @@ import pandas as pd
 from . import paths
 from .config import FEATURES, PROFILES, DataConfig, ModelConfig, Profile
 from .config import profile as find_profile
-from .files import read_json
+from .files import read_json, read_lines
 
 METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
 # Which features' accuracy an experiment shows; in every other one it is f_a, all features side by side.
@@ -107,15 +107,7 @@ def curve(fingerprint: str, runs_root: str | Path | None = None) -> pd.DataFrame
     path = Path(runs_root or paths.RUNS) / fingerprint / "metrics.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected the record of run {fingerprint}; it has not been started here")
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: expected JSON, found {line[:60]!r}") from error
-    return pd.DataFrame(rows)
+    return pd.DataFrame(read_lines(path))
 
 
 def data_of(scale: Profile, dataset: str | DataConfig | None) -> DataConfig:

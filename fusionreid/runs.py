@@ -19,7 +19,7 @@ import torch
 
 from . import checkpoint
 from .config import RunConfig
-from .files import atomic_write, read_json
+from .files import atomic_write, read_json, read_lines
 from .model import FusionReID
 from .paths import ROOT
 
@@ -56,14 +56,6 @@ class RunFolder:
     def model(self, device: str | torch.device = "cpu") -> FusionReID:
         """The model as trained, in evaluation mode."""
         return checkpoint.load(self.checkpoint, device)
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The lines of a JSONL file; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:

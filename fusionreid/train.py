@@ -21,11 +21,11 @@ from . import checkpoint, paths
 from .config import DataConfig, RunConfig, TrainConfig
 from .data import Augment, Dataset, IdentityBatches, ImageCache, open_dataset, prefetch
 from .evaluate import autocast, default_device, evaluate, summary
-from .files import write_json
+from .files import read_lines, write_json
 from .losses import objective
 from .model import FusionReID, Output, build_model
 from .pretrained import load_weights
-from .runs import RunFolder, append_lines, describe, environment, read_lines, write_lines
+from .runs import RunFolder, append_lines, describe, environment, write_lines
 
 # How long processes wait for the first one, which alone renders, decodes and evaluates.
 PATIENCE = timedelta(hours=6)

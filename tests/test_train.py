@@ -16,7 +16,7 @@ import torch
 
 from fusionreid import checkpoint, train
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, RunConfig, profile
-from fusionreid.runs import read_lines
+from fusionreid.files import read_lines
 
 SMOKE = profile("smoke")
 RUN = replace(SMOKE.run(), train=replace(SMOKE.train, epochs=3, evaluate_every=2))

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{' '.join(filter(None, [dataset.name, dataset.version]))} in {dataset.root}\n\n{table(dataset)}")
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

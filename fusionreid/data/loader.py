@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..files import atomic_write, locked
+from ..workers import cores
 
 CHUNK = 32  # images decoded and written at a time by one thread
 DECODER = "PIL, RGB, bilinear, 1"  # part of a cache's fingerprint: change it with `decode`
@@ -48,7 +49,7 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
     def load(index: int) -> None:
         images[index] = decode(paths[index], image_size)
 
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(load, range(len(paths))):
             pass
     return torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -155,7 +156,7 @@ class ImageCache:
             return len(chunk)
 
         # Threads: PIL decodes and resizes outside Python's lock.
-        pool = ThreadPoolExecutor(_workers())
+        pool = ThreadPoolExecutor(cores())
         try:
             with tqdm(total=len(paths), desc=f"Decoding to {self.path.name}", unit="image",
                       disable=None if progress else True) as bar:
@@ -189,10 +190,6 @@ def _fingerprint(paths: list[str], image_size: tuple[int, int]) -> bytes:
             raise FileNotFoundError(f"{path}: no such image") from error
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.digest()
-
-
-def _workers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write(file: int, data: memoryview, offset: int) -> None:

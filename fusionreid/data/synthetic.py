@@ -1,6 +1,6 @@
 """The synthetic benchmark (rendered people, no real one among them), written in Market-1501's layout and names.
 
-    python -m fusionreid.data.synthetic --size demo --root data --seed 0
+    python -m fusionreid.data synthetic --size demo --root data --seed 0
 
 Every identity and every picture has a random generator of its own, so the files do not depend on the number of
 processes nor on what was rendered before: an interrupted build goes on where it stopped.
@@ -8,7 +8,6 @@ processes nor on what was rendered before: an interrupted build goes on where it
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import signal
@@ -244,22 +243,3 @@ def ensure(config: DataConfig, root: str | Path = "data", *, progress: bool = Tr
     if (root / FOLDERS[0]).is_dir():
         return root
     return build(root, config.size, config.seed, progress=progress)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fusionreid.data.synthetic", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="demo", choices=list(SIZES))
-    parser.add_argument("--root", default="data", help="the folder of the data sets (default: data)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
-    given = parser.parse_args(arguments)
-    try:
-        print(build(given.root, given.size, given.seed, workers=given.workers))
-    except (OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
-
-
-if __name__ == "__main__":
-    main()
