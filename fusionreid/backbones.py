@@ -27,6 +27,17 @@ SMALL: dict[str, tuple[str | Callable, dict]] = {
 }
 
 
+# Which of timm's ImageNet weights are fetched: those that re-identification starts from by custom, torchvision's first
+# ResNets and the original ViT. timm's own defaults are trained by newer recipes and fine-tune to other numbers.
+IMAGENET = {
+    "resnet50": "tv_in1k",
+    "resnet101": "tv_in1k",
+    "resnet152": "tv_in1k",
+    "vit_base_patch16_224": "orig_in21k_ft_in1k",
+    "deit_base_patch16_224": "fb_in1k",
+}
+
+
 class BranchOutput(NamedTuple):
     """What a branch gives: `token` (B, D), the global feature, and `local` (B, D, H, W), the local ones."""
 
@@ -51,9 +62,10 @@ def create(name: str, **options) -> nn.Module:
             f"backbone {name!r} is unknown to timm and to fusionreid; near it: {', '.join(near) or 'none'}"
         )
     timm_options = {"drop_path_rate": options["drop_path"]} if "drop_path" in options else {}
+    pretrained = options.get("pretrained", False)
     return timm.create_model(
-        maker,
-        pretrained=options.get("pretrained", False),
+        f"{maker}.{IMAGENET[maker]}" if pretrained and maker in IMAGENET else maker,
+        pretrained=pretrained,
         num_classes=0,
         **options.get("timm", {}),
         **timm_options,

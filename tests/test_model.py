@@ -4,9 +4,10 @@ import copy
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 
-from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, build_model
+from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, backbones, build_model
 from fusionreid.config import FEATURES, profile
 from fusionreid.experiments import variants
 from fusionreid.fusion import CrossAttention
@@ -148,6 +149,17 @@ def test_any_timm_backbone_by_name():
     model = model_of(config).eval()
     assert model.grids["cnn"] == (4, 2)
     assert model(images(config)).features["cnn_fused"].shape == (4, 24)
+
+
+@pytest.mark.parametrize("name", backbones.IMAGENET)
+def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
+    tag = f"{name}.{backbones.IMAGENET[name]}"
+    assert tag in timm.list_pretrained(f"{name}.*")
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
+    backbones.create(name, pretrained=True)
+    backbones.create(name)
+    assert asked == [(tag, True), (name, False)]
 
 
 @pytest.mark.parametrize(
