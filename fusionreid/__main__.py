@@ -6,6 +6,7 @@ Whole tables: `python -m fusionreid.experiments`. All notebooks: `make reproduce
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 resume=not options.restart,
                 compile=options.compile,
             )
+            if int(os.environ.get("RANK", 0)):  # of several processes the first one speaks
+                return 0
             result = folder.result
             print(
                 f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "

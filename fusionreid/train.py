@@ -12,9 +12,7 @@ from pathlib import Path
 import accelerate
 import numpy as np
 import torch
-import torch.distributed.nn.functional
-from timm.layers import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from . import checkpoint, paths
@@ -24,6 +22,7 @@ from .evaluate import autocast, default_device, evaluate, summary
 from .files import read_lines, write_json
 from .losses import objective
 from .model import FusionReID, Output, build_model
+from .parallel import gather, wrap
 from .pretrained import load_weights
 from .runs import RunFolder, append_lines, describe, environment, write_lines
 
@@ -84,13 +83,6 @@ def starting_model(run: RunConfig, dataset: Dataset, report: bool = True) -> Fus
         if report:
             print(f"{name}: {loaded}")
     return model
-
-
-def gather(tensor: Tensor, processes: int) -> Tensor:
-    """The batch of all processes, in their order, with gradients; what one process would have computed."""
-    if processes == 1:
-        return tensor
-    return torch.cat(torch.distributed.nn.functional.all_gather(tensor.contiguous()))
 
 
 def train(
@@ -169,7 +161,7 @@ def train(
             folder.path / "metrics.jsonl",
             [row for row in read_lines(folder.path / "metrics.jsonl") if row["epoch"] < first],
         )
-    parallel = _wrap(model, state, device, compile)
+    parallel = wrap(model, state, device, compile)
 
     bar = tqdm(
         range(first, config.epochs + 1),
@@ -250,16 +242,6 @@ def _says_what_is_kept(folder: RunFolder):
             file=sys.stderr,
         )
         raise
-
-
-def _wrap(model: FusionReID, state: accelerate.PartialState, device: torch.device, compile: bool) -> nn.Module:
-    """The model as training calls it: gradients, and on GPUs batch norms, over all processes; compiled if asked."""
-    wrapped: nn.Module = model
-    if state.num_processes > 1:
-        if device.type == "cuda":
-            wrapped = convert_sync_batchnorm(wrapped)  # timm's keeps the activation of its BatchNormAct2d
-        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
-    return torch.compile(wrapped) if compile else wrapped
 
 
 def _check_finite(values: dict[str, float], epoch: int, step: int, folder: RunFolder) -> None:

@@ -135,19 +135,6 @@ def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypat
     assert comparable(resumed.path) == comparable(whole.path)
 
 
-def test_batch_norms_over_all_processes_keep_their_activations():
-    """timm's BatchNormAct2d applies its activation itself, which torch's own conversion would lose."""
-    from timm.layers import BatchNormAct2d
-
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)).eval()
-    images, parameters = torch.randn(2, 3, 5, 5), dict(model.named_parameters())
-    expected = model(images)
-    converted = train.convert_sync_batchnorm(model)
-    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules()) == 2
-    assert torch.equal(converted(images), expected)
-    assert all(parameters[name] is parameter for name, parameter in converted.named_parameters())
-
-
 def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
     whole = comparable(run_tiny(tiny_dataset, tmp_path / "whole").path)
     monkeypatch.setattr(train, "write_json", lambda path, value: path.name != "result.json" or 1 / 0)
