@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import checkpoint
-from .data import Dataset, ImageCache, Record, normalise
+from .data import Dataset, ImageCache, Record, normalise, prefetch
 from .data.loader import load_images
 from .features import FeatureStore
 from .metrics import Ranking, evaluate_ranking
@@ -75,9 +75,11 @@ def _stream(
     was_training = model.training
     model.eval()
     try:
-        for first in tqdm(range(start, len(records), batch_size), desc="embed", disable=not progress, leave=False):
-            indices = np.arange(first, min(first + batch_size, len(records)))
-            yield _forward(model, cache.batch(indices), known[indices] if use_cameras else None, precision)
+        starts = range(start, len(records), batch_size)
+        batches = [range(first, min(first + batch_size, len(records))) for first in starts]
+        bar = tqdm(batches, desc="embed", disable=not progress, leave=False)
+        for indices, images in prefetch(cache, bar, device_of(model)):
+            yield _forward(model, images, known[indices] if use_cameras else None, precision)
     finally:
         model.train(was_training)
 
