@@ -1,21 +1,13 @@
-"""The architecture (Sec. III) as a picture: image, two branches, LRU, stacked HTM, six features in the paper's symbols.
-
-`python -m fusionreid.diagram figures` writes architecture.svg and architecture.png.
-"""
+"""The architecture (Sec. III) as a picture: two branches, LRU, stacked HTM, six features in the paper's symbols."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from fusionreid.files import atomic_write
-from fusionreid.style import BLUE, RC, VERMILLION, styled
+from fusionreid.style import BLUE, VERMILLION, styled
 
 FEATURE_SYMBOLS = [
     ("cnn", "f_c", "CNN, GeM"),
@@ -176,16 +168,3 @@ def architecture() -> Figure:
     axes.set_axis_off()
     figure.drawn = pd.DataFrame(FEATURE_SYMBOLS, columns=["feature", "symbol", "made by"])
     return figure
-
-
-def main(folder: str = "figures") -> None:
-    """Writes the picture as SVG and PNG."""
-    figure = architecture()
-    with matplotlib.rc_context(RC):
-        for suffix in ("svg", "png"):
-            with atomic_write(Path(folder) / f"architecture.{suffix}") as temporary:
-                figure.savefig(temporary, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:2])

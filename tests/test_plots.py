@@ -145,7 +145,9 @@ def test_clear_errors():
 
 
 def test_architecture_is_written_the_same_again(tmp_path):
-    diagram.main(str(tmp_path))
-    first = (tmp_path / "architecture.svg").read_bytes()
-    diagram.main(str(tmp_path))
-    assert (tmp_path / "architecture.svg").read_bytes() == first and (tmp_path / "architecture.png").exists()
+    files = [tmp_path / "architecture.png", tmp_path / "architecture.csv"]
+    written = []
+    for _ in range(2):
+        plots.save(diagram.architecture(), "architecture", folder=tmp_path)
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1] and len(pd.read_csv(files[1])) == 6

@@ -6,7 +6,7 @@ bag and build, not by one colour.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -164,8 +164,3 @@ def draw(seed: int, identity: int) -> Person:
 def describe(identity: int, seed: int = 0) -> dict[str, str]:
     """What identity `identity` (its number in the file names) looks like, in words."""
     return draw(seed, identity).describe()
-
-
-def as_dict(person: Person) -> dict:
-    """All attributes, for JSON."""
-    return asdict(person)
