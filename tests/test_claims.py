@@ -20,11 +20,6 @@ CONTRARY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_profile_in_the_environment(monkeypatch):
-    monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
-
-
 def finish(root, name, seed=0, change=lambda value: value):
     """Finished runs of an experiment with the paper's accuracies, changed; 50 % where the paper prints none."""
     printed = beside.printed(name)

@@ -34,11 +34,6 @@ def finish(root, run, mAP=0.5, **changes):
     return root / run.fingerprint / "result.json"
 
 
-@pytest.fixture(autouse=True)
-def no_profile_in_the_environment(monkeypatch):
-    monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
-
-
 def test_load_is_tidy(tmp_path):
     assert list(results.load(tmp_path)) == list(results.load(tmp_path / "nothing"))
     assert results.load(tmp_path).empty

@@ -14,11 +14,6 @@ SMOKE = PROFILES["smoke"]
 OURS, PAPER = "Ours, synthetic (smoke)", "Paper, MSMT17"
 
 
-@pytest.fixture(autouse=True)
-def no_profile_in_the_environment(monkeypatch):
-    monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
-
-
 def finish(root, name, values, seed=0):
     """Finished runs of an experiment's variants, in their order; None is a missing one."""
     for variant, value in zip(variants(name), values, strict=True):
