@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from .fusion import GeM
 from .t2t_vit import T2TViT
 
+_NARROW = {"stem_width": 8, "channels": (16, 32, 48, 96)}  # half the time of timm's, no worse on 128 x 64 pixels
+
 # Branches that timm does not have by name: the paper's T2T-ViT-14, and the demo's small stand-ins.
 SMALL: dict[str, tuple[str | Callable, dict]] = {
     "t2t_vit_14": (T2TViT, {}),
-    "test_resnet_deep": ("test_resnet", {"layers": (1, 2, 2, 1)}),
-    "test_resnet_deeper": ("test_resnet", {"layers": (2, 2, 3, 2)}),
+    "test_resnet_small": ("test_resnet", _NARROW),
+    "test_resnet_deep": ("test_resnet", _NARROW | {"layers": (1, 2, 2, 1)}),
+    "test_resnet_deeper": ("test_resnet", _NARROW | {"layers": (2, 2, 3, 2)}),
     "test_deit": ("test_vit", {"depth": 4}),
     "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16}),
 }

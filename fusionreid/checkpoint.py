@@ -32,13 +32,13 @@ def fingerprint(model: FusionReID) -> str:
 
 
 def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
-    """Writes the model, the optimizer's momenta and a little JSON state, aside and then renamed."""
+    """Writes the model, the optimizer's state and a little JSON state, aside and then renamed."""
     content = {f"model/{name}": tensor.detach().contiguous() for name, tensor in tensors(model).items()}
     if optimizer is not None:
         for name, parameter in model.named_parameters():
-            momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                content[f"momentum/{name}"] = momentum.contiguous()
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    content[f"optimizer/{key}/{name}"] = value.contiguous()
     head = next(iter(model.heads.values()))
     metadata = {
         "config": json.dumps(asdict(model.config)),
@@ -81,11 +81,13 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
             for key, tensor in wanted.items():
                 tensor.copy_(file.get_tensor(key))
         if optimizer is not None:
-            for name, parameter in model.named_parameters():
-                if f"momentum/{name}" in file.keys():
-                    optimizer.state[parameter]["momentum_buffer"] = file.get_tensor(f"momentum/{name}").to(
-                        parameter.device
-                    )
+            parameters = dict(model.named_parameters())
+            for label in file.keys():
+                if label.startswith("optimizer/"):
+                    _, key, name = label.split("/", 2)
+                    value, parameter = file.get_tensor(label), parameters[name]
+                    # A count of steps stays on the CPU, where the optimizers keep it.
+                    optimizer.state[parameter][key] = value.to(parameter.device) if value.ndim else value
         return json.loads((file.metadata() or {}).get("state", "{}"))
 
 

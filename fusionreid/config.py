@@ -139,10 +139,12 @@ class TrainConfig:
     """Training (Sec. IV.B). The defaults are the paper's.
 
     Attributes:
+        optimizer: "sgd", the paper's, or "adamw", by which a Transformer learns from random weights too.
         epochs: passes over the training identities, warm-up included.
         warmup_epochs: linear growth from `learning_rate_start` to `learning_rate`, before the cosine decay to
             `learning_rate_end`.
         schedule: "paper", or "released" (the released code's curve: see `train.learning_rate`).
+        momentum: of SGD; AdamW's first beta.
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
         identities, images: P and K; a batch is P x K images.
         label_smoothing: of the cross entropy.
@@ -153,6 +155,7 @@ class TrainConfig:
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
+    optimizer: str = "sgd"
     epochs: int = 180
     warmup_epochs: int = 10
     schedule: str = "paper"
@@ -173,6 +176,7 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
+        one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
         one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
         one_of("TrainConfig.triplet_distance", self.triplet_distance, ["euclidean", "squared"])
         one_of("TrainConfig.precision", self.precision, ["float32", "bf16", "fp16"])
@@ -292,7 +296,7 @@ class Profile:
 # DeiT-B/16 is ViT-B/16 with other pre-trained weights; from scratch they would be one network, so the small
 # stand-ins differ in depth (see backbones.SMALL).
 _SMALL = {
-    "resnet50": "test_resnet",
+    "resnet50": "test_resnet_small",
     "resnet101": "test_resnet_deep",
     "resnet152": "test_resnet_deeper",
     "vit_base_patch16_224": "test_vit",
@@ -315,10 +319,12 @@ PROFILES = {
         name="demo",
         data=DataConfig(size="demo"),
         train=TrainConfig(
-            epochs=6,
-            warmup_epochs=1,
-            learning_rate_start=2e-3,
-            learning_rate=4e-2,
+            optimizer="adamw",
+            epochs=8,
+            warmup_epochs=2,
+            learning_rate_start=3e-4,
+            learning_rate=3e-3,
+            weight_decay=0.05,
             identities=8,
             images=4,
             padding=5,

@@ -54,13 +54,16 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * (done - skipped) / (config.epochs - skipped)))
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """SGD with momentum; biases in a group of their own, whose learning rate is `bias_learning_rate` times as high."""
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW; biases in a group of their own, at `bias_learning_rate` times the learning rate."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for name, p in trained if not name.endswith("bias")], "factor": 1.0},
         {"params": [p for name, p in trained if name.endswith("bias")], "factor": config.bias_learning_rate},
     ]
+    if config.optimizer == "adamw":
+        betas = (config.momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

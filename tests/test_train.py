@@ -95,9 +95,11 @@ def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
     assert first != comparable(run_tiny(tiny_dataset, tmp_path / "c", replace(RUN, seed=1)).path)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
-def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop, capsys):
-    whole = run_tiny(tiny_dataset, tmp_path / "whole")
+def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop, optimizer, capsys):
+    run = replace(RUN, train=replace(RUN.train, optimizer=optimizer))
+    whole = run_tiny(tiny_dataset, tmp_path / "whole", run)
 
     calls = []
 
@@ -110,10 +112,10 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
     real = train.objective
     monkeypatch.setattr(train, "objective", objective)
     with pytest.raises(type(stop) if isinstance(stop, Exception) else stop):
-        run_tiny(tiny_dataset, tmp_path / "cut")
+        run_tiny(tiny_dataset, tmp_path / "cut", run)
     assert "last finished epoch is kept" in capsys.readouterr().err
     monkeypatch.undo()
-    resumed = run_tiny(tiny_dataset, tmp_path / "cut")
+    resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
     assert comparable(resumed.path) == comparable(whole.path)
     assert resumed.result["features"] == whole.result["features"]
     expected, found = checkpoint.tensors(whole.model()), checkpoint.tensors(resumed.model())
