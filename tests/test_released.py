@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import plain_released
 import pytest
 import torch
 
@@ -79,6 +80,8 @@ def test_conformance_with_the_released_default():
                 module.drop_prob = 0.0
         logits = np.stack([value.numpy() for value in model(images.double(), cameras).logits.values()])
     assert features.shape == (4, 5888) and error(features, reference["eval"]) < 1e-5
+    with torch.no_grad():
+        assert error(plain_released.features(state, images, cameras).numpy(), reference["eval"]) < 1e-5
     assert logits.shape == (6, 4, 64) and error(logits, reference["train_logits"]) < 1e-4
     assert names_and_shapes(released.export(model)) == {n: tuple(s) for n, s in TENSORS["released_default"].items()}
 
@@ -121,6 +124,41 @@ def test_every_variant_is_deduced_from_its_tensors(config):
     with torch.device("meta"):
         tensors = released.export(build_model(config, 64, 0 if config == VARIANTS["gap"] else 6))
     assert released.deduce(tensors) == config
+
+
+OF_SMALL = {name: VARIANTS[name] for name in (
+    "shared-seu", "shared-mfu", "shared-both", "seu-only", "mfu-only", "refined-only", "gap", "no-fusion", "cnn-alone",
+    "transformer-alone")}
+COMPUTED = {
+    **{name: VARIANTS[name] for name in ("resnet101", "resnet152", "t2t", "t2t-384", "384-stride-16", "stride-16")},
+    "deit": replace(RELEASED, transformer="deit_base_patch16_224"),
+    "dim-1536-depth-1": VARIANTS["dim-1536-depth-1"],
+    **{name: replace(config, cnn=config.cnn and "resnet18", transformer=config.transformer and "vit_tiny_patch16_224",
+                     fusion=config.fusion and replace(config.fusion, dim=24)) for name, config in OF_SMALL.items()},
+    "depth-6": replace(SMALL, fusion=replace(SMALL.fusion, dim=48, depth=6)),
+    "reversed": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"))),
+    "reversed-shared": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"), share_seu=True)),
+}
+
+
+@pytest.mark.parametrize("config", COMPUTED.values(), ids=COMPUTED)
+def test_every_variant_computes_what_the_released_code_does(config):
+    """A checkpoint of each variant, with weights by the reference's rule, against the arithmetic written a second time.
+
+    The second writing gives the released default's own numbers (`test_conformance_with_the_released_default`).
+    """
+    with torch.device("meta"):
+        places = names_and_shapes(released.export(build_model(config, 4, 6 if config.transformer else 0)))
+    state = {name: rebuilt(name, shape) for name, shape in places.items()}
+    images = torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (2, 3, *config.image_size)).astype(np.float32))
+    cameras = torch.tensor([0, 5])
+    heads = {"vit_tiny_patch16_224": 3, "t2t_vit_14": 6}.get(config.transformer, 12)
+    units = config.fusion.units if config.fusion else ()
+    with torch.no_grad():
+        expected = plain_released.features(state, images, cameras, stride=config.stride, units=units, vit_heads=heads)
+        found = released.load(state, config).embed(images, cameras)
+    assert found.shape == expected.shape and expected.std() > 0
+    assert error(found.numpy(), expected.numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("fusion, suffix", [
