@@ -36,10 +36,10 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
         distance: "euclidean", or "squared" as Eq. 11 is printed.
 
     Raises:
-        ValueError: if the batch holds one identity only, so that there is no negative.
+        ValueError: if a batch on the CPU holds one identity only, so that there is no negative.
     """
     same = identities[:, None] == identities[None, :]
-    if bool(same.all()):
+    if identities.device.type == "cpu" and bool(same.all()):  # elsewhere the host would wait for the device
         raise ValueError(
             f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
             "it needs at least two (see fusionreid.data.IdentityBatches)"

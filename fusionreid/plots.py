@@ -204,7 +204,7 @@ def dimension_curves(data: pd.DataFrame) -> Figure:
         room = max(high - low, 2.0)
         axes.set(xlabel="fused dimension, $D$", ylabel="accuracy (%)", ylim=(low - 1.0 * room, high + 0.15 * room))
         axes.set_xticks(places, [str(dim) for dim in costs.index])
-        axes.grid(axis="x", visible=False)
+        axes.grid(False)  # it would run through the numbers on the bars
         axes.set_zorder(bars.get_zorder() + 1)
         axes.patch.set_visible(False)
         handles, labels = axes.get_legend_handles_labels()

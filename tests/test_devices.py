@@ -9,6 +9,7 @@ import torch
 from fusionreid import build_model, embed, evaluate_ranking, k_reciprocal
 from fusionreid.config import PAPER, profile
 from fusionreid.data import Augment, ImageCache, normalise, prefetch
+from fusionreid.evaluate import evaluate
 from fusionreid.train import train
 
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -56,6 +57,18 @@ def test_vectors(device):
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 32), dtype=np.uint8)
     expected = embed(model, images, [0, 1, 2, -1, 5])
     assert np.allclose(embed(model.to(device), images, [0, 1, 2, -1, 5]), expected, atol=2e-3)  # TensorFloat-32
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_evaluation_of_a_data_set(tiny_dataset, tmp_path, device):
+    torch.manual_seed(0)
+    model = build_model(SMOKE.scale(PAPER), 4, 6)
+    options = dict(cache_directory=tmp_path, features=("all", "cnn"))
+    expected = evaluate(model, tiny_dataset, **options)
+    found = evaluate(model.to(device), tiny_dataset, **options)
+    assert list(found) == ["all", "cnn"]
+    for name, ranking in expected.items():
+        assert found[name].mAP == pytest.approx(ranking.mAP, abs=0.05 if device == "cuda" else 1e-9)
 
 
 @pytest.mark.parametrize("device", DEVICES)
