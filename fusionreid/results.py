@@ -16,7 +16,7 @@ import pandas as pd
 from . import paths
 from .config import FEATURES, PROFILES, DataConfig, ModelConfig, Profile
 from .config import profile as find_profile
-from .files import read_json, read_lines
+from .files import read_json
 
 METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
 # Which features' accuracy an experiment shows; in every other one it is f_a, all features side by side.
@@ -93,21 +93,6 @@ def _profile_name(config: dict) -> str:
     """The profile that a run's config.json was made by: its training is the profile's."""
     train = config.get("train")
     return next((name for name, known in PROFILES.items() if json.loads(json.dumps(vars(known.train))) == train), "")
-
-
-def curve(fingerprint: str, runs_root: str | Path | None = None) -> pd.DataFrame:
-    """The lines of a run's metrics.jsonl, a row each; `kind` is "step", "epoch" or "evaluation".
-
-    A last line without its end is one that is being written, and is left out.
-
-    Raises:
-        FileNotFoundError: there is no such run.
-        ValueError: a line is not JSON; the message names file and line.
-    """
-    path = Path(runs_root or paths.RUNS) / fingerprint / "metrics.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: expected the record of run {fingerprint}; it has not been started here")
-    return pd.DataFrame(read_lines(path))
 
 
 def data_of(scale: Profile, dataset: str | DataConfig | None) -> DataConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
@@ -132,17 +131,3 @@ def test_another_data_set_has_results_of_its_own(tmp_path):
     assert results.collect("table5", "smoke", dataset="market1501", runs_root=tmp_path)["runs"].sum() == 0
     with pytest.raises(ValueError, match="cuhk03.*market1501"):
         results.collect("table5", "smoke", dataset="cuhk03", runs_root=tmp_path)
-
-
-def test_curve(tmp_path):
-    path = tmp_path / "0123456789ab" / "metrics.jsonl"
-    with pytest.raises(FileNotFoundError, match="0123456789ab"):
-        results.curve("0123456789ab", tmp_path)
-    path.parent.mkdir()
-    step, evaluation = {"kind": "step", "epoch": 1, "loss": 2.0}, {"kind": "evaluation", "epoch": 1, "mAP": 0.5}
-    path.write_text(f'{json.dumps(step)}\n{json.dumps(evaluation)}\n{{"kind": "st')
-    curve = results.curve("0123456789ab", tmp_path)
-    assert list(curve["kind"]) == ["step", "evaluation"] and curve["mAP"].iloc[1] == 0.5
-    path.write_text("nonsense\n")
-    with pytest.raises(ValueError, match="metrics.jsonl, line 1: expected JSON"):
-        results.curve("0123456789ab", tmp_path)
