@@ -62,7 +62,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         {"params": [p for name, p in trained if name.endswith("bias")], "factor": config.bias_learning_rate},
     ]
     if config.optimizer == "adamw":
-        betas = (config.momentum, 0.999)
+        betas = (config.momentum, 0.95)  # 0.999 diverges now and then in so few steps
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
