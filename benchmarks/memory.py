@@ -1,0 +1,68 @@
+"""How much memory training takes, derived without a GPU: weights, gradients, momenta, and what autograd keeps.
+
+    python benchmarks/memory.py        # a minute on two cores
+
+Writes results/memory.csv. The storages that a forward pass in float32 keeps for the backward pass are added up, each
+once, for two and for four images on the CPU, and the line through both is followed to a batch of 8 x 16. bf16 keeps
+between half of it and all of it, as norms and softmax stay in float32; what cuDNN and the allocator take is not in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from measure import write_table
+
+from fusionreid import PAPER, build_model
+from fusionreid.config import PAPER_TRAINING, ModelConfig
+from fusionreid.losses import objective
+
+BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
+ROWS = {
+    "ResNet50": replace(PAPER, transformer=None),
+    "ViT-B/16*": replace(PAPER, cnn=None),
+    "FusionReID*": PAPER,
+    "FusionReID": replace(PAPER, stride=16),
+    "FusionReID* ↑": replace(PAPER, image_size=(384, 128)),
+    "FusionReID ↑": replace(PAPER, image_size=(384, 128), stride=16),
+    "ResNet152 + ViT-B/16*": replace(PAPER, cnn="resnet152"),
+}
+
+
+def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
+    """Bytes that a forward pass and its losses keep for the backward pass, the weights aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself would hold its own graph, and so never be freed
+
+    images, cameras = torch.randn(batch, 3, *config.image_size), torch.zeros(batch, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(images.contiguous(memory_format=torch.channels_last), cameras)
+        loss, _ = objective(output, torch.arange(batch) // 2 + torch.arange(batch) % 2, PAPER_TRAINING)
+    assert loss.requires_grad  # holds the graph, and with it the storages, until they are counted
+    return sum(kept.values())
+
+
+def main() -> None:
+    rows = []
+    for name, config in ROWS.items():
+        model = build_model(config, 751, 6).to(memory_format=torch.channels_last).train()
+        fixed = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())  # weights, gradients, momenta
+        two, four = (kept_bytes(model, config, batch) for batch in (2, 4))
+        image = (four - two) / 2
+        rows.append({
+            "model": name, "batch": BATCH, "weights_gradients_momenta_gb": round(fixed / 1e9, 1),
+            "kept_mb_an_image": round(image / 1e6), "float32_gb": round((fixed + two + (BATCH - 2) * image) / 1e9, 1),
+            "torch": torch.__version__,
+        })  # fmt: skip
+    write_table("memory", rows)
+
+
+if __name__ == "__main__":
+    main()
