@@ -141,7 +141,8 @@ class FusionReID(nn.Module):
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
         if cameras.device != images.device:
             raise ValueError(f"cameras: expected on {images.device}, where the images are, found on {cameras.device}")
-        if self.num_cameras and len(cameras) and cameras.device.type == "cpu":  # elsewhere it would wait for the device
+        # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break here.
+        if self.num_cameras and len(cameras) and cameras.device.type == "cpu" and not torch.compiler.is_compiling():
             if not -1 <= int(cameras.min()) <= int(cameras.max()) < self.num_cameras:
                 raise ValueError(
                     f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found "
