@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from fusionreid.data import Augment, normalise
-from fusionreid.data.augment import Workspace, crop_pixels, crop_whole
+from fusionreid.data.augment import crop_at_once, crop_one
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -49,13 +49,25 @@ def test_flip_and_crop_equal_a_loop(padding, batch):
     assert torch.equal(augment(images, generator()), augment.apply(images, draw))
 
 
-@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("padding", [0, 3, 15])
 def test_both_ways_give_the_same_crops(padding):
     images, augment = pictures(9), Augment(padding=padding)
     draw = augment.draw(9, 24, 13, generator(3))
     pixels = images.permute(0, 2, 3, 1)
-    whole = crop_whole(pixels, draw, padding, Workspace(pixels, padding))
-    assert torch.equal(whole, crop_pixels(pixels, draw, padding))
+    cropped = torch.empty_like(pixels)
+    for index, (flip, top, left) in enumerate(zip(*(part.tolist() for part in draw[:3]), strict=True)):
+        image = pixels[index].flip(1) if flip else pixels[index]
+        crop_one(image, top - padding, left - padding, cropped[index])
+    assert torch.equal(cropped, crop_at_once(pixels, draw, padding))
+
+
+@pytest.mark.parametrize("fill", ["uniform", "normal"])
+def test_both_ways_give_the_same_images(fill):
+    images, augment = pictures(40), Augment(fill=fill)
+    draw = augment.draw(40, 24, 13, generator(3))
+    at_once = torch.empty(40, 24, 13, 3)
+    augment._apply_at_once(images.permute(0, 2, 3, 1), draw, generator(1), at_once)  # what an accelerator does
+    assert torch.equal(augment.apply(images, draw, generator(1)), at_once.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("fill", ["uniform", "normal"])

@@ -1,29 +1,34 @@
 """Flip, padded crop and random erasing (Sec. IV.B) on whole batches, on the device that trains.
 
-The usual pipeline treats one PIL image after another; here each image of a batch still has its own draw, and the
-work is a few tensor operations on all of them.
+The usual pipeline treats one PIL image after another. Here each image of a batch still has its own draw, all drawn at
+once; an accelerator then works on the whole batch, and a CPU on one image at a time, in memory that its cache holds.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import one_of
 
+CACHED = 2  # images whose float32 a CPU's cache holds
 ATTEMPTS = 10  # boxes drawn for each image to find one that fits, as the usual code does
-PART = 32  # images that a CPU works on at a time, to stay within its cache
-CACHED = 2  # images that it holds in float32
 _MINUS_ONE = torch.tensor(-1.0)
 
 
 def normalise(images: Tensor) -> Tensor:
     """(x / 255 - 0.5) / 0.5 of uint8 images (B, 3, H, W): float32 in -1 to 1, in the memory format of `images`."""
     _check(images)
-    return _scale(images, torch.empty_like(images, dtype=torch.float32))
+    out = torch.empty_like(images, dtype=torch.float32)
+    step = CACHED if images.device.type == "cpu" else max(1, len(images))
+    for part, target in zip(images.split(step), out.split(step), strict=True):
+        _scale(part, target)
+    return out
 
 
 class Draw(NamedTuple):
@@ -81,7 +86,7 @@ class Augment:
             generator: on the CPU (the same flips, crops and boxes on every device, and the host never waits for the
                 accelerator), or on the images' device. None is torch's own on the CPU.
             out: (B, 3, H, W) float32, channels last, to write to. Large batches on a CPU gain by it: a third of
-                their time is the operating system's, handing out fresh memory.
+                their time is the operating system's, which hands out fresh memory.
 
         Returns:
             (B, 3, H, W) float32, normalised, on the device of `images`, channels last in memory.
@@ -114,35 +119,36 @@ class Augment:
         pixels = images.permute(0, 2, 3, 1)  # (B, H, W, 3)
         out = _output(pixels, out)
         if images.device.type == "cpu":
-            work = Workspace(pixels, self.padding)
-            for start in range(0, len(images), PART):
-                part = slice(start, start + PART)
-                cropped = crop_whole(pixels[part], Draw(*(values[part] for values in draw)), self.padding, work)
-                self._finish(cropped, draw.box[part], generator, out[part])
+            self._apply_one_by_one(pixels, draw, generator, out)
         else:
-            self._finish(crop_pixels(pixels, draw, self.padding), draw.box, generator, out)
+            self._apply_at_once(pixels, draw, generator, out)
         return out.permute(0, 3, 1, 2)
 
-    def _finish(self, pixels: Tensor, box: Tensor, generator: torch.Generator | None, out: Tensor) -> None:
+    def _apply_at_once(self, pixels: Tensor, draw: Draw, generator: torch.Generator | None, out: Tensor) -> None:
+        cropped = crop_at_once(pixels, draw, self.padding)
         if self.fill == "uniform":
-            _fill(pixels, box, generator)
-        _scale(pixels, out)
+            _fill(cropped, draw.box, generator)
+        _scale(cropped, out)
         if self.fill == "normal":
-            _fill(out, box, generator)
+            _fill(out, draw.box, generator)
+
+    def _apply_one_by_one(self, pixels: Tensor, draw: Draw, generator: torch.Generator | None, out: Tensor) -> None:
+        rows = draw.box[:, 1] - draw.box[:, 0]
+        noise = _noise((int(rows.sum()), *pixels.shape[2:]), pixels if self.fill == "uniform" else out, generator)
+        noise = noise.split(rows.tolist())
+        cropped = torch.empty_like(pixels[0], memory_format=torch.contiguous_format)
+        draws = zip(*(part.tolist() for part in draw), strict=True)
+        for image, target, fill, (flip, top, left, box) in zip(pixels, out, noise, draws, strict=True):
+            crop_one(image.flip(1) if flip else image, top - self.padding, left - self.padding, cropped)
+            if self.fill == "uniform":
+                _erase(cropped, box, fill)
+            _scale(cropped, target)
+            if self.fill == "normal":
+                _erase(target, box, fill)
 
 
-class Workspace:
-    """Memory for PART images, which the parts of a batch use in turn: fresh memory costs more than what fills it."""
-
-    def __init__(self, pixels: Tensor, padding: int):
-        _, height, width, channels = pixels.shape
-        self.margin = padding * (width + 1)  # pixels before the first image and after the last
-        self.shifted = pixels.new_empty((PART * height * width + 2 * self.margin) * channels)
-        self.crops = pixels.new_empty(PART, height * width * channels)
-
-
-def crop_pixels(pixels: Tensor, draw: Draw, padding: int) -> Tensor:
-    """Flip, pad and crop of (B, H, W, C) in one indexing, for accelerators."""
+def crop_at_once(pixels: Tensor, draw: Draw, padding: int) -> Tensor:
+    """Flips, pads and crops (B, H, W, C) in one indexing, for accelerators."""
     batch, height, width, _ = pixels.shape
     flip, top, left = (part.to(pixels.device, non_blocking=True)[:, None] for part in draw[:3])
     padded = pixels.new_zeros(batch, height + 2 * padding, width + 2 * padding, pixels.shape[3])
@@ -154,39 +160,26 @@ def crop_pixels(pixels: Tensor, draw: Draw, padding: int) -> Tensor:
     return padded[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def crop_whole(pixels: Tensor, draw: Draw, padding: int, work: Workspace) -> Tensor:
-    """The same of up to PART images on a CPU, where copying whole images is ten times faster than indexing pixels.
+def crop_one(image: Tensor, down: int, right: int, out: Tensor) -> None:
+    """Writes the image (H, W, C) from `down` rows and `right` columns further on, black beyond its edges, to `out`."""
+    height, width, _ = image.shape
+    top, bottom = min(max(0, -down), height), max(0, min(height, height - down))
+    first, last = min(max(0, -right), width), max(0, min(width, width - right))
+    out.zero_()  # all of it: that costs less than four edges
+    # numpy's slices cost less than a tensor's.
+    out.numpy()[top:bottom, first:last] = image.numpy()[top + down : bottom + down, first + right : last + right]
 
-    A crop that is some rows lower and some pixels further right is, in memory, the image from a later pixel on. So the
-    images are copied from their shifted start, and what came in from beyond their edges is made black.
-    """
-    batch, height, width, channels = pixels.shape
-    order = draw.flip.argsort(descending=True)  # the flipped images first
-    place, num_flipped, size = order.argsort(), int(draw.flip.sum()), height * width * channels
-    ordered = work.shifted[work.margin * channels :][: batch * size].reshape(pixels.shape)
-    torch.index_select(pixels, 0, order, out=ordered)
-    ordered[:num_flipped] = ordered[:num_flipped].flip(2)
-    # Every run of H x W pixels, as a view; one copy takes those of the crops.
-    runs = work.shifted.as_strided(((work.shifted.numel() - size) // channels + 1, size), (channels, 1))
-    down, right = draw.top - padding, draw.left - padding
-    crops = work.crops[:batch]
-    torch.index_select(runs, 0, work.margin + (place * height + down) * width + right, out=crops)
-    if padding:
-        y, x = torch.arange(height) + down[:, None], torch.arange(width) + right[:, None]  # (B, H), (B, W)
-        rows, columns = _ones((y >= 0) & (y < height)), _ones((x >= 0) & (x < width))
-        columns, edge = columns.repeat_interleave(channels, dim=1)[:, None], padding * channels
-        lines = crops.reshape(batch, height, width * channels)
-        for start, end in ((slice(None, padding), slice(None, edge)), (slice(-padding, None), slice(-edge, None))):
-            lines[:, start].bitwise_and_(rows[:, start, None])
-            lines[:, :, end].bitwise_and_(columns[:, :, end])
-    return crops.reshape(pixels.shape)
+
+def _erase(image: Tensor, box: list[int], noise: Tensor) -> None:
+    """Fills one box of an image (H, W, C) from its noise (rows of the box, W, C)."""
+    top, bottom, left, right = box
+    image.numpy()[top:bottom, left:right] = noise.numpy()[:, left:right]
 
 
 def _fill(pixels: Tensor, box: Tensor, generator: torch.Generator | None) -> None:
-    """Fills the boxes (B, 4) of images (B, H, W, C) in place: uint8 with uniform, float with normal values.
+    """Fills the boxes (B, 4) of images (B, H, W, C) in place, for accelerators.
 
-    The rows that a box touches are taken out, filled between its columns, and put back; values are drawn for whole
-    rows, in the order image, row.
+    The rows that a box touches are taken out, filled between its columns, and put back.
     """
     batch, height, width, channels = pixels.shape
     num_rows = int((box[:, 1] - box[:, 0]).sum())  # the host does not wait if the draw was made there
@@ -198,46 +191,46 @@ def _fill(pixels: Tensor, box: Tensor, generator: torch.Generator | None) -> Non
     image = torch.arange(batch, device=device).repeat_interleave(rows, output_size=num_rows)  # of each erased row
     row = torch.arange(num_rows, device=device) + (image * height) + (top - (rows.cumsum(0) - rows))[image]
     x = torch.arange(width, device=device)
-    inside = ((x >= left[:, None]) & (x < right[:, None])).repeat_interleave(channels, dim=1)  # (B, W C)
-    lines = pixels.reshape(batch * height, width * channels)
-    old = lines.index_select(0, row)
+    inside = ((x >= left[:, None]) & (x < right[:, None])).index_select(0, image)[:, :, None]
+    lines = pixels.reshape(batch * height, width, channels)
+    noise = _noise((num_rows, width, channels), pixels, generator)
+    lines.index_copy_(0, row, torch.where(inside, noise, lines.index_select(0, row)))
+
+
+def _noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Values for erased rows, drawn for their whole width in the order image, row: uint8 uniform, or float normal."""
+    device, count = like.device, math.prod(shape)
     if generator is not None and generator.device != device:
         generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    if pixels.dtype == torch.uint8:  # eight values a draw; where inside is all ones: old ^ (new ^ old) = new
-        words = torch.empty(old.numel() // 8 + 1, dtype=torch.int64, device=device)
-        new = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[: old.numel()].reshape(old.shape)
-        new.bitwise_xor_(old).bitwise_and_(_ones(inside).index_select(0, image)).bitwise_xor_(old)
-    else:
-        new = torch.randn(old.shape, generator=generator, device=device, dtype=old.dtype)
-        new = torch.where(inside.index_select(0, image), new, old)
-    if device.type == "cpu":
-        lines.numpy()[row.numpy()] = new.numpy()  # many times faster than index_copy_ there
-    else:
-        lines.index_copy_(0, row, new)
-
-
-def _ones(where: Tensor) -> Tensor:
-    """uint8 with all bits set where `where` is true."""
-    return where.to(torch.uint8).neg_()
+    if like.dtype != torch.uint8:
+        return torch.randn(shape, generator=generator, device=device, dtype=like.dtype)
+    if count == 0:
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    words = torch.empty(count // 8 + 1, dtype=torch.int64, device=device)  # eight values a draw
+    return words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count].reshape(shape)
 
 
 def _scale(values: Tensor, out: Tensor) -> Tensor:
     """values x 2 / 255 - 1 of uint8, written to `out`."""
-    step = CACHED if values.device.type == "cpu" else max(1, len(values))
-    for part, target in zip(values.split(step), out.split(step), strict=True):
-        torch.add(_MINUS_ONE, target.copy_(part), alpha=2 / 255, out=target)
-    return out
+    return torch.add(_MINUS_ONE, out.copy_(values), alpha=2 / 255, out=out)
 
 
 def _output(pixels: Tensor, out: Tensor | None) -> Tensor:
     """(B, H, W, 3) float32 to write to: `out`, if there is one, seen so."""
     if out is None:
-        return torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+        return empty(pixels.shape, torch.float32, pixels.device)
     out = out.permute(0, 2, 3, 1)
     if out.shape != pixels.shape or out.dtype != torch.float32 or not out.is_contiguous():
         batch, height, width, channels = pixels.shape
         raise ValueError(f"out: expected float32 {(batch, channels, height, width)}, channels last in memory")
     return out
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """Fresh memory; a CPU's from numpy, which asks Linux for huge pages: handing those out takes half the time."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(np.empty(tuple(shape), str(dtype).removeprefix("torch.")))
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _check(images: Tensor) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..files import atomic_write, locked
 from ..workers import cores
+from .augment import empty
 
 CHUNK = 32  # images decoded and written at a time by one thread
 DECODER = "PIL, RGB, bilinear, 1"  # part of a cache's fingerprint: change it with `decode`
@@ -106,8 +107,12 @@ class ImageCache:
         if indices.size and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"ImageCache.batch: indices {indices.min()} to {indices.max()} of {len(self)} images")
         shape = (len(indices), *self._shape[1:])
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda") if out is None else (
-            out.permute(0, 2, 3, 1))
+        if out is not None:
+            images = out.permute(0, 2, 3, 1)
+        elif device.type == "cuda":
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        else:
+            images = empty(shape, torch.uint8)
         if images.shape != shape or images.dtype != torch.uint8 or not images.is_contiguous():
             raise ValueError(f"ImageCache.batch: out is {tuple(out.shape)}; expected uint8 "
                              f"{(shape[0], shape[3], *shape[1:3])}, channels last in memory")
