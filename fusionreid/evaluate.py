@@ -132,21 +132,11 @@ def extract_to_store(
     return store
 
 
-def rank(
-    query: Features, gallery: Features, name: str = "all", *, device: torch.device | str = "cpu", **options
-) -> Ranking:
-    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`.
-
-    Args:
-        device: a GPU computes the distances, if the features fill no more than half of what is free there; else the
-            CPU does.
-    """
-    sides = [torch.from_numpy(side.get(name)) for side in (query, gallery)]
-    device = torch.device(device)
-    if device.type == "cuda" and sum(side.nbytes for side in sides) <= torch.cuda.mem_get_info(device)[0] / 2:
-        sides = [side.to(device) for side in sides]
+def rank(query: Features, gallery: Features, name: str = "all", **options) -> Ranking:
+    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
     return evaluate_ranking(
-        *sides,
+        query.get(name),
+        gallery.get(name),
         query.identities,
         gallery.identities,
         query.cameras,

@@ -205,6 +205,19 @@ def test_a_pair_has_the_same_distance_in_every_block(width):
     assert float(whole.max()) <= distances.bound()
 
 
+def test_features_are_moved_as_a_whole_where_they_fit():
+    rng, cpu = np.random.default_rng(0), torch.device("cpu")
+    first, second = rng.standard_normal((700, 8)).astype(np.float16), rng.integers(-3, 4, (30, 8))
+    joined = Joined(Features(first, "a"), Features(second, "b"))
+    held = joined.on(cpu, most_bytes=4 * 730 * 8)
+    assert held.device == cpu and held.row_name(700) == "b, row 0"
+    for which in (slice(0, 730), slice(690, 705), np.array([0, 729, 3])):
+        assert torch.equal(held.rows(which, cpu), joined.rows(which, cpu))
+        assert held.rows(which, cpu).dtype == torch.float32
+    assert joined.on(cpu, most_bytes=4 * 730 * 8 - 1) is joined
+    assert held.first.on(cpu, most_bytes=1e9) is held.first
+
+
 def test_joined_features_are_read_as_one():
     first, second = np.arange(6.0).reshape(3, 2), torch.arange(8.0).reshape(4, 2)
     joined = Joined(Features(first, "a"), Features(second, "b"))

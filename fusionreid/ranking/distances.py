@@ -73,6 +73,15 @@ class Features:
             rows = rows.copy()
         return torch.from_numpy(rows).to(device)
 
+    def on(self, device: torch.device, most_bytes: float) -> Features:
+        """The same as float32 on `device`, if they are elsewhere and fill no more than `most_bytes`; else these."""
+        if 4 * len(self) * self.width > most_bytes or (self.device is not None and self.device.type == device.type):
+            return self
+        values = torch.empty(len(self), self.width, device=device)
+        for chunk in self.chunks(0, len(self)):
+            values[chunk] = self.rows(chunk, device)
+        return Features(values, self.name)
+
     def chunks(self, start: int, stop: int):
         """Slices of [start, stop) whose float32 copies stay under CHUNK_BYTES."""
         step = max(LEAST_COLUMNS, CHUNK_BYTES // (4 * self.width))
@@ -103,6 +112,11 @@ class Joined(Features):
     def device(self) -> torch.device | None:
         return self.first.device or self.second.device
 
+    def on(self, device: torch.device, most_bytes: float) -> Features:
+        if 4 * len(self) * self.width > most_bytes:
+            return self
+        return Joined(self.first.on(device, most_bytes), self.second.on(device, most_bytes))
+
     def rows(self, which: slice | np.ndarray, device: torch.device) -> Tensor:
         split = len(self.first)
         if isinstance(which, slice):
@@ -126,6 +140,7 @@ class FeatureDistances:
         query, gallery: (Q, D) and (G, D), whatever `Features` takes.
         metric: "euclidean", |q - g|^2, or "cosine", 1 - q.g / (|q| |g|).
         device: where products are computed; by default that of the first features that are a tensor, else the CPU.
+            Features that fit in half of a GPU's free memory are moved there once; others come to it block by block.
 
     Raises:
         ValueError: for widths that differ, a number that is not finite, or a zero vector where `metric` is "cosine".
@@ -144,6 +159,11 @@ class FeatureDistances:
         self.device = torch.device(device)
         self.metric = metric
         self.num_queries, self.num_gallery = len(self.query), len(self.gallery)
+        if self.device.type == "cuda":
+            one = self.gallery is self.query
+            self.gallery = self.gallery.on(self.device, torch.cuda.mem_get_info(self.device)[0] / 2)
+            self.query = self.gallery if one else self.query.on(
+                self.device, torch.cuda.mem_get_info(self.device)[0] / 2)
         self.query_norms = self._squared_norms(self.query)
         self.gallery_norms = self.query_norms if self.gallery is self.query else self._squared_norms(self.gallery)
 
