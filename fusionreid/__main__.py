@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import checkpoint, paths
-from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, profile
+from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, named_profile, profile
 from .evaluate import cross_domain, default_device
 from .train import open_data, train
 
@@ -25,7 +25,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("train", help="train a configuration, or load it if it is trained")
-    one.add_argument("--profile", default="demo", help="smoke, demo (default) or paper")
+    one.add_argument("--profile", help="smoke, demo or paper (default: $FUSIONREID_PROFILE, or demo)")
     one.add_argument("--dataset", help="market1501, dukemtmc, msmt17 or synthetic; default: the profile's")
     one.add_argument("--released", action="store_true", help="compute and train as the authors' released code does")
     one.add_argument("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_of(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `train` describe."""
-    scale = profile(options.profile)
+    scale = named_profile(options.profile) if options.profile else profile("demo")
     config = replace(
         RELEASED if options.released else PAPER,
         image_size=tuple(options.image_size),

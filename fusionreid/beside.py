@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import paper, results
-from .config import DataConfig
+from .config import DataConfig, Profile
 from .config import profile as find_profile
 from .cost import measure
 from .experiments import variants
@@ -32,7 +32,7 @@ def printed(name: str, dataset: str = "msmt17") -> pd.DataFrame:
 
 def bars(
     name: str,
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: Sequence[int] = (0,),
@@ -60,7 +60,7 @@ def bars(
 
 
 def pairs(
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: Sequence[int] = (0,),

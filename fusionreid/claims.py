@@ -17,7 +17,7 @@ import pandas as pd
 
 from . import paper, results
 from .beside import printed
-from .config import FEATURES, DataConfig
+from .config import FEATURES, DataConfig, Profile
 from .config import profile as find_profile
 from .experiments import BACKBONES, DEPTHS
 from .files import atomic_write
@@ -154,7 +154,7 @@ def of(name: str) -> list[Claim]:
 
 def check(
     names: str | Sequence[str],
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: Sequence[int] = (0,),
@@ -185,7 +185,7 @@ def check(
                 if reported == 0:
                     continue
                 signs = np.sign(values * (-1 if reported < 0 else 1))
-                mean = values.mean()
+                mean = round(values.mean(), 6) + 0.0  # 0 where the seeds cancel out
                 sign = 0 if mean == 0 else math.copysign(1, mean * (-1 if reported < 0 else 1))
                 found.append({
                     "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": reported,
@@ -203,7 +203,7 @@ def _weighed(frame: pd.DataFrame, claim: Claim) -> pd.Series:
 
 def order(
     name: str,
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: Sequence[int] = (0,),

@@ -340,8 +340,12 @@ PROFILES = {
 }
 
 
-def profile(name: str) -> Profile:
-    """The profile of this name; `FUSIONREID_PROFILE` in the environment wins over the argument."""
-    name = os.environ.get("FUSIONREID_PROFILE") or name
+def profile(of: str | Profile) -> Profile:
+    """The profile of a name, over which `FUSIONREID_PROFILE` in the environment wins; a `Profile` is itself."""
+    return of if isinstance(of, Profile) else named_profile(os.environ.get("FUSIONREID_PROFILE") or of)
+
+
+def named_profile(name: str) -> Profile:
+    """The profile of exactly this name, "smoke", "demo" or "paper"."""
     one_of("profile", name, list(PROFILES))
     return PROFILES[name]

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from . import paper, paths, results, workers
-from .config import PAPER, PROFILES, ModelConfig, RunConfig, one_of
+from .config import PAPER, PROFILES, ModelConfig, Profile, RunConfig, named_profile, one_of
 from .config import profile as find_profile
 
 EXPERIMENTS = paper.TABLES
@@ -145,7 +145,11 @@ def _do(job: Job, device: str) -> None:
 
 
 def plan(
-    names: str | Sequence[str], profile: str = "demo", *, dataset: str | None = None, seeds: Sequence[int] = (0,)
+    names: str | Sequence[str],
+    profile: str | Profile = "demo",
+    *,
+    dataset: str | None = None,
+    seeds: Sequence[int] = (0,),
 ) -> dict[str, RunConfig]:
     """The runs that experiments need, each once: {the names of the variants that it is, and the seed: the run}."""
     scale = find_profile(profile)
@@ -161,7 +165,7 @@ def plan(
 
 def run_all(
     names: str | Sequence[str],
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | None = None,
     seeds: Sequence[int] = (0,),
@@ -177,6 +181,7 @@ def run_all(
 
     Args:
         names: "table1" to "table6", "figure5", "figure6", or several of them.
+        profile: "smoke", "demo" or "paper", or a `Profile` of your own.
         dataset: by default the profile's own.
         processes: at once; by default one a core, or one a GPU. On a CPU each has one thread. One means this process.
         devices: by default every GPU, or the CPU; the processes take turns on them.
@@ -253,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusionreid.experiments", description=main.__doc__)
     parser.add_argument("names", nargs="+", choices=[*EXPERIMENTS, "all"], metavar="experiment",
                         help=f"{', '.join(EXPERIMENTS)}, or all")
-    parser.add_argument("--profile", default="demo", help=f"{', '.join(PROFILES)} (default: demo)")
+    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $FUSIONREID_PROFILE, or demo)")
     parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--processes", type=int, help="at once (default: one a core, or one a GPU)")
@@ -266,7 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shared = dict(dataset=chosen.dataset, seeds=chosen.seeds, runs_root=chosen.runs_root)
     status = 0
     try:
-        run_all(names, chosen.profile, processes=chosen.processes, devices=chosen.devices, data_root=chosen.data_root,
+        scale = named_profile(chosen.profile) if chosen.profile else find_profile("demo")
+        run_all(names, scale, processes=chosen.processes, devices=chosen.devices, data_root=chosen.data_root,
                 cluster=chosen.cluster, **shared)
     except (ExperimentError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -277,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     for name in names:
-        print(f"\n{comparison(name, chosen.profile, **shared).markdown()}")
+        print(f"\n{comparison(name, scale, **shared).markdown()}")
     return status
 
 

@@ -113,7 +113,7 @@ def features_of(config: ModelConfig) -> list[str]:
 
 def rows(
     name: str,
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: tuple[int, ...] = (0,),
@@ -124,6 +124,7 @@ def rows(
 
     Args:
         name: "table1" to "figure6".
+        profile: its name ("smoke", "demo", "paper"), or a `Profile` of your own.
         features: which; by default those that the experiment shows (`SHOWN`), else "all".
 
     Returns:
@@ -158,7 +159,7 @@ def rows(
     return pd.DataFrame(found)
 
 
-def collect(name: str, profile: str = "demo", **options) -> pd.DataFrame:
+def collect(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame:
     """The mean and deviation over the seeds of what was measured for an experiment, a row per variant and feature.
 
     Args:

@@ -153,7 +153,7 @@ def _escape(text: str) -> str:
 
 def comparison(
     name: str,
-    profile: str = "demo",
+    profile: str | Profile = "demo",
     *,
     dataset: str | DataConfig | None = None,
     seeds: Sequence[int] = (0,),

@@ -13,6 +13,7 @@ from fusionreid.config import (
     ModelConfig,
     RunConfig,
     TrainConfig,
+    named_profile,
     profile,
 )
 
@@ -83,6 +84,7 @@ def test_environment_wins(monkeypatch):
     monkeypatch.setenv("FUSIONREID_PROFILE", "smoky")
     with pytest.raises(ValueError, match="'smoky' is not known; it is one of: 'smoke', 'demo', 'paper'"):
         profile("demo")
+    assert profile(PROFILES["demo"]).name == "demo" and named_profile("demo").name == "demo"
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,9 @@ def test_errors_are_one_line(arguments, message, tmp_path, capsys):
     assert main([*arguments, *options]) == 1
     error = capsys.readouterr().err
     assert message in error and error.startswith("fusionreid: ") and "Traceback" not in error
+
+
+def test_a_profile_that_is_asked_for_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
+    assert run_of(parse(["train"])) == profile("smoke").run(PAPER)
+    assert run_of(parse(["train", "--profile", "demo"])).data.size == "demo"
