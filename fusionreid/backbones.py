@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from .config import IMAGENET
 from .fusion import GeM
 from .t2t_vit import T2TViT
 
@@ -29,17 +30,6 @@ SMALL: dict[str, tuple[str | Callable, dict]] = {
     "test_resnet_deeper": ("test_resnet", _NARROW | {"layers": (2, 2, 3, 2)}),
     "test_deit": ("test_vit", {"depth": 4}),
     "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16}),
-}
-
-
-# Which of timm's ImageNet weights are fetched: those that re-identification starts from by custom, torchvision's first
-# ResNets and the original ViT. timm's own defaults are trained by newer recipes and fine-tune to other numbers.
-IMAGENET = {
-    "resnet50": "tv_in1k",
-    "resnet101": "tv_in1k",
-    "resnet152": "tv_in1k",
-    "vit_base_patch16_224": "orig_in21k_ft_in1k",
-    "deit_base_patch16_224": "fb_in1k",
 }
 
 

@@ -198,6 +198,17 @@ RELEASED_TRAINING = replace(
 )
 
 
+# Which of timm's ImageNet weights are fetched: those that re-identification starts from by custom, torchvision's first
+# ResNets and the original ViT. timm's own defaults are trained by newer recipes and fine-tune to other numbers.
+IMAGENET = {
+    "resnet50": "tv_in1k",
+    "resnet101": "tv_in1k",
+    "resnet152": "tv_in1k",
+    "vit_base_patch16_224": "orig_in21k_ft_in1k",
+    "deit_base_patch16_224": "fb_in1k",
+}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """All that the numbers of one run depend on, device and versions aside.
@@ -215,9 +226,12 @@ class RunConfig:
     transformer_weights: str = "random"
 
     def describe(self) -> dict:
-        """As plain data: a file of weights by its name and digest, as it may lie elsewhere tomorrow, and the version
-        of the synthetic people."""
-        weights = {name: _describe_weights(getattr(self, name)) for name in ("cnn_weights", "transformer_weights")}
+        """As plain data: a file of weights by its name and digest, as it may lie elsewhere tomorrow; timm's weights by
+        their tag; and the version of the synthetic people."""
+        weights = {
+            "cnn_weights": _describe_weights(self.cnn_weights, self.model.cnn),
+            "transformer_weights": _describe_weights(self.transformer_weights, self.model.transformer),
+        }
         renderer = {"renderer": RENDERER} if self.data.name == "synthetic" else {}
         return asdict(self) | weights | renderer
 
@@ -228,7 +242,9 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _describe_weights(source: str) -> str:
+def _describe_weights(source: str, backbone: str | None) -> str:
+    if source == "imagenet" and backbone in IMAGENET:
+        return f"imagenet:{IMAGENET[backbone]}"
     if source in ("random", "imagenet"):
         return source
     if not Path(source).is_file():

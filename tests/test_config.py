@@ -58,6 +58,7 @@ def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
         replace(run, cnn_weights=str(tmp_path / "a.pth")),
     ]
     assert len({run.fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert replace(run, model=PAPER, cnn_weights="imagenet").describe()["cnn_weights"] == "imagenet:tv_in1k"
     moved = replace(run, cnn_weights=str(tmp_path / "b" / "a.pth"))
     assert moved.fingerprint == others[-1].fingerprint
     assert str(tmp_path) not in str(moved.describe())

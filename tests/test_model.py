@@ -8,7 +8,7 @@ import timm
 import torch
 
 from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, backbones, build_model
-from fusionreid.config import FEATURES, profile
+from fusionreid.config import FEATURES, IMAGENET, profile
 from fusionreid.experiments import variants
 from fusionreid.fusion import CrossAttention
 
@@ -151,9 +151,9 @@ def test_any_timm_backbone_by_name():
     assert model(images(config)).features["cnn_fused"].shape == (4, 24)
 
 
-@pytest.mark.parametrize("name", backbones.IMAGENET)
+@pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
-    tag = f"{name}.{backbones.IMAGENET[name]}"
+    tag = f"{name}.{IMAGENET[name]}"
     assert tag in timm.list_pretrained(f"{name}.*")
     asked = []
     monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
