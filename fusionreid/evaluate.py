@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,12 +50,23 @@ def default_device() -> torch.device:
 
 
 @torch.inference_mode()
-def _forward(model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str) -> dict[str, np.ndarray]:
-    """uint8 images (B, 3, H, W) to features by name, on the model's device."""
+def _forward(
+    model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str
+) -> Callable[[], dict[str, np.ndarray]]:
+    """uint8 images (B, 3, H, W) to a function that waits for their features by name; a GPU computes meanwhile."""
     device = device_of(model)
     with autocast(device, precision), model.folded():
-        output = model(normalise(images.to(device)), cameras if cameras is None else cameras.to(device))
-    return {name: feature.float().cpu().numpy() for name, feature in output.features.items()}
+        images = normalise(images.to(device, non_blocking=True))
+        output = model(images, cameras if cameras is None else cameras.to(device, non_blocking=True))
+    features = {name: feature.float().to("cpu", non_blocking=True) for name, feature in output.features.items()}
+    copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+
+    def wait() -> dict[str, np.ndarray]:
+        if copied:
+            copied.synchronize()
+        return {name: feature.numpy().copy() for name, feature in features.items()}  # of pinned memory, which is scarce
+
+    return wait
 
 
 def _stream(
@@ -78,8 +89,14 @@ def _stream(
         starts = range(start, len(records), batch_size)
         batches = [range(first, min(first + batch_size, len(records))) for first in starts]
         bar = tqdm(batches, desc="embed", disable=not progress, leave=False)
+        waiting = None  # the batch before: a GPU has the next one to do while the host takes it
         for indices, images in prefetch(cache, bar, device_of(model)):
-            yield _forward(model, images, known[indices] if use_cameras else None, precision)
+            following = _forward(model, images, known[indices] if use_cameras else None, precision)
+            if waiting:
+                yield waiting()
+            waiting = following
+        if waiting:
+            yield waiting()
     finally:
         model.train(was_training)
 
@@ -245,7 +262,7 @@ def embed(
     try:
         batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
         chunks = [
-            _forward(model, images[part], None if cameras is None else cameras[part], precision) for part in batches
+            _forward(model, images[part], None if cameras is None else cameras[part], precision)() for part in batches
         ]
     finally:
         model.train(was_training)

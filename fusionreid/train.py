@@ -177,31 +177,33 @@ def train(
     )
     with _says_what_is_kept(folder):
         for epoch in bar:
-            started, rows = time.perf_counter(), []
+            started, losses = time.perf_counter(), []
             generator = torch.Generator().manual_seed(seed_everything(run.seed, epoch, state.process_index))
             rate = learning_rate(config, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             batches.set_epoch(epoch)
             model.train()
-            for step, (indices, images) in enumerate(prefetch(cache, batches, device)):
+            for indices, images in prefetch(cache, batches, device):
                 with autocast(device, config.precision):
-                    output = parallel(augment(images, generator), cameras[indices].to(device))
+                    output = parallel(augment(images, generator), cameras[indices].to(device, non_blocking=True))
                 output = Output(
                     {name: gather(x, state.num_processes) for name, x in output.features.items()},
                     {name: gather(x, state.num_processes) for name, x in output.logits.items()},
                 )
-                loss, terms = objective(output, gather(identities[indices].to(device), state.num_processes), config)
+                labels = gather(identities[indices].to(device, non_blocking=True), state.num_processes)
+                loss, terms = objective(output, labels, config)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-                values = dict(
-                    zip(("loss", *terms), torch.stack([loss, *terms.values()]).detach().tolist(), strict=True)
-                )
+                losses.append(torch.stack([loss, *terms.values()]).detach())
+
+            rows = []
+            for step, values in enumerate(torch.stack(losses).tolist()):  # the first time that the host waits for a GPU
+                values = dict(zip(("loss", *terms), values, strict=True))
                 _check_finite(values, epoch, step, folder)
                 rows.append({"kind": "step", "epoch": epoch, "step": step, "learning_rate": rate, **values})
-
             mean_loss = float(np.mean([row["loss"] for row in rows]))
             elapsed = time.perf_counter() - started
             rows.append(

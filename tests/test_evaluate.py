@@ -50,7 +50,7 @@ def test_a_store_holds_the_same_and_resumes(model, tiny_dataset, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
     store = extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
-    assert calls == [5, 5, 5, 5, 5, 4], "two batches were kept"
+    assert calls == [5, 5, 5, 5, 5, 5, 4], "the first batch was kept; the second was not taken yet"
     assert store.complete and np.allclose(store.features, expected, atol=1e-6)
     assert list(store.identities) == [record.identity for record in split]
     with torch.no_grad():
