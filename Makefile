@@ -44,8 +44,9 @@ test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
 
-lint: setup  ## check style with ruff
+lint: setup  ## check style with ruff (and mend it: .venv/bin/ruff format .)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 lab: setup  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=localhost notebooks $(ARGS)

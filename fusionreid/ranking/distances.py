@@ -140,7 +140,8 @@ class FeatureDistances:
         query, gallery: (Q, D) and (G, D), whatever `Features` takes.
         metric: "euclidean", |q - g|^2, or "cosine", 1 - q.g / (|q| |g|).
         device: where products are computed; by default that of the first features that are a tensor, else the CPU.
-            Features that fit in half of a GPU's free memory are moved there once; others come to it block by block.
+            A gallery that fits in half of a GPU's free memory, and queries in a quarter, are moved there once; others
+            come to it block by block.
 
     Raises:
         ValueError: for widths that differ, a number that is not finite, or a zero vector where `metric` is "cosine".
@@ -160,10 +161,9 @@ class FeatureDistances:
         self.metric = metric
         self.num_queries, self.num_gallery = len(self.query), len(self.gallery)
         if self.device.type == "cuda":
-            one = self.gallery is self.query
-            self.gallery = self.gallery.on(self.device, torch.cuda.mem_get_info(self.device)[0] / 2)
-            self.query = self.gallery if one else self.query.on(
-                self.device, torch.cuda.mem_get_info(self.device)[0] / 2)
+            one, free = self.gallery is self.query, torch.cuda.mem_get_info(self.device)[0]
+            self.gallery = self.gallery.on(self.device, free / 2)
+            self.query = self.gallery if one else self.query.on(self.device, free / 4)
         self.query_norms = self._squared_norms(self.query)
         self.gallery_norms = self.query_norms if self.gallery is self.query else self._squared_norms(self.gallery)
 
