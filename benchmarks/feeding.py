@@ -104,14 +104,22 @@ def main() -> None:
         usual = statistics.median(rates["one by one"])
         for name, values in rates.items():
             ratios = [value / other for value, other in zip(values, rates["one by one"], strict=True)]
-            rows.append({
-                "files": source, "method": name, "images_per_second_core": round(statistics.median(values)),
-                "least": round(min(values)), "most": round(max(values)),
-                "times_one_by_one": round(statistics.median(values) / usual, 1),
-                "times_least": round(min(ratios), 1), "times_most": round(max(ratios), 1),
-                "deterministic_difference": f"{difference:.1e}", "repetitions": given.repetitions,
-                "torch": torch.__version__, "processor": processor(),
-            })
+            rows.append(
+                {
+                    "files": source,
+                    "method": name,
+                    "images_per_second_core": round(statistics.median(values)),
+                    "least": round(min(values)),
+                    "most": round(max(values)),
+                    "times_one_by_one": round(statistics.median(values) / usual, 1),
+                    "times_least": round(min(ratios), 1),
+                    "times_most": round(max(ratios), 1),
+                    "deterministic_difference": f"{difference:.1e}",
+                    "repetitions": given.repetitions,
+                    "torch": torch.__version__,
+                    "processor": processor(),
+                }
+            )
     table = pd.DataFrame(rows)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.output, index=False)
@@ -120,8 +128,11 @@ def main() -> None:
 
 def processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-             ] if info.is_file() else []
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 

@@ -22,11 +22,12 @@ IDENTITIES, CAMERAS, QUERIES_SEED = 50_000, 20, 1
 def build(path: Path, count: int, width: int) -> None:
     """A store of `count` simulated images, written piece by piece."""
     from fusionreid.features import FeatureStore
+
     rng = np.random.default_rng(0)
     identities, cameras = rng.integers(0, IDENTITIES, count), rng.integers(0, CAMERAS, count)
     store = FeatureStore.create(path, count, width, "simulated", identities=identities, cameras=cameras)
     for start in range(store.done, count, 1 << 16):
-        store.append(images(identities[start:start + (1 << 16)], width, seed=start + 2))
+        store.append(images(identities[start : start + (1 << 16)], width, seed=start + 2))
 
 
 def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
@@ -37,27 +38,38 @@ def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
 
 def prepare(path: str, queries: int, gallery: int):
     from fusionreid.features import FeatureStore
+
     store = FeatureStore.open(path)
     rng = np.random.default_rng(QUERIES_SEED)
     query_ids, query_cameras = rng.integers(0, IDENTITIES, queries), rng.integers(0, CAMERAS, queries)
     query = images(query_ids, store.width, seed=QUERIES_SEED)
-    return (query, store.features[:gallery], query_ids, store.identities[:gallery], query_cameras,
-            store.cameras[:gallery])
+    return (
+        query,
+        store.features[:gallery],
+        query_ids,
+        store.identities[:gallery],
+        query_cameras,
+        store.cameras[:gallery],
+    )
 
 
 def work(*inputs) -> float:
     from fusionreid import evaluate_ranking
+
     return evaluate_ranking(*inputs).mAP
 
 
 def draw(rows: list[dict]) -> Path:
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     millions = [row["gallery"] / 1e6 for row in rows]
-    left.errorbar(millions, [row["seconds"] for row in rows], [row["spread"] / 2 for row in rows], marker="o",
-                  label="measured")
+    left.errorbar(
+        millions, [row["seconds"] for row in rows], [row["spread"] / 2 for row in rows], marker="o", label="measured"
+    )
     slope = rows[0]["seconds"] / millions[0]
     left.plot([0, millions[-1]], [0, slope * millions[-1]], "--", color="grey", label="in proportion to the first")
     left.set(xlabel="gallery (million images)", ylabel=f"seconds for {rows[0]['queries']} queries", ylim=(0, None))
@@ -79,23 +91,41 @@ def main() -> None:
     parser.add_argument("--store", help="measure this store alone and print it as JSON")
     options = parser.parse_args()
     if options.store:
-        in_this_process(lambda: prepare(options.store, options.queries, options.gallery), work, options.repetitions,
-                        mapped=True)
+        in_this_process(
+            lambda: prepare(options.store, options.queries, options.gallery), work, options.repetitions, mapped=True
+        )
         return
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), options.gallery, options.width)
         for gallery in (options.gallery // 4, options.gallery // 2, options.gallery):
-            there = in_a_process(__file__, "--store", folder, "--gallery", gallery, "--queries", options.queries,
-                                 "--repetitions", options.repetitions)
+            there = in_a_process(
+                __file__,
+                "--store",
+                folder,
+                "--gallery",
+                gallery,
+                "--queries",
+                options.queries,
+                "--repetitions",
+                options.repetitions,
+            )
             median, spread = spread_of(there["seconds"])
-            rows.append({"gallery": gallery, "queries": options.queries, "width": options.width,
-                         "seconds": round(median, 2), "spread": round(spread, 2),
-                         "nanoseconds_per_pair": round(1e9 * median / gallery / options.queries, 2),
-                         "peak_mb": round(there["peak_mb"]),
-                         "matrix_mb": round(4 * gallery * options.queries / 2**20),
-                         "mAP": round(there["result"], 4), "machine": machine()})
+            rows.append(
+                {
+                    "gallery": gallery,
+                    "queries": options.queries,
+                    "width": options.width,
+                    "seconds": round(median, 2),
+                    "spread": round(spread, 2),
+                    "nanoseconds_per_pair": round(1e9 * median / gallery / options.queries, 2),
+                    "peak_mb": round(there["peak_mb"]),
+                    "matrix_mb": round(4 * gallery * options.queries / 2**20),
+                    "mAP": round(there["result"], 4),
+                    "machine": machine(),
+                }
+            )
     print(f"wrote {write_table('gallery_scaling', rows)} and {draw(rows)}")
 
 

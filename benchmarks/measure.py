@@ -24,8 +24,12 @@ def people(queries: int, gallery: int, identities: int, cameras: int, *, width: 
     """Features of simulated people, L2-normalised float32, and [query_ids, gallery_ids, query_cameras, ...]."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((identities, width), dtype=np.float32)
-    labels = [rng.integers(0, identities, queries), rng.integers(0, identities, gallery),
-              rng.integers(0, cameras, queries), rng.integers(0, cameras, gallery)]
+    labels = [
+        rng.integers(0, identities, queries),
+        rng.integers(0, identities, gallery),
+        rng.integers(0, cameras, queries),
+        rng.integers(0, cameras, gallery),
+    ]
     features = []
     for owners in labels[:2]:
         rows = rng.standard_normal((len(owners), width), dtype=np.float32)
@@ -44,6 +48,7 @@ def in_this_process(prepare: Callable, work: Callable, repetitions: int, *, mapp
     counted: the memory is then looked at every few milliseconds.
     """
     import fusionreid.metrics  # noqa: F401
+
     inputs = prepare()
     before = _memory_mb("RssAnon" if mapped else "VmRSS")
     seen, stop = [before], threading.Event()

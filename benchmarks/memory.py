@@ -45,8 +45,12 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
 
 def main() -> None:
     rows = []
-    shown = {variant.name: variant.config for table, names in SHOWN.items() for variant in variants(table)
-             if variant.name in names}
+    shown = {
+        variant.name: variant.config
+        for table, names in SHOWN.items()
+        for variant in variants(table)
+        if variant.name in names
+    }
     for name, config in shown.items():
         model = build_model(config, 751, 6).to(memory_format=torch.channels_last).train()
         fixed = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())  # weights, gradients, momenta

@@ -21,13 +21,14 @@ from measure import SIZES, in_a_process, in_this_process, machine, people, sprea
 
 def ours(features, labels) -> float:
     from fusionreid import evaluate_ranking
+
     return evaluate_ranking(*features, *labels).mAP
 
 
 def argsort(features, labels) -> float:
     """What NumPy evaluators do: a row of distances, one stable argsort, the matches in it."""
     (query, gallery), (query_ids, gallery_ids, query_cameras, gallery_cameras) = features, labels
-    norms, precisions = (gallery ** 2).sum(axis=1), []
+    norms, precisions = (gallery**2).sum(axis=1), []
     for vector, identity, camera in zip(query, query_ids, query_cameras, strict=True):
         order = np.argsort(norms - 2 * (gallery @ vector), kind="stable")
         same = gallery_ids[order] == identity
@@ -42,6 +43,7 @@ def torchmetrics(features, labels) -> float:
     """torchmetrics' average precision of each query, on the images it is scored on."""
     import torch
     from torchmetrics.functional.retrieval import retrieval_average_precision
+
     (query, gallery), (query_ids, gallery_ids, query_cameras, gallery_cameras) = features, labels
     precisions = []
     for vector, identity, camera in zip(query, query_ids, query_cameras, strict=True):
@@ -66,8 +68,19 @@ def prepare(size: str, width: int, sampled: int):
 
 
 def measured(evaluator: str, size: str, width: int, sampled: int, repetitions: int) -> dict:
-    return in_a_process(__file__, "--evaluator", evaluator, "--size", size, "--width", width, "--sampled", sampled,
-                        "--repetitions", repetitions)
+    return in_a_process(
+        __file__,
+        "--evaluator",
+        evaluator,
+        "--size",
+        size,
+        "--width",
+        width,
+        "--sampled",
+        sampled,
+        "--repetitions",
+        repetitions,
+    )
 
 
 def main() -> None:
@@ -80,8 +93,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.evaluator:
         size = options.size[0]
-        in_this_process(lambda: prepare(size, options.width, options.sampled), EVALUATORS[options.evaluator],
-                        options.repetitions)
+        in_this_process(
+            lambda: prepare(size, options.width, options.sampled), EVALUATORS[options.evaluator], options.repetitions
+        )
         return
 
     others = ["argsort"] + (["torchmetrics"] if importlib.util.find_spec("torchmetrics") else [])
@@ -94,18 +108,36 @@ def main() -> None:
         here = measured("ours", size, options.width, 0, options.repetitions)
         expected = measured("ours", size, options.width, sampled, 1)["result"]
         median, spread = spread_of(here["seconds"])
-        row = {"size": size, "queries": queries, "gallery": gallery, "width": options.width, "evaluator": "ours",
-               "seconds": round(median, 2), "spread": round(spread, 2), "times_slower": 1.0,
-               "peak_mb": round(here["peak_mb"]), "queries_measured": queries, "machine": machine()}
+        row = {
+            "size": size,
+            "queries": queries,
+            "gallery": gallery,
+            "width": options.width,
+            "evaluator": "ours",
+            "seconds": round(median, 2),
+            "spread": round(spread, 2),
+            "times_slower": 1.0,
+            "peak_mb": round(here["peak_mb"]),
+            "queries_measured": queries,
+            "machine": machine(),
+        }
         rows.append(row)
         for name in others:
             there = measured(name, size, options.width, sampled, min(3, options.repetitions))
             if abs(there["result"] - expected) > (1e-3 if name == "torchmetrics" else 1e-6):
                 raise AssertionError(f"{name} at {size}: expected mAP {expected}, found {there['result']}")
             theirs, spread = (value * queries / sampled for value in spread_of(there["seconds"]))
-            rows.append({**row, "evaluator": name, "seconds": round(theirs, 2), "spread": round(spread, 2),
-                         "times_slower": round(theirs / median, 1), "peak_mb": round(there["peak_mb"]),
-                         "queries_measured": sampled})
+            rows.append(
+                {
+                    **row,
+                    "evaluator": name,
+                    "seconds": round(theirs, 2),
+                    "spread": round(spread, 2),
+                    "times_slower": round(theirs / median, 1),
+                    "peak_mb": round(there["peak_mb"]),
+                    "queries_measured": sampled,
+                }
+            )
     print(f"wrote {write_table('ranking', rows)}")
 
 

@@ -18,8 +18,10 @@ from measure import SIZES, in_a_process, in_this_process, machine, people, sprea
 def rank(rerank: bool):
     def work(features, labels) -> dict:
         from fusionreid import evaluate_ranking
+
         ranking = evaluate_ranking(*features, *labels, rerank=rerank)
         return {"mAP": ranking.mAP, "rank-1": ranking.rank(1)}
+
     return work
 
 
@@ -32,24 +34,38 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         size = options.size[0]
-        in_this_process(lambda: people(*SIZES[size], width=options.width, spread=1.6),
-                        rank(options.measure == "reranked"), options.repetitions)
+        in_this_process(
+            lambda: people(*SIZES[size], width=options.width, spread=1.6),
+            rank(options.measure == "reranked"),
+            options.repetitions,
+        )
         return
 
     rows = []
     for size in options.size or list(SIZES):
         repetitions = 1 if size == "msmt17" else options.repetitions
         for what in ("plain", "reranked"):
-            there = in_a_process(__file__, "--measure", what, "--size", size, "--width", options.width,
-                                 "--repetitions", repetitions)
+            there = in_a_process(
+                __file__, "--measure", what, "--size", size, "--width", options.width, "--repetitions", repetitions
+            )
             median, spread = spread_of(there["seconds"])
             queries, gallery = SIZES[size][:2]
-            rows.append({"size": size, "queries": queries, "gallery": gallery, "width": options.width,
-                         "ranking": what, "seconds": round(median, 1),
-                         "spread": round(spread, 1) if repetitions > 1 else "", "peak_mb": round(there["peak_mb"]),
-                         "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20),
-                         "mAP": round(there["result"]["mAP"], 4), "rank-1": round(there["result"]["rank-1"], 4),
-                         "machine": machine()})
+            rows.append(
+                {
+                    "size": size,
+                    "queries": queries,
+                    "gallery": gallery,
+                    "width": options.width,
+                    "ranking": what,
+                    "seconds": round(median, 1),
+                    "spread": round(spread, 1) if repetitions > 1 else "",
+                    "peak_mb": round(there["peak_mb"]),
+                    "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20),
+                    "mAP": round(there["result"]["mAP"], 4),
+                    "rank-1": round(there["result"]["rank-1"], 4),
+                    "machine": machine(),
+                }
+            )
     print(f"wrote {write_table('reranking', rows)}")
 
 

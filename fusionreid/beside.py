@@ -99,8 +99,10 @@ def costs(names: Sequence[str] = COSTED) -> pd.DataFrame:
     """
     rows = []
     for name in names:
-        theirs = paper.table(name).groupby("variant", sort=False).agg(
-            {"parameters": "first", "FLOPs": "first", "counts": "first", "note": "; ".join}
+        theirs = (
+            paper.table(name)
+            .groupby("variant", sort=False)
+            .agg({"parameters": "first", "FLOPs": "first", "counts": "first", "note": "; ".join})
         )
         for variant in variants(name):
             reported, ours = theirs.loc[variant.name], vars(measure(variant.config))

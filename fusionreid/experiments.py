@@ -256,8 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .tables import comparison
 
     parser = argparse.ArgumentParser(prog="python -m fusionreid.experiments", description=main.__doc__)
-    parser.add_argument("names", nargs="+", choices=[*EXPERIMENTS, "all"], metavar="experiment",
-                        help=f"{', '.join(EXPERIMENTS)}, or all")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        choices=[*EXPERIMENTS, "all"],
+        metavar="experiment",
+        help=f"{', '.join(EXPERIMENTS)}, or all",
+    )
     parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $FUSIONREID_PROFILE, or demo)")
     parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -272,8 +277,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     try:
         scale = named_profile(chosen.profile) if chosen.profile else find_profile("demo")
-        run_all(names, scale, processes=chosen.processes, devices=chosen.devices, data_root=chosen.data_root,
-                cluster=chosen.cluster, **shared)
+        run_all(
+            names,
+            scale,
+            processes=chosen.processes,
+            devices=chosen.devices,
+            data_root=chosen.data_root,
+            cluster=chosen.cluster,
+            **shared,
+        )
     except (ExperimentError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         if not isinstance(error, ExperimentError):

@@ -19,8 +19,19 @@ from .data import Dataset, Record
 from .fusion import BRANCHES
 from .model import FusionReID
 
-__all__ = ["ClassScore", "Similarity", "Stage", "attention_maps", "centred_gradcam", "gradcam", "gradcam_maps", "pairs",
-           "record_attention", "similarity_targets", "stages"]
+__all__ = [
+    "ClassScore",
+    "Similarity",
+    "Stage",
+    "attention_maps",
+    "centred_gradcam",
+    "gradcam",
+    "gradcam_maps",
+    "pairs",
+    "record_attention",
+    "similarity_targets",
+    "stages",
+]
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
@@ -105,8 +116,10 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
     found = {"before LRU": Stage(layer, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
     for number, htm in enumerate(model.fusion.stack, start=1):
         if tuple(htm.steps) != ("seu", "mfu"):
-            raise ValueError(f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {tuple(htm.steps)}; "
-                             "only there do local tokens of an HTM reach a feature")
+            raise ValueError(
+                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {tuple(htm.steps)}; "
+                "only there do local tokens of an HTM reach a feature"
+            )
         shared = htm.seu["cnn"] is htm.seu["transformer"]
         found[f"after HTM {number}"] = Stage(htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0)
     return found

@@ -35,8 +35,16 @@ class FeatureStore:
         done: rows that are written, from the first on; an extraction goes on there.
     """
 
-    def __init__(self, path: Path, header: dict, identities: np.ndarray, cameras: np.ndarray, paths: np.ndarray, *,
-                 writable: bool):
+    def __init__(
+        self,
+        path: Path,
+        header: dict,
+        identities: np.ndarray,
+        cameras: np.ndarray,
+        paths: np.ndarray,
+        *,
+        writable: bool,
+    ):
         self.path = Path(path)
         self.count, self.width, self.dtype = header["count"], header["width"], header["dtype"]
         self.fingerprint, self._labels, self._done = header["fingerprint"], header["labels"], header["done"]
@@ -45,8 +53,18 @@ class FeatureStore:
         self._writable = writable
 
     @classmethod
-    def create(cls, path: str | Path, count: int, width: int, fingerprint: str, *, identities, cameras,
-               paths: Sequence[str | Path] = (), dtype: str = "float32") -> FeatureStore:
+    def create(
+        cls,
+        path: str | Path,
+        count: int,
+        width: int,
+        fingerprint: str,
+        *,
+        identities,
+        cameras,
+        paths: Sequence[str | Path] = (),
+        dtype: str = "float32",
+    ) -> FeatureStore:
         """A store to write to. One that is there, of the same model, images and shape, is resumed; another replaced.
 
         Args:
@@ -71,8 +89,14 @@ class FeatureStore:
         for name, values in (("identities", identities), ("cameras", cameras), ("paths", paths)):
             if values.shape != (count,) and not (name == "paths" and len(values) == 0):
                 raise ValueError(f"{name}: expected {count}, one for each row of features, found shape {values.shape}")
-        header = {"fingerprint": fingerprint, "labels": _digest(identities, cameras, paths), "count": int(count),
-                  "width": int(width), "dtype": dtype, "done": 0}
+        header = {
+            "fingerprint": fingerprint,
+            "labels": _digest(identities, cameras, paths),
+            "count": int(count),
+            "width": int(width),
+            "dtype": dtype,
+            "done": 0,
+        }
         try:
             store = cls.open(path, writable=True)
             if all(store._header()[name] == header[name] for name in header if name != "done"):
@@ -106,14 +130,16 @@ class FeatureStore:
         if missing:
             raise ValueError(f"{path / 'store.json'}: expected the field(s) {', '.join(sorted(missing))}, found none")
         if fingerprint is not None and header["fingerprint"] != fingerprint:
-            raise ValueError(f"{path}: expected features of the model {fingerprint}, found those of "
-                             f"{header['fingerprint']}")
+            raise ValueError(
+                f"{path}: expected features of the model {fingerprint}, found those of {header['fingerprint']}"
+            )
         try:
             with np.load(path / "labels.npz") as labels:
                 identities, cameras, paths = labels["identities"], labels["cameras"], labels["paths"]
         except Exception as error:
-            raise ValueError(f"{path / 'labels.npz'}: expected identities, cameras and paths, cannot read them "
-                             f"({error})") from error
+            raise ValueError(
+                f"{path / 'labels.npz'}: expected identities, cameras and paths, cannot read them ({error})"
+            ) from error
         if _digest(identities, cameras, paths) != header["labels"]:
             raise ValueError(f"{path / 'labels.npz'}: expected the labels that store.json names, found others")
         return cls(path, header, identities, cameras, paths, writable=writable)
@@ -137,8 +163,10 @@ class FeatureStore:
             ValueError: where the extraction has not finished.
         """
         if not self.complete:
-            raise ValueError(f"{self.path}: expected {self.count} rows of features, found {self._done}; "
-                             f"run the extraction again, it goes on there")
+            raise ValueError(
+                f"{self.path}: expected {self.count} rows of features, found {self._done}; "
+                f"run the extraction again, it goes on there"
+            )
         view = self._array[:]
         view.flags.writeable = False
         return view
@@ -162,12 +190,16 @@ class FeatureStore:
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"{self.path}: expected features of shape (rows, {self.width}), found {rows.shape}")
         if not 0 <= start <= self._done or start + len(rows) > self.count:
-            raise ValueError(f"{self.path}: expected rows from 0 to {self._done} on, up to {self.count}, "
-                             f"found {start} to {start + len(rows)}")
+            raise ValueError(
+                f"{self.path}: expected rows from 0 to {self._done} on, up to {self.count}, "
+                f"found {start} to {start + len(rows)}"
+            )
         if not np.isfinite(rows).all():
-            raise ValueError(f"{self.path}: expected finite numbers, which {self.dtype} can hold, found others in row "
-                             f"{start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])}")
-        self._array[start:start + len(rows)] = rows
+            raise ValueError(
+                f"{self.path}: expected finite numbers, which {self.dtype} can hold, found others in row "
+                f"{start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])}"
+            )
+        self._array[start : start + len(rows)] = rows
         self._array.flush()
         if start + len(rows) > self._done:
             self._done = start + len(rows)
@@ -178,8 +210,14 @@ class FeatureStore:
         self.write(self._done, features)
 
     def _header(self) -> dict:
-        return {"fingerprint": self.fingerprint, "labels": self._labels, "count": self.count, "width": self.width,
-                "dtype": self.dtype, "done": self._done}
+        return {
+            "fingerprint": self.fingerprint,
+            "labels": self._labels,
+            "count": self.count,
+            "width": self.width,
+            "dtype": self.dtype,
+            "done": self._done,
+        }
 
 
 def _map(path: Path, count: int, width: int, dtype: str, mode: str) -> np.memmap:

@@ -59,10 +59,23 @@ class Ranking:
         return float(self.cmc[k - 1])
 
 
-def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
-                     max_rank: int = 50, rerank=None, metric: str = "euclidean", device=None,
-                     verification: bool = False, threads: int | None = None, query_block: int | None = None,
-                     gallery_block: int | None = None) -> Ranking:
+def evaluate_ranking(
+    query_features,
+    gallery_features,
+    query_ids,
+    gallery_ids,
+    query_cameras,
+    gallery_cameras,
+    *,
+    max_rank: int = 50,
+    rerank=None,
+    metric: str = "euclidean",
+    device=None,
+    verification: bool = False,
+    threads: int | None = None,
+    query_block: int | None = None,
+    gallery_block: int | None = None,
+) -> Ranking:
     """Ranks the gallery for each query and scores the ranks of its matches.
 
     Args:
@@ -83,15 +96,33 @@ def evaluate_ranking(query_features, gallery_features, query_ids, gallery_ids, q
             has a match from another camera.
     """
     distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
-    return _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank,
-                     verification=verification, threads=threads, query_block=query_block, gallery_block=gallery_block)
+    return _evaluate(
+        distances,
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        max_rank=max_rank,
+        verification=verification,
+        threads=threads,
+        query_block=query_block,
+        gallery_block=gallery_block,
+    )
 
 
-def evaluate_distances(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int = 50,
-                       threads: int | None = None) -> Ranking:
+def evaluate_distances(
+    distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int = 50, threads: int | None = None
+) -> Ranking:
     """`evaluate_ranking` for a (Q, G) matrix of distances that the caller has already computed."""
-    return _evaluate(MatrixDistances(distances), query_ids, gallery_ids, query_cameras, gallery_cameras,
-                     max_rank=max_rank, threads=threads)
+    return _evaluate(
+        MatrixDistances(distances),
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        max_rank=max_rank,
+        threads=threads,
+    )
 
 
 @dataclass(frozen=True)
@@ -111,9 +142,21 @@ class RankedList:
     match: np.ndarray
 
 
-def nearest(query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
-            queries=None, top: int = 10, rerank=None, metric: str = "euclidean", device=None,
-            threads: int | None = None) -> RankedList:
+def nearest(
+    query_features,
+    gallery_features,
+    query_ids,
+    gallery_ids,
+    query_cameras,
+    gallery_cameras,
+    *,
+    queries=None,
+    top: int = 10,
+    rerank=None,
+    metric: str = "euclidean",
+    device=None,
+    threads: int | None = None,
+) -> RankedList:
     """The first images of the ranking that `evaluate_ranking` scores, by the same distances and the same rules.
 
     Args:
@@ -124,8 +167,14 @@ def nearest(query_features, gallery_features, query_ids, gallery_ids, query_came
     if top < 1:
         raise ValueError(f"top={top}: expected 1 or more")
     distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
-    protocol = Protocol(query_ids, gallery_ids, query_cameras, gallery_cameras,
-                        num_queries=distances.num_queries, num_gallery=distances.num_gallery)
+    protocol = Protocol(
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        num_queries=distances.num_queries,
+        num_gallery=distances.num_gallery,
+    )
     total = distances.num_gallery
     queries = np.arange(distances.num_queries) if queries is None else np.asarray(queries, np.int64).reshape(-1)
     outside = (queries < 0) | (queries >= distances.num_queries)
@@ -163,18 +212,33 @@ def _distances(query_features, gallery_features, rerank, metric: str, device, th
     reranking = Reranking.of(rerank)
     if reranking is None:
         return FeatureDistances(query_features, gallery_features, metric=metric, device=device)
-    return RerankedDistances(query_features, gallery_features, reranking, metric=metric, device=device,
-                             threads=threads)
+    return RerankedDistances(query_features, gallery_features, reranking, metric=metric, device=device, threads=threads)
 
 
-def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int,
-              verification: bool = False, threads: int | None = None, query_block: int | None = None,
-              gallery_block: int | None = None) -> Ranking:
+def _evaluate(
+    distances,
+    query_ids,
+    gallery_ids,
+    query_cameras,
+    gallery_cameras,
+    *,
+    max_rank: int,
+    verification: bool = False,
+    threads: int | None = None,
+    query_block: int | None = None,
+    gallery_block: int | None = None,
+) -> Ranking:
     for name, value in (("max_rank", max_rank), ("query_block", query_block), ("gallery_block", gallery_block)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: expected 1 or more")
-    protocol = Protocol(query_ids, gallery_ids, query_cameras, gallery_cameras,
-                        num_queries=distances.num_queries, num_gallery=distances.num_gallery)
+    protocol = Protocol(
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        num_queries=distances.num_queries,
+        num_gallery=distances.num_gallery,
+    )
     protocol.require_valid()
     threads = thread_count(threads, distances.device)
     columns = min(distances.num_gallery, gallery_block or COLUMNS)
@@ -184,16 +248,25 @@ def _evaluate(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
     scores = np.concatenate(list(in_threads(work, protocol.blocks(protocol.valid, rows, PAIRS), threads)))
     precision, trapezoid, first, last = scores.T
     first = first.astype(np.int64)
-    cmc = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:max_rank + 1].cumsum() / len(first)
+    cmc = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1].cumsum() / len(first)
     penalty = protocol.num_matches[protocol.valid] / last
-    return Ranking(mAP=float(precision.mean()), cmc=cmc, mINP=float(penalty.mean()), average_precision=precision,
-                   num_valid=len(precision), mAP_trapezoid=float(trapezoid.mean()),
-                   num_queries=protocol.num_queries, queries=protocol.valid, first_match=first,
-                   verification=pairs.curve() if pairs else None)
+    return Ranking(
+        mAP=float(precision.mean()),
+        cmc=cmc,
+        mINP=float(penalty.mean()),
+        average_precision=precision,
+        num_valid=len(precision),
+        mAP_trapezoid=float(trapezoid.mean()),
+        num_queries=protocol.num_queries,
+        queries=protocol.valid,
+        first_match=first,
+        verification=pairs.curve() if pairs else None,
+    )
 
 
-def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int,
-           pairs: VerificationCounts | None, buffer: Buffer) -> np.ndarray:
+def _score(
+    distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None, buffer: Buffer
+) -> np.ndarray:
     """(queries, 4): average precision, its trapezoid variant, rank of the first match, rank of the last."""
     row, position, distance, before = _matches(distances, protocol, queries, columns, pairs, buffer)
     starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
@@ -202,13 +275,20 @@ def _score(distances, protocol: Protocol, queries: np.ndarray, columns: int,
     count = np.diff(np.r_[starts, len(row)])
     precision = hits / rank
     earlier = np.where(rank == 1, 1.0, (hits - 1) / np.maximum(rank - 1, 1))  # precision one rank before
-    return np.stack([np.add.reduceat(precision, starts) / count,
-                     np.add.reduceat((earlier + precision) / 2, starts) / count,
-                     rank[starts], np.maximum.reduceat(rank, starts)], axis=1)
+    return np.stack(
+        [
+            np.add.reduceat(precision, starts) / count,
+            np.add.reduceat((earlier + precision) / 2, starts) / count,
+            rank[starts],
+            np.maximum.reduceat(rank, starts),
+        ],
+        axis=1,
+    )
 
 
-def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None,
-             buffer: Buffer):
+def _matches(
+    distances, protocol: Protocol, queries: np.ndarray, columns: int, pairs: VerificationCounts | None, buffer: Buffer
+):
     """Each match of a block of queries, nearest first, and how many others than matches come before it.
 
     Returns:
@@ -236,8 +316,9 @@ def _matches(distances, protocol: Protocol, queries: np.ndarray, columns: int, p
     return row, position, distance, before
 
 
-def _count(block: torch.Tensor, row: np.ndarray, distance: np.ndarray, position: np.ndarray,
-           before: np.ndarray) -> None:
+def _count(
+    block: torch.Tensor, row: np.ndarray, distance: np.ndarray, position: np.ndarray, before: np.ndarray
+) -> None:
     """Adds to `before` how many of the block come before each match."""
     bounds = np.searchsorted(row, np.arange(len(block) + 1))
     if block.device.type == "cpu":
@@ -249,8 +330,9 @@ def _count(block: torch.Tensor, row: np.ndarray, distance: np.ndarray, position:
     shape = (len(block), int(place.max()) + 1)
     limits, positions = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
     limits[row, place], positions[row, place] = distance, position
-    counts = count_before_rows(block, torch.from_numpy(limits).to(block.device),
-                               torch.from_numpy(positions).to(block.device))
+    counts = count_before_rows(
+        block, torch.from_numpy(limits).to(block.device), torch.from_numpy(positions).to(block.device)
+    )
     before += counts.cpu().numpy()[row, place]
 
 
@@ -261,7 +343,7 @@ def _related_distances(distances, queries: np.ndarray, related: Related, columns
     for low in range(0, len(wanted), columns):
         here = (place >= low) & (place < low + columns)
         part = Related(related.row[here], place[here] - low, related.match[here])
-        values[here] = _taken(distances.block(queries, wanted[low:low + columns]), part)
+        values[here] = _taken(distances.block(queries, wanted[low : low + columns]), part)
     return values
 
 

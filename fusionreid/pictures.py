@@ -47,8 +47,17 @@ def as_pixels(images) -> np.ndarray:
 class _Grid:
     """An axes in pixels on which tile (row, column) has a known place."""
 
-    def __init__(self, rows: int, columns: int, tile: tuple[int, int], *, width: float, gutters: Sequence[int] = (),
-                 title_room: float = 0.25, label_room: float = 0.5):
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        tile: tuple[int, int],
+        *,
+        width: float,
+        gutters: Sequence[int] = (),
+        title_room: float = 0.25,
+        label_room: float = 0.5,
+    ):
         self.tile, self.gap = tile, max(2, round(GAP * tile[1]))
         self.left = [c * (tile[1] + self.gap) + 3 * self.gap * sum(g <= c for g in gutters) for c in range(columns)]
         self.top = [r * (tile[0] + self.gap) for r in range(rows)]

@@ -83,8 +83,9 @@ def loss_curves(metrics: pd.DataFrame) -> Figure:
     _columns(metrics, ["epoch", *(terms or ["cross_entropy/<feature>"])], "loss_curves")
     data = metrics.dropna(subset=terms, how="all").groupby("epoch")[terms].mean().reset_index()
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.8))
-    for axes, term, title in zip(panels, ("cross_entropy", "triplet"), ("label-smoothed cross entropy", "triplet"),
-                                 strict=True):
+    for axes, term, title in zip(
+        panels, ("cross_entropy", "triplet"), ("label-smoothed cross entropy", "triplet"), strict=True
+    ):
         for feature in FEATURES:
             if f"{term}/{feature}" in data:
                 axes.plot(data["epoch"], data[f"{term}/{feature}"], label=FEATURE_LABELS[feature],
@@ -189,8 +190,9 @@ def dimension_curves(data: pd.DataFrame) -> Figure:
     places = pd.Series(np.arange(len(costs)), index=costs.index)
     placed = data.assign(place=data["dim"].map(places))
     figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for axes, cost, label, colour in zip(panels, ("parameters", "macs"), ("parameters (M)", "multiply-adds (G)"),
-                                         (SKY, ORANGE), strict=True):
+    for axes, cost, label, colour in zip(
+        panels, ("parameters", "macs"), ("parameters (M)", "multiply-adds (G)"), (SKY, ORANGE), strict=True
+    ):
         bars = axes.twinx()
         drawn = bars.bar(places, costs[cost], width=0.55, color=colour, alpha=0.45, label=label)
         bars.bar_label(drawn, fmt="%.3g", fontsize=8, color="#444444", padding=1)
@@ -277,8 +279,9 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
     _columns(data, ["name", "parameters", "paper_parameters", "macs", "paper_macs"], "cost_parity")
     misprint = data.get("misprint", pd.Series(False, index=data.index)).fillna(False).astype(bool)
     figure, panels = plt.subplots(2, 2, figsize=(9, 6), sharex="col", height_ratios=(3, 2))
-    for (above, below), cost, label in zip(panels.T, ("parameters", "macs"), ("parameters (M)", "multiply-adds (G)"),
-                                           strict=True):
+    for (above, below), cost, label in zip(
+        panels.T, ("parameters", "macs"), ("parameters (M)", "multiply-adds (G)"), strict=True
+    ):
         theirs, mine = data[f"paper_{cost}"], data[cost]
         ends = [min(theirs.min(), mine.min()), max(theirs.max(), mine.max())]
         above.plot(ends, ends, color=GREY, linewidth=1, zorder=1)

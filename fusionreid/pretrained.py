@@ -108,8 +108,10 @@ def read_tensors(source: str | Path | Mapping) -> dict[str, Tensor]:
     while not any(isinstance(value, Tensor) for value in content.values()):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            raise ValueError(f"{where}: expected tensors by name, or one of {', '.join(WRAPPERS)} around them; "
-                             f"found the keys {', '.join(map(str, list(content)[:8])) or '(none)'}")
+            raise ValueError(
+                f"{where}: expected tensors by name, or one of {', '.join(WRAPPERS)} around them; "
+                f"found the keys {', '.join(map(str, list(content)[:8])) or '(none)'}"
+            )
         content = inner
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
@@ -230,13 +232,17 @@ def _load(base: nn.Module, source: str | Path | Mapping, grid: tuple[int, int] |
 def _check(report: Report, target: Mapping[str, Tensor]) -> None:
     """A file that fits nothing, or that has another first layer, leaves nothing worth fine-tuning."""
     if not report.loaded and not report.resized:
-        raise ValueError(f"{report.source}: no tensor fits the branch. It has {', '.join(list(target)[:4])}, ...; "
-                         f"the file has {', '.join(report.unused[:4])}, ... "
-                         f"{'(' + next(iter(report.random.values())) + ')'}")
+        raise ValueError(
+            f"{report.source}: no tensor fits the branch. It has {', '.join(list(target)[:4])}, ...; "
+            f"the file has {', '.join(report.unused[:4])}, ... "
+            f"{'(' + next(iter(report.random.values())) + ')'}"
+        )
     stem = next(name for name, value in target.items() if name.endswith(".weight") and value.ndim > 1)
     if stem in report.random:
-        raise ValueError(f"{report.source}: the first layer does not fit: {stem}: {report.random[stem]}. It is of a "
-                         f"network with another stem ({', '.join(report.unused[:4])}, ...)")
+        raise ValueError(
+            f"{report.source}: the first layer does not fit: {stem}: {report.random[stem]}. It is of a "
+            f"network with another stem ({', '.join(report.unused[:4])}, ...)"
+        )
 
 
 def load_cnn_weights(branch: nn.Module, source: str | Path | Mapping) -> Report:

@@ -32,8 +32,12 @@ _POOL = {"cnn": "gap_r.p", "transformer": "gap_f.p"}
 _HEAD = {"cnn_refined": 1, "transformer_refined": 2, "cnn_fused": 3, "transformer_fused": 4}
 _HEAD_PART = {"neck": "bottleneck", "classifier": "classifier"}
 _LRU_PART = {"depthwise": "dwconv", "norm1": "bn1", "pointwise": "ptconv", "norm2": "bn2"}
-_UNIT_PART = (("attention.key_norm.", "attn.norm."), ("attention.", "attn."), ("ffn.0.", "mlp.fc1."),
-              ("ffn.2.", "mlp.fc2."))
+_UNIT_PART = (
+    ("attention.key_norm.", "attn.norm."),
+    ("attention.", "attn."),
+    ("ffn.0.", "mlp.fc1."),
+    ("ffn.2.", "mlp.fc2."),
+)
 
 # The units' names in an HTM by (unit, shared). "MFU" for a shared one is our choice: no published checkpoint has one.
 Units = dict[str, dict[str, str]]
@@ -79,8 +83,10 @@ def load(
     for unit, names in units.items():
         shared = len(set(names.values())) == 1
         if config.fusion and unit in config.fusion.units and getattr(config.fusion, f"share_{unit}") != shared:
-            raise ValueError(f"{where}: FusionConfig.share_{unit}={not shared}, but an HTM holds "
-                             f"{' and '.join(dict.fromkeys(names.values()))}")
+            raise ValueError(
+                f"{where}: FusionConfig.share_{unit}={not shared}, but an HTM holds "
+                f"{' and '.join(dict.fromkeys(names.values()))}"
+            )
     classifiers = {name for name in tensors if re.search(r"(^|\.)classifier(_\d)?\.weight$", name)}
     if keep_classifiers and num_classes is not None:
         raise ValueError("num_classes is for keep_classifiers=False; kept classifiers have the checkpoint's classes")
@@ -95,8 +101,12 @@ def load(
     names = {ours: released_name(ours, units) for ours in places}
     if not keep_classifiers:
         names = {ours: theirs for ours, theirs in names.items() if not ours.endswith(".classifier.weight")}
-    _account(where, tensors, {theirs: places[ours] for ours, theirs in names.items()},
-             ignore=set() if keep_classifiers else classifiers)
+    _account(
+        where,
+        tensors,
+        {theirs: places[ours] for ours, theirs in names.items()},
+        ignore=set() if keep_classifiers else classifiers,
+    )
     model.to_empty(device="cpu")
     if not keep_classifiers:
         for name, width in model.widths.items():
@@ -134,8 +144,10 @@ def export(model: FusionReID) -> dict[str, Tensor]:
     for field, value in ours.items():
         expected = RELEASED.stem if field == "stem" else getattr(RELEASED.fusion, field)
         if value != expected:
-            raise ValueError(f"{field}={value!r}: the released code has only {field}={expected!r}, and would compute "
-                             "something else from these weights")
+            raise ValueError(
+                f"{field}={value!r}: the released code has only {field}={expected!r}, and would compute "
+                "something else from these weights"
+            )
     shared = {unit: getattr(config.fusion, f"share_{unit}") for unit in ("seu", "mfu") if config.fusion}
     units = {unit: _UNITS[unit, share] for unit, share in shared.items()}
     tensors = {released_name(name, units): value for name, value in model.state_dict().items()}
@@ -158,7 +170,7 @@ def released_name(ours: str, units: Units) -> str:
     part, *rest = ours.split(".")
     if part == "branches":
         branch, tail = _BRANCH[rest[0]], ".".join(rest[1:])
-        return f"{branch}.{ {'pool.exponent': 'gap.p', 'camera_embedding': 'base.sie_embed'}.get(tail, tail)}"
+        return f"{branch}.{ {'pool.exponent': 'gap.p', 'camera_embedding': 'base.sie_embed'}.get(tail, tail) }"
     if part == "heads":
         feature, layer, tail = rest
         layer = _HEAD_PART[layer]
@@ -190,8 +202,10 @@ def deduce(checkpoint: str | Path | Mapping) -> ModelConfig:
     if "transformer.base.cls_token" in tensors:
         transformer, size, stride = _transformer(tensors, where)
     if cnn is None and transformer is None:
-        raise ValueError(f"{where}: holds neither resnet.base.conv1.weight nor transformer.base.cls_token, but "
-                         f"{', '.join(list(tensors)[:5])}, ...: not a checkpoint of the released code")
+        raise ValueError(
+            f"{where}: holds neither resnet.base.conv1.weight nor transformer.base.cls_token, but "
+            f"{', '.join(list(tensors)[:5])}, ...: not a checkpoint of the released code"
+        )
     fusion = None
     if "res_LRU.ptconv.weight" in tensors:
         units = _units(tensors, where)
@@ -232,8 +246,9 @@ def _units(tensors: Mapping[str, Tensor], where: str) -> Units:
         elif names:
             units[unit] = _UNITS[unit, False]
             if set(names) != set(units[unit].values()):
-                raise ValueError(f"{where}: expected {' and '.join(units[unit].values())} in an HTM, "
-                                 f"found {', '.join(names)}")
+                raise ValueError(
+                    f"{where}: expected {' and '.join(units[unit].values())} in an HTM, found {', '.join(names)}"
+                )
     return units
 
 
@@ -245,8 +260,10 @@ def _cnn(tensors: Mapping[str, Tensor], where: str) -> str:
     try:
         return _RESNETS[tuple(blocks)][bottleneck]
     except KeyError:
-        raise ValueError(f"{where}: expected a ResNet-18, 34, 50, 101 or 152, found {blocks} blocks of "
-                         f"{3 if bottleneck else 2} convolutions; give a config") from None
+        raise ValueError(
+            f"{where}: expected a ResNet-18, 34, 50, 101 or 152, found {blocks} blocks of "
+            f"{3 if bottleneck else 2} convolutions; give a config"
+        ) from None
 
 
 def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[int, int], int]:
@@ -257,24 +274,33 @@ def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[
     is_t2t = base + "tokens_to_token.project.weight" in tensors
     name = {(384, 14): "t2t_vit_14"}.get((width, depth)) if is_t2t else _VITS.get((width, depth))
     if name is None:
-        raise ValueError(f"{where}: a {'T2T-ViT' if is_t2t else 'ViT'} of width {width} and depth {depth} is unknown; "
-                         "give a config")
+        raise ValueError(
+            f"{where}: a {'T2T-ViT' if is_t2t else 'ViT'} of width {width} and depth {depth} is unknown; give a config"
+        )
     for stride in _STRIDES:
         for size in _SIZES:
             rows, columns = soft_split_grids(size)[-1] if is_t2t else ((side - 16) // stride + 1 for side in size)
             if rows * columns == positions - 1:
                 return name, size, RELEASED.stride if is_t2t else stride
-    raise ValueError(f"{where}: transformer.base.pos_embed has {positions - 1} patches, which no stride of "
-                     f"{', '.join(map(str, _STRIDES))} gives at 256 x 128 or 384 x 128; give a config")
+    raise ValueError(
+        f"{where}: transformer.base.pos_embed has {positions - 1} patches, which no stride of "
+        f"{', '.join(map(str, _STRIDES))} gives at 256 x 128 or 384 x 128; give a config"
+    )
 
 
 def _account(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: set[str]) -> None:
     """Every tensor that the model needs is there in its shape, and every one that is there has its place."""
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected and name not in ignore and not UNUSED.match(name)]
-    shapes = [f"{name}: expected {tuple(value.shape)}, found {tuple(found[name].shape)}"
-              for name, value in expected.items() if name in found and found[name].shape != value.shape]
-    problems = [f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-                for names, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape")) if names]
+    shapes = [
+        f"{name}: expected {tuple(value.shape)}, found {tuple(found[name].shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+        for names, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+        if names
+    ]
     if problems:
         raise ValueError(f"{where}: does not fit the configuration; " + "; ".join(problems))

@@ -59,7 +59,13 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
     bar = {"desc": source.stem, "leave": False, "position": 1, "disable": None} if progress else False
     try:
         papermill.execute_notebook(
-            source, target, values, kernel_name="python3", cwd=source.parent, progress_bar=bar, start_timeout=300,
+            source,
+            target,
+            values,
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=bar,
+            start_timeout=300,
             kernel_manager_class=_logged_kernel(log),
         )
     except PapermillExecutionError as error:
@@ -198,12 +204,22 @@ def _value(text: str) -> object:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 for a failure, 2 for a wrong argument, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m fusionreid.reproduce", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default=os.environ.get("FUSIONREID_PROFILE") or "demo",
-                        help=f"one of {', '.join(config.PROFILES)} (default: $FUSIONREID_PROFILE, or demo)")
+    parser.add_argument(
+        "--profile",
+        default=os.environ.get("FUSIONREID_PROFILE") or "demo",
+        help=f"one of {', '.join(config.PROFILES)} (default: $FUSIONREID_PROFILE, or demo)",
+    )
     parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
     parser.add_argument("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a value for a notebooks' parameter; may be repeated")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a value for a notebooks' parameter; may be repeated",
+    )
     parser.add_argument("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
     options = parser.parse_args(arguments)
     given = {name: _value(value) for name, value in options.parameter}

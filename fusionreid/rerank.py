@@ -94,8 +94,16 @@ class RerankedDistances:
         threads: blocks in work at a time on the CPU while neighbours are searched; by default torch's number.
     """
 
-    def __init__(self, query, gallery, reranking: Reranking, *, metric: str = "euclidean", device=None,
-                 threads: int | None = None):
+    def __init__(
+        self,
+        query,
+        gallery,
+        reranking: Reranking,
+        *,
+        metric: str = "euclidean",
+        device=None,
+        threads: int | None = None,
+    ):
         joined = Joined(Features(query, "query_features"), Features(gallery, "gallery_features"))
         self.distances = FeatureDistances(joined, joined, metric=metric, device=device)
         self.device, self.weight = self.distances.device, reranking.weight
@@ -109,11 +117,12 @@ class RerankedDistances:
         encoding = expand(encode(self.distances, found.index, self._farthest, reranking.k1), found.index, reranking.k2)
         split = encoding.start[self.num_queries]
         self._queries = encoding
-        of_gallery = Sparse(encoding.start[self.num_queries:] - split, encoding.column[split:], encoding.value[split:])
+        of_gallery = Sparse(encoding.start[self.num_queries :] - split, encoding.column[split:], encoding.value[split:])
         self._gallery = of_gallery.transposed(len(joined))
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray,
-              buffer: Buffer | None = None) -> torch.Tensor:
+    def block(
+        self, queries: slice | np.ndarray, gallery: slice | np.ndarray, buffer: Buffer | None = None
+    ) -> torch.Tensor:
         """(rows, columns) float32 re-ranked distances, on `self.device`."""
         if isinstance(queries, slice):
             queries = np.arange(queries.start, queries.stop)
@@ -148,9 +157,18 @@ class RerankedDistances:
         return touched
 
 
-def k_reciprocal(query_features, gallery_features, k1: int = 20, k2: int = 6, weight: float = 0.3, *,
-                 metric: str = "euclidean", device=None, threads: int | None = None,
-                 neighbours: str = "exact") -> np.ndarray:
+def k_reciprocal(
+    query_features,
+    gallery_features,
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+    *,
+    metric: str = "euclidean",
+    device=None,
+    threads: int | None = None,
+    neighbours: str = "exact",
+) -> np.ndarray:
     """Re-ranked distances, (1 - weight) Jaccard + weight original (squared Euclidean, over the query's largest).
 
     The result is the whole (Q, G) matrix; `evaluate_ranking(..., rerank=...)` ranks by the same numbers without it.
@@ -165,8 +183,14 @@ def k_reciprocal(query_features, gallery_features, k1: int = 20, k2: int = 6, we
     Raises:
         ValueError: for features that do not fit together or are not finite, or parameters out of range.
     """
-    source = RerankedDistances(query_features, gallery_features, Reranking(k1, k2, weight, neighbours),
-                               metric=metric, device=device, threads=threads)
+    source = RerankedDistances(
+        query_features,
+        gallery_features,
+        Reranking(k1, k2, weight, neighbours),
+        metric=metric,
+        device=device,
+        threads=threads,
+    )
     result = np.empty((source.num_queries, source.num_gallery), np.float32)
     for low in range(0, source.num_queries, 256):
         rows = slice(low, min(low + 256, source.num_queries))
@@ -177,7 +201,7 @@ def k_reciprocal(query_features, gallery_features, k1: int = 20, k2: int = 6, we
 def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> Sparse:
     """Each image's k-reciprocal expanded neighbours, weighted by exp(-distance), in sum 1 (Eqs. 3 to 5 there)."""
     half = int(np.around(k1 / 2)) + 1
-    nearest = nearest[:, :k1 + 1]
+    nearest = nearest[:, : k1 + 1]
     near = nearest[:, :half]
     near = np.where(_mutual(near), near, -1)  # each image's reciprocal neighbours among its nearest half; -1: none
     size = (near >= 0).sum(axis=1)
@@ -185,7 +209,7 @@ def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarra
     mutual = _mutual(nearest)
     step = _step(nearest.shape[1] * half)
     for low in range(0, len(nearest), step):
-        own = np.where(mutual[low:low + step], nearest[low:low + step], -1)  # (C, k1 + 1)
+        own = np.where(mutual[low : low + step], nearest[low : low + step], -1)  # (C, k1 + 1)
         theirs = np.where(own[:, :, None] >= 0, near[own], -1)  # (C, k1 + 1, half)
         shared = _contained(theirs.reshape(len(own), -1), own).reshape(theirs.shape).sum(axis=2)
         accepted = (own >= 0) & (shared > 2 / 3 * size[own])
@@ -210,7 +234,7 @@ def expand(encoding: Sparse, nearest: np.ndarray, k2: int) -> Sparse:
     total, counts, columns, values = len(nearest), [], [], []
     nearest = nearest[:, :k2]
     for low in range(0, total, CHUNK):
-        rows = nearest[low:low + CHUNK]
+        rows = nearest[low : low + CHUNK]
         entries, count = encoding.entries(rows.reshape(-1))
         row = np.repeat(np.repeat(np.arange(len(rows)), rows.shape[1]), count)
         key = row * np.int64(total) + encoding.column[entries]
@@ -228,9 +252,9 @@ def _mutual(nearest: np.ndarray) -> np.ndarray:
     mutual = np.empty(nearest.shape, bool)
     step = _step(nearest.shape[1] ** 2)
     for low in range(0, len(nearest), step):
-        rows = nearest[low:low + step]
+        rows = nearest[low : low + step]
         image = np.arange(low, low + len(rows))
-        mutual[low:low + step] = (nearest[rows] == image[:, None, None]).any(axis=2)
+        mutual[low : low + step] = (nearest[rows] == image[:, None, None]).any(axis=2)
     return mutual
 
 

@@ -144,18 +144,20 @@ def rows(
             fusion = run.model.fusion
             for feature in (feature for feature in shown if feature in features_of(variant.config)):
                 accuracy = result["features"].get(feature, {}) if result else {}
-                found.append({
-                    "variant": variant.name,
-                    "feature": feature,
-                    "seed": seed,
-                    "fingerprint": run.fingerprint,
-                    "depth": fusion.depth if fusion else math.nan,
-                    "dim": fusion.dim if fusion else math.nan,
-                    **{metric: 100 * accuracy.get(metric, math.nan) for metric in METRICS},
-                    "commit": result.get("commit") if result else None,
-                    "device": result.get("device") if result else None,
-                    "version": result["data"].get("version", "") if result else None,
-                })
+                found.append(
+                    {
+                        "variant": variant.name,
+                        "feature": feature,
+                        "seed": seed,
+                        "fingerprint": run.fingerprint,
+                        "depth": fusion.depth if fusion else math.nan,
+                        "dim": fusion.dim if fusion else math.nan,
+                        **{metric: 100 * accuracy.get(metric, math.nan) for metric in METRICS},
+                        "commit": result.get("commit") if result else None,
+                        "device": result.get("device") if result else None,
+                        "version": result["data"].get("version", "") if result else None,
+                    }
+                )
     return pd.DataFrame(found)
 
 

@@ -276,8 +276,10 @@ def caption(name: str, profile: str, data: DataConfig, seeds: Sequence[int], mea
     gap = f" {absent} of {measured['fingerprint'].nunique()} runs are missing." if absent else ""
     alike = profile == "paper" and data.name in set(paper.table(name)["dataset"])
     other = "" if alike else " The two sides differ in data or scale: compare orders and signs, not values."
-    return (f"{paper.TITLES[name]}. Ours: profile {profile}, data {source}, {over}, commit {commits}, "
-            f"device {devices}; percent, at the last epoch. Δ: from the row {BASES[name]}.{other}{gap}")
+    return (
+        f"{paper.TITLES[name]}. Ours: profile {profile}, data {source}, {over}, commit {commits}, "
+        f"device {devices}; percent, at the last epoch. Δ: from the row {BASES[name]}.{other}{gap}"
+    )
 
 
 def _notes(name: str) -> tuple[str, ...]:

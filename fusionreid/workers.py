@@ -54,14 +54,7 @@ def run(
         spread(function, jobs, slots, threads=threads, report=report)
 
 
-def spread(
-    function: Callable,
-    jobs: Sequence,
-    slots: Sequence,
-    *,
-    threads: int = 1,
-    report: Report,
-) -> None:
+def spread(function: Callable, jobs: Sequence, slots: Sequence, *, threads: int = 1, report: Report) -> None:
     """Calls `function(job, slot)` for each job, at most one at a time on each slot, in spawned processes.
 
     Args:

@@ -15,7 +15,9 @@ class Tensors(dict):
     """Tensors by name; `below("a.b")` is the part under that name."""
 
     def below(self, prefix: str) -> Tensors:
-        return Tensors({name[len(prefix) + 1:]: value for name, value in self.items() if name.startswith(prefix + ".")})
+        return Tensors(
+            {name[len(prefix) + 1 :]: value for name, value in self.items() if name.startswith(prefix + ".")}
+        )
 
     def count(self, prefix: str) -> int:
         return len({name.split(".")[0] for name in self.below(prefix)})

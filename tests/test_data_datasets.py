@@ -59,7 +59,10 @@ def test_market_drops_junk_keeps_distractors_and_counts_cameras_from_zero(tmp_pa
         (tmp_path / "market1501" / "query" / junk).touch()
     dataset = open_dataset("market1501", tmp_path)
     assert short(dataset.train) == [
-        ("0002_c1s1_000451_03.jpg", 0, 0), ("0002_c3s1_000551_01.jpg", 0, 2), ("0007_c12s2_000001_00.jpg", 1, 11)]
+        ("0002_c1s1_000451_03.jpg", 0, 0),
+        ("0002_c3s1_000551_01.jpg", 0, 2),
+        ("0007_c12s2_000001_00.jpg", 1, 11),
+    ]
     assert short(dataset.query) == [("0001_c1s1_001051_00.jpg", 1, 0)]
     assert short(dataset.gallery) == [("0000_c2s1_000026_01.jpg", 0, 1), ("0001_c5s3_001051_00.jpg", 1, 4)]
     assert (dataset.num_identities, dataset.num_cameras, dataset.version) == (2, 12, "")
@@ -77,8 +80,10 @@ def test_msmt17_joins_train_and_val_and_tells_its_version(tmp_path, version, cap
     make_msmt17(tmp_path / "msmt17", version)
     dataset = open_dataset("msmt17", tmp_path)
     assert short(dataset.train) == [
-        ("0000_000_01_0303morning_0015_0.jpg", 0, 0), ("0004_002_15_0113noon_0100_1.jpg", 1, 14),
-        ("0000_001_02_0303morning_0015_0.jpg", 0, 1)]
+        ("0000_000_01_0303morning_0015_0.jpg", 0, 0),
+        ("0004_002_15_0113noon_0100_1.jpg", 1, 14),
+        ("0000_001_02_0303morning_0015_0.jpg", 0, 1),
+    ]
     assert [record.identity for record in dataset.gallery] == [0, 1]
     assert (dataset.version, dataset.num_cameras, dataset.num_identities) == (version, 15, 2)
     assert all(record.path.is_file() for split in dataset.splits.values() for record in split)
@@ -100,12 +105,16 @@ def test_msmt17_in_markets_layout(tmp_path, folder, version):
     assert short(dataset.query) == [("0001_000_02_x_0015_0.jpg", 1, 1), ("0001_c10_0001.jpg", 1, 9)]
 
 
-NESTED = {"market1501": ["market1501/Market-1501-v15.09.15", "Market-1501-v15.09.15/Market-1501-v15.09.15"],
-          "dukemtmc": ["dukemtmc-reid/DukeMTMC-reID"], "msmt17": ["msmt17/MSMT17_V1", "MSMT17/MSMT17_V2"]}
+NESTED = {
+    "market1501": ["market1501/Market-1501-v15.09.15", "Market-1501-v15.09.15/Market-1501-v15.09.15"],
+    "dukemtmc": ["dukemtmc-reid/DukeMTMC-reID"],
+    "msmt17": ["msmt17/MSMT17_V1", "MSMT17/MSMT17_V2"],
+}
 
 
-@pytest.mark.parametrize(("name", "folder"), [(name, folder) for name in FOLDERS
-                                              for folder in ["", *FOLDERS[name], *NESTED[name]]])
+@pytest.mark.parametrize(
+    ("name", "folder"), [(name, folder) for name in FOLDERS for folder in ["", *FOLDERS[name], *NESTED[name]]]
+)
 def test_every_folder_name_is_found(tmp_path, name, folder):
     if name == "msmt17":
         make_msmt17(tmp_path / folder, "V2" if folder.endswith("V2") else "V1")
@@ -160,8 +169,11 @@ def test_a_missing_folder_says_what_was_looked_for_what_is_there_and_the_layout(
 
 
 def test_names_that_do_not_parse_are_named(tmp_path):
-    for name, files, bad in (("market1501", MARKET, "photo.jpg"), ("market1501", MARKET, "0001_c0s1_000001_00.jpg"),
-                             ("dukemtmc", DUKE, "0002_c1s1_000451_03.jpg")):
+    for name, files, bad in (
+        ("market1501", MARKET, "photo.jpg"),
+        ("market1501", MARKET, "0001_c0s1_000001_00.jpg"),
+        ("dukemtmc", DUKE, "0002_c1s1_000451_03.jpg"),
+    ):
         folder = make(tmp_path / f"{name}{bad}", files)
         (folder / "query" / bad).touch()
         with pytest.raises(ValueError, match=f"query/{bad}: expected a name like"):

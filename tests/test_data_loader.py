@@ -39,8 +39,9 @@ def decoded(monkeypatch):
 
 def expected(records, size=SIZE):
     height, width = size
-    return np.stack([np.asarray(Image.open(r.path).convert("RGB").resize((width, height), Image.BILINEAR))
-                     for r in records])
+    return np.stack(
+        [np.asarray(Image.open(r.path).convert("RGB").resize((width, height), Image.BILINEAR)) for r in records]
+    )
 
 
 def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
@@ -131,8 +132,12 @@ def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil
 
 
 def test_another_size_or_list_has_a_file_of_its_own(records, tmp_path):
-    caches = [ImageCache(records, SIZE, tmp_path), ImageCache(records, (8, 16), tmp_path),
-              ImageCache(records[:9], SIZE, tmp_path), ImageCache(records[::-1], SIZE, tmp_path)]
+    caches = [
+        ImageCache(records, SIZE, tmp_path),
+        ImageCache(records, (8, 16), tmp_path),
+        ImageCache(records[:9], SIZE, tmp_path),
+        ImageCache(records[::-1], SIZE, tmp_path),
+    ]
     assert len({cache.path for cache in caches}) == 4
     assert np.array_equal(caches[1].images, expected(records, (8, 16)))
     assert np.array_equal(caches[3].images, caches[0].images[::-1])

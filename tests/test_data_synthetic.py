@@ -21,8 +21,10 @@ TINY = replace(SIZES["smoke"], train=2, test=1, cameras=(3, 3), images=(2, 2), d
 
 
 def digest(folder) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*.jpg"))}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.jpg"))
+    }
 
 
 @pytest.fixture(scope="module")

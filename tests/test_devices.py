@@ -79,8 +79,10 @@ def test_ranking(device, rerank):
     labels = [random.integers(0, most, count) for most in (20, 4) for count in (60, 240)]
     expected = evaluate_ranking(features[:60], features[60:], *labels, rerank=rerank)
     query, gallery = torch.from_numpy(features).to(device).split([60, 240])
-    for found in (evaluate_ranking(query, gallery, *labels, rerank=rerank),
-                  evaluate_ranking(features[:60], features[60:], *labels, rerank=rerank, device=device)):
+    for found in (
+        evaluate_ranking(query, gallery, *labels, rerank=rerank),
+        evaluate_ranking(features[:60], features[60:], *labels, rerank=rerank, device=device),
+    ):
         assert found.mAP == pytest.approx(expected.mAP, abs=1e-9 if rerank is None else 1e-4)
         assert np.allclose(found.cmc, expected.cmc, atol=1e-9 if rerank is None else 0.02)
     distances = k_reciprocal(query, gallery), k_reciprocal(features[:60], features[60:])

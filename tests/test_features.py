@@ -13,8 +13,11 @@ from fusionreid.metrics import evaluate_ranking
 
 
 def new(path, fingerprint="model-a", count=10, width=4, **changes):
-    arguments = dict(identities=np.arange(count) % 3, cameras=np.arange(count) % 2,
-                     paths=[f"image_{row}.jpg" for row in range(count)])
+    arguments = dict(
+        identities=np.arange(count) % 3,
+        cameras=np.arange(count) % 2,
+        paths=[f"image_{row}.jpg" for row in range(count)],
+    )
     return FeatureStore.create(path, count, width, fingerprint, **{**arguments, **changes})
 
 
@@ -46,8 +49,10 @@ def test_is_written_resumed_and_read(tmp_path, rows):
     assert new(tmp_path / "gallery").complete
 
 
-@pytest.mark.parametrize("changes", [dict(fingerprint="model-b"), dict(width=5), dict(dtype="float16"),
-                                     dict(cameras=np.zeros(10)), dict(paths=[])])
+@pytest.mark.parametrize(
+    "changes",
+    [dict(fingerprint="model-b"), dict(width=5), dict(dtype="float16"), dict(cameras=np.zeros(10)), dict(paths=[])],
+)
 def test_another_model_or_split_begins_anew(tmp_path, rows, changes):
     new(tmp_path / "store").append(rows)
     assert new(tmp_path / "store").complete
@@ -86,9 +91,15 @@ def test_writing_is_checked(tmp_path, rows):
     assert store.done == 5
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(identities=[1, 2]), "identities: expected 10"), (dict(paths=["a"]), "paths: expected 10"),
-    (dict(dtype="int8"), "float32.*float16"), (dict(width=0), "width=0")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(identities=[1, 2]), "identities: expected 10"),
+        (dict(paths=["a"]), "paths: expected 10"),
+        (dict(dtype="int8"), "float32.*float16"),
+        (dict(width=0), "width=0"),
+    ],
+)
 def test_creation_is_checked(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         new(tmp_path / "store", **changes)
@@ -133,7 +144,8 @@ def test_ranks_like_an_array(tmp_path):
         stores.append(FeatureStore.open(tmp_path / name))
     q, g = stores
     for rerank in (None, dict(k1=5, k2=2)):
-        ranking = evaluate_ranking(q, g, q.identities, g.identities, q.cameras, g.cameras, rerank=rerank,
-                                   gallery_block=64)
+        ranking = evaluate_ranking(
+            q, g, q.identities, g.identities, q.cameras, g.cameras, rerank=rerank, gallery_block=64
+        )
         expected = evaluate_ranking(query, gallery, *labels, rerank=rerank)
         np.testing.assert_allclose(ranking.average_precision, expected.average_precision, atol=1e-9)

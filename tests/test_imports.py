@@ -10,8 +10,23 @@ import pytest
 from fusionreid import paths
 
 OPTIONAL = [
-    "anny", "warp", "trimesh", "faiss", "pytorch_grad_cam", "submitit", "papermill", "nbformat", "nbclient",
-    "ipywidgets", "IPython", "matplotlib", "seaborn", "jinja2", "pytest", "jaxtyping", "beartype",
+    "anny",
+    "warp",
+    "trimesh",
+    "faiss",
+    "pytorch_grad_cam",
+    "submitit",
+    "papermill",
+    "nbformat",
+    "nbclient",
+    "ipywidgets",
+    "IPython",
+    "matplotlib",
+    "seaborn",
+    "jinja2",
+    "pytest",
+    "jaxtyping",
+    "beartype",
 ]
 FIGURES = {"plots", "pictures", "diagram", "agreement", "style"}  # they draw: matplotlib is theirs
 BLOCKED = f"""

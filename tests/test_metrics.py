@@ -74,8 +74,12 @@ def sample(kind: str, seed: int = 0):
 
 
 KINDS = ("plain", "ties", "all alike", "distractors", "no match", "one camera each", "duplicates", "one identity")
-CUTS = {"whole": {}, "blocks": {"query_block": 7, "gallery_block": 64}, "threads": {"threads": 3, "query_block": 3},
-        "slivers": {"query_block": 1, "gallery_block": 37}}
+CUTS = {
+    "whole": {},
+    "blocks": {"query_block": 7, "gallery_block": 64},
+    "threads": {"threads": 3, "query_block": 3},
+    "slivers": {"query_block": 1, "gallery_block": 37},
+}
 
 
 def assert_equal(ranking, expected, tolerance=1e-9):
@@ -92,8 +96,7 @@ def assert_equal(ranking, expected, tolerance=1e-9):
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_slow_reference(kind, cut):
     query, gallery, labels = sample(kind)
-    assert_equal(evaluate_ranking(query, gallery, *labels, **CUTS[cut]),
-                 reference(squared(query, gallery), *labels))
+    assert_equal(evaluate_ranking(query, gallery, *labels, **CUTS[cut]), reference(squared(query, gallery), *labels))
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
@@ -119,8 +122,10 @@ def test_rows_of_a_device_count_alike(sort_above, ties_above, monkeypatch):
     distance[0, :3] = 0.0, -0.0, 0.0
     order = np.lexsort((position, distance))
     distance, position = np.take_along_axis(distance, order, 1), np.take_along_axis(position, order, 1)
-    expected = [[((row < d) | ((row == d) & (np.arange(50) < p))).sum() for d, p in zip(*limits, strict=True)]
-                for row, *limits in zip(block, distance, position, strict=True)]
+    expected = [
+        [((row < d) | ((row == d) & (np.arange(50) < p))).sum() for d, p in zip(*limits, strict=True)]
+        for row, *limits in zip(block, distance, position, strict=True)
+    ]
     counts = count_before_rows(*map(torch.from_numpy, (block, distance, position)))
     np.testing.assert_array_equal(counts, expected)
     for row, *limits, count in zip(block, distance, position, expected, strict=True):
@@ -131,9 +136,11 @@ def test_equals_the_released_evaluation():
     data = np.load(CONFORMANCE)
     query, gallery = (data[name] / np.linalg.norm(data[name], axis=1, keepdims=True) for name in ("qf", "gf"))
     labels = [data[name] for name in ("q_ids", "g_ids", "q_cams", "g_cams")]
-    for ranking in (evaluate_ranking(query, gallery, *labels),
-                    evaluate_ranking(data["qf"], data["gf"], *labels, metric="cosine"),
-                    evaluate_ranking(query, gallery, *labels, gallery_block=700)):
+    for ranking in (
+        evaluate_ranking(query, gallery, *labels),
+        evaluate_ranking(data["qf"], data["gf"], *labels, metric="cosine"),
+        evaluate_ranking(query, gallery, *labels, gallery_block=700),
+    ):
         assert ranking.mAP == pytest.approx(float(data["mAP"]), abs=1e-6)
         np.testing.assert_allclose(ranking.cmc, data["cmc"], atol=1e-6)
         assert ranking.rank(1) == ranking.cmc[0]
@@ -150,10 +157,20 @@ def test_by_hand():
     np.testing.assert_array_equal(ranking.first_match, [2])
 
 
-@pytest.mark.parametrize("convert", [
-    lambda x: x.tolist(), torch.from_numpy, lambda x: x.astype(np.float64), lambda x: x.astype(np.float16),
-    lambda x: torch.from_numpy(x).to(torch.bfloat16), lambda x: torch.from_numpy(x).requires_grad_(),
-    lambda x: x.astype(np.int32), lambda x: np.asfortranarray(x)[::-1][::-1], lambda x: x.astype(">f4")])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.tolist(),
+        torch.from_numpy,
+        lambda x: x.astype(np.float64),
+        lambda x: x.astype(np.float16),
+        lambda x: torch.from_numpy(x).to(torch.bfloat16),
+        lambda x: torch.from_numpy(x).requires_grad_(),
+        lambda x: x.astype(np.int32),
+        lambda x: np.asfortranarray(x)[::-1][::-1],
+        lambda x: x.astype(">f4"),
+    ],
+)
 def test_any_container(convert):
     query, gallery, labels = sample("ties")  # whole numbers are the same in every type
     expected = reference(squared(query, gallery), *labels)
@@ -200,8 +217,9 @@ def test_a_pair_has_the_same_distance_in_every_block(width):
         assert torch.equal(part, whole[slice(*rows), slice(*columns)])
     chosen = np.array([5, 1400, 3, 77])
     assert torch.equal(distances.block(chosen[:1], chosen), whole[5:6, torch.from_numpy(chosen)])
-    np.testing.assert_allclose(distances.pairs(np.array([0, 9]), np.array([1, 1499])), whole[[0, 9], [1, 1499]],
-                               rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        distances.pairs(np.array([0, 9]), np.array([1, 1499])), whole[[0, 9], [1, 1499]], rtol=1e-5, atol=1e-4
+    )
     assert float(whole.max()) <= distances.bound()
 
 
@@ -268,10 +286,14 @@ def test_verification_curve(cut):
     assert (curve.num_positives, curve.num_negatives) == (len(positives), len(negatives))
     clear = [k for k, limit in enumerate(curve.threshold) if np.abs(distances - limit).min() > 1e-5]
     assert len(clear) > 1000
-    np.testing.assert_allclose(curve.true_positive_rate[clear],
-                               np.searchsorted(positives, curve.threshold[clear]) / len(positives), atol=1e-12)
-    np.testing.assert_allclose(curve.false_positive_rate[clear],
-                               np.searchsorted(negatives, curve.threshold[clear]) / len(negatives), atol=1e-12)
+    np.testing.assert_allclose(
+        curve.true_positive_rate[clear], np.searchsorted(positives, curve.threshold[clear]) / len(positives), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        curve.false_positive_rate[clear],
+        np.searchsorted(negatives, curve.threshold[clear]) / len(negatives),
+        atol=1e-12,
+    )
     area = (np.searchsorted(positives, negatives, "left") + np.searchsorted(positives, negatives, "right")).mean() / 2
     assert curve.auc == pytest.approx(area / len(positives), abs=1e-4)
     for rate in (0.001, 0.1, 0.5):
@@ -302,8 +324,14 @@ def test_nothing_of_the_size_of_queries_times_gallery_is_allocated(monkeypatch):
 
 def bad(**changes):
     query, gallery, (query_ids, gallery_ids, query_cameras, gallery_cameras) = sample("plain")
-    arguments = dict(query_features=query, gallery_features=gallery, query_ids=query_ids, gallery_ids=gallery_ids,
-                     query_cameras=query_cameras, gallery_cameras=gallery_cameras)
+    arguments = dict(
+        query_features=query,
+        gallery_features=gallery,
+        query_ids=query_ids,
+        gallery_ids=gallery_ids,
+        query_cameras=query_cameras,
+        gallery_cameras=gallery_cameras,
+    )
     for name, change in changes.items():
         arguments[name] = change(arguments[name]) if callable(change) else change
     return arguments
@@ -314,31 +342,38 @@ def with_row(value):
         features = features.copy()
         features[7] = value
         return features
+
     return change
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(query_features=with_row(np.nan)), "query_features, row 7.*finite"),
-    (dict(gallery_features=with_row(np.inf)), "gallery_features, row 7.*finite"),
-    (dict(gallery_features=with_row(1e30)), "gallery_features.*float32 can hold"),
-    (dict(gallery_features=with_row(0), metric="cosine"), "gallery_features, row 7.*zero vector"),
-    (dict(query_features=lambda x: x[:, :5]), "expected one width, found 5 and 12"),
-    (dict(query_features=lambda x: x[0]), r"query_features.*\(images, width\).*\(12,\)"),
-    (dict(query_features=lambda x: x.astype(complex)), "query_features.*real"),
-    (dict(gallery_features=lambda x: x[:0]), "gallery_features.*at least one image"),
-    (dict(query_features=lambda x: x[:0]), "query_features.*at least one image"),
-    (dict(query_ids=lambda x: x[:-1]), r"query_ids.*expected 40.*\(39,\)"),
-    (dict(gallery_cameras=lambda x: x[:, None]), "gallery_cameras.*expected 300"),
-    (dict(gallery_ids=lambda x: np.where(x == 3, np.nan, x)), "gallery_ids.*NaN"),
-    (dict(query_cameras=lambda x: x.astype(str)), "query_cameras.*whole numbers"),
-    (dict(metric="manhattan"), "euclidean.*cosine"),
-    (dict(max_rank=0), "max_rank=0"),
-    (dict(threads=0), "threads=0"),
-    (dict(query_block=0), "query_block=0"),
-    (dict(rerank="twice"), "rerank='twice'"),
-    (dict(query_cameras=0 * np.arange(40), gallery_cameras=0 * np.arange(300)), "query's own camera.*camera numbers"),
-    (dict(query_ids=100 + np.arange(40)), "none of the 40 queries.*none of their identities"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(query_features=with_row(np.nan)), "query_features, row 7.*finite"),
+        (dict(gallery_features=with_row(np.inf)), "gallery_features, row 7.*finite"),
+        (dict(gallery_features=with_row(1e30)), "gallery_features.*float32 can hold"),
+        (dict(gallery_features=with_row(0), metric="cosine"), "gallery_features, row 7.*zero vector"),
+        (dict(query_features=lambda x: x[:, :5]), "expected one width, found 5 and 12"),
+        (dict(query_features=lambda x: x[0]), r"query_features.*\(images, width\).*\(12,\)"),
+        (dict(query_features=lambda x: x.astype(complex)), "query_features.*real"),
+        (dict(gallery_features=lambda x: x[:0]), "gallery_features.*at least one image"),
+        (dict(query_features=lambda x: x[:0]), "query_features.*at least one image"),
+        (dict(query_ids=lambda x: x[:-1]), r"query_ids.*expected 40.*\(39,\)"),
+        (dict(gallery_cameras=lambda x: x[:, None]), "gallery_cameras.*expected 300"),
+        (dict(gallery_ids=lambda x: np.where(x == 3, np.nan, x)), "gallery_ids.*NaN"),
+        (dict(query_cameras=lambda x: x.astype(str)), "query_cameras.*whole numbers"),
+        (dict(metric="manhattan"), "euclidean.*cosine"),
+        (dict(max_rank=0), "max_rank=0"),
+        (dict(threads=0), "threads=0"),
+        (dict(query_block=0), "query_block=0"),
+        (dict(rerank="twice"), "rerank='twice'"),
+        (
+            dict(query_cameras=0 * np.arange(40), gallery_cameras=0 * np.arange(300)),
+            "query's own camera.*camera numbers",
+        ),
+        (dict(query_ids=100 + np.arange(40)), "none of the 40 queries.*none of their identities"),
+    ],
+)
 def test_errors_say_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
         evaluate_ranking(**bad(**changes))

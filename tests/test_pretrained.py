@@ -55,8 +55,10 @@ def obviously_resized(patches, size):
             fx = max(0.0, (x + 0.5) * side / size[1] - 0.5)
             y0, x0 = int(fy), int(fx)
             y1, x1, dy, dx = min(y0 + 1, side - 1), min(x0 + 1, side - 1), fy - y0, fx - x0
-            rows.append((1 - dy) * ((1 - dx) * image[y0, x0] + dx * image[y0, x1])
-                        + dy * ((1 - dx) * image[y1, x0] + dx * image[y1, x1]))
+            rows.append(
+                (1 - dy) * ((1 - dx) * image[y0, x0] + dx * image[y0, x1])
+                + dy * ((1 - dx) * image[y1, x0] + dx * image[y1, x1])
+            )
     return torch.stack(rows)
 
 
@@ -151,7 +153,8 @@ def test_torchvision_vit_computes_the_same():
     width, depth = branch.width, len(branch.base.blocks)
     block = branch.base.blocks[0]
     theirs = torchvision.models.VisionTransformer(
-        96, 16, depth, block.attn.num_heads, width, block.mlp.fc1.out_features, num_classes=7).eval()
+        96, 16, depth, block.attn.num_heads, width, block.mlp.fc1.out_features, num_classes=7
+    ).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     theirs.heads = torch.nn.Identity()
@@ -174,11 +177,14 @@ def test_t2t_vit():
         load_transformer_weights(branch, performer)
 
 
-@pytest.mark.parametrize("state, match", [
-    ({"a.weight": torch.zeros(3)}, "no tensor fits the branch"),
-    ({"epoch": 3, "note": "x"}, "expected tensors by name.*epoch, note"),
-    ({}, "expected tensors by name"),
-])
+@pytest.mark.parametrize(
+    "state, match",
+    [
+        ({"a.weight": torch.zeros(3)}, "no tensor fits the branch"),
+        ({"epoch": 3, "note": "x"}, "expected tensors by name.*epoch, note"),
+        ({}, "expected tensors by name"),
+    ],
+)
 def test_what_fits_nothing_is_an_error(cnn, state, match):
     with pytest.raises(ValueError, match=match):
         load_cnn_weights(cnn, state)

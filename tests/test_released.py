@@ -90,8 +90,9 @@ def test_t2t_vit_and_resnet101_with_the_shared_encoder():
     with torch.device("meta"):
         state = {name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()}
         config = released.deduce(state)
-        assert config == replace(RELEASED, cnn="resnet101", transformer="t2t_vit_14",
-                                 fusion=replace(FUSION, share_seu=True))
+        assert config == replace(
+            RELEASED, cnn="resnet101", transformer="t2t_vit_14", fusion=replace(FUSION, share_seu=True)
+        )
         assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(state)
 
 
@@ -126,15 +127,34 @@ def test_every_variant_is_deduced_from_its_tensors(config):
     assert released.deduce(tensors) == config
 
 
-OF_SMALL = {name: VARIANTS[name] for name in (
-    "shared-seu", "shared-mfu", "shared-both", "seu-only", "mfu-only", "refined-only", "gap", "no-fusion", "cnn-alone",
-    "transformer-alone")}
+OF_SMALL = {
+    name: VARIANTS[name]
+    for name in (
+        "shared-seu",
+        "shared-mfu",
+        "shared-both",
+        "seu-only",
+        "mfu-only",
+        "refined-only",
+        "gap",
+        "no-fusion",
+        "cnn-alone",
+        "transformer-alone",
+    )
+}
 COMPUTED = {
     **{name: VARIANTS[name] for name in ("resnet101", "resnet152", "t2t", "t2t-384", "384-stride-16", "stride-16")},
     "deit": replace(RELEASED, transformer="deit_base_patch16_224"),
     "dim-1536-depth-1": VARIANTS["dim-1536-depth-1"],
-    **{name: replace(config, cnn=config.cnn and "resnet18", transformer=config.transformer and "vit_tiny_patch16_224",
-                     fusion=config.fusion and replace(config.fusion, dim=24)) for name, config in OF_SMALL.items()},
+    **{
+        name: replace(
+            config,
+            cnn=config.cnn and "resnet18",
+            transformer=config.transformer and "vit_tiny_patch16_224",
+            fusion=config.fusion and replace(config.fusion, dim=24),
+        )
+        for name, config in OF_SMALL.items()
+    },
     "depth-6": replace(SMALL, fusion=replace(SMALL.fusion, dim=48, depth=6)),
     "reversed": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"))),
     "reversed-shared": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"), share_seu=True)),
@@ -161,14 +181,18 @@ def test_every_variant_computes_what_the_released_code_does(config):
     assert error(found.numpy(), expected.numpy()) < 1e-5
 
 
-@pytest.mark.parametrize("fusion, suffix", [
-    (SMALL.fusion, ".pth"),
-    (replace(SMALL.fusion, share_seu=True, share_mfu=True), ".safetensors"),
-    (replace(SMALL.fusion, units=("mfu", "seu")), ".pth"),
-    (replace(SMALL.fusion, units=("mfu",), depth=1, pooling="gap"), ".pth"),
-    (replace(SMALL.fusion, units=()), ".pth"),
-    (None, ".safetensors"),
-], ids=["own", "shared", "reversed", "mfu", "refined", "none"])
+@pytest.mark.parametrize(
+    "fusion, suffix",
+    [
+        (SMALL.fusion, ".pth"),
+        (replace(SMALL.fusion, share_seu=True, share_mfu=True), ".safetensors"),
+        (replace(SMALL.fusion, units=("mfu", "seu")), ".pth"),
+        (replace(SMALL.fusion, units=("mfu",), depth=1, pooling="gap"), ".pth"),
+        (replace(SMALL.fusion, units=()), ".pth"),
+        (None, ".safetensors"),
+    ],
+    ids=["own", "shared", "reversed", "mfu", "refined", "none"],
+)
 def test_round_trip(tmp_path, fusion, suffix):
     torch.manual_seed(0)
     config = replace(SMALL, image_size=(64, 32), fusion=fusion)
@@ -214,8 +238,10 @@ def test_classifiers_are_kept_or_left(small):
 
 def test_every_tensor_is_accounted_for(small):
     state = released.export(small)
-    assert {name for name in state if released.UNUSED.match(name)} == {"transformer.base.fc.weight",
-                                                                       "transformer.base.fc.bias"}
+    assert {name for name in state if released.UNUSED.match(name)} == {
+        "transformer.base.fc.weight",
+        "transformer.base.fc.bias",
+    }
     with pytest.raises(ValueError, match="1 unknown: transformer.base.surprise"):
         released.load(state | {"transformer.base.surprise": torch.zeros(2)})
     with pytest.raises(ValueError, match="1 missing: res_LRU.bn1.bias"):

@@ -83,7 +83,8 @@ def test_only_values_that_differ_are_injected_and_unknown_names_are_errors(folde
     usual = {"PROFILE": "demo", "DATASET": "synthetic"}
     assert reproduce.plan([first, second], {}, usual) == {first: {}, second: {}}
     assert reproduce.plan([first, second], {"TOP": 7}, {**usual, "PROFILE": "smoke"}) == {
-        first: {"PROFILE": "smoke"}, second: {"TOP": 7}
+        first: {"PROFILE": "smoke"},
+        second: {"TOP": 7},
     }
     with pytest.raises(NotebookError, match=r"(?s)-p SEED: no selected.*00_a: PROFILE, DATASET, SEEDS.*01_b: TOP"):
         reproduce.plan([first, second], {"SEED": 1}, usual)
@@ -114,13 +115,16 @@ def test_a_failing_notebook_stops_with_the_cell_and_the_error(folder, capsys):
     assert not (copies / "01_b.ipynb").exists()
 
 
-@pytest.mark.parametrize("arguments, code, message", [
-    (["--profile", "tiny"], 2, "profile='tiny' is not known; it is one of: 'smoke', 'demo', 'paper'"),
-    (["--dataset", "cuhk03"], 2, "'cuhk03' is not known; it is one of: 'market1501'"),
-    (["--only", "9"], 1, "--only 9: no such notebook; there are: 00_a"),
-    (["-p", "SEED", "1"], 1, "-p SEED: no selected notebook has this parameter"),
-    (["--profile", "smoke", "--update"], 1, "--update: committed outputs are those of the demo profile"),
-])
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--profile", "tiny"], 2, "profile='tiny' is not known; it is one of: 'smoke', 'demo', 'paper'"),
+        (["--dataset", "cuhk03"], 2, "'cuhk03' is not known; it is one of: 'market1501'"),
+        (["--only", "9"], 1, "--only 9: no such notebook; there are: 00_a"),
+        (["-p", "SEED", "1"], 1, "-p SEED: no selected notebook has this parameter"),
+        (["--profile", "smoke", "--update"], 1, "--update: committed outputs are those of the demo profile"),
+    ],
+)
 def test_a_wrong_argument_is_explained_before_anything_runs(folder, capsys, arguments, code, message):
     write(folder, "00_a.ipynb")
     assert reproduce.main(arguments) == code
@@ -180,8 +184,11 @@ def test_control_c_ends_the_kernel_and_says_how_to_go_on(folder, tmp_path):
     show = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))"
     write(folder, "00_a.ipynb", show, "time.sleep(600)")
     process = subprocess.Popen(
-        [sys.executable, "-m", "fusionreid.reproduce", "--profile", "smoke"], stderr=subprocess.PIPE, text=True,
-        cwd=paths.ROOT, env={**os.environ, "FUSIONREID_ROOT": str(tmp_path), "FUSIONREID_RUNS": str(tmp_path / "runs")},
+        [sys.executable, "-m", "fusionreid.reproduce", "--profile", "smoke"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=paths.ROOT,
+        env={**os.environ, "FUSIONREID_ROOT": str(tmp_path), "FUSIONREID_RUNS": str(tmp_path / "runs")},
     )
     wait_for(lambda: process.poll() is not None or started.exists() and started.read_text())
     time.sleep(0.5)

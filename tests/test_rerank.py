@@ -25,7 +25,7 @@ def published(query, gallery, k1=20, k2=6, weight=0.3):
     total = len(features)
 
     def reciprocal(image, k):
-        return [other for other in order[image, :k + 1] if image in order[other, :k + 1]]
+        return [other for other in order[image, : k + 1] if image in order[other, : k + 1]]
 
     encoding = np.zeros((total, total), np.float32)
     for image in range(total):
@@ -39,22 +39,36 @@ def published(query, gallery, k1=20, k2=6, weight=0.3):
         weights = np.exp(-original[image, expanded])
         encoding[image, expanded] = weights / weights.sum()
     encoding = np.stack([encoding[order[image, :k2]].mean(axis=0) for image in range(total)])
-    overlap = np.minimum(encoding[:len(query), None], encoding[None, len(query):]).sum(-1)
+    overlap = np.minimum(encoding[: len(query), None], encoding[None, len(query) :]).sum(-1)
     jaccard = 1 - overlap / (2 - overlap)
-    return (1 - weight) * jaccard + weight * original[:len(query), len(query):]
+    return (1 - weight) * jaccard + weight * original[: len(query), len(query) :]
 
 
 def people(seed=0, queries=30, gallery=150, identities=20, width=16, spread=0.7):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((identities, width))
-    labels = [rng.integers(0, identities, queries), rng.integers(0, identities, gallery),
-              rng.integers(0, 4, queries), rng.integers(0, 4, gallery)]
+    labels = [
+        rng.integers(0, identities, queries),
+        rng.integers(0, identities, gallery),
+        rng.integers(0, 4, queries),
+        rng.integers(0, 4, gallery),
+    ]
     features = [centres[ids] + spread * rng.standard_normal((len(ids), width)) for ids in labels[:2]]
     return [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in features], labels
 
 
-@pytest.mark.parametrize("parameters", [dict(), dict(k1=7, k2=3, weight=0.5), dict(k1=5, k2=1), dict(k1=1, k2=1),
-                                        dict(k1=6, k2=12, weight=0.0), dict(weight=1.0), dict(k1=40, k2=2)])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        dict(),
+        dict(k1=7, k2=3, weight=0.5),
+        dict(k1=5, k2=1),
+        dict(k1=1, k2=1),
+        dict(k1=6, k2=12, weight=0.0),
+        dict(weight=1.0),
+        dict(k1=40, k2=2),
+    ],
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equals_the_published_algorithm(seed, parameters):
     features, _ = people(seed)
@@ -98,8 +112,9 @@ def test_any_part_of_the_distances():
     features, _ = people()
     source = RerankedDistances(*features, Reranking(k1=8, k2=3))
     whole = source.block(slice(0, 30), slice(0, 150))
-    np.testing.assert_allclose(source.block(np.array([4, 2]), np.array([9, 0, 140])),
-                               whole[[4, 2]][:, [9, 0, 140]], atol=1e-6)
+    np.testing.assert_allclose(
+        source.block(np.array([4, 2]), np.array([9, 0, 140])), whole[[4, 2]][:, [9, 0, 140]], atol=1e-6
+    )
     np.testing.assert_allclose(source.block(slice(3, 5), slice(100, 150)), whole[3:5, 100:150], atol=1e-6)
     assert float(whole.max()) <= source.bound()
 
@@ -154,9 +169,16 @@ def test_faiss_finds_the_same():
     np.testing.assert_allclose(found.farthest, expected.farthest, atol=1e-5)
 
 
-@pytest.mark.parametrize("parameters, message", [
-    (dict(k1=0), "k1=0"), (dict(k2=1.5), "k2=1.5"), (dict(weight=1.5), "weight=1.5"),
-    (dict(neighbours="guess"), "'exact', 'faiss'"), (dict(metric="manhattan"), "euclidean")])
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (dict(k1=0), "k1=0"),
+        (dict(k2=1.5), "k2=1.5"),
+        (dict(weight=1.5), "weight=1.5"),
+        (dict(neighbours="guess"), "'exact', 'faiss'"),
+        (dict(metric="manhattan"), "euclidean"),
+    ],
+)
 def test_parameters_are_checked(parameters, message):
     features, _ = people()
     with pytest.raises(ValueError, match=message):

@@ -50,7 +50,7 @@ class Buffer:
         held = getattr(self._local, "held", None)
         if held is None or held.numel() < rows * columns:
             held = self._local.held = torch.empty(rows * columns, device=device)
-        return held[:rows * columns].reshape(rows, columns)
+        return held[: rows * columns].reshape(rows, columns)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def _count_by_sorting(row: np.ndarray, distance: np.ndarray, position: np.ndarra
         keys = np.sort(_key(row, np.arange(len(row))))
         return np.searchsorted(keys, _key(distance, position), "left")
     for k in ties:
-        before[k] += np.count_nonzero(row[:position[k]] == distance[k])
+        before[k] += np.count_nonzero(row[: position[k]] == distance[k])
     return before
 
 

@@ -93,8 +93,9 @@ class Joined(Features):
 
     def __init__(self, first: Features, second: Features):
         if first.width != second.width:
-            raise ValueError(f"{first.name} and {second.name}: expected one width, "
-                             f"found {first.width} and {second.width}")
+            raise ValueError(
+                f"{first.name} and {second.name}: expected one width, found {first.width} and {second.width}"
+            )
         self.first, self.second = first, second
 
     def __len__(self) -> int:
@@ -124,8 +125,12 @@ class Joined(Features):
                 return self.second.rows(slice(which.start - split, which.stop - split), device)
             if which.stop <= split:
                 return self.first.rows(which, device)
-            return torch.cat([self.first.rows(slice(which.start, split), device),
-                              self.second.rows(slice(0, which.stop - split), device)])
+            return torch.cat(
+                [
+                    self.first.rows(slice(which.start, split), device),
+                    self.second.rows(slice(0, which.stop - split), device),
+                ]
+            )
         rows = torch.empty(len(which), self.width, device=device)
         for part, here, offset in ((self.first, which < split, 0), (self.second, which >= split, split)):
             if here.any():
@@ -153,8 +158,10 @@ class FeatureDistances:
         self.query = query if isinstance(query, Features) else Features(query, "query_features")
         self.gallery = gallery if isinstance(gallery, Features) else Features(gallery, "gallery_features")
         if self.query.width != self.gallery.width:
-            raise ValueError(f"{self.query.name} and {self.gallery.name}: expected one width, "
-                             f"found {self.query.width} and {self.gallery.width}")
+            raise ValueError(
+                f"{self.query.name} and {self.gallery.name}: expected one width, "
+                f"found {self.query.width} and {self.gallery.width}"
+            )
         if device is None:
             device = self.query.device or self.gallery.device or "cpu"
         self.device = torch.device(device)
@@ -229,11 +236,15 @@ class FeatureDistances:
             norms[chunk] = torch.linalg.vecdot(rows, rows)
         bad = (~torch.isfinite(norms)).nonzero()
         if len(bad):
-            raise ValueError(f"{features.row_name(int(bad[0]))}: expected finite numbers whose squares float32 can "
-                             f"hold, found others here and in {len(bad) - 1} more rows")
+            raise ValueError(
+                f"{features.row_name(int(bad[0]))}: expected finite numbers whose squares float32 can "
+                f"hold, found others here and in {len(bad) - 1} more rows"
+            )
         if self.metric == "cosine" and bool((norms == 0).any()):
-            raise ValueError(f"{features.row_name(int((norms == 0).nonzero()[0]))}: a zero vector has no direction, "
-                             f"and metric='cosine' needs one")
+            raise ValueError(
+                f"{features.row_name(int((norms == 0).nonzero()[0]))}: a zero vector has no direction, "
+                f"and metric='cosine' needs one"
+            )
         return norms
 
 
@@ -257,8 +268,9 @@ class MatrixDistances:
         return rows[:, _index(gallery, self.device)].clone()
 
     def bound(self) -> float:
-        return max(float(self.matrix.rows(chunk, self.device).max())
-                   for chunk in self.matrix.chunks(0, self.num_queries))
+        return max(
+            float(self.matrix.rows(chunk, self.device).max()) for chunk in self.matrix.chunks(0, self.num_queries)
+        )
 
 
 def _index(which: slice | np.ndarray, device: torch.device):

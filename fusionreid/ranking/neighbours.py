@@ -13,8 +13,8 @@ from .distances import FeatureDistances, Features
 
 class Neighbours(NamedTuple):
     """Attributes:
-        index: (N, k) int32, nearest first, ties by order; an image is its own first neighbour.
-        farthest: (N,) float32, the largest distance from each image.
+    index: (N, k) int32, nearest first, ties by order; an image is its own first neighbour.
+    farthest: (N,) float32, the largest distance from each image.
     """
 
     index: np.ndarray
@@ -44,8 +44,7 @@ def exact(distances: FeatureDistances, k: int, threads: int | None = None) -> Ne
     threads = thread_count(threads, distances.device)
     step = block_rows(count, columns, threads)
     parts = list(in_threads(search, [slice(low, min(low + step, count)) for low in range(0, count, step)], threads))
-    return Neighbours(np.concatenate([part.index for part in parts]),
-                      np.concatenate([part.farthest for part in parts]))
+    return Neighbours(np.concatenate([part.index for part in parts]), np.concatenate([part.farthest for part in parts]))
 
 
 def smallest(block: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +84,9 @@ def by_faiss(features: Features, k: int, metric: str) -> Neighbours:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("neighbours='faiss' needs faiss: pip install faiss-cpu; "
-                          "neighbours='exact' finds the same without it") from error
+        raise ImportError(
+            "neighbours='faiss' needs faiss: pip install faiss-cpu; neighbours='exact' finds the same without it"
+        ) from error
     rows = features.rows(slice(0, len(features)), torch.device("cpu"))
     if metric == "cosine":
         rows = torch.nn.functional.normalize(rows)

@@ -69,12 +69,15 @@ class Protocol:
             return
         shared = int((self._stop > self._start).sum())
         if shared:
-            why = (f"{shared} of them have images of their identity in the gallery, all from the query's own camera, "
-                   f"which the protocol leaves out. Are the camera numbers right?")
+            why = (
+                f"{shared} of them have images of their identity in the gallery, all from the query's own camera, "
+                f"which the protocol leaves out. Are the camera numbers right?"
+            )
         else:
             why = "none of their identities is in the gallery. Do the identities of both come from the same split?"
-        raise ValueError(f"none of the {self.num_queries} queries has a match in the gallery of {self.num_gallery} "
-                         f"images: {why}")
+        raise ValueError(
+            f"none of the {self.num_queries} queries has a match in the gallery of {self.num_gallery} images: {why}"
+        )
 
     def related(self, queries: np.ndarray) -> Related:
         """The gallery images that share the identity of the given queries."""
@@ -106,8 +109,9 @@ class Protocol:
 def _labels(values, name: str, length: int) -> np.ndarray:
     values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if values.ndim != 1 or len(values) != length:
-        raise ValueError(f"{name}: expected {length} whole numbers, one for each row of features, "
-                         f"found shape {values.shape}")
+        raise ValueError(
+            f"{name}: expected {length} whole numbers, one for each row of features, found shape {values.shape}"
+        )
     if values.dtype.kind not in "iub":
         if values.dtype.kind != "f" or not np.isfinite(values).all() or (values != np.floor(values)).any():
             raise ValueError(f"{name}: expected whole numbers, found {values.dtype} with others (NaN, fractions, text)")

@@ -73,8 +73,13 @@ class VerificationCounts:
         used = np.flatnonzero(counts.any(axis=0))
         total = counts.sum(axis=1)
         rates = np.hstack([np.zeros((2, 1)), counts[:, used].cumsum(axis=1)]) / np.maximum(total, 1)[:, None]
-        return Verification(threshold=np.r_[0.0, (used + 1) * self.step], false_positive_rate=rates[0],
-                            true_positive_rate=rates[1], num_positives=int(total[1]), num_negatives=int(total[0]))
+        return Verification(
+            threshold=np.r_[0.0, (used + 1) * self.step],
+            false_positive_rate=rates[0],
+            true_positive_rate=rates[1],
+            num_positives=int(total[1]),
+            num_negatives=int(total[0]),
+        )
 
     def _binned(self, distance: torch.Tensor) -> np.ndarray:
         bins = len(self.positives)

@@ -18,8 +18,19 @@ from fusionreid.notebooks import NotebookError, parameters
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [
-    "00_data", "01_model", "02_cost", "03_train", "04_state_of_the_art", "05_components", "06_htm_structure",
-    "07_pooling_and_backbones", "08_htm_depth", "09_fusion_dimension", "10_gradcam", "11_attention", "12_summary",
+    "00_data",
+    "01_model",
+    "02_cost",
+    "03_train",
+    "04_state_of_the_art",
+    "05_components",
+    "06_htm_structure",
+    "07_pooling_and_backbones",
+    "08_htm_depth",
+    "09_fusion_dimension",
+    "10_gradcam",
+    "11_attention",
+    "12_summary",
 ]
 CELL_LINES, FUNCTION_LINES, FILE_BYTES = 15, 10, 2 * 2**20
 MACHINE_PATH = re.compile(r"(?<![\w.~:/])/(home|Users|root|tmp|private|mnt|work|scratch)/|[A-Z]:\\\\?Users")
@@ -143,26 +154,29 @@ def test_the_right_shape_has_no_problems():
     assert problems(right()) == []
 
 
-@pytest.mark.parametrize("place, change, problem", [
-    (0, {"source": "Is it right?\n- a\n- b\n- c"}, "title"),
-    (0, {"source": "# Is it right? Or wrong?\n- a\n- b\n- c"}, "2 questions"),
-    (0, {"source": "# Is it right?\n- a"}, "1 bullets"),
-    (2, {"metadata": {}}, "tagged `parameters`"),
-    (3, {"metadata": {"tags": ["parameters"]}}, "tagged `parameters`"),
-    (3, {"source": "\n".join("x" * 16)}, "16 lines"),
-    (3, {"source": "class A: pass"}, "class A"),
-    (3, {"source": "def f():\n" + "    x\n" * 10}, "function f has 11 lines"),
-    (3, {"source": "!ls"}, "shell"),
-    (3, {"source": "import sys\nsys.path.append('..')"}, "sys.path"),
-    (3, {"execution_count": 7}, "execution counts"),
-    (3, {"execution_count": None}, "execution counts"),
-    (3, {"outputs": []}, "no outputs"),
-    (3, {"outputs": [new_output("error", ename="E", evalue="", traceback=[])]}, "an error"),
-    (3, {"outputs": [new_output("stream", name="stderr", text="x")]}, "stderr"),
-    (3, {"outputs": [new_output("stream", name="stdout", text="wrote /Users/me/x.png")]}, "machine's path"),
-    (1, {"source": "# NBVAL_CHECK_OUTPUT\n1"}, "not there"),
-    (4, {"source": "data in '/Users/me/data'"}, "machine's path"),
-])
+@pytest.mark.parametrize(
+    "place, change, problem",
+    [
+        (0, {"source": "Is it right?\n- a\n- b\n- c"}, "title"),
+        (0, {"source": "# Is it right? Or wrong?\n- a\n- b\n- c"}, "2 questions"),
+        (0, {"source": "# Is it right?\n- a"}, "1 bullets"),
+        (2, {"metadata": {}}, "tagged `parameters`"),
+        (3, {"metadata": {"tags": ["parameters"]}}, "tagged `parameters`"),
+        (3, {"source": "\n".join("x" * 16)}, "16 lines"),
+        (3, {"source": "class A: pass"}, "class A"),
+        (3, {"source": "def f():\n" + "    x\n" * 10}, "function f has 11 lines"),
+        (3, {"source": "!ls"}, "shell"),
+        (3, {"source": "import sys\nsys.path.append('..')"}, "sys.path"),
+        (3, {"execution_count": 7}, "execution counts"),
+        (3, {"execution_count": None}, "execution counts"),
+        (3, {"outputs": []}, "no outputs"),
+        (3, {"outputs": [new_output("error", ename="E", evalue="", traceback=[])]}, "an error"),
+        (3, {"outputs": [new_output("stream", name="stderr", text="x")]}, "stderr"),
+        (3, {"outputs": [new_output("stream", name="stdout", text="wrote /Users/me/x.png")]}, "machine's path"),
+        (1, {"source": "# NBVAL_CHECK_OUTPUT\n1"}, "not there"),
+        (4, {"source": "data in '/Users/me/data'"}, "machine's path"),
+    ],
+)
 def test_each_wrong_shape_is_found(place, change, problem):
     notebook = right()
     for key, value in change.items():
