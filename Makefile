@@ -46,7 +46,7 @@ test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every
 
 lint: setup  ## check style with ruff (and mend it: .venv/bin/ruff format .)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check .
 
 lab: setup  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=localhost notebooks $(ARGS)
