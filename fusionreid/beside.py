@@ -30,6 +30,35 @@ def printed(name: str, dataset: str = "msmt17") -> pd.DataFrame:
     return frame.set_index(["variant", "feature"])[list(ACCURACY)]
 
 
+def expected(
+    name: str,
+    profile: str | Profile = "demo",
+    *,
+    dataset: str | DataConfig | None = None,
+    seeds: Sequence[int] = (0,),
+    runs_root: str | Path | None = None,
+) -> pd.DataFrame:
+    """What there is to run for an experiment, and what the paper reports of it, a row per variant and seed.
+
+    Returns:
+        Columns `experiment`, `row`, `paper mAP` and `paper rank-1` (percent, by f_a, on the data set of `papers`; NaN:
+        not printed), `papers`, `seed`, `run` (its folder) and `ours mAP` (percent; NaN: not run).
+    """
+    data = results.data_of(find_profile(profile), dataset)
+    options = dict(dataset=dataset, seeds=tuple(seeds), runs_root=runs_root, features=("all",))
+    measured = results.rows(name, profile, **options)
+    theirs = printed(name, data.name).xs("all", level="feature").reindex(measured["variant"])
+    return pd.DataFrame({
+        "experiment": name,
+        "row": measured["variant"],
+        **{f"paper {metric}": theirs[metric].to_numpy() for metric in ACCURACY},
+        "papers": papers_dataset(name, data.name),
+        "seed": measured["seed"],
+        "run": measured["fingerprint"],
+        "ours mAP": measured["mAP"].round(1),
+    })  # fmt: skip
+
+
 def bars(
     name: str,
     profile: str | Profile = "demo",

@@ -150,16 +150,21 @@ def plan(
     *,
     dataset: str | None = None,
     seeds: Sequence[int] = (0,),
+    rows: Sequence[str] | None = None,
 ) -> dict[str, RunConfig]:
     """The runs that experiments need, each once: {the names of the variants that it is, and the seed: the run}."""
     scale = find_profile(profile)
     data = results.data_of(scale, dataset)
+    needed = [(name, each) for name in ([names] if isinstance(names, str) else names) for each in variants(name)]
+    for row in rows or ():
+        one_of("row", row, [variant.name for _, variant in needed])
     found: dict[str, tuple[list[str], RunConfig]] = {}
-    for name in [names] if isinstance(names, str) else names:
-        for variant in variants(name):
-            for seed in seeds:
-                run = scale.run(variant.config, seed=seed, data=data)
-                found.setdefault(run.fingerprint, ([], run))[0].append(f"{name}: {variant.name}")
+    for name, variant in needed:
+        if rows and variant.name not in rows:
+            continue
+        for seed in seeds:
+            run = scale.run(variant.config, seed=seed, data=data)
+            found.setdefault(run.fingerprint, ([], run))[0].append(f"{name}: {variant.name}")
     return {f"{' = '.join(dict.fromkeys(labels))} (seed {run.seed})": run for labels, run in found.values()}
 
 
@@ -169,6 +174,7 @@ def run_all(
     *,
     dataset: str | None = None,
     seeds: Sequence[int] = (0,),
+    rows: Sequence[str] | None = None,
     processes: int | None = None,
     devices: Sequence[str] | None = None,
     data_root: str | Path | None = None,
@@ -183,6 +189,7 @@ def run_all(
         names: "table1" to "table6", "figure5", "figure6", or several of them.
         profile: "smoke", "demo" or "paper", or a `Profile` of your own.
         dataset: by default the profile's own.
+        rows: names of variants; by default all.
         processes: at once; by default one a core, or one a GPU. On a CPU each has one thread. One means this process.
         devices: by default every GPU, or the CPU; the processes take turns on them.
         data_root, runs_root: by default `paths.DATA` and `paths.RUNS`.
@@ -197,10 +204,10 @@ def run_all(
     Raises:
         ExperimentError: some runs failed; named in the message, with their tracebacks. All others are done.
         KeyboardInterrupt: once the processes have stopped; every run goes on from its last epoch the next time.
-        ValueError: an unknown experiment, profile or data set, or a damaged result.
+        ValueError: an unknown experiment, row, profile or data set, or a damaged result.
     """
     data_root, runs_root = Path(data_root or paths.DATA), Path(runs_root or paths.RUNS)
-    runs = plan(names, profile, dataset=dataset, seeds=seeds)
+    runs = plan(names, profile, dataset=dataset, seeds=seeds, rows=rows)
     missing = [name for name, run in runs.items() if results.read(run.fingerprint, runs_root) is None]
     options = {"data_root": data_root, "runs_root": runs_root, "progress": False}
     jobs = [Job(name, runs[name], train, options) for name in missing]
@@ -223,11 +230,11 @@ def run_all(
                 workers.run(_do, jobs, processes=processes, devices=devices, report=report)
     if errors:
         raise ExperimentError(errors, len(runs))
-    rows = []
+    done = []
     for name, run in runs.items():
         status, result = "trained" if name in missing else "loaded", results.read(run.fingerprint, runs_root) or {}
-        rows.append((name, run.fingerprint, run.seed, status, result.get("seconds")))
-    return pd.DataFrame(rows, columns=["run", "fingerprint", "seed", "status", "seconds"])
+        done.append((name, run.fingerprint, run.seed, status, result.get("seconds")))
+    return pd.DataFrame(done, columns=["run", "fingerprint", "seed", "status", "seconds"])
 
 
 class ExperimentError(RuntimeError):
@@ -253,6 +260,7 @@ def _prepare(jobs: Sequence[Job], data_root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m fusionreid.experiments`: runs experiments and prints their tables."""
+    from .beside import expected
     from .tables import comparison
 
     parser = argparse.ArgumentParser(prog="python -m fusionreid.experiments", description=main.__doc__)
@@ -266,6 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $FUSIONREID_PROFILE, or demo)")
     parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
+    parser.add_argument("--list", action="store_true", help="train nothing; say what there is to run")
     parser.add_argument("--processes", type=int, help="at once (default: one a core, or one a GPU)")
     parser.add_argument("--devices", nargs="+", help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)")
     parser.add_argument("--data-root", type=Path, default=paths.DATA)
@@ -277,9 +287,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     try:
         scale = named_profile(chosen.profile) if chosen.profile else find_profile("demo")
+        if chosen.list:
+            plan(names, scale, rows=chosen.rows)
+            listed = pd.concat(expected(name, scale, **shared) for name in names)
+            listed = listed[listed["row"].isin(chosen.rows)] if chosen.rows else listed
+            print(listed.to_string(index=False, na_rep=""))
+            return 0
         run_all(
             names,
             scale,
+            rows=chosen.rows,
             processes=chosen.processes,
             devices=chosen.devices,
             data_root=chosen.data_root,

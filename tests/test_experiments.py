@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fusionreid import experiments, paper, results, workers
+from fusionreid import beside, experiments, paper, results, workers
 from fusionreid.config import PAPER, PROFILES
 from fusionreid.experiments import EXPERIMENTS, ExperimentError, run_all, variants
 
@@ -215,6 +215,20 @@ def test_the_paper_profile_starts_from_pretrained_weights(tmp_path):
     assert seen == ["random", "random", "imagenet", "imagenet"]
 
 
+def test_what_there_is_to_run(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "_prepare", lambda jobs, data_root: None)
+    options = dict(profile="smoke", runs_root=tmp_path)
+    run_all("table2", rows=["DFE + LRU"], train=fake.train, processes=1, progress=False, **options)
+    listed = beside.expected("table2", dataset="synthetic", **options).set_index("row")
+    assert listed["ours mAP"].dropna().to_dict() == {"DFE + LRU": 50.0}
+    assert listed.loc["DFE + LRU", "paper mAP"] == 67.7 and set(listed["papers"]) == {"msmt17"}
+    assert listed.loc["DFE + LRU", "run"] in {path.name for path in tmp_path.iterdir()}
+    arguments = ["--profile", "paper", "--dataset", "dukemtmc", "--runs-root", str(tmp_path)]
+    assert experiments.main(["table1", "--list", *arguments, "--rows", "FusionReID ↑"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 2 and "83.5" in lines[1] and "dukemtmc" in lines[1]
+
+
 def test_command_line(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "_prepare", lambda jobs, data_root: None)
     monkeypatch.setattr("fusionreid.train.train", fake.train)
@@ -227,6 +241,10 @@ def test_command_line(fake, tmp_path, monkeypatch, capsys):
     assert "1 of 2 runs failed" in written.err and "not run" in written.out
     assert experiments.main(["table5", *arguments, "--profile", "tiny"]) == 2
     assert "'smoke', 'demo', 'paper'" in capsys.readouterr().err
+    assert experiments.main(["table5", *arguments, "--rows", "GeM"]) == 0  # without the row that fails
+    assert "not run" in capsys.readouterr().out
+    assert experiments.main(["table5", *arguments, "--rows", "GMP"]) == 2
+    assert "row='GMP' is not known; it is one of: 'GeM', 'GAP'" in capsys.readouterr().err
     monkeypatch.setattr(experiments, "run_all", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert experiments.main(["table5", *arguments]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
