@@ -10,10 +10,11 @@ import argparse
 import math
 import pickle
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
 
 import numpy as np
 import safetensors.torch
@@ -31,6 +32,8 @@ WRAPPERS = ("state_dict", "state_dict_ema", "model", "model_ema", "teacher", "st
 # What such files hold besides tensors: arguments and measured numbers.
 _HARMLESS = [
     argparse.Namespace,
+    PosixPath,
+    PurePosixPath,
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
@@ -38,6 +41,15 @@ _HARMLESS = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
 ]
+
+# The grids of position embeddings that re-identification has: 256 x 128 and 384 x 128 pixels, patches of 16.
+_GRIDS = {
+    rows * columns: (rows, columns)
+    for height in (384, 256)
+    for stride in (8, 10, 14, 12, 16)
+    for rows, columns in [((height - 16) // stride + 1, (128 - 16) // stride + 1)]
+}
+LEAST = 0.95  # of a branch's numbers, which a file has to fill
 
 # torchvision's names of a ViT's layers, and timm's (which DeiT, DINO, TransReID and T2T-ViT share).
 _TORCHVISION_VIT = [
@@ -76,21 +88,41 @@ class Report:
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.resized) + len(self.random)
+        unused = list(_shorten(dict.fromkeys(self.unused)))
+        unused = [*unused[:8], *[f"... ({len(self.unused)} in all)"] * (len(unused) > 8)]
         under = f" under {self.prefix!r}" if self.prefix else ""
         lines = [f"{self.source}{under}: {len(self.loaded) + len(self.resized)} of the branch's {total} tensors"]
         lines += [f"  resized        {name}: {how}" for name, how in self.resized.items()]
         lines += [f"  left at random {name}: {why}" for name, why in _shorten(self.random).items()]
-        if self.unused:
-            lines.append(f"  unused         {', '.join(_shorten(dict.fromkeys(self.unused)))}")
+        if unused:
+            lines.append(f"  unused         {', '.join(unused)}")
         return "\n".join(lines)
+
+
+def _kind(name: str) -> str:
+    """A tensor's name without its numbers: "blocks.*.attn.qkv.bias"."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 def _shorten(names: dict) -> dict:
     """Names that differ in numbers only become one, "blocks.*.attn.qkv.bias (12)", with the first one's value."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", name), []).append(name)
+        groups.setdefault(_kind(name), []).append(name)
     return {(f"{group} ({len(some)})" if len(some) > 1 else some[0]): names[some[0]] for group, some in groups.items()}
+
+
+# What torch.load raises for a file that is no file of tensors, or the beginning of one.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
 
 
 def read_tensors(source: str | Path | Mapping) -> dict[str, Tensor]:
@@ -125,7 +157,9 @@ def _read(path: Path) -> Mapping:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise FileNotFoundError(f"{path}: expected a file of weights, found {found}")
-    if path.suffix == ".safetensors":
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if path.suffix == ".safetensors" or start[8:] == b"{":  # a length of eight bytes, then JSON
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
@@ -133,9 +167,12 @@ def _read(path: Path) -> Mapping:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).strip().split("\n")[0][:200]
-        raise ValueError(f"{path}: expected tensors of torch.save, readable without running code; {first}") from error
+    except _UNREADABLE as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        found = f"a {code[1]}; torch.save its tensors alone" if code else "something else, or a part of such a file"
+        raise ValueError(f"{path}: expected tensors of torch.save, readable without running code; found {found}") from (
+            error
+        )
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
     return content
@@ -149,7 +186,7 @@ def rename(name: str) -> str:
 
 
 def _locate(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
-    """The prefix in the file under which most of the target's names stand; the first one, if several (MoCo's query)."""
+    """The prefix in the file under which most of the target's names stand; of several MoCo's query, else the first."""
     counts: Counter[str] = Counter()
     for name, value in tensors.items():
         parts = name.split(".")
@@ -158,14 +195,17 @@ def _locate(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
             if place is not None and place.ndim == value.ndim:
                 prefix = ".".join(parts[:i])
                 counts[prefix + "." if prefix else ""] += 1
-    return max(counts, key=lambda prefix: counts[prefix], default="")
+    return max(counts, key=lambda prefix: (counts[prefix], "encoder_q" in prefix), default="")
 
 
 def positions_grid(count: int, aspect: float) -> tuple[int, int]:
-    """Rows and columns of `count` positions: a square if it is one, else the shape nearest to `aspect` (h / w)."""
+    """Rows and columns of `count` positions: a square if it is one, a grid that re-identification has, else the shape
+    nearest to `aspect` (h / w)."""
     side = math.isqrt(count)
     if side * side == count:
         return side, side
+    if count in _GRIDS:
+        return _GRIDS[count]
     shapes = [(count // width, width) for width in range(1, count + 1) if count % width == 0]
     return min(shapes, key=lambda shape: abs(math.log(shape[0] / shape[1] / aspect)))
 
@@ -173,12 +213,14 @@ def positions_grid(count: int, aspect: float) -> tuple[int, int]:
 def resize_checkpoint_positions(positions: Tensor, grid: tuple[int, int], prefix_tokens: int = 1) -> tuple[Tensor, str]:
     """A file's position embeddings (1, prefix + h * w, D) for another grid, as (1, 1 + rows * columns, D).
 
-    Bilinear, corners not aligned; the class token's stays. A second prefix token is DeiT's distillation token, dropped.
+    Bilinear, corners not aligned; the class token's stays, and so does a grid of as many positions. A second prefix
+    token is DeiT's distillation token, dropped.
 
     Returns:
         The embeddings, and in words what was done ("" if nothing).
     """
-    old = positions_grid(positions.shape[1] - prefix_tokens, grid[0] / grid[1])
+    count = positions.shape[1] - prefix_tokens
+    old = tuple(grid) if count == grid[0] * grid[1] else positions_grid(count, grid[0] / grid[1])
     done = [f"grid {old[0]} x {old[1]} to {grid[0]} x {grid[1]}"] if old != tuple(grid) else []
     if prefix_tokens > 1:
         done.append("without the distillation token's")
@@ -207,6 +249,8 @@ def _load(base: nn.Module, source: str | Path | Mapping, grid: tuple[int, int] |
         if name not in target:
             report.unused.append(full)
             continue
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{report.source}: {full} holds numbers that are not finite")
         place, how, value = target[name], "", value.to(torch.float32) if value.is_floating_point() else value
         if name == "pos_embed" and grid and value.shape[::2] == place.shape[::2]:
             distilled = any(report.prefix + token in tensors for token in ("dist_token", "distill_token"))
@@ -230,7 +274,7 @@ def _load(base: nn.Module, source: str | Path | Mapping, grid: tuple[int, int] |
 
 
 def _check(report: Report, target: Mapping[str, Tensor]) -> None:
-    """A file that fits nothing, or that has another first layer, leaves nothing worth fine-tuning."""
+    """A file that fits nothing, has another first layer, or is of another network leaves nothing worth fine-tuning."""
     if not report.loaded and not report.resized:
         raise ValueError(
             f"{report.source}: no tensor fits the branch. It has {', '.join(list(target)[:4])}, ...; "
@@ -243,6 +287,19 @@ def _check(report: Report, target: Mapping[str, Tensor]) -> None:
             f"{report.source}: the first layer does not fit: {stem}: {report.random[stem]}. It is of a "
             f"network with another stem ({', '.join(report.unused[:4])}, ...)"
         )
+    total = sum(value.numel() for value in target.values())
+    filled = total - sum(target[name].numel() for name in report.random)
+    if filled < LEAST * total:
+        left = "; ".join(f"{name}: {why}" for name, why in list(_shorten(report.random).items())[:3])
+        raise ValueError(
+            f"{report.source}: expected to fill {LEAST:.0%} of the branch or more, found {filled / total:.0%}: "
+            f"weights of another network. Left over: {left}"
+        )
+    kinds = {_kind(name) for name in target}
+    inside = {full: rename(full.removeprefix(report.prefix)) for full in report.unused}
+    deeper = [full for full, name in inside.items() if name not in target and _kind(name) in kinds]
+    if deeper:
+        raise ValueError(f"{report.source}: of a deeper network; the branch has no {', '.join(deeper[:3])}, ...")
 
 
 def load_cnn_weights(branch: nn.Module, source: str | Path | Mapping) -> Report:

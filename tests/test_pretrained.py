@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from fusionreid.pretrained import (
     load_weights,
     positions_grid,
     read_tensors,
+    resize_checkpoint_positions,
 )
 from fusionreid.t2t_vit import T2TViT
 
@@ -82,6 +84,11 @@ def test_moco_takes_the_query_encoder(cnn, resnet):
     assert torch.equal(cnn.base.conv1.weight, resnet["conv1.weight"])
 
 
+def test_moco_takes_the_query_encoder_wherever_it_stands(cnn, resnet):
+    state = {f"encoder_{which}.{name}": value for which in "kq" for name, value in resnet.items()}
+    assert load_cnn_weights(cnn, state).prefix == "encoder_q."
+
+
 def test_teacher_wins_over_student(cnn, resnet):
     zeros = {name: torch.zeros_like(value) for name, value in resnet.items()}
     load_cnn_weights(cnn, {"student": zeros, "teacher": resnet, "epoch": 1})
@@ -90,9 +97,10 @@ def test_teacher_wins_over_student(cnn, resnet):
 
 def test_files(tmp_path, cnn, resnet):
     safetensors.torch.save_file(resnet, tmp_path / "a.safetensors")
-    extras = {"args": argparse.Namespace(lr=0.1), "best": np.float64(0.5), "optimizer": {"state": {}}}
+    safetensors.torch.save_file(resnet, tmp_path / "c.pth")
+    extras = {"args": argparse.Namespace(lr=0.1, output=Path("x")), "best": np.float64(0.5), "optimizer": {"state": {}}}
     torch.save({"state_dict": resnet, **extras}, tmp_path / "b.pth")
-    for name in ("a.safetensors", "b.pth"):
+    for name in ("a.safetensors", "b.pth", "c.pth"):
         report = load_cnn_weights(cnn, tmp_path / name)
         assert report.source.endswith(name) and not report.random
 
@@ -201,9 +209,23 @@ def test_broken_files_are_named(tmp_path, cnn):
     (tmp_path / "cut.safetensors").write_bytes(b"12345678901")
     (tmp_path / "empty.pth").write_bytes(b"")
     torch.save([1, 2], tmp_path / "list.pth")
-    for name in ("module.pth", "cut.pth", "cut.safetensors", "empty.pth", "list.pth"):
-        with pytest.raises(ValueError, match=name):
+    torch.save({"a": torch.zeros(9)}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "legacy.pth").write_bytes((tmp_path / "legacy.pth").read_bytes()[:60])
+    texts = {
+        "hello.pth": "hello world",
+        "page.pth": "<html></html>",
+        "short.pth": "ab",
+        "pickled.pth": "cos\nsystem\n.",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    names = ("module.pth", "cut.pth", "cut.safetensors", "empty.pth", "list.pth", "legacy.pth", *texts)
+    for name in names:
+        with pytest.raises(ValueError, match=f"{name}: expected .* found ") as error:
             load_cnn_weights(cnn, tmp_path / name)
+        assert "\x1b" not in str(error.value) and len(str(error.value)) < 400
+    with pytest.raises(ValueError, match="found a torch.nn.modules.linear.Linear; torch.save its tensors alone"):
+        load_cnn_weights(cnn, tmp_path / "module.pth")
     with pytest.raises(FileNotFoundError, match="none.pth"):
         read_tensors(tmp_path / "none.pth")
 
@@ -216,6 +238,42 @@ def test_report_reads_well(vit):
     assert "left at random blocks.*.attn.qkv.bias (12): not in the file" in text
     assert "unused         head.weight, head.bias" in text and len(text.splitlines()) == 4
     assert str(Report("x")) == "x: 0 of the branch's 0 tensors"
+
+
+def test_many_unused_tensors_are_counted(cnn, resnet):
+    report = load_cnn_weights(cnn, resnet | {f"head.{letter}.weight": torch.zeros(1) for letter in "abcdefghij"})
+    assert str(report).endswith("head.f.weight, ... (12 in all)")
+
+
+@pytest.mark.parametrize(
+    "branch, theirs, message",
+    [
+        ("resnet18", "resnet34", r"of a deeper network; the branch has no layer1.2.conv1.weight, "),
+        ("resnet34", "resnet18", r"expected to fill 95% of the branch or more, found 5\d%"),
+        ("resnet50", "resnext50_32x4d", r"found \d\d%: weights of another network. Left over: layer1.*conv1.weight"),
+    ],
+)
+def test_another_network_of_the_family_is_an_error(branch, theirs, message):
+    with pytest.raises(ValueError, match=message):
+        load_cnn_weights(CNNBranch(branch), torchvision.models.get_model(theirs).state_dict())
+
+
+def test_numbers_that_are_not_finite_are_named(vit):
+    state = tiny_vit()
+    state["blocks.3.mlp.fc1.weight"][0, 0] = torch.nan
+    with pytest.raises(ValueError, match="blocks.3.mlp.fc1.weight holds numbers that are not finite"):
+        load_transformer_weights(vit, state)
+
+
+@pytest.mark.parametrize("target, count, done", [
+    ((31, 10), 210, "grid 21 x 10 to 31 x 10"), ((24, 8), 128, "grid 16 x 8 to 24 x 8"), ((16, 4), 64, ""),
+    ((21, 10), 196, "grid 14 x 14 to 21 x 10"),
+])  # fmt: skip
+def test_positions_of_people_and_of_imagenet(target, count, done):
+    positions = torch.rand(1, 1 + count, 4)
+    resized, how = resize_checkpoint_positions(positions, target)
+    assert how == done and resized.shape == (1, 1 + target[0] * target[1], 4)
+    assert done or torch.equal(resized, positions)
 
 
 def test_half_precision_and_partial_load_keep_the_branch_in_float32(cnn, resnet):
