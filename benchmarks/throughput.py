@@ -18,7 +18,7 @@ import torch
 from measure import spread_of, write_table
 
 from fusionreid import build_model, cost
-from fusionreid.config import PAPER, profile
+from fusionreid.config import PAPER, PROFILES
 from fusionreid.evaluate import autocast
 from fusionreid.losses import objective
 from fusionreid.runs import device_name
@@ -50,14 +50,14 @@ def product_rate(device: torch.device, precision: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--profile", default="paper", choices=list(PROFILES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="bf16", choices=["float32", "bf16", "fp16"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    device, scale = torch.device(given.device), profile(given.profile)
+    device, scale = torch.device(given.device), PROFILES[given.profile]
     config = scale.scale(PAPER)
     model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
     called = torch.compile(model) if given.compile else model
@@ -83,6 +83,8 @@ def main() -> None:
     rate, costs, rows = product_rate(device, given.precision), cost.measure(config), []
     for name, work, passes in (("training", step, 3), ("embedding", embed, 1)):
         model.train(name == "training")
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         with model.folded(name == "embedding"):
             seconds, spread = spread_of(timed(work, device, given.repetitions))
         macs = costs.folded_macs if name == "embedding" else costs.macs + costs.attention_macs

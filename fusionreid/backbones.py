@@ -33,6 +33,9 @@ SMALL: dict[str, tuple[str | Callable, dict]] = {
 }
 
 
+_FROM_A_FILE = "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
+
+
 class BranchOutput(NamedTuple):
     """What a branch gives: `token` (B, D), the global feature, and `local` (B, D, H, W), the local ones."""
 
@@ -49,7 +52,7 @@ def create(name: str, **options) -> nn.Module:
     maker, fixed = SMALL.get(name, (name, {}))
     if callable(maker):
         if options.pop("pretrained", False):
-            raise ValueError(f"{name}: no public weights to fetch by name; load a file with fusionreid.pretrained")
+            raise ValueError(f"{name}: no public weights to fetch by name; {_FROM_A_FILE.format(name)}")
         return maker(**fixed, **{key: options[key] for key in ("image_size", "drop_path") if key in options})
     if not timm.is_model(maker):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
@@ -58,14 +61,15 @@ def create(name: str, **options) -> nn.Module:
         )
     timm_options = {"drop_path_rate": options["drop_path"]} if "drop_path" in options else {}
     pretrained = options.get("pretrained", False)
-    return timm.create_model(
-        f"{maker}.{IMAGENET[maker]}" if pretrained and maker in IMAGENET else maker,
-        pretrained=pretrained,
-        num_classes=0,
-        **options.get("timm", {}),
-        **timm_options,
-        **fixed,
-    )
+    known = f"{maker}.{IMAGENET[maker]}" if pretrained and maker in IMAGENET else maker
+    rest = options.get("timm", {}) | timm_options | fixed
+    try:
+        return timm.create_model(known, pretrained=pretrained, num_classes=0, **rest)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        why = str(error).strip().split("\n")[0]
+        raise OSError(f"{known}: its weights cannot be fetched ({why}); {_FROM_A_FILE.format(name)}") from error
 
 
 def keep_last_resolution(cnn: nn.Module) -> None:
@@ -75,6 +79,8 @@ def keep_last_resolution(cnn: nn.Module) -> None:
         for name, module in cnn.named_modules()
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and _side(module.stride) == 2
     ]
+    if not strided:
+        raise ValueError(f"{type(cnn).__name__} has no layer of stride 2; expected a CNN of timm")
     last_block = strided[-1][0].split(".")[:2]
     for name, module in strided:
         if name.split(".")[:2] != last_block:

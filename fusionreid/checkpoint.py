@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import asdict
@@ -46,8 +47,20 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
         "num_cameras": str(model.num_cameras),
         "state": json.dumps(state),
     }
+    write_tensors(content, path, metadata)
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Safetensors, written aside and then renamed.
+
+    Raises:
+        OSError: naming `path`, when it cannot be written (read-only, full).
+    """
     with atomic_write(path) as temporary:
-        save_file(content, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # its own kind, whatever the system said
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def _open(path: str | Path):
@@ -57,7 +70,8 @@ def _open(path: str | Path):
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error})"
+            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}); one of the released "
+            "code is loaded by fusionreid.released.load, or evaluate --released"
         ) from error
 
 

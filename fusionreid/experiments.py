@@ -209,6 +209,7 @@ def run_all(
     data_root, runs_root = Path(data_root or paths.DATA), Path(runs_root or paths.RUNS)
     runs = plan(names, profile, dataset=dataset, seeds=seeds, rows=rows)
     missing = [name for name, run in runs.items() if results.read(run.fingerprint, runs_root) is None]
+    _check_versions([run for name, run in runs.items() if name not in missing], data_root, runs_root)
     options = {"data_root": data_root, "runs_root": runs_root, "progress": False}
     jobs = [Job(name, runs[name], train, options) for name in missing]
     errors: dict[str, str] = {}
@@ -248,6 +249,18 @@ class ExperimentError(RuntimeError):
         self.errors = errors
         text = "\n\n".join(f"{name}\n{error.rstrip()}" for name, error in errors.items())
         super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.\n\n{text}")
+
+
+def _check_versions(done: Sequence[RunConfig], data_root: Path, runs_root: Path) -> None:
+    """Finished runs of MSMT17 are of the version that is there now."""
+    from .data.datasets import version_there
+
+    versions = {name: version_there(name, data_root) for name in {run.data.name for run in done}}
+    if any(versions.values()):
+        from .runs import RunFolder, check_version
+
+        for run in done:
+            check_version(RunFolder(run, runs_root), versions[run.data.name])
 
 
 def _prepare(jobs: Sequence[Job], data_root: Path) -> None:

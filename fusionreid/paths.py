@@ -1,8 +1,8 @@
 """Where things lie: the repository, its notebooks and figures, and what is built or run and kept out of git.
 
 Absolute, so that a notebook finds the same files in JupyterLab (which starts it in its own folder), under papermill
-and in the tests. `FUSIONREID_ROOT`, `FUSIONREID_DATA` and `FUSIONREID_RUNS` in the environment move the whole, the
-data sets and the runs, for a cluster whose scratch space lies elsewhere.
+and in the tests. `FUSIONREID_ROOT`, `FUSIONREID_DATA`, `FUSIONREID_RUNS` and `FUSIONREID_CACHE` in the environment move
+the whole, the data sets, the runs and the decoded images, for a cluster whose scratch space lies elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
+
+
+def cache(data_root: str | Path | None = None) -> Path:
+    """The folder of decoded images: `FUSIONREID_CACHE`, or `cache/` beside the data sets."""
+    return _folder("FUSIONREID_CACHE", Path(data_root or DATA) / "cache")
 
 
 def figures(profile: str, dataset: str = "synthetic") -> Path:

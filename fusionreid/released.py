@@ -8,15 +8,16 @@ ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from .config import RELEASED, ModelConfig
+from .checkpoint import write_tensors
+from .config import RELEASED, FusionConfig, ModelConfig
 from .files import atomic_write
 from .fusion import BRANCHES
 from .model import FusionReID, Head, build_model
@@ -75,10 +76,11 @@ def load(
         num_classes: of the new classifiers, where they are not kept; None: as many as in the checkpoint.
 
     Raises:
-        ValueError: naming the checkpoint and each tensor that is missing, of another shape, or unknown.
+        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape or type, or holds
+            numbers that are not finite.
     """
     where, tensors = describe(checkpoint), _tensors(checkpoint)
-    config = config or deduce(tensors)
+    config = config or _deduce(tensors, where)
     units = _units(tensors, where)
     for unit, names in units.items():
         shared = len(set(names.values())) == 1
@@ -87,13 +89,17 @@ def load(
                 f"{where}: FusionConfig.share_{unit}={not shared}, but an HTM holds "
                 f"{' and '.join(dict.fromkeys(names.values()))}"
             )
-    classifiers = {name for name in tensors if re.search(r"(^|\.)classifier(_\d)?\.weight$", name)}
+    for unit in config.fusion.units if config.fusion else ():
+        units.setdefault(unit, _UNITS[unit, getattr(config.fusion, f"share_{unit}")])
+    classifiers = [name for name in tensors if re.search(r"(^|\.)classifier(_\d)?\.weight$", name)]
     if keep_classifiers and num_classes is not None:
         raise ValueError("num_classes is for keep_classifiers=False; kept classifiers have the checkpoint's classes")
-    classes = num_classes or len(tensors[min(classifiers)]) if classifiers else num_classes
+    rows = Counter(len(tensors[name]) for name in classifiers if tensors[name].ndim == 2)
+    classes = num_classes or max(rows, key=rows.get, default=num_classes)  # one damaged classifier is outvoted
     if classes is None:
         raise ValueError(f"{where}: holds no classifier; give keep_classifiers=False and num_classes")
-    cameras = len(tensors.get("transformer.base.sie_embed", ()))
+    embedding = "transformer.base.sie_embed"
+    cameras = _shape(tensors, embedding, 3, where)[0] if embedding in tensors else 0
     with torch.device("meta"):  # no time spent on random weights
         model = build_model(config, classes, cameras if config.transformer else 0)
 
@@ -105,7 +111,7 @@ def load(
         where,
         tensors,
         {theirs: places[ours] for ours, theirs in names.items()},
-        ignore=set() if keep_classifiers else classifiers,
+        ignore=[] if keep_classifiers else classifiers,
     )
     model.to_empty(device="cpu")
     if not keep_classifiers:
@@ -124,10 +130,10 @@ def save(model: FusionReID, path: str | Path) -> None:
         ValueError: naming the field in which the model computes what the released code cannot.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in export(model).items()}
-    with atomic_write(path) as temporary:
-        if Path(path).suffix == ".safetensors":
-            safetensors.torch.save_file(tensors, temporary)
-        else:
+    if Path(path).suffix == ".safetensors":
+        write_tensors(tensors, path)
+    else:
+        with atomic_write(path) as temporary:
             torch.save(tensors, temporary)
 
 
@@ -196,49 +202,75 @@ def deduce(checkpoint: str | Path | Mapping) -> ModelConfig:
     Raises:
         ValueError: naming what is not known; then give `load` a configuration.
     """
-    where, tensors = describe(checkpoint), _tensors(checkpoint)
-    cnn = _cnn(tensors, where) if "resnet.base.conv1.weight" in tensors else None
+    return _deduce(_tensors(checkpoint), describe(checkpoint))
+
+
+def _deduce(tensors: Mapping[str, Tensor], where: str) -> ModelConfig:
+    """A part is there if any of its tensors is, so that `_account` can name those of it that are missing."""
+    cnn = _cnn(tensors, where) if _holds(tensors, "resnet.base.") else None
     transformer, size, stride = None, RELEASED.image_size, RELEASED.stride
-    if "transformer.base.cls_token" in tensors:
+    if _holds(tensors, "transformer.base."):
         transformer, size, stride = _transformer(tensors, where)
     if cnn is None and transformer is None:
         raise ValueError(
-            f"{where}: holds neither resnet.base.conv1.weight nor transformer.base.cls_token, but "
+            f"{where}: holds nothing of resnet.base or transformer.base, but "
             f"{', '.join(list(tensors)[:5])}, ...: not a checkpoint of the released code"
         )
-    fusion = None
-    if "res_LRU.ptconv.weight" in tensors:
-        units = _units(tensors, where)
-        htms = {int(name.split(".")[2]) for name in tensors if name.startswith("HTM.blocks.")}
-        fusion = replace(
-            RELEASED.fusion,
-            dim=len(tensors["res_LRU.ptconv.weight"]),
-            depth=1 + max(htms, default=0),
-            units=tuple(units),
-            kernel=tensors["res_LRU.dwconv.weight"].shape[-1],
-            pooling="gem" if "gap_r.p" in tensors else "gap",
-            **{f"share_{unit}": len(set(names.values())) == 1 for unit, names in units.items()},
-        )
+    fusion = _fusion(tensors, where) if _holds(tensors, *_LRU.values(), "HTM.") else None
     return replace(RELEASED, cnn=cnn, transformer=transformer, image_size=size, stride=stride, fusion=fusion)
 
 
 def _tensors(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
     """Tensors without `module.`; a branch trained alone (`base.`) gets the name that it has beside the other one."""
-    tensors = {name.removeprefix("module."): value for name, value in read_tensors(checkpoint).items()}
-    if any(name.startswith("base.") for name in tensors):
-        branch = "transformer" if "base.cls_token" in tensors else "resnet"
+    tensors = {re.sub(r"^(module\.)+", "", name): value for name, value in read_tensors(checkpoint).items()}
+    if _holds(tensors, "base."):
+        branch = "transformer" if _holds(tensors, "base.cls_token", "base.pos_embed") else "resnet"
         tensors = {f"{branch}.{name}": value for name, value in tensors.items()}
     return tensors
 
 
+def _holds(tensors: Mapping[str, Tensor], *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in tensors)
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, where: str) -> torch.Size:
+    """The shape of a tensor that the configuration is deduced from."""
+    if name not in tensors:
+        raise ValueError(f"{where}: {name} is missing")
+    shape = tensors[name].shape
+    if len(shape) != dimensions:
+        raise ValueError(f"{where}: {name}: expected {dimensions} dimensions, found the shape {tuple(shape)}")
+    return shape
+
+
+def _fusion(tensors: Mapping[str, Tensor], where: str) -> FusionConfig:
+    units = _units(tensors, where)
+    htms = [int(match[1]) for name in tensors if (match := re.match(r"HTM\.blocks\.(\d+)\.", name))]
+    pointwise, depthwise = "res_LRU.ptconv.weight", "res_LRU.dwconv.weight"
+    dim, kernel = _shape(tensors, pointwise, 4, where)[0], _shape(tensors, depthwise, 4, where)[-1]
+    try:
+        return replace(
+            RELEASED.fusion,
+            dim=dim,
+            depth=1 + max(htms, default=0),
+            units=tuple(units),
+            kernel=kernel,
+            pooling="gem" if any(name in tensors for name in _POOL.values()) else "gap",
+            **{f"share_{unit}": len(set(names.values())) == 1 for unit, names in units.items()},
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}, by the shapes of {pointwise} and {depthwise}") from None
+
+
 def _units(tensors: Mapping[str, Tensor], where: str) -> Units:
-    """Which units the HTMs hold and what they are called: told by their projections, one name being a shared unit."""
+    """The units of the HTMs and their names, one name being a shared unit; a projection tells what a new name is."""
+    known = {name: unit for (unit, _), names in _UNITS.items() for name in names.values()}
     found: dict[str, list[str]] = {"seu": [], "mfu": []}
-    for unit, projection in (("seu", "qkv"), ("mfu", "q")):
-        for name in tensors:
-            match = re.fullmatch(rf"HTM\.blocks\.\d+\.(\w+)\.blocks\.0\.attn\.{projection}\.weight", name)
-            if match and match[1] not in found[unit]:
-                found[unit].append(match[1])
+    for name in tensors:
+        match = re.match(r"HTM\.blocks\.\d+\.(\w+)\.(?:blocks\.0\.attn\.(qkv|q)\.weight$)?", name)
+        unit = match and known.get(match[1], {"qkv": "seu", "q": "mfu"}.get(match[2]))
+        if unit and match[1] not in found[unit]:
+            found[unit].append(match[1])
     units = {}
     for unit, names in found.items():
         if len(names) == 1:
@@ -256,7 +288,7 @@ def _cnn(tensors: Mapping[str, Tensor], where: str) -> str:
     blocks = [
         len({name.split(".")[3] for name in tensors if name.startswith(f"resnet.base.layer{i}.")}) for i in range(1, 5)
     ]
-    bottleneck = "resnet.base.layer1.0.conv3.weight" in tensors
+    bottleneck = any(re.match(r"resnet\.base\.layer\d\.\d+\.conv3\.", name) for name in tensors)
     try:
         return _RESNETS[tuple(blocks)][bottleneck]
     except KeyError:
@@ -269,9 +301,9 @@ def _cnn(tensors: Mapping[str, Tensor], where: str) -> str:
 def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[int, int], int]:
     """Name, image size and stride: the first of the known sizes and strides whose grid has as many positions."""
     base = "transformer.base."
-    _, positions, width = tensors[base + "pos_embed"].shape
+    _, positions, width = _shape(tensors, base + "pos_embed", 3, where)
     depth = len({name.split(".")[3] for name in tensors if name.startswith(base + "blocks.")})
-    is_t2t = base + "tokens_to_token.project.weight" in tensors
+    is_t2t = _holds(tensors, base + "tokens_to_token.")
     name = {(384, 14): "t2t_vit_14"}.get((width, depth)) if is_t2t else _VITS.get((width, depth))
     if name is None:
         raise ValueError(
@@ -288,19 +320,27 @@ def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[
     )
 
 
-def _account(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: set[str]) -> None:
-    """Every tensor that the model needs is there in its shape, and every one that is there has its place."""
-    missing = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected and name not in ignore and not UNUSED.match(name)]
-    shapes = [
-        f"{name}: expected {tuple(value.shape)}, found {tuple(found[name].shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    problems = [
+def _account(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: list[str]) -> None:
+    """Every tensor that the model needs is there, sound, in its shape; every one that is there has its place."""
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [n for n in found if n not in expected and n not in ignore and not UNUSED.match(n)],
+        "of another shape": [],
+        "of another type": [],
+        "not finite": [],
+    }
+    for name in [name for name in expected if name in found]:
+        value, place = found[name], expected[name]
+        if value.shape != place.shape:
+            problems["of another shape"].append(f"{name}: expected {tuple(place.shape)}, found {tuple(value.shape)}")
+        if place.is_floating_point() and not value.is_floating_point():
+            problems["of another type"].append(f"{name}: expected floating point, found {value.dtype}")
+        elif place.is_floating_point() and not value.float().isfinite().all():
+            problems["not finite"].append(name)
+    parts = [
         f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-        for names, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+        for what, names in problems.items()
         if names
     ]
-    if problems:
-        raise ValueError(f"{where}: does not fit the configuration; " + "; ".join(problems))
+    if parts:
+        raise ValueError(f"{where}: is damaged or does not fit the configuration; {'; '.join(parts)}")

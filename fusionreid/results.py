@@ -158,7 +158,14 @@ def rows(
                         "version": result["data"].get("version", "") if result else None,
                     }
                 )
-    return pd.DataFrame(found)
+    frame = pd.DataFrame(found)
+    versions = sorted(filter(None, set(frame["version"].dropna())))
+    if len(versions) > 1:
+        raise ValueError(
+            f"{name}: runs of {data.name} {' and '.join(versions)}, whose numbers do not compare, in one table; keep "
+            "those of each version in a folder of their own (--runs-root, FUSIONREID_RUNS)"
+        )
+    return frame
 
 
 def collect(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame:

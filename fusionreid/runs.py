@@ -1,7 +1,7 @@
 """One run's folder: its configuration, environment, metrics, checkpoint and result; all written aside and renamed.
 
 `runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line a step, epoch or evaluation),
-`checkpoint.safetensors` and, once finished, `result.json`.
+`checkpoint.safetensors`, `weights.txt` if it started from files, a lock and, once finished, `result.json`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def environment(device: torch.device, processes: int = 1) -> dict:
+def environment(device: torch.device, processes: int = 1, data_version: str = "") -> dict:
     """What the numbers depend on besides the configuration."""
     import numpy
     import timm
@@ -102,11 +102,30 @@ def environment(device: torch.device, processes: int = 1) -> dict:
     return {
         "commit": git_commit(),
         "device": device_name(device),
+        "data_version": data_version,
         "processes": processes,
         "python": platform.python_version(),
         "system": platform.system(),
         **{module.__name__: module.__version__ for module in (torch, torchvision, timm, numpy)},
     }
+
+
+def check_version(folder: RunFolder, version: str) -> None:
+    """A run of one version of MSMT17 is not continued on the other, nor shown for it.
+
+    Args:
+        version: of the data that are there; "" if there are none, or they tell no version.
+
+    Raises:
+        ValueError: naming the run's folder and both versions.
+    """
+    path = folder.path / "environment.json"
+    begun = read_json(path).get("data_version", "") if path.is_file() else ""
+    if begun and version and begun != version:
+        raise ValueError(
+            f"{folder.path}: a run of {folder.config.data.name} {begun}, while the data there are now are {version}; "
+            "keep the runs of each version in a folder of their own (--runs-root, FUSIONREID_RUNS), or delete the run"
+        )
 
 
 def describe(config: RunConfig) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from tqdm.auto import tqdm
 from . import checkpoint, paths
 from .config import DataConfig, RunConfig, TrainConfig
 from .data import Augment, Dataset, IdentityBatches, ImageCache, open_dataset, prefetch
+from .data.datasets import version_there
 from .evaluate import autocast, default_device, evaluate, summary
-from .files import read_lines, write_json
+from .files import atomic_write, locked, read_lines, write_json
 from .losses import objective
 from .model import FusionReID, Output, build_model
 from .parallel import gather, wrap
 from .pretrained import load_weights
-from .runs import RunFolder, append_lines, describe, environment, write_lines
+from .runs import RunFolder, append_lines, check_version, describe, environment, write_lines
 
 # How long processes wait for the first one, which alone renders, decodes and evaluates.
 PATIENCE = timedelta(hours=6)
@@ -76,15 +77,18 @@ def open_data(config: DataConfig, data_root: str | Path) -> Dataset:
     return open_dataset(config.name, data_root, size=config.size, seed=config.seed)
 
 
-def starting_model(run: RunConfig, dataset: Dataset, report: bool = True) -> FusionReID:
-    """The model with the weights that training starts from; prints what was loaded from files."""
+def starting_model(run: RunConfig, dataset: Dataset, folder: Path | None = None) -> FusionReID:
+    """The model with the weights that training starts from; what was loaded from files is printed, and written to
+    `weights.txt` in `folder` if there is one."""
     sources = {"cnn": run.cnn_weights, "transformer": run.transformer_weights}
     fetched = [name for name, source in sources.items() if source == "imagenet"]
     files = {name: source for name, source in sources.items() if source not in ("random", "imagenet")}
     model = build_model(run.model, dataset.num_identities, dataset.num_cameras, pretrained=fetched)
-    for name, loaded in load_weights(model, **files).items():
-        if report:
-            print(f"{name}: {loaded}")
+    reports = "\n".join(f"{name}: {report}" for name, report in load_weights(model, **files).items())
+    if reports and folder:
+        print(reports)
+        with atomic_write(folder / "weights.txt") as temporary:
+            temporary.write_text(f"{reports}\n")
     return model
 
 
@@ -116,11 +120,13 @@ def train(
 
     Raises:
         FloatingPointError: naming the term, epoch and step, if a loss is not finite; the last checkpoint stays.
-        FileNotFoundError, ValueError, OSError: for data that is not there or not right, and disks that are full.
+        FileNotFoundError, ValueError, OSError: for data that is not there or not right or of another version than the
+            run's, and disks that are full.
     """
-    data_root, runs_root = Path(data_root or paths.DATA), Path(runs_root or paths.RUNS)
-    folder = RunFolder(run, runs_root)
+    data_root = Path(data_root or paths.DATA)
+    folder = RunFolder(run, Path(runs_root or paths.RUNS))
     if folder.finished:
+        check_version(folder, dataset.version if dataset else version_there(run.data.name, data_root))
         return folder
 
     device = torch.device(device or default_device())
@@ -130,13 +136,34 @@ def train(
     if state.is_main_process:
         dataset = dataset or open_data(run.data, data_root)
         write_json(folder.path / "config.json", describe(run))
-        write_json(folder.path / "environment.json", environment(device, state.num_processes))
+    with locked(folder.path / f"{run.fingerprint}.lock") if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        if not folder.finished:  # by another command, which this one has waited for
+            dataset = dataset or open_data(run.data, data_root)
+            _train(folder, dataset, paths.cache(data_root), device, state, progress, resume, compile)
+    return folder
+
+
+def _train(
+    folder: RunFolder,
+    dataset: Dataset,
+    cache_directory: Path,
+    device: torch.device,
+    state: accelerate.PartialState,
+    progress: bool,
+    resume: bool,
+    compile: bool,
+) -> None:
+    run, config = folder.config, folder.config.train
+    resume = resume and folder.checkpoint.exists()
+    if resume:
+        check_version(folder, dataset.version)
     state.wait_for_everyone()
-    dataset = dataset or open_data(run.data, data_root)
-    config, cache_directory = run.train, data_root / "cache"
+    if state.is_main_process:
+        write_json(folder.path / "environment.json", environment(device, state.num_processes, dataset.version))
 
     seed_everything(run.seed)
-    model = starting_model(run, dataset, progress and state.is_main_process)
+    model = starting_model(run, dataset, folder.path if state.is_main_process else None)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     cache = ImageCache(dataset.train, run.model.image_size, cache_directory, progress=progress)
@@ -155,7 +182,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     first, seconds = 1, 0.0
-    if resume and folder.checkpoint.exists():
+    if resume:
         saved = checkpoint.restore(folder.checkpoint, model, optimizer)
         first, seconds = saved["epoch"] + 1, saved["seconds"]
         scaler.load_state_dict(saved.get("scaler") or scaler.state_dict())
@@ -232,7 +259,6 @@ def train(
     if state.is_main_process:
         write_json(folder.path / "result.json", _result(folder, dataset, device, state, seconds))
     state.wait_for_everyone()
-    return folder
 
 
 @contextmanager

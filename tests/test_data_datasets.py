@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from fusionreid.data import open_dataset
 from fusionreid.data.__main__ import main
-from fusionreid.data.datasets import FOLDERS
+from fusionreid.data.datasets import FOLDERS, PUBLISHED, Counts, version_there
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_01.jpg", "0007_c12s2_000001_00.jpg"],
@@ -88,6 +89,16 @@ def test_msmt17_joins_train_and_val_and_tells_its_version(tmp_path, version, cap
     assert (dataset.version, dataset.num_cameras, dataset.num_identities) == (version, 15, 2)
     assert all(record.path.is_file() for split in dataset.splits.values() for record in split)
     assert f"MSMT17 {version} in" in capsys.readouterr().err
+
+
+def test_the_version_that_is_there_is_told_without_reading(tmp_path):
+    assert version_there("market1501", tmp_path) == version_there("msmt17", tmp_path / "nowhere") == ""
+    make_msmt17(tmp_path / "a", "V1")
+    make_msmt17(tmp_path / "b" / "MSMT17_V2", "V1")
+    assert version_there("msmt17", tmp_path / "a") == "V1"
+    assert version_there("msmt17", tmp_path / "b") == "V2"
+    make_msmt17(tmp_path / "a", "V2")
+    assert version_there("msmt17", tmp_path / "a") == ""
 
 
 def test_msmt17_whose_blurred_images_lie_in_v1s_folders_is_v2_by_its_name(tmp_path):
@@ -183,14 +194,54 @@ def test_names_that_do_not_parse_are_named(tmp_path):
         open_dataset("msmt17", make_msmt17(tmp_path / "a", lists=lists))
 
 
+@pytest.mark.parametrize(
+    ("name", "bad", "expected"),
+    [
+        ("market1501", "0001_c1s1_000000_00 (1).jpg", "0002_c1s1_000451_03.jpg"),
+        ("market1501", "0001_c1s1_000000_00 - Copy.jpg", "0002_c1s1_000451_03.jpg"),
+        ("market1501", "0001_c1s1_.jpg", "0002_c1s1_000451_03.jpg"),
+        ("dukemtmc", "0005_c2_f0046985 (1).jpg", "0001_c2_f0046182.jpg"),
+        ("msmt17", "0001_c10_0001 (1).jpg", "0000_c1_0002.jpg"),
+        ("msmt17", "0001_000_02_0303morning_0015_0 (1).jpg", "0000_000_01_0303morning_0015_0.jpg"),
+        ("msmt17", "0001_c2_f0046182.jpg", "0000_c1_0002.jpg"),  # DukeMTMC-reID's
+    ],
+)
+def test_names_with_another_end_or_of_another_set_are_named(tmp_path, name, bad, expected):
+    msmt17 = {sub: ["0001_c10_0001.jpg"] for sub in MARKET}
+    folder = make(tmp_path / name, {"market1501": MARKET, "dukemtmc": DUKE, "msmt17": msmt17}[name])
+    (folder / "bounding_box_train" / bad).touch()
+    with pytest.raises(ValueError, match=f"{re.escape(bad)}: expected a name like .*{re.escape(expected)}"):
+        open_dataset(name, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("market1501", "0001_c1s1_001051_01.jpg.jpg"),
+        ("market1501", "0001_c1s1_001051_01.JPG"),
+        ("market1501", "0001_c1s1_001051_01.png"),
+        ("dukemtmc", "0005_c1_f0046985.Jpeg"),
+        ("msmt17", "0001_c1s1_0001.jpg"),
+        ("msmt17", "0023_003_01_0303morning_0164_1_ex.JPG"),
+    ],
+)
+def test_usual_variants_of_names_are_read(tmp_path, name, file):
+    msmt17 = {sub: ["0001_c10_0001.jpg"] for sub in MARKET}
+    folder = make(tmp_path / name, {"market1501": MARKET, "dukemtmc": DUKE, "msmt17": msmt17}[name])
+    (folder / "query" / file).touch()
+    assert (file, int(file[:4]), 0) in short(open_dataset(name, folder).query)
+
+
 def test_an_image_listed_twice_is_named(tmp_path):
     lists = LISTS | {"list_val.txt": LISTS["list_train.txt"][:1]}
     with pytest.raises(ValueError, match=r"list_val.txt, line 1: .*0015_0.jpg is listed twice.*list_train.txt, line 1"):
         open_dataset("msmt17", make_msmt17(tmp_path / "a", lists=lists))
     folder = make(tmp_path / "b", MARKET)
-    (folder / "query" / "0001_c1s1_001051_00.png").touch()
-    with pytest.raises(ValueError, match="0001_c1s1_001051_00.png: this image is there twice"):
-        open_dataset("market1501", folder)
+    for second in ("0001_c1s1_001051_00.png", "0001_c1s1_001051_00.jpg.jpg"):
+        (folder / "query" / second).touch()
+        with pytest.raises(ValueError, match=f"{second}: this image is there twice"):
+            open_dataset("market1501", folder)
+        (folder / "query" / second).unlink()
 
 
 def test_msmt17_with_something_missing_or_malformed(tmp_path):
@@ -211,6 +262,40 @@ def test_msmt17_with_something_missing_or_malformed(tmp_path):
         open_dataset("msmt17", folder)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "separator"), [("utf-8-sig", " "), ("utf-8", "\t"), ("utf-8-sig", "\t"), ("utf-8", "  ")]
+)
+def test_msmt17s_lists_with_a_byte_order_mark_or_tabs(tmp_path, encoding, separator):
+    folder = make_msmt17(tmp_path)
+    expected = open_dataset("msmt17", folder)
+    for file, lines in LISTS.items():
+        text = "\r\n".join(line.replace(" ", separator) for line in lines)
+        (folder / file).write_text(text, encoding=encoding, newline="")
+    assert open_dataset("msmt17", folder) == expected
+
+
+def test_a_list_of_msmt17_that_is_not_utf8_is_named(tmp_path):
+    folder = make_msmt17(tmp_path)
+    (folder / "list_val.txt").write_text("\n".join(LISTS["list_val.txt"]), encoding="utf-16")
+    with pytest.raises(ValueError, match="list_val.txt, line 1: expected '<image> <identity>'"):
+        open_dataset("msmt17", folder)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "market1501").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(
+        FileNotFoundError, match=r"market1501\. These links lead nowhere: market1501 \(to .*/unmounted\)"
+    ):
+        open_dataset("market1501", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/unmounted \(the link .*/market1501 leads there\)"):
+        open_dataset("market1501", tmp_path / "market1501")
+    folder = make_msmt17(tmp_path / "msmt17")
+    (folder / "list_val.txt").unlink()
+    (folder / "list_val.txt").symlink_to("list.txt")
+    with pytest.raises(FileNotFoundError, match=r"These links lead nowhere: list_val.txt \(to list.txt\)"):
+        open_dataset("msmt17", tmp_path)
+
+
 def test_an_empty_split_and_an_unknown_name(tmp_path):
     folder = make(tmp_path, MARKET)
     (folder / "query" / MARKET["query"][0]).unlink()
@@ -227,6 +312,41 @@ def test_check_prints_an_aligned_table_and_errors_without_a_traceback(tmp_path, 
     assert lines[0] == f"market1501 in {tmp_path / 'market1501'}"
     assert lines[2].split() == ["identities", "published", "images", "published", "cameras", "published"]
     assert lines[3].split() == ["train", "2", "751", "3", "12,936", "3", "6"]
-    assert len({len(line) for line in lines[2:]}) == 1
+    assert len({len(line) for line in lines[2:6]}) == 1
     with pytest.raises(SystemExit, match="error: dukemtmc: no folder of it"):
         main(["check", "dukemtmc", "--root", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({}, "Complete: identities, images and cameras of each split are the published ones."),
+        ({"query": (0, 8, 0)}, "Incomplete. query: images 1 (published: 9)."),
+        ({"gallery": (0, -1, 0)}, "More than published. gallery: images 2 (published: 1)."),
+        (
+            {"train": (1, 0, 3), "gallery": (0, 1000, 0)},
+            "Incomplete. train: identities 2 (published: 3), cameras 3 (published: 6); "
+            "gallery: images 2 (published: 1,002).",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_check_ends_with_a_line_that_says_whether_the_set_is_complete(tmp_path, capsys, monkeypatch, change, line):
+    here = {"train": (2, 3, 3), "query": (1, 1, 1), "gallery": (2, 2, 2)}
+    published = {
+        split: Counts(*(a + b for a, b in zip(here[split], change.get(split, (0, 0, 0)), strict=True)))
+        for split in here
+    }
+    monkeypatch.setitem(PUBLISHED, "market1501", published)
+    make(tmp_path / "market1501", MARKET)
+    main(["check", "market1501", "--root", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == line and err == ""
+
+
+def test_check_prints_other_warnings_plainly(tmp_path, capsys):
+    for folder in ("market1501", "Market-1501"):
+        make(tmp_path / folder, MARKET)
+    main(["check", "market1501", "--root", str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: market1501 lies in more than one folder")

@@ -164,6 +164,21 @@ def test_a_missing_image_is_named(records, tmp_path):
         ImageCache([], SIZE, tmp_path)
 
 
+def test_an_image_that_may_not_be_read_is_named(records, tmp_path, monkeypatch):
+    bad, opened = str(records[40].path), Image.open
+
+    def forbidden(path):
+        if str(path) == bad:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), bad)
+        return opened(path)
+
+    monkeypatch.setattr(loader.Image, "open", forbidden)
+    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+        load_images([records[40].path], SIZE)
+    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+        ImageCache(records, SIZE, tmp_path / "cache")
+
+
 def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_path, monkeypatch):
     cache = ImageCache(records, SIZE, tmp_path / "cache")
     before = cache.path.read_bytes()
@@ -186,7 +201,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_pat
 
 def test_a_directory_that_cannot_be_made_is_a_clear_error(records, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot be written.*give a directory that can be written"):
+    with pytest.raises(OSError, match="cannot be written.*name a folder that can be written in FUSIONREID_CACHE"):
         ImageCache(records, SIZE, tmp_path / "file" / "cache")
 
 

@@ -1,9 +1,13 @@
 """The command line: options become the run they say; errors are one line."""
 
+from dataclasses import replace
+
 import pytest
 
+from fusionreid import build_model, released
 from fusionreid.__main__ import main, parse, run_of
 from fusionreid.config import PAPER, RELEASED, profile
+from fusionreid.train import learning_rate
 
 
 def test_default_options_are_the_profile_s_run():
@@ -79,6 +83,12 @@ def test_one_branch():
             "bounding_box_train",
         ),
         (["evaluate", "nowhere.safetensors", "--dataset", "synthetic"], "nowhere.safetensors: no such checkpoint"),
+        (["evaluate", "nowhere.pth", "--released", "--dataset", "synthetic"], "nowhere.pth: expected a file"),
+        (["train", "--profile", "smoke", "--device", "bogus"], "--device bogus: expected a device of this machine"),
+        (["train", "--profile", "smoke", "--device", "cuda:77"], "--device cuda:77: expected a device of this machine"),
+        (["train", "--cnn", "vit_tiny_patch16_224", "--profile", "smoke"], "expected a CNN of timm"),
+        (["train", "--profile", "smoke", "--epochs", "0"], "expected 0 to epochs=0 less 1"),
+        (["train", "--profile", "smoke", "--epochs", "3", "--warmup-epochs", "3"], "expected 0 to epochs=3 less 1"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, capsys):
@@ -86,6 +96,29 @@ def test_errors_are_one_line(arguments, message, tmp_path, capsys):
     assert main([*arguments, *options]) == 1
     error = capsys.readouterr().err
     assert message in error and error.startswith("fusionreid: ") and "Traceback" not in error
+
+
+def test_few_epochs_have_a_short_warm_up():
+    run = run_of(parse(["train", "--profile", "paper", "--epochs", "1"]))
+    assert (run.train.epochs, run.train.warmup_epochs) == (1, 0) and learning_rate(run.train, 1) == 5e-3
+    assert run_of(parse(["train", "--profile", "paper", "--epochs", "60"])).train.warmup_epochs == 10
+    assert run_of(parse(["train", "--profile", "paper", "--warmup-epochs", "5"])).train.warmup_epochs == 5
+
+
+def test_a_wrong_seed_is_named(capsys):
+    with pytest.raises(SystemExit):
+        parse(["train", "--seed", "-1"])
+    assert "--seed: expected a whole number from 0, found '-1'" in capsys.readouterr().err
+
+
+def test_a_released_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, capsys):
+    config = replace(profile("smoke").scale(RELEASED), cnn="resnet18", transformer=None)
+    released.save(build_model(config, 4), tmp_path / "theirs.pth")
+    monkeypatch.setattr("fusionreid.released.deduce", lambda _: config)
+    monkeypatch.setattr("fusionreid.__main__.open_data", lambda config, root: tiny_dataset)
+    arguments = ["evaluate", str(tmp_path / "theirs.pth"), "--dataset", "market1501", "--data-root", str(tmp_path)]
+    assert main([*arguments, "--released"]) == 0 and "market1501" in capsys.readouterr().out
+    assert main(arguments) == 1 and "evaluate --released" in capsys.readouterr().err
 
 
 def test_a_profile_that_is_asked_for_wins_over_the_environment(monkeypatch):

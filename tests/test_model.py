@@ -151,6 +151,18 @@ def test_any_timm_backbone_by_name():
     assert model(images(config)).features["cnn_fused"].shape == (4, 24)
 
 
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+    def offline(*_, **__):
+        raise FileNotFoundError("cannot find the file on the Hub\nand more")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    message = r"resnet50.tv_in1k: its weights cannot be fetched \(cannot find the file on the Hub\); give a file, "
+    with pytest.raises(OSError, match=message + ".*data/weights/resnet50.pth"):
+        backbones.create("resnet50", pretrained=True)
+    with pytest.raises(ValueError, match="t2t_vit_14: no public weights.*data/weights/t2t_vit_14.pth"):
+        backbones.create("t2t_vit_14", pretrained=True)
+
+
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
     tag = f"{name}.{IMAGENET[name]}"

@@ -254,6 +254,101 @@ def test_every_tensor_is_accounted_for(small):
         released.load(state, replace(SMALL, stride=16))
 
 
+@pytest.fixture(scope="module")
+def zeros():
+    """A checkpoint of the small model whose tensors are one zero each, repeated, so that its file is small too."""
+    with torch.device("meta"):
+        tensors = released.export(build_model(SMALL, 5, 3))
+    return {name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in tensors.items()}
+
+
+def gone(value):
+    return None
+
+
+def one_number(number, dtype=torch.float32):
+    """Fills a tensor, here as one number repeated."""
+    return lambda value: torch.tensor(number, dtype=dtype).expand(value.shape)
+
+
+def of_shape(*shape):
+    return lambda value: torch.zeros(()).expand(shape)
+
+
+FC1 = "transformer.base.blocks.3.mlp.fc1.weight"
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        (FC1, one_number(math.nan), f"; 1 not finite: {FC1}"),
+        (FC1, one_number(-math.inf, torch.bfloat16), f"; 1 not finite: {FC1}"),
+        ("resnet.base.bn1.running_var", one_number(math.inf), "; 1 not finite: resnet.base.bn1.running_var"),
+        (FC1, one_number(0, torch.int8), f"; 1 of another type: {FC1}: expected floating point, found torch.int8"),
+        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed is missing"),
+        (
+            "transformer.base.pos_embed",
+            of_shape(211, 192),
+            ": transformer.base.pos_embed: expected 3 dimensions, found",
+        ),
+        ("transformer.base.sie_embed", of_shape(), ": transformer.base.sie_embed: expected 3 dimensions, found"),
+        ("transformer.base.cls_token", gone, "; 1 missing: transformer.base.cls_token"),
+        ("resnet.base.conv1.weight", gone, "; 1 missing: resnet.base.conv1.weight"),
+        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight is missing"),
+        ("res_LRU.ptconv.weight", of_shape(25, 512, 1, 1), "by the shapes of res_LRU.ptconv.weight and"),
+        ("res_LRU.dwconv.weight", gone, ": res_LRU.dwconv.weight is missing"),
+        ("gap_r.p", gone, "; 1 missing: gap_r.p"),
+        (
+            "classifier_1.weight",
+            of_shape(6, 24),
+            "; 1 of another shape: classifier_1.weight: expected (5, 24), found (6",
+        ),
+        ("classifier_1.weight", of_shape(), "; 1 of another shape: classifier_1.weight: expected (5, 24), found ()"),
+    ],
+)
+def test_a_damaged_tensor_is_named(tmp_path, zeros, name, damage, message):
+    damaged = zeros | {name: damage(zeros[name])}
+    torch.save({key: value for key, value in damaged.items() if value is not None}, tmp_path / "a.pth")
+    with pytest.raises(ValueError) as error:
+        released.load(tmp_path / "a.pth")
+    assert str(error.value).startswith(f"{tmp_path / 'a.pth'}: ") and message in str(error.value)
+    assert len(str(error.value).removeprefix(str(tmp_path))) < 200  # it names nothing else
+
+
+def test_a_part_without_one_tensor_is_still_told(zeros):
+    with torch.device("meta"):
+        resnet50 = released.export(build_model(VARIANTS["cnn-alone"], 5))
+        t2t = released.export(build_model(replace(VARIANTS["t2t"], cnn=None), 5))
+    states = {
+        "HTM.blocks.0.SEU1.blocks.0.attn.qkv.weight": {n: v for n, v in zeros.items() if "HTM.blocks.1." not in n},
+        "resnet.base.layer1.0.conv3.weight": resnet50,
+        "transformer.base.tokens_to_token.project.weight": t2t,
+        "base.cls_token": {name.removeprefix("transformer."): value for name, value in t2t.items()},
+    }
+    for name, state in states.items():
+        config = released.deduce(state)
+        del state[name]
+        assert released.deduce(state) == config, name
+
+
+def test_a_unit_of_the_configuration_that_is_not_there_is_named(zeros):
+    state = {name: value for name, value in zeros.items() if ".SEU" not in name}
+    with pytest.raises(ValueError, match="missing: HTM.blocks.0.SEU1"):
+        released.load(state, SMALL)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_wrapped_twice_and_of_another_precision(small, dtype):
+    state = {
+        f"module.module.{name}": value.to(dtype) if value.is_floating_point() else value
+        for name, value in released.export(small).items()
+    }
+    again = released.load(state)
+    assert again.config == SMALL
+    for name, value in small.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value.to(dtype).float() if value.is_floating_point() else value)
+
+
 def test_what_cannot_be_deduced_is_named(small):
     state = released.export(small)
     with pytest.raises(ValueError, match="not a checkpoint of the released code"):

@@ -89,6 +89,14 @@ def test_collect_shows_missing_runs_as_gaps(tmp_path):
     assert table["mAP"].notna().sum() == 1
 
 
+def test_versions_of_a_data_set_are_not_mixed(tmp_path):
+    for seed, version in enumerate(("V1", "V2")):
+        finish(tmp_path, SMOKE.run(PAPER, seed=seed), data={"name": "synthetic", "version": version})
+    assert results.rows("table5", "smoke", runs_root=tmp_path)["version"].iloc[0] == "V1"
+    with pytest.raises(ValueError, match="table5: runs of synthetic V1 and V2, .*--runs-root"):
+        results.rows("table5", "smoke", seeds=(0, 1), runs_root=tmp_path)
+
+
 def test_collect_is_the_mean_and_deviation_over_the_seeds(tmp_path):
     for seed, value in enumerate((0.4, 0.5, 0.9)):
         finish(tmp_path, SMOKE.run(PAPER, seed=seed), value)

@@ -1,11 +1,14 @@
 """The loop: the schedule, resuming, determinism, several processes, and what happens when things go wrong."""
 
 import errno
+import fcntl
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from fusionreid import checkpoint, train
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, RunConfig, profile
@@ -70,6 +74,7 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         "metrics.jsonl",
         "checkpoint.safetensors",
         "result.json",
+        f"{RUN.fingerprint}.lock",
     }
     assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
     metrics = folder.metrics
@@ -87,6 +92,41 @@ def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
     again = run_tiny(None, tmp_path)  # not even the data is opened
     assert again.result == first.result
     assert (first.path / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path, monkeypatch):
+    other = run_tiny(tiny_dataset, tmp_path / "a")
+
+    @contextmanager
+    def waited_for(path):
+        shutil.copytree(other.path, path.parent, dirs_exist_ok=True)
+        yield
+
+    monkeypatch.setattr(train, "locked", waited_for)
+    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("trained again"))
+    assert run_tiny(tiny_dataset, tmp_path / "b").result == other.result
+
+
+def test_the_lock_is_held_while_training(tiny_dataset, tmp_path, monkeypatch):
+    def attempt(folder, *_):
+        with open(folder.path / f"{RUN.fingerprint}.lock") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(train, "_train", attempt)
+    run_tiny(tiny_dataset, tmp_path)
+
+
+def test_a_run_of_another_version_of_the_data_is_neither_shown_nor_continued(tiny_dataset, tmp_path):
+    other = replace(tiny_dataset, version="V2")
+    folder = run_tiny(tiny_dataset, tmp_path)
+    message = f"{folder.path}: a run of synthetic tiny, while the data there are now are V2"
+    with pytest.raises(ValueError, match=message):
+        run_tiny(other, tmp_path)
+    (folder.path / "result.json").unlink()
+    with pytest.raises(ValueError, match=message):
+        run_tiny(other, tmp_path)
+    (folder.path / "checkpoint.safetensors").unlink()
+    assert run_tiny(other, tmp_path).result["data"]["version"] == "V2"
 
 
 def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
@@ -170,15 +210,25 @@ def test_one_identity_is_an_error(tiny_dataset, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix" or not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
     def full(content, path, metadata):
+        if theirs:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
         Path("/dev/full").open("wb", buffering=0).write(b"x")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="cannot write: No space left on device") as caught:
+    with pytest.raises(OSError, match="cannot write: .*No space left on device") as caught:
         run_tiny(tiny_dataset, tmp_path)
     assert caught.value.filename.endswith("checkpoint.safetensors")
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, capsys):
+    torch.save(train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth")
+    folder = run_tiny(tiny_dataset, tmp_path, replace(RUN, cnn_weights=str(tmp_path / "cnn.pth")))
+    said = (folder.path / "weights.txt").read_text()
+    assert said.startswith(f"cnn: {tmp_path / 'cnn.pth'}: ") and said in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_dataset, tmp_path):

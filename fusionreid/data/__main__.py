@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 
-from .datasets import PUBLISHED, Dataset, count, open_dataset
+from .datasets import PUBLISHED, Counts, CountWarning, Dataset, count, open_dataset
 
 
 def table(dataset: Dataset) -> str:
@@ -19,6 +20,21 @@ def table(dataset: Dataset) -> str:
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def verdict(dataset: Dataset) -> str:
+    """One line: whether the set is complete, and which numbers are not the published ones."""
+    parts, fewer = [], False
+    for split, published in PUBLISHED[dataset.name].items():
+        numbers = zip(Counts._fields, count(dataset.splits[split]), published, strict=True)
+        differ = [(kind, value, expected) for kind, value, expected in numbers if value != expected]
+        fewer = fewer or any(value < expected for _, value, expected in differ)
+        if differ:
+            shown = ", ".join(f"{kind} {value:,} (published: {expected:,})" for kind, value, expected in differ)
+            parts.append(f"{split}: {shown}")
+    if not parts:
+        return "Complete: identities, images and cameras of each split are the published ones."
+    return f"{'Incomplete' if fewer else 'More than published'}. {'; '.join(parts)}."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,8 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
 
             print(build(given.root, given.size, given.seed, workers=given.workers))
         else:
-            dataset = open_dataset(given.name, given.root, size=given.size, seed=given.seed)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                warnings.simplefilter("ignore", CountWarning)  # the last line says it
+                dataset = open_dataset(given.name, given.root, size=given.size, seed=given.seed)
+            for warning in caught:
+                print(f"warning: {warning.message}", file=sys.stderr)
             print(f"{' '.join(filter(None, [dataset.name, dataset.version]))} in {dataset.root}\n\n{table(dataset)}")
+            if dataset.name in PUBLISHED:
+                print(f"\n{verdict(dataset)}")
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

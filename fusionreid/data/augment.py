@@ -63,9 +63,16 @@ class Augment:
             normal in normalised space, as the "pixel" mode of timm, which many re-identification codes use.
     """
 
-    def __init__(self, flip: float = 0.5, padding: int = 10, erasing: float = 0.5, *,
-                 area: tuple[float, float] = (0.02, 0.4), aspect: tuple[float, float] = (0.3, 1 / 0.3),
-                 fill: str = "uniform"):
+    def __init__(
+        self,
+        flip: float = 0.5,
+        padding: int = 10,
+        erasing: float = 0.5,
+        *,
+        area: tuple[float, float] = (0.02, 0.4),
+        aspect: tuple[float, float] = (0.3, 1 / 0.3),
+        fill: str = "uniform",
+    ):
         for name, value in (("flip", flip), ("erasing", erasing)):
             if not 0 <= value <= 1:
                 raise ValueError(f"Augment: {name}={value}; expected a probability, 0 to 1")
@@ -77,8 +84,9 @@ class Augment:
         self.flip, self.padding, self.erasing = flip, int(padding), erasing
         self.area, self.aspect, self.fill = area, aspect, fill
 
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None, *, out: Tensor | None = None
-                 ) -> Tensor:
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, *, out: Tensor | None = None
+    ) -> Tensor:
         """Augments one batch.
 
         Args:
@@ -113,8 +121,9 @@ class Augment:
         erased = fits.any(1) & (uniform[:, 1] < self.erasing)
         return Draw(uniform[:, 0] < self.flip, shift[:, 0], shift[:, 1], box * erased[:, None])
 
-    def apply(self, images: Tensor, draw: Draw, generator: torch.Generator | None = None, *,
-              out: Tensor | None = None) -> Tensor:
+    def apply(
+        self, images: Tensor, draw: Draw, generator: torch.Generator | None = None, *, out: Tensor | None = None
+    ) -> Tensor:
         """Augments a batch as `draw` says; only what fills the erased boxes is taken from `generator`."""
         pixels = images.permute(0, 2, 3, 1)  # (B, H, W, 3)
         out = _output(pixels, out)
@@ -235,5 +244,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str =
 
 def _check(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        raise ValueError(f"images: expected uint8 (B, 3, H, W), found {str(images.dtype).removeprefix('torch.')} "
-                         f"{tuple(images.shape)}")
+        raise ValueError(
+            f"images: expected uint8 (B, 3, H, W), found {str(images.dtype).removeprefix('torch.')} "
+            f"{tuple(images.shape)}"
+        )

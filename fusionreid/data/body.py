@@ -126,8 +126,10 @@ def _along(points, a, b, c):
 
 def _attributes(vertices, joints, weights, is_eye):
     joint = {name: joints[i] for name, i in INDEX.items()}
-    total = {kind: sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind)) for kind in
-             ("upperarm", "forearm", "hand", "thigh", "shin", "foot", "head")}
+    total = {
+        kind: sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind))
+        for kind in ("upperarm", "forearm", "hand", "thigh", "shin", "foot", "head")
+    }
     left = vertices[:, 0] > 0
     arm, leg = np.zeros(len(vertices)), np.zeros(len(vertices))
     for side, mask in (("L", left), ("R", ~left)):
@@ -167,8 +169,18 @@ def _direction(swing, outwards, side):
     return np.array([side * np.sin(outwards), -np.sin(swing) * np.cos(outwards), -np.cos(swing) * np.cos(outwards)])
 
 
-def pose(joints: np.ndarray, phase: float, stride: float, *, arm_out: float, elbow: float, lean: float = 0.0,
-         head_turn: float = 0.0, head_nod: float = 0.0, hold: dict[str, float] | None = None):
+def pose(
+    joints: np.ndarray,
+    phase: float,
+    stride: float,
+    *,
+    arm_out: float,
+    elbow: float,
+    lean: float = 0.0,
+    head_turn: float = 0.0,
+    head_nod: float = 0.0,
+    hold: dict[str, float] | None = None,
+):
     """A moment of walking.
 
     Args:
@@ -196,8 +208,9 @@ def pose(joints: np.ndarray, phase: float, stride: float, *, arm_out: float, elb
         thigh_rest = at[f"shin.{side}"] - at[f"thigh.{side}"]
         rotation[f"thigh.{side}"] = _aligning(thigh_rest, _direction(swing + 0.35 * flex, 0.03, sign))
         shin_rest = rotation[f"thigh.{side}"] @ (at[f"foot.{side}"] - at[f"shin.{side}"])
-        rotation[f"shin.{side}"] = _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[
-            f"thigh.{side}"]
+        rotation[f"shin.{side}"] = (
+            _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[f"thigh.{side}"]
+        )
         rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
         arm = -0.8 * swing if not hold or side not in hold else hold[side]
         bend = elbow + (max(0.0, arm) * 0.5)

@@ -65,6 +65,10 @@ class Dataset:
         return f"{' '.join(filter(None, [self.name, self.version]))} in {self.root}: {counts}"
 
 
+class CountWarning(UserWarning):
+    """A split has not as many images as published."""
+
+
 class Counts(NamedTuple):
     """What a split holds."""
 
@@ -86,20 +90,29 @@ FOLDERS = {  # as code bases and archives name them; found below `root`, and one
 }
 MARKET_SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MSMT17_SPLITS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-MSMT17_LISTS = {"train": ("list_train.txt", "list_val.txt"), "query": ("list_query.txt",),
-                "gallery": ("list_gallery.txt",)}
+MSMT17_LISTS = {
+    "train": ("list_train.txt", "list_val.txt"),
+    "query": ("list_query.txt",),
+    "gallery": ("list_gallery.txt",),
+}
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
-_MARKET = re.compile(r"(-1|\d+)_c(\d+)s\d+_")  # 0002_c1s1_000451_03.jpg
-_DUKE = re.compile(r"(\d+)_c(\d+)_f?\d+")  # 0001_c2_f0046182.jpg
+_END = r"(?i:\.jpe?g|\.png|\.bmp)+$"  # some copies of Market-1501 have .jpg.jpg
+_MARKET = re.compile(rf"(-1|\d+)_c(\d+)s\d+(?:_\d+)+{_END}")  # 0002_c1s1_000451_03.jpg
+_DUKE = re.compile(rf"(\d+)_c(\d+)_f?\d+{_END}")  # 0001_c2_f0046182.jpg
 _MSMT17 = re.compile(r"(\d+)_\d+_(\d+)_")  # 0000_000_01_0303morning_0015_0.jpg
-_MSMT17_AS_MARKET = re.compile(r"(\d+)_c(\d+)(?:s\d+)?_|(\d+)_\d+_(\d+)_")
-_EXAMPLE = {"market1501": "0002_c1s1_000451_03.jpg", "synthetic": "0002_c1s1_000451_03.jpg",
-            "dukemtmc": "0001_c2_f0046182.jpg", "msmt17": "0000_000_01_0303morning_0015_0.jpg"}
+# 0000_c1_0002.jpg, not DukeMTMC-reID's 0001_c2_f0046182.jpg; or MSMT17's own names
+_MSMT17_AS_MARKET = re.compile(rf"(?:(\d+)_c(\d+)(?:s\d+)?_(?!f\d)|(\d+)_\d+_(\d+)_)[\w-]+{_END}")
+_EXAMPLE = {
+    "market1501": "0002_c1s1_000451_03.jpg",
+    "synthetic": "0002_c1s1_000451_03.jpg",
+    "dukemtmc": "0001_c2_f0046182.jpg",
+    "msmt17": "0000_000_01_0303morning_0015_0.jpg",
+}
 _LAYOUT = {
     "market": "  bounding_box_train/{example} ...\n  query/...\n  bounding_box_test/...",
     "msmt17": "  train/0000/{example} ...   (V2: mask_train_v2/)\n  test/0000/...   (V2: mask_test_v2/)\n"
-              "  list_train.txt  list_val.txt  list_query.txt  list_gallery.txt",
+    "  list_train.txt  list_val.txt  list_query.txt  list_gallery.txt",
 }
 
 
@@ -121,20 +134,23 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
     if name == "synthetic":
         return _open_synthetic(root, size, seed)
     folder = _find(name, root)
-    version = ""
+    version = _msmt17_version(folder) if name == "msmt17" else ""
     if name == "msmt17" and not _is_market_layout(folder):
-        version, splits = _read_msmt17(folder)
+        splits = _read_msmt17(folder)
     else:
         pattern = {"market1501": _MARKET, "dukemtmc": _DUKE, "msmt17": _MSMT17_AS_MARKET}[name]
         splits = {split: list(_read_folder(name, folder / sub, pattern)) for split, sub in MARKET_SPLITS.items()}
     if name == "msmt17":
-        version = version or _version_in_name(folder)
         print(f"MSMT17 {version or 'of unknown version'} in {folder}", file=sys.stderr)
     dataset = _assemble(name, version, folder, splits)
     for split, published in PUBLISHED[name].items():
         if len(dataset.splits[split]) != published.images:
-            warnings.warn(f"{folder}: {split} has {len(dataset.splits[split]):,} images; {name} as published has "
-                          f"{published.images:,}. Is the set complete?", stacklevel=2)
+            warnings.warn(
+                f"{folder}: {split} has {len(dataset.splits[split]):,} images; {name} as published has "
+                f"{published.images:,}. Is the set complete?",
+                CountWarning,
+                stacklevel=2,
+            )
     return dataset
 
 
@@ -158,9 +174,11 @@ def _open_synthetic(root: Path, size: str, seed: int) -> Dataset:
     manifest = folder / "manifest.json"
     if not _is_market_layout(folder) or (folder != root and not manifest.is_file()):
         state = "is not finished (no manifest.json)" if folder.is_dir() else "is not there"
-        raise FileNotFoundError(f"The synthetic set {folder} {state}; "
-                                "make it with: python -m fusionreid.data synthetic "
-                                f"--size {size} --seed {seed} --root {root}")
+        raise FileNotFoundError(
+            f"The synthetic set {folder} {state}; "
+            "make it with: python -m fusionreid.data synthetic "
+            f"--size {size} --seed {seed} --root {root}"
+        )
     about = read_json(manifest) if manifest.is_file() else {}
     known = {"size", "seed", "version"} <= set(about)
     version = f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
@@ -192,32 +210,50 @@ def _find(name: str, root: Path) -> Path:
     found, level = [], [root]
     for _ in range(4):
         found += [folder for folder in level if folder.is_dir() and _is_layout(name, folder)]
-        level = [folder / sub for folder in level if folder.is_dir() for sub in _subfolders(folder)
-                 if _letters(sub).startswith(name)]
+        level = [
+            folder / sub
+            for folder in level
+            if folder.is_dir()
+            for sub in _subfolders(folder)
+            if _letters(sub).startswith(name)
+        ]
     places = [folder.resolve() for folder in found]  # a link to another one does not count
     found = [folder for index, folder in enumerate(found) if places[index] not in places[:index]]
     if len(found) > 1:
-        warnings.warn(f"{name} lies in more than one folder; {found[0]} is read, not "
-                      f"{', '.join(map(str, found[1:]))}. Give its folder as root to choose.", stacklevel=3)
+        warnings.warn(
+            f"{name} lies in more than one folder; {found[0]} is read, not "
+            f"{', '.join(map(str, found[1:]))}. Give its folder as root to choose.",
+            stacklevel=3,
+        )
     if found:
         return found[0]
     layout = _LAYOUT["msmt17" if name == "msmt17" else "market"].format(example=_EXAMPLE[name])
     looked = ", ".join(str(root / folder) for folder in FOLDERS[name])
-    raise FileNotFoundError(f"{name}: no folder of it. Looked in {root} and in folders below it called like the set "
-                            f"({looked}, or one in another).\n{_what_is_there(name, root)}\n"
-                            f"Expected in one of these folders:\n{layout}")
+    raise FileNotFoundError(
+        f"{name}: no folder of it. Looked in {root} and in folders below it called like the set "
+        f"({looked}, or one in another).\n{_what_is_there(name, root)}\n"
+        f"Expected in one of these folders:\n{layout}"
+    )
 
 
 def _what_is_there(name: str, root: Path) -> str:
     if not root.is_dir():
-        return f"There is: no folder {root.resolve()}."
+        link = f" (the link {root} leads there)" if root.is_symlink() else ""
+        return f"There is: no folder {root.resolve()}{link}."
     lines = []
     close = [root / sub for sub in _subfolders(root) if _letters(sub).startswith(name)]
     for folder in [root, *close]:
         names = sorted(os.listdir(folder))
         shown = ", ".join(names[:12]) + (f" and {len(names) - 12:,} more" if len(names) > 12 else "")
-        lines.append(f"There is in {folder}: {shown or 'nothing'}.")
+        lines.append(f"There is in {folder}: {shown or 'nothing'}.{_broken_links(folder)}")
     return "\n".join(lines)
+
+
+def _broken_links(folder: Path) -> str:
+    """A sentence about the links in a folder that lead nowhere, if there are any."""
+    broken = sorted(path for path in folder.iterdir() if path.is_symlink() and not os.path.exists(path))
+    shown = ", ".join(f"{path.name} (to {os.readlink(path)})" for path in broken[:12])
+    return f" These links lead nowhere: {shown}{' and more' if len(broken) > 12 else ''}." if broken else ""
 
 
 def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Record]:
@@ -226,7 +262,7 @@ def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Recor
         names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGES) and not e.name.startswith("."))
     stems: dict[str, str] = {}
     for file in names:
-        stem = file.rpartition(".")[0]
+        stem = re.sub(_END, "", file)
         if stem in stems:
             raise ValueError(f"{folder / file}: this image is there twice, the other is {stems[stem]}")
         stems[stem] = file
@@ -241,33 +277,53 @@ def _parse(pattern: re.Pattern, path: str, name: str) -> tuple[int, int]:
     match = pattern.match(os.path.basename(path))
     groups = [int(group) for group in match.groups() if group is not None] if match else []
     if len(groups) != 2 or groups[1] < 1:
-        raise ValueError(f"{path}: expected a name like {_EXAMPLE[name]} (identity, and camera from 1), of {name}")
+        example = _EXAMPLE[name] + (" or 0000_c1_0002.jpg" if pattern is _MSMT17_AS_MARKET else "")
+        raise ValueError(f"{path}: expected a name like {example} (identity, and camera from 1), of {name}")
     return groups[0], groups[1] - 1
 
 
-def _version_in_name(folder: Path) -> str:
+def version_there(name: str, root: str | Path) -> str:
+    """The version of the set that `open_dataset` would read, without reading it; "" if it has none, or is not there."""
+    if name != "msmt17":
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when it is read
+        try:
+            return _msmt17_version(_find(name, Path(root)))
+        except (OSError, ValueError):
+            return ""
+
+
+def _msmt17_version(folder: Path) -> str:
+    """V1 has the folders train/ and test/, V2 (blurred faces) mask_train_v2/ and mask_test_v2/; "" if neither."""
     match = re.search(r"v([12])$", _letters(folder.resolve().name))
-    return f"V{match[1]}" if match else ""
-
-
-def _read_msmt17(folder: Path) -> tuple[str, dict[str, list[Record]]]:
-    """V1 has the folders train/ and test/, V2 (blurred faces) mask_train_v2/ and mask_test_v2/; the lists are alike."""
+    named = f"V{match[1]}" if match else ""
     found = [version for version, (train, _) in MSMT17_SPLITS.items() if (folder / train).is_dir()]
+    if _is_market_layout(folder) or not found:
+        return named
     if len(found) > 1:
-        raise ValueError(f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2), whose results differ by points of "
-                         "mAP; move one version to a folder of its own")
-    train, test = MSMT17_SPLITS[found[0]]
-    version = _version_in_name(folder) or found[0]
-    if version != found[0]:
-        warnings.warn(f"{folder}: its name says {version}, its folder {train}/ says {found[0]}; taken as V2, whose "
-                      "faces are blurred", stacklevel=4)
-        version = "V2"
+        raise ValueError(
+            f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2), whose results differ by points of "
+            "mAP; move one version to a folder of its own"
+        )
+    if named and named != found[0]:
+        warnings.warn(
+            f"{folder}: its name says {named}, its folder {MSMT17_SPLITS[found[0]][0]}/ says {found[0]}; taken as V2, "
+            "whose faces are blurred",
+            stacklevel=3,
+        )
+        return "V2"
+    return found[0]
+
+
+def _read_msmt17(folder: Path) -> dict[str, list[Record]]:
+    train, test = next(names for names in MSMT17_SPLITS.values() if (folder / names[0]).is_dir())
     listed, present = {}, {}
     splits = {}
     for split, files in MSMT17_LISTS.items():
         images = folder / (train if split == "train" else test)
         splits[split] = [record for file in files for record in _read_list(folder / file, images, listed, present)]
-    return version, splits
+    return splits
 
 
 def _read_list(file: Path, images: Path, listed: dict[str, str], present: dict[str, set[str]]) -> Iterator[Record]:
@@ -275,14 +331,17 @@ def _read_list(file: Path, images: Path, listed: dict[str, str], present: dict[s
     for needed, kind in ((file, "list file"), (images, "folder of images")):
         if not needed.exists():
             there = ", ".join(sorted(os.listdir(file.parent)))
-            raise FileNotFoundError(f"{needed}: no such {kind} of MSMT17; there is: {there}")
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+            raise FileNotFoundError(
+                f"{needed}: no such {kind} of MSMT17; there is: {there}.{_broken_links(file.parent)}"
+            )
+    # with or without a byte order mark; what is not UTF-8 is shown as such in the error of its line
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")
-        if not label.isdigit() or not name:
+        name, *label = line.strip().rsplit(maxsplit=1)
+        if not label or not label[0].isdigit():
             raise ValueError(f"{file}, line {number}: expected '<image> <identity>', found {line!r}")
-        path = f"{images}{os.sep}{name.strip()}"  # as text: hashing and splitting Paths takes most of the time
+        path = f"{images}{os.sep}{name}"  # as text: hashing and splitting Paths takes most of the time
         if path in listed:
             raise ValueError(f"{file}, line {number}: {path} is listed twice, first in {listed[path]}")
         listed[path] = f"{file.name}, line {number}"
@@ -291,4 +350,4 @@ def _read_list(file: Path, images: Path, listed: dict[str, str], present: dict[s
             present[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
         if base not in present[parent]:
             raise FileNotFoundError(f"{path}: listed in {file}, line {number}, and not there")
-        yield Record(Path(path), int(label), _parse(_MSMT17, path, "msmt17")[1])
+        yield Record(Path(path), int(label[0]), _parse(_MSMT17, path, "msmt17")[1])

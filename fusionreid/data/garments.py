@@ -50,8 +50,16 @@ def _smooth(vertices, mask, neighbours, rounds):
     """Moves masked vertices to the mean of their neighbours, `rounds` times."""
     degree = np.maximum(np.bincount(neighbours[:, 0], minlength=len(vertices)), 1)[:, None]
     for _ in range(rounds):
-        mean = np.stack([np.bincount(neighbours[:, 0], vertices[neighbours[:, 1], k], minlength=len(vertices))
-                         for k in range(3)], 1) / degree
+        mean = (
+            np.stack(
+                [
+                    np.bincount(neighbours[:, 0], vertices[neighbours[:, 1], k], minlength=len(vertices))
+                    for k in range(3)
+                ],
+                1,
+            )
+            / degree
+        )
         vertices = vertices + 0.7 * mask[:, None] * (mean - vertices)
     return vertices
 
@@ -87,8 +95,10 @@ def _blob(centre, radii, power=2.0, rows=10, columns=16):
         return np.sign(value) * np.abs(value) ** (2 / power)
 
     shape = np.broadcast_shapes(v.shape, u.shape)
-    points = np.stack([bend(np.cos(v)) * bend(np.cos(u)), bend(np.cos(v)) * bend(np.sin(u)),
-                       np.broadcast_to(bend(np.sin(v)), shape)], -1)
+    points = np.stack(
+        [bend(np.cos(v)) * bend(np.cos(u)), bend(np.cos(v)) * bend(np.sin(u)), np.broadcast_to(bend(np.sin(v)), shape)],
+        -1,
+    )
     return np.asarray(centre) + points.reshape(-1, 3) * np.asarray(radii), _grid(rows + 1, columns)
 
 
@@ -138,14 +148,28 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
     vertices = _smooth(vertices, np.maximum(cloth, foot), template.neighbours, 8)
     out = normals(vertices, template.faces)
     base = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}.get(person.top, 0.006 + 0.008 * loose)
-    push = top * (base + np.where(column["is_arm"] > 0.5, 0.014 * loose * _ramp(arm, 0, person.sleeves) * (
-        person.sleeves < 1), 0.012 * (1 - torso) * (base > 0.01)))
+    push = top * (
+        base
+        + np.where(
+            column["is_arm"] > 0.5,
+            0.014 * loose * _ramp(arm, 0, person.sleeves) * (person.sleeves < 1),
+            0.012 * (1 - torso) * (base > 0.01),
+        )
+    )
     wide = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
     push = np.where(bottom, 0.005 + wide * _ramp(leg, 0.1, max(person.length, 0.4)) * (column["is_leg"] > 0.5), push)
     push = np.where(foot & ~bottom, 0.007, push)
     scalp = hairline(column["y"], column["z"]) * (column["is_head"] > 0.5) * (column["is_eye"] < 0.5)
-    thick = {"bald": 0, "shaved": 0.002, "afro": 0.065, "beanie": 0.016, "cap": 0.012, "bun": 0.009,
-             "ponytail": 0.01, "short": 0.016}.get(person.hair, 0.018)
+    thick = {
+        "bald": 0,
+        "shaved": 0.002,
+        "afro": 0.065,
+        "beanie": 0.016,
+        "cap": 0.012,
+        "bun": 0.009,
+        "ponytail": 0.01,
+        "short": 0.016,
+    }.get(person.hair, 0.018)
     push = push + np.where((scalp > 0) & (column["is_head"] > 0.5), thick * _ramp(scalp, -0.002, 0.05), 0)
     dressed = vertices + out * push[:, None]
     pieces = [(dressed, template.faces, np.pad(template.weights, ((0, 0), (0, 1))), a, BODY)]
@@ -197,7 +221,8 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
         weights=np.concatenate([piece[2] for piece in pieces]).astype(np.float32),
         attributes=np.concatenate([piece[3] for piece in pieces]).astype(np.float32),
         layer=np.concatenate([np.full(len(piece[1]), piece[4], np.uint8) for piece in pieces]),
-        joints=joints, grip=grip.astype(np.float32),
+        joints=joints,
+        grip=grip.astype(np.float32),
     )
 
 
@@ -224,7 +249,7 @@ def tube(person: Person, figure: Figure, posed: np.ndarray, drop: float):
     start = hips + (0.3 if coat else 0.34) * tall
     end = hips + (knee - hips) * min(length, 1) + (ankle - knee) * max(length - 1, 0)
     legs = (a[:, COLUMN["is_arm"]] < 0.3) & (a[:, COLUMN["is_head"]] < 0.3) & (a[:, COLUMN["torso"]] < 0.5)
-    legs &= np.any(figure.weights[:, :len(NAMES)] > 0, 1) & (np.arange(len(a)) < len(figure.vertices))
+    legs &= np.any(figure.weights[:, : len(NAMES)] > 0, 1) & (np.arange(len(a)) < len(figure.vertices))
     legs &= a[:, COLUMN["leg"]] + a[:, COLUMN["torso"]] != 0
     points = posed[legs]
     centre = points[np.abs(points[:, 2] - hips - drop) < 0.1][:, :2].mean(0)

@@ -27,7 +27,8 @@ def decode(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
     """Reads one image as RGB, resized (bilinear, antialiased) to (height, width): uint8 (H, W, 3).
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, when it is missing, empty, cut short or no image.
+        FileNotFoundError, PermissionError, ValueError: naming the file, when it is missing, may not be read, or is
+            empty, cut short or no image.
     """
     height, width = image_size
     try:
@@ -38,6 +39,8 @@ def decode(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
             return np.asarray(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such image") from error
+    except PermissionError as error:
+        raise PermissionError(error.errno, "no permission to read this image", str(path)) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
         found = f"{os.path.getsize(path):,} bytes" if os.path.isfile(path) else "something else than a file"
         raise ValueError(f"{path}: expected an image, found {found} that cannot be decoded ({error})") from error
@@ -75,7 +78,8 @@ class ImageCache:
         images: read-only memory map, uint8 (N, H, W, 3).
 
     Raises:
-        FileNotFoundError, ValueError: naming the image that is missing or cannot be decoded.
+        FileNotFoundError, PermissionError, ValueError: naming the image that is missing, may not be read or cannot
+            be decoded.
         OSError: naming the cache's file, on a full or read-only disk.
     """
 
@@ -114,8 +118,10 @@ class ImageCache:
         else:
             images = empty(shape, torch.uint8)
         if images.shape != shape or images.dtype != torch.uint8 or not images.is_contiguous():
-            raise ValueError(f"ImageCache.batch: out is {tuple(out.shape)}; expected uint8 "
-                             f"{(shape[0], shape[3], *shape[1:3])}, channels last in memory")
+            raise ValueError(
+                f"ImageCache.batch: out is {tuple(out.shape)}; expected uint8 "
+                f"{(shape[0], shape[3], *shape[1:3])}, channels last in memory"
+            )
         np.take(self.images, indices, axis=0, out=images.numpy(), mode="clip")  # "raise" would copy once more
         return images.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
@@ -148,9 +154,14 @@ class ImageCache:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise OSError(error.errno or 0, f"the cache of decoded images ({size / 1e9:.2f} GB) cannot be written: "
-                          f"{error.strerror or error}. Free the disk, or give a directory that can be written",
-                          str(self.path)) from error
+            if getattr(error.__cause__, "filename", None) in paths:  # an image that may not be read
+                raise error.__cause__ from None
+            raise OSError(
+                error.errno or 0,
+                f"the cache of decoded images ({size / 1e9:.2f} GB) cannot be written: {error.strerror or error}. Free "
+                "the disk, or name a folder that can be written in FUSIONREID_CACHE",
+                str(self.path),
+            ) from error
 
     def _decode_into(self, file: int, paths: list[str], progress: bool) -> None:
         image_bytes = int(np.prod(self._shape[1:]))
@@ -163,16 +174,18 @@ class ImageCache:
         # Threads: PIL decodes and resizes outside Python's lock.
         pool = ThreadPoolExecutor(cores())
         try:
-            with tqdm(total=len(paths), desc=f"Decoding to {self.path.name}", unit="image",
-                      disable=None if progress else True) as bar:
+            with tqdm(
+                total=len(paths), desc=f"Decoding to {self.path.name}", unit="image", disable=None if progress else True
+            ) as bar:
                 for done in pool.map(work, range(0, len(paths), CHUNK)):
                     bar.update(done)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def prefetch(cache: ImageCache, batches: Iterable[Sequence[int]], device: torch.device | str = "cpu"
-             ) -> Iterator[tuple[Sequence[int], Tensor]]:
+def prefetch(
+    cache: ImageCache, batches: Iterable[Sequence[int]], device: torch.device | str = "cpu"
+) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, `cache.batch(indices, device)`) while a thread reads the next batch."""
     with ThreadPoolExecutor(1) as pool:
         waiting = None

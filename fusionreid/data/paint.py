@@ -75,8 +75,11 @@ def _top(person: Person, a, u, hood=False) -> np.ndarray:
         width = 0.055 - 0.02 * torso if person.top == "open jacket" else np.clip((torso - 0.55) * 0.15, 0.004, 1)
         opening = (np.abs(x) < width) & (y < 0) & ~arm
         inner = linear(TOP_COLOURS[person.inner_colour])
-        colour[opening] = inner if person.top == "open jacket" else np.where(
-            torso[opening, None] > 0.58, inner, 0.5 * colour[opening])
+        colour[opening] = (
+            inner
+            if person.top == "open jacket"
+            else np.where(torso[opening, None] > 0.58, inner, 0.5 * colour[opening])
+        )
     return colour
 
 
@@ -109,7 +112,7 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
     colour[bottom] = cloth
     if person.bottom_colour == "denim" and person.bottom in ("trousers", "shorts"):
         # Worn lighter in front of the thighs.
-        worn = 1 + 0.5 * np.exp(-((column["leg"] - 0.5) / 0.35) ** 2) * (y < 0)
+        worn = 1 + 0.5 * np.exp(-(((column["leg"] - 0.5) / 0.35) ** 2)) * (y < 0)
         colour[bottom] = cloth * worn[bottom, None]
     if person.side_stripe != "none":
         # The outer side: x beyond the middle of the leg, y about the middle.

@@ -90,8 +90,9 @@ def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tu
     seen = np.flatnonzero(buffer >= 0)
     last = buffer[seen]
     nearness = nearness[last, None]
-    return Fragments(seen, triangle[last], (weights[last] / nearness).astype(np.float32),
-                     (1 / nearness[:, 0]).astype(np.float32))
+    return Fragments(
+        seen, triangle[last], (weights[last] / nearness).astype(np.float32), (1 / nearness[:, 0]).astype(np.float32)
+    )
 
 
 def blur(image: np.ndarray, radius: float) -> np.ndarray:
@@ -106,7 +107,7 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
         pad[axis] = (reach, reach)
         padded = np.pad(image, pad, mode="edge")
         n = image.shape[axis]
-        image = sum(tap * (padded[i:i + n] if axis == 0 else padded[:, i:i + n]) for i, tap in enumerate(taps))
+        image = sum(tap * (padded[i : i + n] if axis == 0 else padded[:, i : i + n]) for i, tap in enumerate(taps))
     return image
 
 

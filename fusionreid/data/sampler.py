@@ -29,19 +29,31 @@ class IdentityBatches:
         ValueError: fewer than P identities; P x K not a multiple of `world_size`; rank outside it.
     """
 
-    def __init__(self, identities: Sequence[int], num_identities: int = 8, num_images: int = 16, *, seed: int = 0,
-                 rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        identities: Sequence[int],
+        num_identities: int = 8,
+        num_images: int = 16,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
         if num_identities < 1 or num_images < 1:
             raise ValueError(f"num_identities={num_identities} x num_images={num_images}; each is at least 1")
         if world_size < 1 or not 0 <= rank < world_size or num_identities * num_images % world_size:
-            raise ValueError(f"rank={rank} of world_size={world_size}; expected 0 <= rank < world_size and a batch of "
-                             f"{num_identities} x {num_images} images that world_size divides")
+            raise ValueError(
+                f"rank={rank} of world_size={world_size}; expected 0 <= rank < world_size and a batch of "
+                f"{num_identities} x {num_images} images that world_size divides"
+            )
         identities = np.asarray(identities)
         distinct, inverse = np.unique(identities, return_inverse=True)
         if len(distinct) < num_identities:
-            raise ValueError(f"num_identities={num_identities}, but the images show {len(distinct)} "
-                             f"{'identity' if len(distinct) == 1 else 'identities'}; a batch needs {num_identities} "
-                             "distinct ones")
+            raise ValueError(
+                f"num_identities={num_identities}, but the images show {len(distinct)} "
+                f"{'identity' if len(distinct) == 1 else 'identities'}; a batch needs {num_identities} "
+                "distinct ones"
+            )
         order = np.argsort(inverse, kind="stable")
         self._images = np.split(order, np.cumsum(np.bincount(inverse))[:-1])  # one array of indices an identity
         self.num_identities, self.num_images = num_identities, num_images

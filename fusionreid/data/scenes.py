@@ -72,21 +72,28 @@ def cameras(seed: int, count: int = 6) -> list[Camera]:
         sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
         strength = rng.choice([0.3, 0.5, 0.7, 0.9])
         base = rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4])
-        result.append(Camera(
-            height=float(rng.uniform(1.9, 4.6)), distance=float(rng.uniform(6.0, 11.0)),
-            wall=float(rng.uniform(2.5, 7)),
-            ground_kind=str(grounds[index % len(grounds)]),
-            wall_kinds=tuple(str(walls[(index + k) % len(walls)]) for k in (0, 1, 3)),
-            ground_colour=linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3)),
-            wall_colour=linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3)),
-            sun=sun, sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
-            ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
-            gain=np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1)),
-            contrast=float(rng.uniform(0.92, 1.12)),
-            saturation=float(rng.uniform(0.75, 1.0)), sharpness=float(rng.uniform(0.2, 0.75)),
-            resolution=float(rng.uniform(0.6, 1.0)), grain=float(rng.uniform(0.005, 0.018)),
-            headings=(float(base), float(base + np.pi)), seed=int(rng.integers(2**20)),
-        ))
+        result.append(
+            Camera(
+                height=float(rng.uniform(1.9, 4.6)),
+                distance=float(rng.uniform(6.0, 11.0)),
+                wall=float(rng.uniform(2.5, 7)),
+                ground_kind=str(grounds[index % len(grounds)]),
+                wall_kinds=tuple(str(walls[(index + k) % len(walls)]) for k in (0, 1, 3)),
+                ground_colour=linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3)),
+                wall_colour=linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3)),
+                sun=sun,
+                sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
+                ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
+                gain=np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1)),
+                contrast=float(rng.uniform(0.92, 1.12)),
+                saturation=float(rng.uniform(0.75, 1.0)),
+                sharpness=float(rng.uniform(0.2, 0.75)),
+                resolution=float(rng.uniform(0.6, 1.0)),
+                grain=float(rng.uniform(0.005, 0.018)),
+                headings=(float(base), float(base + np.pi)),
+                seed=int(rng.integers(2**20)),
+            )
+        )
     return result
 
 
@@ -141,7 +148,7 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
         colour[(z > 2.4) & (z < 3.1)] = camera.wall_colour[[1, 2, 0]] * 0.9
     if kind in ("hedge", "trees"):
         leaves = noise(x * 9, z * 9, seed=s) * 0.6 + noise(x * 22, z * 22, seed=s + 1) * 0.6
-        green = np.array([0.075, 0.1, 0.05]) * (0.25 + 1.5 * leaves ** 2)[:, None]
+        green = np.array([0.075, 0.1, 0.05]) * (0.25 + 1.5 * leaves**2)[:, None]
         if kind == "hedge":
             high = 1.5 + 0.15 * noise(x * 2, z * 0, seed=s)
             colour = np.where((z < high)[:, None], green, colour * 1.1)
@@ -153,8 +160,11 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
             colour = np.where(crown[:, None], green * 1.3, colour)
     if kind == "panels":
         seam = (x % 1.5 < 0.04) | (z % 1.2 < 0.04)
-        colour = np.where(seam[:, None], colour * 0.55, colour * (0.85 + 0.25 * noise(
-            np.floor(x / 1.5) + 0.5, np.floor(z / 1.2) + 0.5, seed=s))[:, None])
+        colour = np.where(
+            seam[:, None],
+            colour * 0.55,
+            colour * (0.85 + 0.25 * noise(np.floor(x / 1.5) + 0.5, np.floor(z / 1.2) + 0.5, seed=s))[:, None],
+        )
         door = (np.abs(x % 6 - 3) < 0.6) & (z < 2.2)
         colour[door] = camera.wall_colour[[2, 0, 1]] * 0.45
     if kind == "columns":
@@ -166,8 +176,9 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
     return colour
 
 
-def background(camera: Camera, u: np.ndarray, v: np.ndarray,
-               street: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def background(
+    camera: Camera, u: np.ndarray, v: np.ndarray, street: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The empty scene.
 
     Args:

@@ -23,9 +23,17 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
     stride = person.stride * (0.12 if still else rng.uniform(0.8, 1.1))
     # A bag in the hand keeps that arm from swinging.
     hold = {person.bag_side: 0.03} if person.bag == "handbag" else None
-    transforms = body.pose(figure.joints, rng.uniform(0, 2 * np.pi), stride,
-                           arm_out=person.arm_out + (0.1 if person.bag == "shoulder bag" else 0), elbow=person.elbow,
-                           lean=person.lean, head_turn=rng.normal(0, 0.2), head_nod=rng.normal(0.05, 0.08), hold=hold)
+    transforms = body.pose(
+        figure.joints,
+        rng.uniform(0, 2 * np.pi),
+        stride,
+        arm_out=person.arm_out + (0.1 if person.bag == "shoulder bag" else 0),
+        elbow=person.elbow,
+        lean=person.lean,
+        head_turn=rng.normal(0, 0.2),
+        head_nod=rng.normal(0.05, 0.08),
+        hold=hold,
+    )
     hand = transforms[body.INDEX[f"hand.{person.bag_side}"]]
     follow = np.eye(3, 4)
     follow[:, 3] = hand[:, :3] @ figure.grip + hand[:, 3] - figure.grip
@@ -41,8 +49,14 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
         attributes = np.concatenate([attributes, cloth_attributes])
     yaw = base + rng.normal(0, 0.3)
     c, s = np.cos(yaw), np.sin(yaw)
-    vertices = np.stack([c * vertices[:, 0] - s * vertices[:, 1], s * vertices[:, 0] + c * vertices[:, 1],
-                         vertices[:, 2] - vertices[:, 2].min()], 1)
+    vertices = np.stack(
+        [
+            c * vertices[:, 0] - s * vertices[:, 1],
+            s * vertices[:, 0] + c * vertices[:, 1],
+            vertices[:, 2] - vertices[:, 2].min(),
+        ],
+        1,
+    )
     return vertices, faces, layer, attributes
 
 
@@ -89,7 +103,7 @@ def _front(image, rng: np.random.Generator, camera: Camera):
             seed = int(rng.integers(1000))
             leaves = noise(columns * 30, rows * 30, seed=seed)
             inside = rows > top + 0.05 * leaves
-            colour = np.array([0.05, 0.1, 0.03]) * (0.3 + 1.6 * leaves ** 2)[..., None]
+            colour = np.array([0.05, 0.1, 0.03]) * (0.3 + 1.6 * leaves**2)[..., None]
         else:
             inside = rows > top
             colour = (rng.uniform(0.08, 0.4) * np.where(rows < top + 0.02, 1.35, 1.0))[..., None] * np.ones(3)
@@ -114,8 +128,18 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     return Image.fromarray(np.clip(np.asarray(picture) + grain + 0.5, 0, 255).astype(np.uint8))
 
 
-def photograph(person: Person, figure: Figure, camera: Camera, rng: np.random.Generator, size: tuple[int, int], *,
-               heading: float, place: tuple[float, float], street: float = 0.0, empty: bool = False) -> Image.Image:
+def photograph(
+    person: Person,
+    figure: Figure,
+    camera: Camera,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    heading: float,
+    place: tuple[float, float],
+    street: float = 0.0,
+    empty: bool = False,
+) -> Image.Image:
     """One picture of `size` (height, width).
 
     Args:

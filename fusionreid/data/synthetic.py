@@ -111,8 +111,9 @@ def _render(root: str, size: Size, seed: int, shots: list[Shot], template, verti
         step = (item.index % 4 - 1) * rng.uniform(0.5, 0.9)
         place = (float(start[0] + step * np.sin(heading)), float(np.clip(start[1] - step * np.cos(heading), -2, 2)))
         empty = item.identity < 0 and rng.random() < 0.3
-        picture = shot.photograph(person, figure, camera, rng, size.image, heading=heading, place=place, street=street,
-                                  empty=empty)
+        picture = shot.photograph(
+            person, figure, camera, rng, size.image, heading=heading, place=place, street=street, empty=empty
+        )
         with atomic_write(Path(root) / item.path) as temporary:
             temporary.write_bytes(shot.encode(picture))
     return len(shots)
@@ -143,8 +144,13 @@ def _work(arguments) -> int:
 
 def _missing(folder: Path, shots: list[Shot]) -> list[Shot]:
     """Shots whose file is not there, or empty."""
-    there = {f"{sub}/{entry.name}" for sub in FOLDERS if (folder / sub).is_dir()
-             for entry in os.scandir(folder / sub) if entry.stat().st_size}
+    there = {
+        f"{sub}/{entry.name}"
+        for sub in FOLDERS
+        if (folder / sub).is_dir()
+        for entry in os.scandir(folder / sub)
+        if entry.stat().st_size
+    }
     return [shot for shot in shots if shot.path not in there]
 
 
@@ -152,8 +158,9 @@ def _manifest(size: str, seed: int) -> dict:
     return {"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])}
 
 
-def build(root: str | Path = "data", size: str = "demo", seed: int = 0, *, workers: int | None = None,
-          progress: bool = True) -> Path:
+def build(
+    root: str | Path = "data", size: str = "demo", seed: int = 0, *, workers: int | None = None, progress: bool = True
+) -> Path:
     """Renders what is missing of a benchmark.
 
     Args:
