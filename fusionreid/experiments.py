@@ -324,8 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    for name in names:
-        print(f"\n{comparison(name, scale, **shared).markdown()}")
+    try:
+        for name in names:
+            print(f"\n{comparison(name, scale, **shared).markdown()}")
+    except ValueError as error:  # a damaged result, or two versions of a data set
+        print(error, file=sys.stderr)
+        return 2
     return status
 
 
