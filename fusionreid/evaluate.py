@@ -18,6 +18,7 @@ from .data.loader import load_images
 from .features import FeatureStore
 from .metrics import Ranking, evaluate_ranking
 from .model import FusionReID
+from .workers import bars
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -88,7 +89,7 @@ def _stream(
     try:
         starts = range(start, len(records), batch_size)
         batches = [range(first, min(first + batch_size, len(records))) for first in starts]
-        bar = tqdm(batches, desc="embed", disable=not progress, leave=False)
+        bar = tqdm(batches, desc="embed", disable=not bars(progress), leave=False)
         waiting = None  # the batch before: a GPU has the next one to do while the host takes it
         for indices, images in prefetch(cache, bar, device_of(model)):
             following = _forward(model, images, known[indices] if use_cameras else None, precision)

@@ -216,7 +216,9 @@ def run_all(
     if jobs:
         if train is None:
             _prepare(jobs, data_root)
-        with tqdm(total=len(runs), initial=len(runs) - len(jobs), desc="variants", disable=not progress) as bar:
+        with tqdm(
+            total=len(runs), initial=len(runs) - len(jobs), desc="variants", disable=not workers.bars(progress)
+        ) as bar:
 
             def report(index: int, error: str | None) -> None:
                 if error:

@@ -26,6 +26,7 @@ from .model import FusionReID, Output, build_model
 from .parallel import gather, wrap
 from .pretrained import load_weights
 from .runs import RunFolder, append_lines, check_version, describe, environment, write_lines
+from .workers import bars
 
 # How long processes wait for the first one, which alone renders, decodes and evaluates.
 PATIENCE = timedelta(hours=6)
@@ -199,7 +200,7 @@ def _train(
         total=config.epochs,
         desc=f"train {run.fingerprint}",
         unit="epoch",
-        disable=not (progress and state.is_main_process),
+        disable=not (bars(progress) and state.is_main_process),
         leave=False,
     )
     with _says_what_is_kept(folder):

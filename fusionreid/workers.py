@@ -26,6 +26,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 Report = Callable[[int, str | None], None]
 
 
+def bars(progress: bool) -> bool:
+    """Whether progress bars are wanted and not switched off by TQDM_DISABLE, which tqdm overlooks where it is told."""
+    return progress and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -215,6 +215,13 @@ def test_the_paper_profile_starts_from_pretrained_weights(tmp_path):
     assert seen == ["random", "random", "imagenet", "imagenet"]
 
 
+@pytest.mark.parametrize(("disabled", "shown"), [("1", False), ("0", True)])
+def test_bars_can_be_switched_off(fake, tmp_path, monkeypatch, capfd, disabled, shown):
+    monkeypatch.setenv("TQDM_DISABLE", disabled)
+    run_all("table5", "smoke", rows=["GeM"], train=fake.train, processes=1, runs_root=tmp_path)
+    assert ("variants: " in capfd.readouterr().err) == shown
+
+
 def test_what_there_is_to_run(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "_prepare", lambda jobs, data_root: None)
     options = dict(profile="smoke", runs_root=tmp_path)
