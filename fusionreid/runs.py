@@ -1,7 +1,7 @@
 """One run's folder: its configuration, environment, metrics, checkpoint and result; all written aside and renamed.
 
 `runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line a step, epoch or evaluation),
-`checkpoint.safetensors`, `weights.txt` if it started from files, a lock and, once finished, `result.json`.
+`checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json`.
 """
 
 from __future__ import annotations

@@ -137,11 +137,14 @@ def train(
     if state.is_main_process:
         dataset = dataset or open_data(run.data, data_root)
         write_json(folder.path / "config.json", describe(run))
-    with locked(folder.path / f"{run.fingerprint}.lock") if state.is_main_process else nullcontext():
+    lock = folder.path / f"{run.fingerprint}.lock"
+    with locked(lock) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         if not folder.finished:  # by another command, which this one has waited for
             dataset = dataset or open_data(run.data, data_root)
             _train(folder, dataset, paths.cache(data_root), device, state, progress, resume, compile)
+        if state.is_main_process:
+            lock.unlink(missing_ok=True)  # whoever waits for it or comes later finds a finished run
     return folder
 
 

@@ -74,7 +74,6 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         "metrics.jsonl",
         "checkpoint.safetensors",
         "result.json",
-        f"{RUN.fingerprint}.lock",
     }
     assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
     metrics = folder.metrics
