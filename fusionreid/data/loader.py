@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..files import atomic_write, locked
-from ..workers import cores
+from ..workers import bars, cores
 from .augment import empty
 
 CHUNK = 32  # images decoded and written at a time by one thread
@@ -175,7 +175,10 @@ class ImageCache:
         pool = ThreadPoolExecutor(cores())
         try:
             with tqdm(
-                total=len(paths), desc=f"Decoding to {self.path.name}", unit="image", disable=None if progress else True
+                total=len(paths),
+                desc=f"Decoding to {self.path.name}",
+                unit="image",
+                disable=None if bars(progress) else True,
             ) as bar:
                 for done in pool.map(work, range(0, len(paths), CHUNK)):
                     bar.update(done)

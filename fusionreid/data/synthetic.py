@@ -211,7 +211,7 @@ def _json_like(value: dict) -> dict:
 
 def _run(folder: Path, size: str, seed: int, missing: list[Shot], workers: int | None, progress: bool) -> None:
     """Renders `missing`, an identity a task, in worker processes that need neither torch nor anny."""
-    from ..workers import cores
+    from ..workers import bars, cores
     from .body import BodyModel
 
     model = BodyModel()
@@ -221,8 +221,7 @@ def _run(folder: Path, size: str, seed: int, missing: list[Shot], workers: int |
     workers = max(1, min(workers or cores(), len(groups)))
     # Forked workers start at once and run no script again; they use numpy and PIL alone.
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
-    quiet = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    bar = tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=quiet)
+    bar = tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=not bars(progress))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(model.template,))
     try:
         with bar, warnings.catch_warnings():
