@@ -33,6 +33,12 @@ SMALL: dict[str, tuple[str | Callable, dict]] = {
 }
 
 
+def patch_grid(image_size: tuple[int, int], stride: int, patch: int = 16) -> tuple[int, int]:
+    """Rows and columns of the patches of an image; they overlap where the stride is less than the patch."""
+    height, width = image_size
+    return (height - patch) // stride + 1, (width - patch) // stride + 1
+
+
 _FROM_A_FILE = "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
 
 
@@ -209,7 +215,7 @@ class TransformerBranch(nn.Module):
         """Gives the patches their stride and the position embeddings the grid that follows from it."""
         embed = self.base.patch_embed
         patch = embed.patch_size[0]
-        grid = tuple((side - patch) // stride + 1 for side in image_size)
+        grid = patch_grid(image_size, stride, patch)
         if min(grid) < 1:
             raise ValueError(f"ModelConfig.image_size={image_size} is smaller than one patch of {patch} pixels")
         embed.proj.stride = (stride, stride)

@@ -23,7 +23,7 @@ from einops import rearrange
 from timm.layers.patch_embed import resample_patch_embed
 from torch import Tensor, nn
 
-from .backbones import resize_positions
+from .backbones import patch_grid, resize_positions
 
 # What training scripts wrap a state dict in, the first found wins. Self-distillation (DINO, TransReID-SSL, PersonViT,
 # CION) keeps a teacher and a student, and publishes the teacher.
@@ -42,13 +42,10 @@ _HARMLESS = [
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
 ]
 
-# The grids of position embeddings that re-identification has: 256 x 128 and 384 x 128 pixels, patches of 16.
-_GRIDS = {
-    rows * columns: (rows, columns)
-    for height in (384, 256)
-    for stride in (8, 10, 14, 12, 16)
-    for rows, columns in [((height - 16) // stride + 1, (128 - 16) // stride + 1)]
-}
+# Image sizes and strides of patches that position embeddings of people have, the usual ones first.
+SIZES = ((256, 128), (384, 128))
+STRIDES = (12, 16, 14, 10, 8)
+_GRIDS = [patch_grid(size, stride) for stride in STRIDES for size in SIZES]
 LEAST = 0.95  # of a branch's numbers, which a file has to fill
 
 # torchvision's names of a ViT's layers, and timm's (which DeiT, DINO, TransReID and T2T-ViT share).
@@ -204,8 +201,9 @@ def positions_grid(count: int, aspect: float) -> tuple[int, int]:
     side = math.isqrt(count)
     if side * side == count:
         return side, side
-    if count in _GRIDS:
-        return _GRIDS[count]
+    for grid in _GRIDS:
+        if grid[0] * grid[1] == count:
+            return grid
     shapes = [(count // width, width) for width in range(1, count + 1) if count % width == 0]
     return min(shapes, key=lambda shape: abs(math.log(shape[0] / shape[1] / aspect)))
 

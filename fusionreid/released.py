@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .backbones import patch_grid
 from .checkpoint import write_tensors
 from .config import RELEASED, FusionConfig, ModelConfig
 from .files import atomic_write
 from .fusion import BRANCHES
 from .model import FusionReID, Head, build_model
-from .pretrained import describe, read_tensors
+from .pretrained import SIZES, STRIDES, describe, read_tensors
 from .t2t_vit import soft_split_grids
 
 # Heads of ImageNet that the released code keeps and never calls.
@@ -56,8 +57,6 @@ _RESNETS = {
     (2, 2, 2, 2): {False: "resnet18"},
 }
 _VITS = {(768, 12): "vit_base_patch16_224", (384, 12): "vit_small_patch16_224", (192, 12): "vit_tiny_patch16_224"}
-_SIZES = ((256, 128), (384, 128))
-_STRIDES = (12, 16, 14, 10, 8)
 
 
 def load(
@@ -309,14 +308,14 @@ def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[
         raise ValueError(
             f"{where}: a {'T2T-ViT' if is_t2t else 'ViT'} of width {width} and depth {depth} is unknown; give a config"
         )
-    for stride in _STRIDES:
-        for size in _SIZES:
-            rows, columns = soft_split_grids(size)[-1] if is_t2t else ((side - 16) // stride + 1 for side in size)
+    for stride in STRIDES:
+        for size in SIZES:
+            rows, columns = soft_split_grids(size)[-1] if is_t2t else patch_grid(size, stride)
             if rows * columns == positions - 1:
                 return name, size, RELEASED.stride if is_t2t else stride
     raise ValueError(
         f"{where}: transformer.base.pos_embed has {positions - 1} patches, which no stride of "
-        f"{', '.join(map(str, _STRIDES))} gives at 256 x 128 or 384 x 128; give a config"
+        f"{', '.join(map(str, STRIDES))} gives at 256 x 128 or 384 x 128; give a config"
     )
 
 
