@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from . import checkpoint, paths, released
-from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, named_profile, profile
+from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, named_profile
 from .evaluate import cross_domain, default_device
 from .train import open_data, train
 
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_of(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `train` describe."""
-    scale = named_profile(options.profile) if options.profile else profile("demo")
+    scale = named_profile(options.profile)
     config = replace(
         RELEASED if options.released else PAPER,
         image_size=tuple(options.image_size),
@@ -96,7 +96,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def device_of(options: argparse.Namespace) -> torch.device:
+def chosen_device(options: argparse.Namespace) -> torch.device:
     """The device that was asked for, if it is there; by default the GPU, if there is one."""
     if options.device is None:
         return default_device()
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 run_of(options),
                 data_root=options.data_root,
                 runs_root=options.runs_root,
-                device=device_of(options),
+                device=chosen_device(options),
                 resume=not options.restart,
                 compile=options.compile,
             )
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(pd.DataFrame(result["features"]).T)
         else:
             load = released.load if options.released else checkpoint.load
-            model = load(options.checkpoint).to(device_of(options))
+            model = load(options.checkpoint).to(chosen_device(options))
             sets = {
                 name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset
             }

@@ -30,29 +30,24 @@ def printed(name: str, dataset: str = "msmt17") -> pd.DataFrame:
     return frame.set_index(["variant", "feature"])[list(ACCURACY)]
 
 
-def expected(
-    name: str,
-    profile: str | Profile = "demo",
-    *,
-    dataset: str | DataConfig | None = None,
-    seeds: Sequence[int] = (0,),
-    runs_root: str | Path | None = None,
-) -> pd.DataFrame:
+def expected(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame:
     """What there is to run for an experiment, and what the paper reports of it, a row per variant and seed.
 
+    Args:
+        name, profile, options: as those of `results.rows`.
+
     Returns:
-        Columns `experiment`, `row`, `paper mAP` and `paper rank-1` (percent, by f_a, on the data set of `papers`; NaN:
-        not printed), `papers`, `seed`, `run` (its folder) and `ours mAP` (percent; NaN: not run).
+        Columns `experiment`, `row`, `paper mAP` and `paper rank-1` (percent, by f_a; NaN: not printed), `paper data`
+        (on which data set), `seed`, `run` (its folder) and `ours mAP` (percent; NaN: not run).
     """
-    data = results.data_of(find_profile(profile), dataset)
-    options = dict(dataset=dataset, seeds=tuple(seeds), runs_root=runs_root, features=("all",))
-    measured = results.rows(name, profile, **options)
+    data = results.data_of(find_profile(profile), options.get("dataset"))
+    measured = results.rows(name, profile, features=("all",), **options)
     theirs = printed(name, data.name).xs("all", level="feature").reindex(measured["variant"])
     return pd.DataFrame({
         "experiment": name,
         "row": measured["variant"],
         **{f"paper {metric}": theirs[metric].to_numpy() for metric in ACCURACY},
-        "papers": papers_dataset(name, data.name),
+        "paper data": papers_dataset(name, data.name),
         "seed": measured["seed"],
         "run": measured["fingerprint"],
         "ours mAP": measured["mAP"].round(1),

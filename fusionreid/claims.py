@@ -201,25 +201,17 @@ def _weighed(frame: pd.DataFrame, claim: Claim) -> pd.Series:
     return rows.mul(list(claim.weights.values()), axis=0).sum(axis=0, skipna=False)
 
 
-def order(
-    name: str,
-    profile: str | Profile = "demo",
-    *,
-    dataset: str | DataConfig | None = None,
-    seeds: Sequence[int] = (0,),
-    runs_root: str | Path | None = None,
-) -> pd.DataFrame:
+def order(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame:
     """How alike the two orders of an experiment's rows are, by f_a: of all pairs that the paper ranks, how many are so.
 
     Args:
-        name, profile, dataset, seeds, runs_root: as those of `results.rows`.
+        name, profile, options: as those of `results.rows`.
 
     Returns:
         A row per metric: `experiment`, `metric`, `pairs` (ranked by the paper, and measured) and `alike`.
     """
-    data = results.data_of(find_profile(profile), dataset)
-    options = dict(dataset=dataset, seeds=tuple(seeds), runs_root=runs_root, features=("all",))
-    ours = results.collect(name, profile, **options).set_index("variant")
+    data = results.data_of(find_profile(profile), options.get("dataset"))
+    ours = results.collect(name, profile, features=("all",), **options).set_index("variant")
     theirs = printed(name, data.name).xs("all", level="feature")
     rows = []
     for metric in ACCURACY:

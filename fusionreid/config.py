@@ -361,7 +361,8 @@ def profile(of: str | Profile) -> Profile:
     return of if isinstance(of, Profile) else named_profile(os.environ.get("FUSIONREID_PROFILE") or of)
 
 
-def named_profile(name: str) -> Profile:
-    """The profile of exactly this name, "smoke", "demo" or "paper"."""
+def named_profile(name: str | None) -> Profile:
+    """The profile of exactly this name ("smoke", "demo", "paper"); None: that of the environment, else the demo."""
+    name = name or os.environ.get("FUSIONREID_PROFILE") or "demo"
     one_of("profile", name, list(PROFILES))
     return PROFILES[name]

@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shared = dict(dataset=chosen.dataset, seeds=chosen.seeds, runs_root=chosen.runs_root)
     status = 0
     try:
-        scale = named_profile(chosen.profile) if chosen.profile else find_profile("demo")
+        scale = named_profile(chosen.profile)
         if chosen.list:
             plan(names, scale, rows=chosen.rows)
             listed = pd.concat(expected(name, scale, **shared) for name in names)

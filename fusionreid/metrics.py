@@ -167,14 +167,7 @@ def nearest(
     if top < 1:
         raise ValueError(f"top={top}: expected 1 or more")
     distances = _distances(query_features, gallery_features, rerank, metric, device, threads)
-    protocol = Protocol(
-        query_ids,
-        gallery_ids,
-        query_cameras,
-        gallery_cameras,
-        num_queries=distances.num_queries,
-        num_gallery=distances.num_gallery,
-    )
+    protocol = _protocol(distances, query_ids, gallery_ids, query_cameras, gallery_cameras)
     total = distances.num_gallery
     queries = np.arange(distances.num_queries) if queries is None else np.asarray(queries, np.int64).reshape(-1)
     outside = (queries < 0) | (queries >= distances.num_queries)
@@ -208,6 +201,10 @@ def nearest(
     return RankedList(queries, index, np.maximum(values, 0), match)
 
 
+def _protocol(distances, *labels) -> Protocol:
+    return Protocol(*labels, num_queries=distances.num_queries, num_gallery=distances.num_gallery)
+
+
 def _distances(query_features, gallery_features, rerank, metric: str, device, threads: int | None):
     reranking = Reranking.of(rerank)
     if reranking is None:
@@ -231,14 +228,7 @@ def _evaluate(
     for name, value in (("max_rank", max_rank), ("query_block", query_block), ("gallery_block", gallery_block)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: expected 1 or more")
-    protocol = Protocol(
-        query_ids,
-        gallery_ids,
-        query_cameras,
-        gallery_cameras,
-        num_queries=distances.num_queries,
-        num_gallery=distances.num_gallery,
-    )
+    protocol = _protocol(distances, query_ids, gallery_ids, query_cameras, gallery_cameras)
     protocol.require_valid()
     threads = thread_count(threads, distances.device)
     columns = min(distances.num_gallery, gallery_block or COLUMNS)

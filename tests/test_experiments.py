@@ -228,7 +228,7 @@ def test_what_there_is_to_run(fake, tmp_path, monkeypatch, capsys):
     run_all("table2", rows=["DFE + LRU"], train=fake.train, processes=1, progress=False, **options)
     listed = beside.expected("table2", dataset="synthetic", **options).set_index("row")
     assert listed["ours mAP"].dropna().to_dict() == {"DFE + LRU": 50.0}
-    assert listed.loc["DFE + LRU", "paper mAP"] == 67.7 and set(listed["papers"]) == {"msmt17"}
+    assert listed.loc["DFE + LRU", "paper mAP"] == 67.7 and set(listed["paper data"]) == {"msmt17"}
     assert listed.loc["DFE + LRU", "run"] in {path.name for path in tmp_path.iterdir()}
     arguments = ["--profile", "paper", "--dataset", "dukemtmc", "--runs-root", str(tmp_path)]
     assert experiments.main(["table1", "--list", *arguments, "--rows", "FusionReID ↑"]) == 0
