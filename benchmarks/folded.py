@@ -14,8 +14,8 @@ import torch
 from measure import spread_of, write_table
 from throughput import timed
 
-from fusionreid.fusion import CrossAttention
-from fusionreid.runs import device_name
+from fusionreid.models.fusion import CrossAttention
+from fusionreid.training.runs import device_name
 
 DIM, HEADS = 768, 12
 

@@ -21,7 +21,7 @@ IDENTITIES, CAMERAS, QUERIES_SEED = 50_000, 20, 1
 
 def build(path: Path, count: int, width: int) -> None:
     """A store of `count` simulated images, written piece by piece."""
-    from fusionreid.features import FeatureStore
+    from fusionreid.evaluation.features import FeatureStore
 
     rng = np.random.default_rng(0)
     identities, cameras = rng.integers(0, IDENTITIES, count), rng.integers(0, CAMERAS, count)
@@ -37,7 +37,7 @@ def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
 
 
 def prepare(path: str, queries: int, gallery: int):
-    from fusionreid.features import FeatureStore
+    from fusionreid.evaluation.features import FeatureStore
 
     store = FeatureStore.open(path)
     rng = np.random.default_rng(QUERIES_SEED)

@@ -14,8 +14,8 @@ from measure import write_table
 
 from fusionreid import build_model
 from fusionreid.config import PAPER_TRAINING, ModelConfig
-from fusionreid.experiments import variants
-from fusionreid.losses import objective
+from fusionreid.paper.experiments import variants
+from fusionreid.training.losses import objective
 
 BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
 SHOWN = {

@@ -17,9 +17,10 @@ from pathlib import Path
 import pandas as pd
 from measure import RESULTS
 
-from fusionreid import claims, paths, results
+from fusionreid import paths
 from fusionreid.config import FEATURES, PROFILES, ModelConfig, Profile
-from fusionreid.experiments import plan, run_all
+from fusionreid.paper import claims, results
+from fusionreid.paper.experiments import plan, run_all
 
 AS_PRINTED = ("table2", "table3", "table4", "table5", "figure5")
 AS_RELEASED = ("table2",)  # and what its models say on Table III, and on Fig. 5 at L = 2

@@ -17,12 +17,13 @@ import time
 import torch
 from measure import spread_of, write_table
 
-from fusionreid import build_model, cost
+from fusionreid import build_model
 from fusionreid.config import PAPER, PROFILES
-from fusionreid.evaluate import autocast
-from fusionreid.losses import objective
-from fusionreid.runs import device_name
-from fusionreid.train import make_optimizer
+from fusionreid.evaluation.evaluate import autocast
+from fusionreid.models import cost
+from fusionreid.training.losses import objective
+from fusionreid.training.runs import device_name
+from fusionreid.training.train import make_optimizer
 
 
 def timed(work, device: torch.device, repetitions: int, warmup: int = 3) -> list[float]:

@@ -1,13 +1,13 @@
 """FusionReID: convolutional and transformeral features, unified for person re-identification."""
 
-import importlib
-
-from . import cost, data, released
+from . import data
 from .config import PAPER, RELEASED, FusionConfig, ModelConfig
-from .evaluate import embed
-from .metrics import evaluate_ranking
-from .model import build_model
-from .rerank import k_reciprocal
+from .evaluation.evaluate import embed
+from .evaluation.metrics import evaluate_ranking
+from .evaluation.rerank import k_reciprocal
+from .models import cost, released
+from .models.fusionreid import build_model
+from .paper import experiments
 
 __all__ = [
     "PAPER",
@@ -24,10 +24,3 @@ __all__ = [
     "released",
 ]
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str):
-    # On first use: `python -m fusionreid.experiments`, and its workers, must not find it imported by the package.
-    if name == "experiments":
-        return importlib.import_module("fusionreid.experiments")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

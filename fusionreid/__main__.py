@@ -15,10 +15,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from . import checkpoint, paths, released
-from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, RunConfig, named_profile
-from .evaluate import cross_domain, default_device
-from .train import open_data, train
+from . import paths
+from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, profile
+from .evaluation.evaluate import cross_domain, default_device
+from .models import released
+from .training import checkpoint
+from .training.train import open_data, train
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -65,7 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_of(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `train` describe."""
-    scale = named_profile(options.profile)
+    scale = profile(options.profile)
     config = replace(
         RELEASED if options.released else PAPER,
         image_size=tuple(options.image_size),

@@ -1,22 +1,34 @@
 """What can be configured: the model (Sec. III), the training (Sec. IV.B), the data and the profiles.
 
-A configuration is frozen; an ablation is a `dataclasses.replace` of another one. `PAPER` computes what the
-paper's text says and is the default; `RELEASED` computes what the authors' released code does.
+A configuration is frozen; an ablation is a `dataclasses.replace` of another one. Nothing here reads a file or the
+environment. `PAPER` is the default, `RELEASED` computes what the authors' released code computes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from . import paths
-from .files import digest
-
+# The six features in the paper's order, their names in tables and pictures, and their symbols (TeX).
 FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
+LABELS = {
+    "cnn": "CNN",
+    "transformer": "Transformer",
+    "cnn_refined": "CNN refined",
+    "transformer_refined": "Transformer refined",
+    "cnn_fused": "CNN fused",
+    "transformer_fused": "Transformer fused",
+    "all": "all six",
+}
+SYMBOLS = {
+    "cnn": r"\hat{f}_c",
+    "transformer": r"\hat{f}_t",
+    "cnn_refined": r"f'_{c,0}",
+    "transformer_refined": r"f'_{t,0}",
+    "cnn_fused": r"f'_{c,L}",
+    "transformer_fused": r"f'_{t,L}",
+    "all": "f_a",
+}
+DATASETS = {"market1501": "Market1501", "dukemtmc": "DukeMTMC", "msmt17": "MSMT17", "synthetic": "synthetic"}
 
 
 def one_of(field_name: str, value, known) -> None:
@@ -39,8 +51,8 @@ class FusionConfig:
         heads: N_h, attention heads, the same at every D.
         kernel: the side of LRU's depth-wise kernel: 3 in the paper's text, 1 in the released code.
         seu_norm: a last LayerNorm after the SEU block, as in the released code.
-        mfu_residual: "attention", M = MHCA(q, kv), f = FFN(M) + M (Eqs. 6 to 9), or "query", the released code's
-            pre-norm block: q + MHCA(LN(q), kv), then + FFN(LN(.)), the keys, not the values, coming from LN(kv).
+        mfu_residual: "query", a pre-norm block that keeps the query: q + MHCA(LN(q), kv), then + FFN(LN(.)), the keys,
+            not the values, from LN(kv); or "attention", Eqs. 6 to 9 as printed: M = MHCA(q, kv), f = FFN(M) + M.
     """
 
     dim: int = 768
@@ -53,7 +65,7 @@ class FusionConfig:
     heads: int = 12
     kernel: int = 3
     seu_norm: bool = False
-    mfu_residual: str = "attention"
+    mfu_residual: str = "query"
 
     def __post_init__(self):
         object.__setattr__(self, "units", tuple(self.units))
@@ -113,24 +125,25 @@ class ModelConfig:
 
 
 PAPER = ModelConfig()
-RELEASED = replace(
-    PAPER, stem="released", fusion=FusionConfig(share_seu=False, kernel=1, seu_norm=True, mfu_residual="query")
-)
-
-
-RENDERER = 3  # version of the synthetic people: raised whenever the same seed gives other pictures
+RELEASED = replace(PAPER, stem="released", fusion=FusionConfig(kernel=1, seu_norm=True))
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images. `size` and `seed` are the synthetic set's; where the files lie does not belong to a run."""
+    """Which images; where their files lie does not belong to a run.
+
+    Attributes:
+        size, seed: of the synthetic set.
+        version: of the renderer ("v3"), or of MSMT17 ("V1", "V2"); `data.datasets.with_version` finds it.
+    """
 
     name: str = "synthetic"
     size: str = "demo"
     seed: int = 0
+    version: str = ""
 
     def __post_init__(self):
-        one_of("DataConfig.name", self.name, ["market1501", "dukemtmc", "msmt17", "synthetic"])
+        one_of("DataConfig.name", self.name, DATASETS)
         one_of("DataConfig.size", self.size, ["smoke", "demo", "full"])
 
 
@@ -198,61 +211,6 @@ RELEASED_TRAINING = replace(
 )
 
 
-# Which of timm's ImageNet weights are fetched: those that re-identification starts from by custom, torchvision's first
-# ResNets and the original ViT. timm's own defaults are trained by newer recipes and fine-tune to other numbers.
-IMAGENET = {
-    "resnet50": "tv_in1k",
-    "resnet101": "tv_in1k",
-    "resnet152": "tv_in1k",
-    "vit_base_patch16_224": "orig_in21k_ft_in1k",
-    "deit_base_patch16_224": "fb_in1k",
-}
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """All that the numbers of one run depend on, device and versions aside.
-
-    Attributes:
-        cnn_weights, transformer_weights: what the branches start from: "random", "imagenet" (fetched by timm), or
-            the path of a file (see `fusionreid.pretrained`).
-    """
-
-    model: ModelConfig = PAPER
-    data: DataConfig = DataConfig()
-    train: TrainConfig = PAPER_TRAINING
-    seed: int = 0
-    cnn_weights: str = "random"
-    transformer_weights: str = "random"
-
-    def describe(self) -> dict:
-        """As plain data: a file of weights by its name and digest, as it may lie elsewhere tomorrow; timm's weights by
-        their tag; and the version of the synthetic people."""
-        weights = {
-            "cnn_weights": _describe_weights(self.cnn_weights, self.model.cnn),
-            "transformer_weights": _describe_weights(self.transformer_weights, self.model.transformer),
-        }
-        renderer = {"renderer": RENDERER} if self.data.name == "synthetic" else {}
-        return asdict(self) | weights | renderer
-
-    @property
-    def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name the run's folder."""
-        text = json.dumps(self.describe(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _describe_weights(source: str, backbone: str | None) -> str:
-    if source == "imagenet" and backbone in IMAGENET:
-        return f"imagenet:{IMAGENET[backbone]}"
-    if source in ("random", "imagenet"):
-        return source
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file")
-    status = os.stat(source)
-    return f"{Path(source).name}:{digest(str(source), status.st_size, status.st_mtime_ns)}"
-
-
 @dataclass(frozen=True)
 class Profile:
     """One scale of the whole reproduction (smoke, demo, paper): every variant of every table, made smaller alike.
@@ -261,7 +219,7 @@ class Profile:
         sizes: the image size that stands for the paper's 256 x 128 and 384 x 128.
         backbones: the branch that stands for each of the paper's.
         dim_divisor: the fused dimension D is divided by it.
-        weights: what branches start from, unless a file is given: "random" or "imagenet".
+        start: what branches start from, unless a file is given: "random" or "imagenet".
     """
 
     name: str
@@ -270,7 +228,7 @@ class Profile:
     sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     backbones: dict[str, str] = field(default_factory=dict)
     dim_divisor: int = 1
-    weights: str = "random"
+    start: str = "random"
 
     def scale(self, config: ModelConfig) -> ModelConfig:
         """The configuration at this profile's scale; `config` is one at the paper's."""
@@ -282,31 +240,6 @@ class Profile:
             image_size=self.sizes.get(config.image_size, config.image_size),
             fusion=fusion,
         )
-
-    def run(
-        self,
-        config: ModelConfig = PAPER,
-        *,
-        seed: int = 0,
-        data: DataConfig | None = None,
-        weights: Mapping[str, str] | None = None,
-    ) -> RunConfig:
-        """The run of a paper-scale configuration in this profile.
-
-        Args:
-            weights: what to start from, by the name of the backbone: {"resnet50": "r50.pth"}. By default
-                `self.weights`; where that is "imagenet", a file `data/weights/<backbone>.pth` (or .safetensors, .pt)
-                goes before what timm would fetch.
-        """
-        sources = {"cnn_weights": config.cnn, "transformer_weights": config.transformer}
-        chosen = {key: (weights or {}).get(name) or self._weights_of(name) for key, name in sources.items() if name}
-        return RunConfig(model=self.scale(config), data=data or self.data, train=self.train, seed=seed, **chosen)
-
-    def _weights_of(self, backbone: str) -> str:
-        if self.weights != "imagenet":
-            return self.weights
-        files = (paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))
-        return next((str(file) for file in files if file.is_file()), self.weights)
 
 
 # DeiT-B/16 is ViT-B/16 with other pre-trained weights; from scratch they would be one network, so the small
@@ -351,18 +284,14 @@ PROFILES = {
         dim_divisor=8,
     ),
     "paper": Profile(
-        name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, weights="imagenet"
+        name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, start="imagenet"
     ),
 }
 
 
 def profile(of: str | Profile) -> Profile:
-    """The profile of a name, over which `FUSIONREID_PROFILE` in the environment wins; a `Profile` is itself."""
-    return of if isinstance(of, Profile) else named_profile(os.environ.get("FUSIONREID_PROFILE") or of)
-
-
-def named_profile(name: str | None) -> Profile:
-    """The profile of exactly this name ("smoke", "demo", "paper"); None: that of the environment, else the demo."""
-    name = name or os.environ.get("FUSIONREID_PROFILE") or "demo"
-    one_of("profile", name, list(PROFILES))
-    return PROFILES[name]
+    """The profile of a name, "smoke", "demo" or "paper"; a `Profile` is itself."""
+    if isinstance(of, Profile):
+        return of
+    one_of("profile", of, list(PROFILES))
+    return PROFILES[of]

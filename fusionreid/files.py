@@ -1,8 +1,7 @@
-"""Files that are never half written."""
+"""Files that are never half written, and locks between processes."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -12,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import filelock
 
 
 @contextmanager
@@ -86,19 +87,17 @@ def digest(path: str, size: int, modified: int) -> str:
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     """Holds a lock between processes; the system frees it when its holder dies."""
+    lock = filelock.FileLock(path)
     try:
-        file = open(path, "w")
-    except OSError:  # a read-only folder: nobody makes anything in it
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"Waiting for another process that makes {Path(path).with_suffix('').name}", file=sys.stderr)
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a read-only folder, or a file system without locks: nothing to hold
         yield
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another process that makes {Path(path).with_suffix('').name}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: each process makes its own, the last one stays
-            pass
+    with lock:
+        lock.release()  # `with` has acquired it once more
         yield
 
 

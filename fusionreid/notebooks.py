@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from fusionreid.files import atomic_write
+from .files import atomic_write
 
 
 class NotebookError(Exception):

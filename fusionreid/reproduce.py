@@ -17,8 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-from fusionreid import config, paths
-from fusionreid.notebooks import NotebookError, find, parameters, update
+from . import config, paths
+from .notebooks import NotebookError, find, parameters, update
 
 
 def plan(notebooks: list[Path], given: dict[str, object], optional: dict[str, object]) -> dict[Path, dict[str, object]]:

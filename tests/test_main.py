@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from fusionreid import build_model, released
+from fusionreid import build_model
 from fusionreid.__main__ import main, parse, run_of
 from fusionreid.config import PAPER, RELEASED, profile
-from fusionreid.train import learning_rate
+from fusionreid.models import released
+from fusionreid.training.train import learning_rate
 
 
 def test_default_options_are_the_profile_s_run():
@@ -114,7 +115,7 @@ def test_a_wrong_seed_is_named(capsys):
 def test_a_released_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, capsys):
     config = replace(profile("smoke").scale(RELEASED), cnn="resnet18", transformer=None)
     released.save(build_model(config, 4), tmp_path / "theirs.pth")
-    monkeypatch.setattr("fusionreid.released.deduce", lambda _: config)
+    monkeypatch.setattr("fusionreid.models.released.deduce", lambda _: config)
     monkeypatch.setattr("fusionreid.__main__.open_data", lambda config, root: tiny_dataset)
     arguments = ["evaluate", str(tmp_path / "theirs.pth"), "--dataset", "market1501", "--data-root", str(tmp_path)]
     assert main([*arguments, "--released"]) == 0 and "market1501" in capsys.readouterr().out

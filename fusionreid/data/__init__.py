@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .augment import Augment, normalise
+from .cache import ImageCache, load_images, prefetch
 from .datasets import Dataset, Record, open_dataset
-from .loader import ImageCache, load_images, prefetch
 from .sampler import IdentityBatches
 
 __all__ = [

@@ -12,12 +12,14 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import one_of
+from ..config import DataConfig, one_of
 from ..files import read_json
+
+RENDERER = 3  # version of the synthetic people: raised whenever the same seed gives other pictures
 
 
 class Record(NamedTuple):
@@ -282,16 +284,18 @@ def _parse(pattern: re.Pattern, path: str, name: str) -> tuple[int, int]:
     return groups[0], groups[1] - 1
 
 
-def version_there(name: str, root: str | Path) -> str:
-    """The version of the set that `open_dataset` would read, without reading it; "" if it has none, or is not there."""
-    if name != "msmt17":
-        return ""
+def with_version(data: DataConfig, root: str | Path) -> DataConfig:
+    """`data` with its version, if it has none: the renderer's, or that of the MSMT17 under `root` ("" if none is)."""
+    if data.version or data.name in ("market1501", "dukemtmc"):
+        return data
+    if data.name == "synthetic":
+        return replace(data, version=f"v{RENDERER}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when it is read
         try:
-            return _msmt17_version(_find(name, Path(root)))
+            return replace(data, version=_msmt17_version(_find(data.name, Path(root))))
         except (OSError, ValueError):
-            return ""
+            return data
 
 
 def _msmt17_version(folder: Path) -> str:

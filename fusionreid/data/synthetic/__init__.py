@@ -1,0 +1,1 @@
+"""The synthetic people: a sealed renderer. Outside it, only `build` and what it writes are known."""

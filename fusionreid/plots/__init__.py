@@ -1,0 +1,1 @@
+"""Every picture of the notebooks, in one style."""

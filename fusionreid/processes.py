@@ -1,0 +1,45 @@
+"""Processes, cores and progress bars."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+def bars(progress: bool) -> bool:
+    """Whether progress bars are wanted and not switched off by TQDM_DISABLE, which tqdm overlooks where it is told."""
+    return progress and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def pool(processes: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
+    """A pool of new processes, each with its own number of threads.
+
+    Two processes that each use every core wait for each other's threads, and are slower than one after the other.
+    On an error or Ctrl-C, jobs that have not started are dropped.
+    """
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(threads,))
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+def _start(threads: int) -> None:
+    """In each new process: Ctrl-C is the parent's to handle, and torch uses so many threads."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)

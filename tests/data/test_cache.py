@@ -1,0 +1,237 @@
+"""fusionreid.data.loader: the decoded cache, its validity, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusionreid.data import ImageCache, Record, load_images, prefetch
+from fusionreid.data import cache as loader
+
+SIZE = (16, 8)
+
+
+@pytest.fixture
+def records(tmp_path):
+    random = np.random.default_rng(0)
+    made = []
+    for index in range(70):  # more than two chunks
+        path = tmp_path / "images" / f"{index:03d}.{'png' if index % 2 else 'jpg'}"
+        path.parent.mkdir(exist_ok=True)
+        shape = (*[(30, 20), (16, 8), (9, 7)][index % 3], 3)
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(path)
+        made.append(Record(path, index // 4, index % 3))
+    return made
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The paths that are decoded."""
+    seen, decode = [], loader.decode
+    monkeypatch.setattr(loader, "decode", lambda path, size: seen.append(path) or decode(path, size))
+    return seen
+
+
+def expected(records, size=SIZE):
+    height, width = size
+    return np.stack(
+        [np.asarray(Image.open(r.path).convert("RGB").resize((width, height), Image.BILINEAR)) for r in records]
+    )
+
+
+def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
+    cache = ImageCache(records, SIZE, tmp_path / "cache")
+    assert cache.images.shape == (70, 16, 8, 3) and cache.images.dtype == np.uint8 and len(cache) == 70
+    assert np.array_equal(cache.images, expected(records)) and len(decoded) == 70
+    assert np.array_equal(ImageCache(records, SIZE, tmp_path / "cache").images, cache.images)
+    assert len(decoded) == 70
+    assert not [name for name in os.listdir(tmp_path / "cache") if name.startswith(".")]
+    with pytest.raises(ValueError, match="read-only"):
+        cache.images[0] = 0
+
+
+def test_batch_and_load_images(records, tmp_path):
+    cache = ImageCache(records, SIZE, tmp_path)
+    indices = [3, 69, 3, 0]
+    images = cache.batch(indices)
+    assert images.dtype == torch.uint8 and images.shape == (4, 3, 16, 8)
+    assert torch.equal(images, torch.from_numpy(expected([records[i] for i in indices])).permute(0, 3, 1, 2))
+    assert torch.equal(images, load_images([records[i].path for i in indices], SIZE))
+    assert cache.batch([5]).shape == (1, 3, 16, 8) and load_images([], SIZE).shape == (0, 3, 16, 8)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    images.zero_()  # a copy, not the map
+    assert cache.images[3].any()
+    out = torch.empty(2, *SIZE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert cache.batch([8, 9], out=out).data_ptr() == out.data_ptr() and torch.equal(out, cache.batch([8, 9]))
+    with pytest.raises(ValueError, match=r"out is \(2, 3, 16, 8\); expected uint8 \(3, 3, 16, 8\)"):
+        cache.batch([1, 2, 3], out=out)
+    for wrong in ([70], [-1, 0]):
+        with pytest.raises(IndexError, match="of 70 images"):
+            cache.batch(wrong)
+
+
+def test_prefetch_gives_the_batches_in_order_and_passes_errors_on(records, tmp_path):
+    cache = ImageCache(records, SIZE, tmp_path)
+    batches = [[1, 2], [3], [4, 5, 6]]
+    for (indices, images), wanted in zip(prefetch(cache, batches), batches, strict=True):
+        assert indices == wanted and torch.equal(images, cache.batch(wanted))
+    assert list(prefetch(cache, [])) == []
+    with pytest.raises(IndexError):
+        list(prefetch(cache, [[0], [99], [1]]))
+    next(prefetch(cache, batches))  # left early: no thread keeps it alive
+
+
+def test_gray_and_palette_and_transparent_images_become_rgb(tmp_path):
+    for mode in ("L", "P", "RGBA", "CMYK"):
+        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        Image.new(mode, (20, 30)).save(path)
+        assert load_images([path], SIZE).shape == (1, 3, 16, 8)
+
+
+def stale_by_content(records, cache):
+    Image.new("RGB", (9, 9), "red").save(records[7].path)
+
+
+def stale_by_date(records, cache):
+    Image.open(records[7].path).convert("RGB").save(records[7].path)
+    os.utime(records[7].path, (1, 1))
+
+
+def cut_short(records, cache):
+    os.truncate(cache.path, 1000)
+
+
+def torn(records, cache):
+    with open(cache.path, "r+b") as file:  # full length, the end never written
+        file.seek(-20, os.SEEK_END)
+        file.write(bytes(20))
+
+
+def too_long(records, cache):
+    with open(cache.path, "ab") as file:
+        file.write(bytes(5))
+
+
+def empty(records, cache):
+    cache.path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [stale_by_content, stale_by_date, cut_short, torn, too_long, empty])
+def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil):
+    cache = ImageCache(records, SIZE, tmp_path / "cache")
+    spoil(records, cache)
+    decoded.clear()
+    again = ImageCache(records, SIZE, tmp_path / "cache")
+    assert len(decoded) == 70 and again.path == cache.path
+    assert np.array_equal(again.images, expected(records))
+
+
+def test_another_size_or_list_has_a_file_of_its_own(records, tmp_path):
+    caches = [
+        ImageCache(records, SIZE, tmp_path),
+        ImageCache(records, (8, 16), tmp_path),
+        ImageCache(records[:9], SIZE, tmp_path),
+        ImageCache(records[::-1], SIZE, tmp_path),
+    ]
+    assert len({cache.path for cache in caches}) == 4
+    assert np.array_equal(caches[1].images, expected(records, (8, 16)))
+    assert np.array_equal(caches[3].images, caches[0].images[::-1])
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
+def test_a_bad_image_is_named_and_nothing_is_left(records, tmp_path, content):
+    bad = records[40].path
+    bad.write_bytes(bad.read_bytes()[:-200] if content == "cut" else content)
+    with pytest.raises(ValueError, match=f"{bad}: expected an image, found {os.path.getsize(bad)} bytes"):
+        ImageCache(records, SIZE, tmp_path / "cache")
+    assert all(name.endswith(".lock") for name in os.listdir(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=str(bad)):
+        load_images([r.path for r in records], SIZE)
+
+
+def test_a_missing_image_is_named(records, tmp_path):
+    records[40].path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{records[40].path}: no such image"):
+        ImageCache(records, SIZE, tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match=f"{records[40].path}: no such image"):
+        load_images([records[40].path], SIZE)
+    with pytest.raises(ValueError, match="at least one image"):
+        ImageCache([], SIZE, tmp_path)
+
+
+def test_an_image_that_may_not_be_read_is_named(records, tmp_path, monkeypatch):
+    bad, opened = str(records[40].path), Image.open
+
+    def forbidden(path):
+        if str(path) == bad:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), bad)
+        return opened(path)
+
+    monkeypatch.setattr(loader.Image, "open", forbidden)
+    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+        load_images([records[40].path], SIZE)
+    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+        ImageCache(records, SIZE, tmp_path / "cache")
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_path, monkeypatch):
+    cache = ImageCache(records, SIZE, tmp_path / "cache")
+    before = cache.path.read_bytes()
+    os.utime(records[0].path, (1, 1))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader.os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left on device.*Free the disk") as error:
+            ImageCache(records, SIZE, tmp_path / "cache")
+    assert error.value.errno == errno.ENOSPC and str(cache.path) in str(error.value)
+    assert cache.path.read_bytes() == before and len(os.listdir(tmp_path / "cache")) == 2  # and the lock
+    usage = loader.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(OSError, match="GB are needed, 0.00 GB are free"):
+        ImageCache(records, SIZE, tmp_path / "cache")
+
+
+def test_a_directory_that_cannot_be_made_is_a_clear_error(records, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written.*name a folder that can be written in FUSIONREID_CACHE"):
+        ImageCache(records, SIZE, tmp_path / "file" / "cache")
+
+
+def test_what_a_killed_process_left_is_removed(records, tmp_path):
+    cache = ImageCache(records, SIZE, tmp_path / "cache")
+    leftover = cache.path.with_name(f".{cache.path.name}.abc.images")
+    leftover.write_bytes(b"half")
+    cache.path.unlink()
+    ImageCache(records, SIZE, tmp_path / "cache")
+    assert not leftover.exists()
+
+
+def _open(records, directory, start, results):
+    start.wait()
+    made = []
+    decode, loader.decode = loader.decode, lambda path, size: made.append(path) or decode(path, size)
+    cache = ImageCache(records, SIZE, directory, progress=False)
+    results.put((len(made), int(np.asarray(cache.images, np.int64).sum())))
+
+
+def test_of_several_processes_one_decodes_and_the_others_wait(records, tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    processes = [context.Process(target=_open, args=(records, tmp_path / "cache", start, results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    start.set()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sorted(made for made, _ in found) == [0, 0, 70]
+    assert {total for _, total in found} == {int(expected(records).astype(np.int64).sum())}

@@ -1,0 +1,193 @@
+"""The synthetic benchmark: its plan, its files, its renderer."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusionreid.config import DataConfig
+from fusionreid.data import open_dataset
+from fusionreid.data.synthetic import build as synthetic
+from fusionreid.data.synthetic.build import SIZES, Shot, build, ensure, plan
+from fusionreid.data.synthetic.people import draw
+from fusionreid.data.synthetic.render import blur, coverage, halve, rasterise
+
+TINY = replace(SIZES["smoke"], train=2, test=1, cameras=(3, 3), images=(2, 2), distractors=2)
+
+
+def digest(folder) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.jpg"))
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A benchmark of 20 pictures, rendered by one worker."""
+    pytest.importorskip("anny")
+    root = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "smoke", TINY)
+        yield root, build(root, "smoke", 3, workers=1, progress=False)
+
+
+def slow_rasterise(points, depth, faces, size):
+    """Pixel by pixel, triangle by triangle: the nearest triangle, or -1."""
+    result, nearest = np.full(size, -1), np.zeros(size)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            p = np.array([column + 0.5, row + 0.5])
+            for index, (i, j, k) in enumerate(faces):
+                matrix = np.array([points[j] - points[i], points[k] - points[i]]).T
+                if abs(np.linalg.det(matrix)) < 1e-9:
+                    continue
+                a, b = np.linalg.solve(matrix, p - points[i])
+                if min(a, b, 1 - a - b) < 0:
+                    continue
+                near = (1 - a - b) / depth[i] + a / depth[j] + b / depth[k]
+                if near > nearest[row, column]:
+                    nearest[row, column], result[row, column] = near, index
+    return result, nearest
+
+
+def test_rasterise_is_the_slow_loop():
+    rng = np.random.default_rng(0)
+    points, depth = rng.uniform(-4, 20, (30, 2)), rng.uniform(1, 5, 30)
+    faces = rng.integers(0, 30, (25, 3))
+    size = (12, 16)
+    expected, nearest = slow_rasterise(points, depth, faces, size)
+    seen = rasterise(points, depth, faces, size)
+    got = np.full(size, -1)
+    got.reshape(-1)[seen.pixel] = seen.face
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(seen.depth, 1 / nearest[expected >= 0], rtol=1e-5)
+    np.testing.assert_allclose(seen.barycentric.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(coverage(points, depth, faces, size), expected >= 0)
+
+
+def test_a_mesh_has_no_holes():
+    x, y = np.meshgrid(np.linspace(-0.3, 32.3, 23), np.linspace(-0.3, 64.3, 41))
+    points = np.stack([x.ravel(), y.ravel()], 1) + np.random.default_rng(1).normal(0, 0.1, (x.size, 2))
+    points = points.clip([-0.3, -0.3], None)
+    i = (np.arange(40)[:, None] * 23 + np.arange(22)).ravel()
+    faces = np.concatenate([np.stack([i, i + 1, i + 23], 1), np.stack([i + 1, i + 24, i + 23], 1)])
+    mask = coverage(points, np.full(len(points), 2.0), faces, (64, 32))
+    assert mask[:63, :31].all()
+
+
+def test_an_empty_picture():
+    seen = rasterise(np.array([[50.0, 50], [60, 50], [50, 60]]), np.ones(3), np.array([[0, 1, 2]]), (8, 8))
+    assert len(seen.pixel) == 0
+
+
+def test_blur_and_halve():
+    image = np.random.default_rng(0).random((8, 6, 3))
+    np.testing.assert_allclose(halve(image), image.reshape(4, 2, 3, 2, 3).mean((1, 3)))
+    np.testing.assert_allclose(blur(np.full((9, 7), 0.3), 1.5), 0.3)
+    assert blur(image, 0) is image
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_plan(name):
+    size, by = SIZES[name], defaultdict(lambda: defaultdict(set))
+    shots = plan(size, 0)
+    assert len({shot.path for shot in shots}) == len(shots)
+    for shot in shots:
+        folder, file = shot.path.split("/")
+        assert file.startswith(f"{max(shot.identity, 0):04d}_c{shot.camera + 1}s1_") and 0 <= shot.camera < 6
+        by[folder][shot.identity].add(shot.camera)
+    train, query, gallery = (by[folder] for folder in synthetic.FOLDERS)
+    assert len(train) == size.train >= 4 and len(query) == size.test
+    assert not set(train) & set(query) and set(query) <= set(gallery)
+    for identity, cameras in query.items():
+        assert len(cameras) >= 3 and gallery[identity] == cameras  # a query has matches in other cameras
+    queries = [(shot.identity, shot.camera) for shot in shots if shot.path.startswith("query")]
+    assert len(set(queries)) == len(queries)
+
+
+def test_layout(tiny):
+    root, folder = tiny
+    assert folder == root / "synthetic" / "smoke-3"
+    assert len(digest(folder)) == len(plan(TINY, 3)) == 2 * 6 + 6 + 2
+    dataset = open_dataset("synthetic", root, size="smoke", seed=3)
+    assert dataset.num_identities == 2
+    assert [len(split) for split in (dataset.train, dataset.query, dataset.gallery)] == [12, 3, 5]
+    for record in dataset.train:
+        with Image.open(record.path) as image:
+            assert image.size == TINY.image[::-1] and np.asarray(image).std() > 5
+
+
+def test_bytes_do_not_depend_on_workers(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "smoke", TINY)
+    assert digest(build(tmp_path, "smoke", 3, workers=2, progress=False)) == digest(tiny[1])
+
+
+def test_resumes_and_never_mixes_versions(tiny, monkeypatch):
+    root, folder = tiny
+    monkeypatch.setitem(SIZES, "smoke", TINY)
+    before, paths = digest(folder), sorted(folder.rglob("*.jpg"))
+    kept = {path: path.stat().st_mtime_ns for path in paths}
+    build(root, "smoke", 3, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in paths} == kept  # complete: nothing is rendered
+    paths[0].unlink()
+    paths[5].write_bytes(b"")
+    build(root, "smoke", 3, workers=1, progress=False)
+    assert digest(folder) == before and paths[9].stat().st_mtime_ns == kept[paths[9]]
+    # Another version's pictures go before the first of this one is there, even if this build is then cut off.
+    monkeypatch.setattr(synthetic, "RENDERER", synthetic.RENDERER + 1)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "_run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(root, "smoke", 3, progress=False)
+    assert not digest(folder) and not (folder / "manifest.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setitem(SIZES, "smoke", TINY)
+    assert digest(build(root, "smoke", 3, progress=False)) == before
+
+
+def test_without_anny(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "anny", None)
+    with pytest.raises(ImportError, match=r"fusionreid\[synthetic\]"):
+        build(tmp_path, "smoke", progress=False)
+
+
+def test_unknown_size(tmp_path):
+    with pytest.raises(ValueError, match="'smoke', 'demo', 'full'"):
+        build(tmp_path, "huge")
+
+
+def test_ensure_takes_a_folder_as_it_is(tmp_path):
+    (tmp_path / "bounding_box_train").mkdir()
+    assert ensure(DataConfig(size="smoke"), tmp_path) == tmp_path
+
+
+def test_people_differ():
+    people = [draw(0, identity) for identity in range(1, 60)]
+    assert draw(0, 7) == people[6] and draw(1, 7) != people[6] and draw(0, -7) != people[6]
+    described = [str(person.describe()) for person in people]
+    assert len(set(described)) == len(people)
+    # Colours are shared: no single one tells who it is.
+    assert len({person.top_colour for person in people}) <= 10
+    assert synthetic.describe(7, seed=0) == people[6].describe()
+
+
+def test_a_failing_disk_is_named(tmp_path, monkeypatch):
+    from fusionreid.data.synthetic import shot
+
+    pytest.importorskip("anny")
+    (tmp_path / "query").write_text("not a folder")
+    body = pytest.importorskip("fusionreid.data.synthetic.body").BodyModel()
+    vertices, joints = body.shape(**draw(0, 1).shape)
+    monkeypatch.setattr(shot, "photograph", lambda *a, **k: Image.new("RGB", (32, 64)))
+    with pytest.raises(OSError, match="query"):
+        synthetic._render(str(tmp_path), TINY, 0, [Shot("query/x.jpg", 1, 0, 0, 0)], body.template, vertices, joints)

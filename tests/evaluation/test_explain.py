@@ -1,0 +1,192 @@
+"""Attention weights are the model's own, Grad-CAM maps are not empty, and neither leaves a trace in the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from einops import rearrange
+
+from fusionreid.config import PAPER, PROFILES, RELEASED
+from fusionreid.evaluation import explain
+from fusionreid.models.fusion import GAP, CrossAttention, SelfAttention
+from fusionreid.models.fusionreid import build_model
+
+SMOKE = PROFILES["smoke"]
+CAMERAS = torch.tensor([0, 1, -1])
+VARIANTS = {
+    "paper": PAPER,
+    "released": RELEASED,
+    "own_seu": replace(PAPER, fusion=replace(PAPER.fusion, share_seu=False, share_mfu=True)),
+    "t2t": replace(PAPER, transformer="t2t_vit_14"),
+}
+
+
+def tiny(config=PAPER):
+    torch.manual_seed(0)
+    return build_model(SMOKE.scale(config), num_classes=5, num_cameras=2)
+
+
+def pictures(seed: int = 0, number: int = 3) -> torch.Tensor:
+    return torch.randn(number, 3, *SMOKE.sizes[256, 128], generator=torch.Generator().manual_seed(seed))
+
+
+def hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+@pytest.fixture(scope="module")
+def trio():
+    """FusionReID and its two branches alone."""
+    return tiny(), tiny(replace(PAPER, transformer=None)), tiny(replace(PAPER, cnn=None))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("folded", [False, True])
+def test_weights_are_those_of_the_kernel(name, folded):
+    """Values summed with the recorded weights are what each attention module put out in the same pass."""
+    model, outputs = tiny(VARIANTS[name]).eval(), []
+    modules = [m for m in model.fusion.modules() if isinstance(m, SelfAttention | CrossAttention)]
+    handles = [m.register_forward_hook(lambda m, i, o: outputs.append((m, i, o))) for m in modules]
+    with torch.no_grad(), model.folded(folded):
+        plain = model(pictures(), CAMERAS).features
+        outputs.clear()
+        with explain.record_attention(model) as maps:
+            features = model(pictures(), CAMERAS).features
+    assert all(torch.equal(features[key], plain[key]) for key in plain)
+    assert len(outputs) == len(maps) == 8
+    for handle in handles:
+        handle.remove()
+    # Units run layer by layer, SEU before MFU, CNN before Transformer.
+    order = [(layer, unit, branch) for layer in (1, 2) for unit in ("seu", "mfu") for branch in ("cnn", "transformer")]
+    for key, (module, inputs, output) in zip(order, outputs, strict=True):
+        weights = rearrange(maps[key], "b heads h w -> b heads (h w)")
+        if isinstance(module, SelfAttention):
+            value = module._split(inputs[0])[2]
+            to_itself = 1 - weights.sum(dim=-1, keepdim=True)
+            weights, output = torch.cat([to_itself, weights], dim=-1), output[:, 0]
+        else:
+            value = rearrange(module.v(inputs[1]), "b n (h d) -> b h n d", h=module.heads)
+            torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, module.heads))
+        mixed = rearrange(weights[:, :, None] @ value, "b h 1 d -> b (h d)")
+        torch.testing.assert_close(module.proj(mixed), output, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_grids_and_no_trace():
+    model = tiny()
+    model.fusion.pool.eval()
+    before = [(m, m.training) for m in model.modules()], hooks(model)
+    maps = explain.attention_maps(model, pictures(), CAMERAS)
+    own, other = model.grids["transformer"], model.grids["cnn"]
+    assert own != other and own[0] != own[1]
+    assert maps[1, "seu", "transformer"].shape == maps[2, "mfu", "cnn"].shape == (3, 12, *own)
+    assert maps[1, "seu", "cnn"].shape == maps[2, "mfu", "transformer"].shape == (3, 12, *other)
+    assert [(m, m.training) for m in model.modules()] == before[0] and hooks(model) == before[1] == 0
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "neck.bias" not in name)
+    with pytest.raises(RuntimeError, match="stop"), explain.record_attention(model):
+        raise RuntimeError("stop")
+    assert hooks(model) == 0
+
+
+def test_attention_needs_htms():
+    with pytest.raises(ValueError, match="HTM"):
+        explain.attention_maps(tiny(replace(PAPER, fusion=None)), pictures())
+
+
+@pytest.mark.parametrize("target", ["similarity", "class"])
+def test_ten_maps_and_no_trace(trio, target):
+    for model in trio:
+        model.train()
+    gradient = torch.ones_like(trio[0].heads["cnn"].classifier.weight)
+    trio[0].heads["cnn"].classifier.weight.grad = gradient
+    chosen = {"references": pictures(1), "reference_cameras": CAMERAS} if target == "similarity" else {
+        "identities": torch.tensor([0, 1, 4])}  # fmt: skip
+    maps = explain.gradcam_maps(*trio, pictures(), cameras=CAMERAS, **chosen)
+    names = ["alone", "before LRU", "after LRU", "after HTM 1", "after HTM 2"]
+    assert list(maps) == [(branch, name) for branch in ("cnn", "transformer") for name in names]
+    for (branch, _), values in maps.items():
+        assert values.shape == (3, *trio[0].grids[branch])
+        assert torch.equal(values.amax(dim=(1, 2)), torch.ones(3)) and (values.std(dim=(1, 2)) > 0.01).all()
+    drawn = list(maps.values())
+    same = [a.shape == b.shape and torch.allclose(a, b, atol=1e-3) for i, a in enumerate(drawn) for b in drawn[:i]]
+    assert not any(same), "two maps are one"
+    for model in trio:
+        assert hooks(model) == 0 and all(module.training for module in model.modules())
+        grads = {name for name, p in model.named_parameters() if p.grad is not None}
+        assert grads <= {"heads.cnn.classifier.weight"}
+        assert all(p.requires_grad for name, p in model.named_parameters() if "neck.bias" not in name)
+    assert torch.equal(trio[0].heads["cnn"].classifier.weight.grad, gradient)
+    trio[0].heads["cnn"].classifier.weight.grad = None
+
+
+@pytest.mark.parametrize("name", ["released", "own_seu", "t2t"])
+def test_every_stage_of_other_variants(name):
+    model = tiny(VARIANTS[name])
+    targets = explain.similarity_targets(model, pictures(1), CAMERAS)
+    for branch in ("cnn", "transformer"):
+        found = explain.stages(model, branch, pictures(number=1))
+        assert len(found) == 4
+        for stage in found.values():
+            assert explain.gradcam(model, stage, pictures(), targets, CAMERAS).shape == (3, *model.grids[branch])
+
+
+def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
+    """The tap cuts the graph below the stage; the gradient at the stage is the same as without it."""
+    model = trio[0].eval()
+    target = explain.similarity_targets(model, pictures(1), CAMERAS)[0]
+    stage = explain.stages(model, "cnn", pictures(number=1))["after LRU"]
+    seen = []
+    handle = stage.layer.register_forward_hook(lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1])
+    target(model.embed(pictures(), CAMERAS)[0]).backward()
+    handle.remove()
+    model.zero_grad()
+    tapped = explain._Tapped(model, stage, CAMERAS)
+    tapped.tap.register_forward_hook(lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1])
+    target(tapped(pictures())[0]).backward()
+    model.zero_grad()
+    torch.testing.assert_close(seen[1].grad, seen[0].grad)
+
+
+def test_centred_is_plain_for_average_pooled_similarity():
+    """Cosine similarity does not change with length, so after average pooling the weighted sum is zero on average."""
+    from pytorch_grad_cam import GradCAM
+
+    model = tiny(replace(PAPER, transformer=None)).eval()
+    model.branches["cnn"].pool = GAP()
+    targets = [explain.Similarity(torch.rand(model.widths["cnn"]))] * 3
+    stage = explain.stages(model, "cnn", pictures(number=1))["alone"]
+    plain = explain.gradcam(model, stage, pictures(), targets, method=GradCAM)
+    torch.testing.assert_close(explain.gradcam(model, stage, pictures(), targets), plain, rtol=0, atol=1e-3)
+
+
+def test_an_empty_map_is_an_error(trio):
+    """The patch tokens that leave a single Transformer do not reach its feature: that stage is refused, not drawn."""
+    model = trio[2].eval()
+    targets = explain.similarity_targets(model, pictures(1))
+    stage = explain.Stage(model.branches["transformer"], model.grids["transformer"])
+    with pytest.raises(ValueError, match="nothing reads"):
+        explain.gradcam(model, stage, pictures(), targets)
+    stage = explain.stages(trio[1], "cnn", pictures(number=1))["alone"]
+    with pytest.raises(ValueError, match="image 0: expected a map that varies, found 0 to 0"):
+        explain.gradcam(trio[1], stage, pictures(), [lambda embedding: 0 * embedding.sum()] * 3)
+
+
+def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
+    queries, seconds = explain.pairs(tiny_dataset, 3, seed=1)
+    assert len({record.identity for record in queries}) == 3
+    assert all(a.identity == b.identity and a.camera != b.camera for a, b in zip(queries, seconds, strict=True))
+    assert explain.pairs(tiny_dataset, 3, seed=1) == (queries, seconds)
+    assert len(explain.pairs(tiny_dataset, 99)[0]) == 4
+
+
+def test_clear_errors(trio):
+    with pytest.raises(ValueError, match="found neither"):
+        explain.gradcam_maps(*trio, pictures())
+    with pytest.raises(ValueError, match="found both"):
+        explain.gradcam_maps(*trio, pictures(), pictures(1), identities=torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="expected 3, one for each image, found 1"):
+        stage = explain.stages(trio[1], "cnn", pictures(number=1))["alone"]
+        explain.gradcam(trio[1], stage, pictures(), explain.similarity_targets(trio[1], pictures(1, number=1)))
+    with pytest.raises(ValueError, match="seu"):
+        explain.stages(tiny(replace(PAPER, fusion=replace(PAPER.fusion, units=("mfu",)))), "cnn", pictures(number=1))

@@ -1,0 +1,211 @@
+"""The model: every variant forward and backward, shapes, sharing, single images, wrong arguments."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+
+from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, build_model
+from fusionreid.config import FEATURES, IMAGENET, profile
+from fusionreid.models import backbones
+from fusionreid.models.fusion import CrossAttention
+from fusionreid.paper.experiments import variants
+
+SMOKE = profile("smoke")
+TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "figure5", "figure6")
+CONFIGS = {f"{table}: {variant.name}": variant.config for table in TABLES for variant in variants(table)}
+CONFIGS["released"] = RELEASED
+
+
+def small(config=PAPER, **changes):
+    return replace(SMOKE.scale(config), **changes)
+
+
+def images(config, batch=4):
+    return torch.randn(batch, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
+
+
+def model_of(config, cameras=6, classes=5):
+    torch.manual_seed(0)
+    return build_model(config, classes, cameras)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_variant(name):
+    config = small(CONFIGS[name])
+    model = model_of(config).train()
+    output = model(images(config), torch.tensor([0, 5, -1, 2]))
+    assert list(output.features) == [feature for feature in FEATURES if feature in model.widths]
+    for feature, width in model.widths.items():
+        assert output.features[feature].shape == (4, width)
+        assert output.logits[feature].shape == (4, 5)
+    sum(x.square().sum() for x in (*output.features.values(), *output.logits.values())).backward()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.isfinite().all(), parameter_name
+
+    model.eval()
+    with torch.no_grad():
+        evaluated = model(images(config)[:1])  # a batch of one
+        assert evaluated.logits is None
+        assert torch.equal(model.embed(images(config)[:1]), torch.cat(list(evaluated.features.values()), dim=1))
+
+
+def test_features_of_the_paper():
+    assert tuple(model_of(small()).widths) == FEATURES
+    assert tuple(model_of(small(cnn=None)).widths) == ("transformer",)
+    assert tuple(model_of(small(fusion=None)).widths) == ("cnn", "transformer")
+    assert tuple(model_of(small(fusion=FusionConfig(units=(), dim=48))).widths) == FEATURES[:4]
+
+
+@pytest.mark.parametrize(
+    "size, stride, grid", [((256, 128), 12, (21, 10)), ((256, 128), 16, (16, 8)), ((384, 128), 12, (31, 10))]
+)
+def test_grids_at_paper_scale(size, stride, grid):
+    with torch.device("meta"):
+        model = build_model(replace(PAPER, image_size=size, stride=stride), 2)
+    assert model.grids == {"cnn": (size[0] // 16, size[1] // 16), "transformer": grid}
+    assert model.widths == {"cnn": 2048, "transformer": 768} | {name: 768 for name in FEATURES[2:]}
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_sharing_is_the_same_object_twice(share):
+    htm = model_of(small(fusion=FusionConfig(dim=48, share_seu=share, share_mfu=share))).fusion.stack[0]
+    assert (htm.seu["cnn"] is htm.seu["transformer"]) is share
+    assert (htm.mfu["cnn"] is htm.mfu["transformer"]) is share
+
+
+def test_order_of_units_matters():
+    outputs = []
+    for units in (("seu", "mfu"), ("mfu", "seu")):
+        model = model_of(small(fusion=FusionConfig(dim=48, units=units))).eval()
+        assert tuple(model.fusion.stack[0].steps) == units
+        outputs.append(model.embed(images(model.config)))
+    assert not torch.allclose(*outputs)
+
+
+def test_only_the_global_token_moves_on():
+    model = model_of(small()).eval()
+    seen = []
+    for htm in model.fusion.stack:
+        htm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    model(images(model.config))
+    for branch in ("cnn", "transformer"):
+        assert seen[0][1][branch] is seen[1][1][branch]
+        assert not torch.equal(seen[0][0][branch], seen[1][0][branch])
+
+
+def test_camera_embedding_scale_and_unseen_cameras():
+    model = model_of(small(cnn=None)).eval()
+    branch = model.branches["transformer"]
+    expected = 3.0 * branch.camera_embedding[2, 0]
+    assert torch.equal(branch._embed_cameras(torch.tensor([2]))[0, 0], expected)
+    x = images(model.config)
+    unseen = model.embed(x, torch.full((4,), -1))
+    assert torch.equal(unseen, model.embed(x))
+    assert not torch.allclose(unseen, model.embed(x, torch.zeros(4, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("residual", ["attention", "query"])
+def test_folded_cross_attention_is_the_same_function(residual):
+    torch.manual_seed(0)
+    norm = torch.nn.LayerNorm(96) if residual == "query" else None
+    attention = CrossAttention(96, 12, norm).double()
+    query, tokens = torch.randn(3, 96).double(), torch.randn(3, 50, 96).double()
+    plain = attention(query, tokens)
+    attention.fold()
+    assert torch.allclose(attention(query, tokens), plain, rtol=1e-10, atol=1e-12)
+    weights = attention.weights(query, tokens)
+    assert weights.shape == (3, 12, 50)
+    assert torch.allclose(weights.sum(-1), torch.ones(3, 12).double())
+
+
+def test_folded_model_and_its_context():
+    model = model_of(small(RELEASED)).eval()
+    x = images(model.config)
+    plain = model.embed(x)
+    with model.folded():
+        assert torch.allclose(model.embed(x), plain, rtol=1e-4, atol=1e-5)
+    assert not any(module.folded for module in model.modules() if isinstance(module, CrossAttention))
+
+
+def test_deep_copy_is_independent():
+    model = model_of(small()).eval()
+    x = images(model.config)
+    before = model.embed(x)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(twin.embed(x), before)
+
+
+def test_any_timm_backbone_by_name():
+    config = ModelConfig(
+        cnn="test_efficientnet", transformer="vit_tiny_patch16_224", image_size=(64, 32), fusion=FusionConfig(dim=24)
+    )
+    model = model_of(config).eval()
+    assert model.grids["cnn"] == (4, 2)
+    assert model(images(config)).features["cnn_fused"].shape == (4, 24)
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+    def offline(*_, **__):
+        raise FileNotFoundError("cannot find the file on the Hub\nand more")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    message = r"resnet50.tv_in1k: its weights cannot be fetched \(cannot find the file on the Hub\); give a file, "
+    with pytest.raises(OSError, match=message + ".*data/weights/resnet50.pth"):
+        backbones.create("resnet50", pretrained=True)
+    with pytest.raises(ValueError, match="t2t_vit_14: no public weights.*data/weights/t2t_vit_14.pth"):
+        backbones.create("t2t_vit_14", pretrained=True)
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
+    tag = f"{name}.{IMAGENET[name]}"
+    assert tag in timm.list_pretrained(f"{name}.*")
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
+    backbones.create(name, pretrained=True)
+    backbones.create(name)
+    assert asked == [(tag, True), (name, False)]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda m, x: m(x[:, :1]), r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)"),
+        (lambda m, x: m(x[:, :, :32]), "images: expected shape"),
+        (lambda m, x: m(x[0]), "images: expected shape"),
+        (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats"),
+        (lambda m, x: m(x, torch.tensor([0, 1])), r"cameras: expected shape \(4,\)"),
+        (lambda m, x: m(x, torch.tensor([0.0, 1, 2, 3])), "cameras: expected int64"),
+        (lambda m, x: m(x, torch.tensor([0, 1, 2, 6])), "cameras: expected 0 to 5"),
+        (lambda m, x: m.train()(x[:1]), "at least two images"),
+    ],
+)
+def test_wrong_input_is_named(make, message):
+    model = model_of(small()).eval()
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(model, images(model.config))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"cnn": "resnet51"}, "resnet51"),
+        ({"transformer": "test_vit3"}, "one class token"),
+        ({"transformer": "eva02_tiny_patch14_224"}, "is a Eva; expected a plain ViT"),
+        ({"transformer": "vit_xsmall_patch16_clip_224"}, "normalises its tokens before the first block"),
+        ({"transformer": "deit3_small_patch16_224"}, "no position for its class token"),
+        ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
+        ({"cnn": None, "transformer": None}, "at least one branch"),
+    ],
+)
+def test_wrong_configuration_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        model_of(small(**changes))

@@ -1,0 +1,370 @@
+"""Checkpoints of the released code: its numbers, every variant deduced from its tensors, and the way back."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import plain_released
+import pytest
+import torch
+
+from fusionreid.config import PAPER, RELEASED
+from fusionreid.models import released
+from fusionreid.models.fusionreid import build_model
+
+DATA = Path(__file__).parents[1] / "fixtures"
+TENSORS = json.loads(lzma.open(DATA / "checkpoint_tensors.json.xz").read())
+FUSION = RELEASED.fusion
+SMALL = replace(RELEASED, cnn="resnet18", transformer="vit_tiny_patch16_224", fusion=replace(FUSION, dim=24, depth=2))
+
+
+def rebuilt(name, shape):
+    """The weight of this name by the rule that the reference numbers were made with."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+
+    def uniform(a):
+        return ((generator.random(size=shape) * 2 - 1) * a).astype(np.float32)
+
+    last = name.rsplit(".", 1)[-1]
+    if last == "num_batches_tracked":
+        return torch.zeros(shape, dtype=torch.int64)
+    if last == "bias":
+        value = uniform(0.1)
+    elif last == "weight" and len(shape) > 1:
+        value = uniform(math.sqrt(3 / math.prod(shape[1:])))
+    elif last == "weight":
+        value = 0.25 + uniform(0.1) if ".act" in name else 1 + uniform(0.2)
+    else:
+        offset, scale = {"running_var": (1, 0.4), "running_mean": (0, 0.2), "p": (3, 0.5)}.get(last, (0, 0.3))
+        value = offset + uniform(scale)
+    return torch.from_numpy(value)
+
+
+def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def names_and_shapes(tensors):
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return build_model(SMALL, 5, 3).eval()
+
+
+def test_conformance_with_the_released_default():
+    """ResNet-50 + ViT-B/16: six features and six logits as the released code computes them, to 1e-4.
+
+    Batch norm over four images magnifies rounding: float32 logits are 8e-5 from float64's, which no machine changes.
+    """
+    reference = np.load(DATA / "released_default.npz")
+    state = {name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()}
+    model = released.load({"state_dict": {f"module.{name}": value for name, value in state.items()}})
+    assert model.config == RELEASED and model.num_cameras == 15
+    generator = np.random.Generator(np.random.PCG64(7))
+    images = torch.from_numpy((generator.random((4, 3, 256, 128)) * 2 - 1).astype(np.float32))
+    cameras = torch.tensor([0, 3, 7, 14])
+    with torch.no_grad():
+        features = model.embed(images, cameras).numpy()
+        model.train().double()
+        for module in model.modules():
+            if hasattr(module, "drop_prob"):
+                module.drop_prob = 0.0
+        logits = np.stack([value.numpy() for value in model(images.double(), cameras).logits.values()])
+    assert features.shape == (4, 5888) and error(features, reference["eval"]) < 1e-5
+    with torch.no_grad():
+        assert error(plain_released.features(state, images, cameras).numpy(), reference["eval"]) < 1e-5
+    assert logits.shape == (6, 4, 64) and error(logits, reference["train_logits"]) < 1e-4
+    assert names_and_shapes(released.export(model)) == {n: tuple(s) for n, s in TENSORS["released_default"].items()}
+
+
+def test_t2t_vit_and_resnet101_with_the_shared_encoder():
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()}
+        config = released.deduce(state)
+        assert config == replace(
+            RELEASED, cnn="resnet101", transformer="t2t_vit_14", fusion=replace(FUSION, share_seu=True)
+        )
+        assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(state)
+
+
+VARIANTS = {
+    "default": RELEASED,
+    "resnet101": replace(RELEASED, cnn="resnet101"),
+    "resnet152": replace(RELEASED, cnn="resnet152"),
+    "t2t": replace(RELEASED, transformer="t2t_vit_14"),
+    "t2t-384": replace(RELEASED, transformer="t2t_vit_14", image_size=(384, 128)),
+    "stride-16": replace(RELEASED, stride=16),
+    "384": replace(RELEASED, image_size=(384, 128)),
+    "384-stride-16": replace(RELEASED, image_size=(384, 128), stride=16),
+    "shared-seu": replace(RELEASED, fusion=replace(FUSION, share_seu=True)),
+    "shared-mfu": replace(RELEASED, fusion=replace(FUSION, share_mfu=True)),
+    "shared-both": replace(RELEASED, fusion=replace(FUSION, share_seu=True, share_mfu=True)),
+    "seu-only": replace(RELEASED, fusion=replace(FUSION, units=("seu",))),
+    "mfu-only": replace(RELEASED, fusion=replace(FUSION, units=("mfu",))),
+    "refined-only": replace(RELEASED, fusion=replace(FUSION, units=(), depth=1)),
+    "gap": replace(RELEASED, fusion=replace(FUSION, pooling="gap")),
+    "dim-384-depth-6": replace(RELEASED, fusion=replace(FUSION, dim=384, depth=6)),
+    "dim-1536-depth-1": replace(RELEASED, fusion=replace(FUSION, dim=1536, depth=1)),
+    "no-fusion": replace(RELEASED, fusion=None),
+    "cnn-alone": replace(RELEASED, transformer=None),
+    "transformer-alone": replace(RELEASED, cnn=None),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_is_deduced_from_its_tensors(config):
+    with torch.device("meta"):
+        tensors = released.export(build_model(config, 64, 0 if config == VARIANTS["gap"] else 6))
+    assert released.deduce(tensors) == config
+
+
+OF_SMALL = {
+    name: VARIANTS[name]
+    for name in (
+        "shared-seu",
+        "shared-mfu",
+        "shared-both",
+        "seu-only",
+        "mfu-only",
+        "refined-only",
+        "gap",
+        "no-fusion",
+        "cnn-alone",
+        "transformer-alone",
+    )
+}
+COMPUTED = {
+    **{name: VARIANTS[name] for name in ("resnet101", "resnet152", "t2t", "t2t-384", "384-stride-16", "stride-16")},
+    "deit": replace(RELEASED, transformer="deit_base_patch16_224"),
+    "dim-1536-depth-1": VARIANTS["dim-1536-depth-1"],
+    **{
+        name: replace(
+            config,
+            cnn=config.cnn and "resnet18",
+            transformer=config.transformer and "vit_tiny_patch16_224",
+            fusion=config.fusion and replace(config.fusion, dim=24),
+        )
+        for name, config in OF_SMALL.items()
+    },
+    "depth-6": replace(SMALL, fusion=replace(SMALL.fusion, dim=48, depth=6)),
+    "reversed": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"))),
+    "reversed-shared": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"), share_seu=True)),
+}
+
+
+@pytest.mark.parametrize("config", COMPUTED.values(), ids=COMPUTED)
+def test_every_variant_computes_what_the_released_code_does(config):
+    """A checkpoint of each variant, with weights by the reference's rule, against the arithmetic written a second time.
+
+    The second writing gives the released default's own numbers (`test_conformance_with_the_released_default`).
+    """
+    with torch.device("meta"):
+        places = names_and_shapes(released.export(build_model(config, 4, 6 if config.transformer else 0)))
+    state = {name: rebuilt(name, shape) for name, shape in places.items()}
+    images = torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (2, 3, *config.image_size)).astype(np.float32))
+    cameras = torch.tensor([0, 5])
+    heads = {"vit_tiny_patch16_224": 3, "t2t_vit_14": 6}.get(config.transformer, 12)
+    units = config.fusion.units if config.fusion else ()
+    with torch.no_grad():
+        expected = plain_released.features(state, images, cameras, stride=config.stride, units=units, vit_heads=heads)
+        found = released.load(state, config).embed(images, cameras)
+    assert found.shape == expected.shape and expected.std() > 0
+    assert error(found.numpy(), expected.numpy()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "fusion, suffix",
+    [
+        (SMALL.fusion, ".pth"),
+        (replace(SMALL.fusion, share_seu=True, share_mfu=True), ".safetensors"),
+        (replace(SMALL.fusion, units=("mfu", "seu")), ".pth"),
+        (replace(SMALL.fusion, units=("mfu",), depth=1, pooling="gap"), ".pth"),
+        (replace(SMALL.fusion, units=()), ".pth"),
+        (None, ".safetensors"),
+    ],
+    ids=["own", "shared", "reversed", "mfu", "refined", "none"],
+)
+def test_round_trip(tmp_path, fusion, suffix):
+    torch.manual_seed(0)
+    config = replace(SMALL, image_size=(64, 32), fusion=fusion)
+    model = build_model(config, 5, 3).eval()
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(1 + 0.1 * torch.rand_like(value)).add_(0.01)
+    released.save(model, tmp_path / f"a{suffix}")
+    again = released.load(tmp_path / f"a{suffix}", config)
+    images, cameras = torch.randn(2, 3, 64, 32), torch.tensor([0, 2])
+    with torch.no_grad():
+        expected = model.embed(images, cameras)
+        assert expected.isfinite().all() and torch.equal(again.embed(images, cameras), expected)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_one_branch_alone_under_its_bare_names():
+    torch.manual_seed(0)
+    model = build_model(replace(SMALL, transformer=None), 5).eval()
+    bare = {name.removeprefix("resnet."): value for name, value in released.export(model).items()}
+    again = released.load({"model": bare})
+    assert again.config == model.config
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_classifiers_are_kept_or_left(small):
+    state = released.export(small)
+    assert torch.equal(released.load(state).heads["cnn"].classifier.weight, small.heads["cnn"].classifier.weight)
+    model = released.load(state, keep_classifiers=False, num_classes=11)
+    assert model.heads["cnn_fused"].classifier.weight.shape == (11, 24)
+    assert torch.equal(model.heads["cnn_fused"].neck.weight, small.heads["cnn_fused"].neck.weight)
+    assert len(released.load(state, keep_classifiers=False).heads["cnn"].classifier.weight) == 5
+    headless = {name: value for name, value in state.items() if "classifier" not in name}
+    assert len(released.load(headless, keep_classifiers=False, num_classes=7).heads["cnn"].classifier.weight) == 7
+    with pytest.raises(ValueError, match="holds no classifier"):
+        released.load(headless)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    assert 0.0005 < model.heads["cnn"].classifier.weight.std() < 0.002
+    with pytest.raises(ValueError, match="num_classes is for"):
+        released.load(state, num_classes=7)
+
+
+def test_every_tensor_is_accounted_for(small):
+    state = released.export(small)
+    assert {name for name in state if released.UNUSED.match(name)} == {
+        "transformer.base.fc.weight",
+        "transformer.base.fc.bias",
+    }
+    with pytest.raises(ValueError, match="1 unknown: transformer.base.surprise"):
+        released.load(state | {"transformer.base.surprise": torch.zeros(2)})
+    with pytest.raises(ValueError, match="1 missing: res_LRU.bn1.bias"):
+        released.load({name: value for name, value in state.items() if name != "res_LRU.bn1.bias"})
+    with pytest.raises(ValueError, match=r"gap_f.p: expected \(1,\), found \(2,\)"):
+        released.load(state | {"gap_f.p": torch.zeros(2)})
+    with pytest.raises(ValueError, match="share_seu=True, but an HTM holds SEU1 and SEU2"):
+        released.load(state, replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True)))
+    with pytest.raises(ValueError, match="does not fit the configuration"):
+        released.load(state, replace(SMALL, stride=16))
+
+
+@pytest.fixture(scope="module")
+def zeros():
+    """A checkpoint of the small model whose tensors are one zero each, repeated, so that its file is small too."""
+    with torch.device("meta"):
+        tensors = released.export(build_model(SMALL, 5, 3))
+    return {name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in tensors.items()}
+
+
+def gone(value):
+    return None
+
+
+def one_number(number, dtype=torch.float32):
+    """Fills a tensor, here as one number repeated."""
+    return lambda value: torch.tensor(number, dtype=dtype).expand(value.shape)
+
+
+def of_shape(*shape):
+    return lambda value: torch.zeros(()).expand(shape)
+
+
+FC1 = "transformer.base.blocks.3.mlp.fc1.weight"
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        (FC1, one_number(math.nan), f"; 1 not finite: {FC1}"),
+        (FC1, one_number(-math.inf, torch.bfloat16), f"; 1 not finite: {FC1}"),
+        ("resnet.base.bn1.running_var", one_number(math.inf), "; 1 not finite: resnet.base.bn1.running_var"),
+        (FC1, one_number(0, torch.int8), f"; 1 of another type: {FC1}: expected floating point, found torch.int8"),
+        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed is missing"),
+        (
+            "transformer.base.pos_embed",
+            of_shape(211, 192),
+            ": transformer.base.pos_embed: expected 3 dimensions, found",
+        ),
+        ("transformer.base.sie_embed", of_shape(), ": transformer.base.sie_embed: expected 3 dimensions, found"),
+        ("transformer.base.cls_token", gone, "; 1 missing: transformer.base.cls_token"),
+        ("resnet.base.conv1.weight", gone, "; 1 missing: resnet.base.conv1.weight"),
+        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight is missing"),
+        ("res_LRU.ptconv.weight", of_shape(25, 512, 1, 1), "by the shapes of res_LRU.ptconv.weight and"),
+        ("res_LRU.dwconv.weight", gone, ": res_LRU.dwconv.weight is missing"),
+        ("gap_r.p", gone, "; 1 missing: gap_r.p"),
+        (
+            "classifier_1.weight",
+            of_shape(6, 24),
+            "; 1 of another shape: classifier_1.weight: expected (5, 24), found (6",
+        ),
+        ("classifier_1.weight", of_shape(), "; 1 of another shape: classifier_1.weight: expected (5, 24), found ()"),
+    ],
+)
+def test_a_damaged_tensor_is_named(tmp_path, zeros, name, damage, message):
+    damaged = zeros | {name: damage(zeros[name])}
+    torch.save({key: value for key, value in damaged.items() if value is not None}, tmp_path / "a.pth")
+    with pytest.raises(ValueError) as error:
+        released.load(tmp_path / "a.pth")
+    assert str(error.value).startswith(f"{tmp_path / 'a.pth'}: ") and message in str(error.value)
+    assert len(str(error.value).removeprefix(str(tmp_path))) < 200  # it names nothing else
+
+
+def test_a_part_without_one_tensor_is_still_told(zeros):
+    with torch.device("meta"):
+        resnet50 = released.export(build_model(VARIANTS["cnn-alone"], 5))
+        t2t = released.export(build_model(replace(VARIANTS["t2t"], cnn=None), 5))
+    states = {
+        "HTM.blocks.0.SEU1.blocks.0.attn.qkv.weight": {n: v for n, v in zeros.items() if "HTM.blocks.1." not in n},
+        "resnet.base.layer1.0.conv3.weight": resnet50,
+        "transformer.base.tokens_to_token.project.weight": t2t,
+        "base.cls_token": {name.removeprefix("transformer."): value for name, value in t2t.items()},
+    }
+    for name, state in states.items():
+        config = released.deduce(state)
+        del state[name]
+        assert released.deduce(state) == config, name
+
+
+def test_a_unit_of_the_configuration_that_is_not_there_is_named(zeros):
+    state = {name: value for name, value in zeros.items() if ".SEU" not in name}
+    with pytest.raises(ValueError, match="missing: HTM.blocks.0.SEU1"):
+        released.load(state, SMALL)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_wrapped_twice_and_of_another_precision(small, dtype):
+    state = {
+        f"module.module.{name}": value.to(dtype) if value.is_floating_point() else value
+        for name, value in released.export(small).items()
+    }
+    again = released.load(state)
+    assert again.config == SMALL
+    for name, value in small.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value.to(dtype).float() if value.is_floating_point() else value)
+
+
+def test_what_cannot_be_deduced_is_named(small):
+    state = released.export(small)
+    with pytest.raises(ValueError, match="not a checkpoint of the released code"):
+        released.load({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="111 patches"):
+        released.deduce(state | {"transformer.base.pos_embed": torch.zeros(1, 112, 192)})
+    with pytest.raises(ValueError, match=r"\[3, 2, 2, 2\] blocks"):
+        released.deduce(state | {"resnet.base.layer1.2.conv1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="found SEU1, SEU2, SEU3"):
+        released.deduce(state | {"HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight": torch.zeros(1)})
+
+
+def test_what_the_released_code_cannot_compute_is_not_written(tmp_path):
+    for config, field in ((replace(SMALL, stem="imagenet"), "stem"), (replace(SMALL, fusion=PAPER.fusion), "kernel")):
+        with torch.device("meta"):
+            model = build_model(config, 5)
+        with pytest.raises(ValueError, match=field):
+            released.save(model, tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())

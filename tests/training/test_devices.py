@@ -1,0 +1,89 @@
+"""The same numbers on every device that is at hand: with a GPU these tests try it, without one the CPU alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fusionreid import build_model, embed, evaluate_ranking, k_reciprocal
+from fusionreid.config import PAPER, profile
+from fusionreid.data import Augment, ImageCache, normalise, prefetch
+from fusionreid.evaluation.evaluate import evaluate
+from fusionreid.training.train import train
+
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
+SMOKE = profile("smoke")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_training_in_every_precision(tiny_dataset, tmp_path, device, precision):
+    run = replace(SMOKE.run(PAPER), train=replace(SMOKE.train, precision=precision))
+    folder = train(run, dataset=tiny_dataset, data_root=tmp_path, runs_root=tmp_path, device=device, progress=False)
+    assert 0 < folder.result["features"]["all"]["mAP"] <= 1
+    losses = folder.metrics.query("kind == 'step'")["loss"]
+    assert len(losses) and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("fill", ["uniform", "normal"])
+def test_augmentation_outside_the_erased_boxes(device, fill):
+    images = torch.randint(0, 256, (40, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augment = Augment(erasing=1, fill=fill)
+    draw = augment.draw(40, 32, 16, torch.Generator().manual_seed(1))
+    whole = Augment(erasing=0).apply(images, draw._replace(box=torch.zeros_like(draw.box)))
+    augmented = augment.apply(images.to(device), draw, torch.Generator().manual_seed(2))
+    assert augmented.device.type == device and augmented.is_contiguous(memory_format=torch.channels_last)
+    for image, expected, (top, bottom, left, right) in zip(augmented.cpu(), whole, draw.box.tolist(), strict=True):
+        erased = torch.zeros(32, 16, dtype=torch.bool)
+        erased[top:bottom, left:right] = True
+        assert torch.allclose(image[:, ~erased], expected[:, ~erased], atol=1e-6)
+        assert (image[:, erased] != expected[:, erased]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_reach_the_device(tiny_dataset, tmp_path, device):
+    cache = ImageCache(tiny_dataset.train, (64, 32), tmp_path, progress=False)
+    for indices, images in prefetch(cache, [[3, 1], [0, 2], [5, 4]], device):
+        assert images.device.type == device
+        assert torch.equal(normalise(images).cpu(), normalise(cache.batch(indices)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_vectors(device):
+    torch.manual_seed(0)
+    model = build_model(SMOKE.scale(PAPER), 4, 6)
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 32), dtype=np.uint8)
+    expected = embed(model, images, [0, 1, 2, -1, 5])
+    assert np.allclose(embed(model.to(device), images, [0, 1, 2, -1, 5]), expected, atol=2e-3)  # TensorFloat-32
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_evaluation_of_a_data_set(tiny_dataset, tmp_path, device):
+    torch.manual_seed(0)
+    model = build_model(SMOKE.scale(PAPER), 4, 6)
+    options = dict(cache_directory=tmp_path, features=("all", "cnn"))
+    expected = evaluate(model, tiny_dataset, **options)
+    found = evaluate(model.to(device), tiny_dataset, **options)
+    assert list(found) == ["all", "cnn"]
+    for name, ranking in expected.items():
+        assert found[name].mAP == pytest.approx(ranking.mAP, abs=0.05 if device == "cuda" else 1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rerank", [None, True])
+def test_ranking(device, rerank):
+    random = np.random.default_rng(0)
+    features = random.integers(-3, 4, (300, 8)).astype(np.float32)  # with ties
+    labels = [random.integers(0, most, count) for most in (20, 4) for count in (60, 240)]
+    expected = evaluate_ranking(features[:60], features[60:], *labels, rerank=rerank)
+    query, gallery = torch.from_numpy(features).to(device).split([60, 240])
+    for found in (
+        evaluate_ranking(query, gallery, *labels, rerank=rerank),
+        evaluate_ranking(features[:60], features[60:], *labels, rerank=rerank, device=device),
+    ):
+        assert found.mAP == pytest.approx(expected.mAP, abs=1e-9 if rerank is None else 1e-4)
+        assert np.allclose(found.cmc, expected.cmc, atol=1e-9 if rerank is None else 0.02)
+    distances = k_reciprocal(query, gallery), k_reciprocal(features[:60], features[60:])
+    assert np.allclose(*distances, atol=1e-4)

@@ -1,0 +1,310 @@
+"""The loop: the schedule, resuming, determinism, several processes, and what happens when things go wrong."""
+
+import errno
+import fcntl
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, RunConfig, profile
+from fusionreid.files import read_lines
+from fusionreid.training import checkpoint, train
+
+SMOKE = profile("smoke")
+RUN = replace(SMOKE.run(), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
+
+
+def run_tiny(tiny_dataset, folder, run=RUN, **options):
+    return train.train(
+        run,
+        dataset=tiny_dataset,
+        data_root=folder / "data",
+        runs_root=folder / "runs",
+        device="cpu",
+        progress=False,
+        **options,
+    )
+
+
+def comparable(path):
+    """The lines of metrics.jsonl without how long they took."""
+    return [
+        {key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")
+    ]
+
+
+def test_schedule_of_the_released_code():
+    expected = np.load(Path(__file__).parent / "data/losses_and_schedule.npz")["schedule_lr"]
+    assert np.allclose([train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)], expected, rtol=1e-9)
+
+
+def test_schedule_of_the_paper():
+    rates = [train.learning_rate(PAPER_TRAINING, epoch) for epoch in range(1, 181)]
+    assert rates[0] == pytest.approx(5e-4)
+    assert rates[10] == max(rates) == pytest.approx(5e-3)
+    assert np.allclose(np.diff(rates[:11]), 4.5e-4)
+    assert all(np.diff(rates[10:]) < 0)
+    assert rates[10 + 85] == pytest.approx(2.5e-3)  # halfway through the 170 epochs of cosine
+    assert 0 < rates[-1] < 1e-6
+
+
+def test_biases_have_a_rate_of_their_own():
+    optimizer = train.make_optimizer(torch.nn.Linear(2, 2), RELEASED_TRAINING)
+    assert [group["factor"] for group in optimizer.param_groups] == [1.0, 2.0]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+
+
+def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
+    folder = run_tiny(tiny_dataset, tmp_path)
+    assert {path.name for path in folder.path.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "result.json",
+    }
+    assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
+    metrics = folder.metrics
+    assert list(metrics[metrics.kind == "evaluation"].epoch.unique()) == [2, 3]
+    steps = metrics[metrics.kind == "step"]
+    terms = [f"{term}/{name}" for term in ("cross_entropy", "triplet") for name in folder.model().widths]
+    assert np.allclose(steps.loss, steps[terms].sum(axis=1), rtol=1e-5)
+    assert folder.result["features"]["all"]["mAP"] == metrics[metrics.feature == "all"].mAP.iloc[-1]
+    assert {"fingerprint", "data", "seed", "commit", "device", "seconds", "features"} <= set(folder.result)
+
+
+def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
+    first = run_tiny(tiny_dataset, tmp_path)
+    stamp = (first.path / "result.json").stat().st_mtime_ns
+    again = run_tiny(None, tmp_path)  # not even the data is opened
+    assert again.result == first.result
+    assert (first.path / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path, monkeypatch):
+    other = run_tiny(tiny_dataset, tmp_path / "a")
+
+    @contextmanager
+    def waited_for(path):
+        shutil.copytree(other.path, path.parent, dirs_exist_ok=True)
+        yield
+
+    monkeypatch.setattr(train, "locked", waited_for)
+    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("trained again"))
+    assert run_tiny(tiny_dataset, tmp_path / "b").result == other.result
+
+
+def test_the_lock_is_held_while_training(tiny_dataset, tmp_path, monkeypatch):
+    def attempt(folder, *_):
+        with open(folder.path / f"{RUN.fingerprint}.lock") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(train, "_train", attempt)
+    run_tiny(tiny_dataset, tmp_path)
+
+
+def test_a_run_of_another_version_of_the_data_is_neither_shown_nor_continued(tiny_dataset, tmp_path):
+    other = replace(tiny_dataset, version="V2")
+    folder = run_tiny(tiny_dataset, tmp_path)
+    message = f"{folder.path}: a run of synthetic tiny, while the data there are now are V2"
+    with pytest.raises(ValueError, match=message):
+        run_tiny(other, tmp_path)
+    (folder.path / "result.json").unlink()
+    with pytest.raises(ValueError, match=message):
+        run_tiny(other, tmp_path)
+    (folder.path / "checkpoint.safetensors").unlink()
+    assert run_tiny(other, tmp_path).result["data"]["version"] == "V2"
+
+
+def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
+    first = comparable(run_tiny(tiny_dataset, tmp_path / "a").path)
+    assert first == comparable(run_tiny(tiny_dataset, tmp_path / "b").path)
+    assert first != comparable(run_tiny(tiny_dataset, tmp_path / "c", replace(RUN, seed=1)).path)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop, optimizer, capsys):
+    run = replace(RUN, train=replace(RUN.train, optimizer=optimizer))
+    whole = run_tiny(tiny_dataset, tmp_path / "whole", run)
+
+    calls = []
+
+    def objective(*arguments):
+        calls.append(1)
+        if len(calls) == 2:  # in the second epoch (an epoch of these data is one step)
+            raise stop
+        return real(*arguments)
+
+    real = train.objective
+    monkeypatch.setattr(train, "objective", objective)
+    with pytest.raises(type(stop) if isinstance(stop, Exception) else stop):
+        run_tiny(tiny_dataset, tmp_path / "cut", run)
+    assert "last finished epoch is kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
+    assert comparable(resumed.path) == comparable(whole.path)
+    assert resumed.result["features"] == whole.result["features"]
+    expected, found = checkpoint.tensors(whole.model()), checkpoint.tensors(resumed.model())
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
+    """The scale grows every step here; a resumed run that began with the first one again would end with another."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**4, growth_interval=1))
+    run = replace(RUN, train=replace(RUN.train, precision="fp16"))
+    whole, real = run_tiny(tiny_dataset, tmp_path / "whole", run), train.learning_rate
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "learning_rate", lambda config, epoch: real(config, epoch) if epoch < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_tiny(tiny_dataset, tmp_path / "cut", run)
+    resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
+    scales = [checkpoint.restore(folder.checkpoint, folder.model())["scaler"] for folder in (whole, resumed)]
+    assert scales[0] == scales[1] and scales[0]["scale"] == 2.0**7  # doubled in each of three steps
+    assert comparable(resumed.path) == comparable(whole.path)
+
+
+def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
+    whole = comparable(run_tiny(tiny_dataset, tmp_path / "whole").path)
+    monkeypatch.setattr(train, "write_json", lambda path, value: path.name != "result.json" or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_tiny(tiny_dataset, tmp_path / "cut")
+    monkeypatch.undo()
+    path = tmp_path / "cut/runs" / RUN.fingerprint
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "st')
+    finished = run_tiny(tiny_dataset, tmp_path / "cut")
+    assert comparable(finished.path) == whole
+    assert finished.result["features"]["all"]["mAP"] == whole[-7]["mAP"]
+
+
+def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch):
+    def objective(output, identities, config):
+        total, terms = real(output, identities, config)
+        terms["triplet/cnn_refined"] = terms["triplet/cnn_refined"] * math.nan
+        return total * math.nan, terms
+
+    real = train.objective
+    monkeypatch.setattr(train, "objective", objective)
+    with pytest.raises(FloatingPointError, match="triplet/cnn_refined is nan at epoch 1, step 0"):
+        run_tiny(tiny_dataset, tmp_path)
+
+
+def test_one_identity_is_an_error(tiny_dataset, tmp_path):
+    lonely = replace(tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0])
+    with pytest.raises(ValueError, match="1 identity"):
+        run_tiny(lonely, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix" or not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
+    def full(content, path, metadata):
+        if theirs:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        Path("/dev/full").open("wb", buffering=0).write(b"x")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="cannot write: .*No space left on device") as caught:
+        run_tiny(tiny_dataset, tmp_path)
+    assert caught.value.filename.endswith("checkpoint.safetensors")
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, capsys):
+    torch.save(train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth")
+    folder = run_tiny(tiny_dataset, tmp_path, replace(RUN, cnn_weights=str(tmp_path / "cnn.pth")))
+    said = (folder.path / "weights.txt").read_text()
+    assert said.startswith(f"cnn: {tmp_path / 'cnn.pth'}: ") and said in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_dataset, tmp_path):
+    folder = run_tiny(tiny_dataset, tmp_path)
+    other = train.build_model(replace(RUN.model, fusion=None), 4, 6)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        checkpoint.restore(folder.checkpoint, other)
+    (tmp_path / "broken.safetensors").write_bytes(folder.checkpoint.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="broken.safetensors: expected a safetensors checkpoint"):
+        checkpoint.load(tmp_path / "broken.safetensors")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        checkpoint.load(tmp_path / "nowhere.safetensors")
+
+
+TWO_PROCESSES = """
+import sys, torch
+from dataclasses import replace
+from fusionreid import train
+from fusionreid.config import RunConfig, TrainConfig, profile
+from fusionreid.data import Dataset, Record
+import pickle
+
+dataset = pickle.load(open(sys.argv[1], "rb"))
+# Batch statistics on CPU stay with each process, so the comparison holds them fixed.
+train.build_model = lambda *a, real=train.build_model, **k: freeze(real(*a, **k))
+def freeze(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.training = False
+            module.train = (lambda m: lambda mode=True: m)(module)
+    return model
+run = pickle.load(open(sys.argv[2], "rb"))
+folder = sys.argv[3]
+train.train(run, dataset=dataset, data_root=folder + "/data", runs_root=folder + "/runs", device="cpu", progress=False)
+"""
+
+
+def test_two_processes_compute_what_one_computes(tiny_dataset, tmp_path):
+    """The loss and its mining see the whole batch: without augmentation and drop path the losses are equal."""
+    import pickle
+
+    run = RunConfig(
+        model=replace(RUN.model, drop_path=0.0),
+        data=RUN.data,
+        seed=0,
+        train=replace(RUN.train, epochs=2, evaluate_every=2, flip=0.0, padding=0, erasing=0.0),
+    )
+    (tmp_path / "dataset").write_bytes(pickle.dumps(tiny_dataset))
+    (tmp_path / "run").write_bytes(pickle.dumps(run))
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    losses = {}
+    for processes in (1, 2):
+        launch = (
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                str(processes),
+                "--master-port",
+                "0",
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                "localhost:0",
+            ]
+            if processes > 1
+            else [sys.executable]
+        )
+        folder = tmp_path / str(processes)
+        subprocess.run(
+            [*launch, str(tmp_path / "script.py"), str(tmp_path / "dataset"), str(tmp_path / "run"), str(folder)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        rows = read_lines(folder / "runs" / run.fingerprint / "metrics.jsonl")
+        losses[processes] = [row["loss"] for row in rows if row["kind"] == "step"]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
