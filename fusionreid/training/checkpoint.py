@@ -33,32 +33,27 @@ def fingerprint(model: FusionReID) -> str:
 
 
 def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
-    """Writes the model, the optimizer's state and a little JSON state, aside and then renamed."""
+    """Writes the model, the optimizer's state and a little JSON state, aside and then renamed.
+
+    Raises:
+        OSError: naming `path`, when it cannot be written (read-only, full).
+    """
     content = {f"model/{name}": tensor.detach().contiguous() for name, tensor in tensors(model).items()}
     if optimizer is not None:
         for name, parameter in model.named_parameters():
             for key, value in optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     content[f"optimizer/{key}/{name}"] = value.contiguous()
-    head = next(iter(model.heads.values()))
+    neck = next(iter(model.necks.values()))
     metadata = {
         "config": json.dumps(asdict(model.config)),
-        "num_classes": str(head.classifier.out_features),
+        "num_classes": str(neck.classifier.out_features),
         "num_cameras": str(model.num_cameras),
         "state": json.dumps(state),
     }
-    write_tensors(content, path, metadata)
-
-
-def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Safetensors, written aside and then renamed.
-
-    Raises:
-        OSError: naming `path`, when it cannot be written (read-only, full).
-    """
     with atomic_write(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(content, temporary, metadata=metadata)
         except SafetensorError as error:  # its own kind, whatever the system said
             raise OSError(errno.EIO, str(error)) from error
 
@@ -70,18 +65,35 @@ def _open(path: str | Path):
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}); one of the released "
-            "code is loaded by fusionreid.released.load, or evaluate --released"
+            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}). A damaged one of a run: "
+            "train with --restart; one of the released code: fusionreid.released.load, or evaluate --released"
         ) from error
 
 
-def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None) -> dict:
-    """Loads into an existing model (and optimizer) of the same shape; returns the JSON state.
+def _metadata(file, path: str | Path) -> dict:
+    """The JSON that `save` wrote into the file's header."""
+    stored = file.metadata() or {}
+    if "config" not in stored:
+        raise ValueError(
+            f"{path}: holds no configuration; for a checkpoint of the released code use fusionreid.released.load"
+        )
+    try:
+        return {key: json.loads(stored[key]) for key in ("config", "num_classes", "num_cameras", "state")}
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected config, num_classes, num_cameras and state as JSON in its header, found others "
+            f"({type(error).__name__}: {error}); train with --restart"
+        ) from error
+
+
+def restore(path: str | Path, model: FusionReID) -> dict:
+    """Loads into an existing model of the same shape; returns the JSON state.
 
     Raises:
-        ValueError: naming the file and the first tensors that are missing, unknown or of another shape.
+        ValueError: naming the file and the first tensors that are missing, unknown, of another shape or not finite.
     """
     with _open(path) as file:
+        state = _metadata(file, path)["state"]
         stored = {key for key in file.keys() if key.startswith("model/")}
         wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
         wrong = sorted(stored ^ set(wanted))
@@ -94,27 +106,40 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
         with torch.no_grad():
             for key, tensor in wanted.items():
                 tensor.copy_(file.get_tensor(key))
-        if optimizer is not None:
-            parameters = dict(model.named_parameters())
-            for label in file.keys():
-                if label.startswith("optimizer/"):
-                    _, key, name = label.split("/", 2)
-                    value, parameter = file.get_tensor(label), parameters[name]
-                    # A count of steps stays on the CPU, where the optimizers keep it.
-                    optimizer.state[parameter][key] = value.to(parameter.device) if value.ndim else value
-        return json.loads((file.metadata() or {}).get("state", "{}"))
+                if not tensor.isfinite().all():
+                    raise ValueError(f"{path}: {key} holds numbers that are not finite; train with --restart")
+    return state
+
+
+def restore_optimizer(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer) -> None:
+    """Gives each trained parameter its state back: without it a run would go on to other numbers.
+
+    Raises:
+        ValueError: naming the file and the first parameters that have none.
+    """
+    parameters, found = dict(model.named_parameters()), set()
+    with _open(path) as file:
+        for label in file.keys():
+            if label.startswith("optimizer/"):
+                _, key, name = label.split("/", 2)
+                value, parameter = file.get_tensor(label), parameters[name]
+                # A count of steps stays on the CPU, where the optimizers keep it.
+                optimizer.state[parameter][key] = value.to(parameter.device) if value.ndim else value
+                found.add(name)
+    missing = [name for name, parameter in parameters.items() if parameter.requires_grad and name not in found]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the optimizer's state of every parameter, found none of {', '.join(missing[:3])}"
+            f"{' ...' if len(missing) > 3 else ''}; train with --restart"
+        )
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
     """The model of a checkpoint that `save` wrote, in evaluation mode; its configuration is in the file."""
     with _open(path) as file:
-        metadata = file.metadata() or {}
-    if "config" not in metadata:
-        raise ValueError(
-            f"{path}: holds no configuration; for a checkpoint of the released code use fusionreid.released.load"
-        )
-    config = json.loads(metadata["config"])
+        metadata = _metadata(file, path)
+    config = metadata["config"]
     config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
-    model = build_model(ModelConfig(**config), int(metadata["num_classes"]), int(metadata["num_cameras"])).to(device)
+    model = build_model(ModelConfig(**config), metadata["num_classes"], metadata["num_cameras"]).to(device)
     restore(path, model)
     return model.eval()

@@ -13,19 +13,20 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from .. import paths
 from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, TrainConfig
 from ..data.datasets import with_version
-from ..files import atomic_write, digest, read_json, read_lines
+from ..devices import device_name
+from ..files import atomic_write, digest, read_json, read_lines, write_json, write_text
 from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
-from ..paths import ROOT
 from . import checkpoint
 
 
@@ -115,6 +116,50 @@ def find_start(source: str, backbone: str | None) -> Start:
     return Start(source, digest(str(source), status.st_size, status.st_mtime_ns))
 
 
+METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
+
+
+def read_result(fingerprint: str, runs_root: str | Path) -> dict | None:
+    """The result of one run, None if it has not finished.
+
+    Returns:
+        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `epochs`, `commit`, `device`, `processes`,
+        `seconds` and `features`, {feature: {metric: fraction of 1}}.
+
+    Raises:
+        ValueError: the file is damaged or is another run's; the message names it.
+    """
+    path = Path(runs_root) / fingerprint / "result.json"
+    if not path.exists():
+        return None
+    result = read_json(path)
+    problem = _problem(result, fingerprint)
+    if problem:
+        raise ValueError(f"{path}: {problem}; delete this file to have the run evaluated again")
+    return result
+
+
+def _problem(result, fingerprint: str) -> str:
+    """What is wrong with a result, "" if nothing is."""
+    if not isinstance(result, dict) or result.get("fingerprint") != fingerprint:
+        found = result.get("fingerprint") if isinstance(result, dict) else type(result).__name__
+        return f"expected the result of run {fingerprint}, found {found!r}"
+    missing = [
+        key for key in ("data", "seed", "epochs", "commit", "device", "seconds", "features") if key not in result
+    ]
+    if missing:
+        return f"expected the keys {', '.join(missing)}, found none"
+    features = result["features"]
+    if not isinstance(features, dict) or not isinstance(features.get("all"), dict):
+        return f"expected numbers of the feature 'all' in `features`, found {features!r}"
+    for feature, numbers in features.items():
+        for metric in METRICS:
+            value = numbers.get(metric) if isinstance(numbers, dict) else None
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                return f"expected {feature}/{metric} as a fraction of 1, found {value!r}"
+    return ""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one configuration, whether it is finished or not."""
@@ -131,27 +176,46 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
     def finished(self) -> bool:
         return (self.path / "result.json").is_file()
 
-    @cached_property
-    def result(self) -> dict:
-        """What `train` measured: see `train.train`."""
-        return read_json(self.path / "result.json")
+    @property
+    def result(self) -> dict | None:
+        """What was measured at the last epoch; see `read_result`."""
+        return read_result(self.config.fingerprint, self.runs_root)
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row for each line of `metrics.jsonl`; `kind` is "step", "epoch" or "evaluation"."""
-        return pd.DataFrame(read_lines(self.path / "metrics.jsonl"))
+        return pd.DataFrame(read_lines(self.metrics_file))
 
     def model(self, device: str | torch.device = "cpu") -> FusionReID:
         """The model as trained, in evaluation mode."""
         return checkpoint.load(self.checkpoint, device)
 
+    def write_result(self, **facts) -> None:
+        """Writes `result.json` from the last epoch's evaluation in `metrics.jsonl`."""
+        rows = [row for row in read_lines(self.metrics_file) if row["kind"] == "evaluation"]
+        scores = {
+            row["feature"]: {metric: row[metric] for metric in METRICS}
+            for row in rows
+            if row["epoch"] == self.config.train.epochs
+        }
+        run = {"fingerprint": self.config.fingerprint, "seed": self.config.seed, "epochs": self.config.train.epochs}
+        write_json(self.path / "result.json", {**run, **facts, "features": scores})
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary files of writers that were killed; call it under the run's lock."""
+        for leftover in self.path.glob(".*"):
+            leftover.unlink(missing_ok=True)
+
 
 def write_lines(path: Path, rows: list[dict]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def append_lines(path: Path, rows: list[dict]) -> None:
@@ -161,46 +225,38 @@ def append_lines(path: Path, rows: list[dict]) -> None:
         os.fsync(file.fileno())
 
 
+def save_precision(path: Path, rankings: Mapping) -> None:
+    """Writes the average precision of each query, by feature; a query without a match has NaN."""
+    arrays = {}
+    for name, ranking in rankings.items():
+        arrays[name] = np.full(ranking.num_queries, np.nan)
+        arrays[name][ranking.queries] = ranking.average_precision
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
 def git_commit() -> str:
     """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(paths.ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", "fusionreid") else ""
-        )
+        changed = git("status", "--porcelain", "--", "fusionreid")
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return ""
 
 
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's architecture and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def environment(device: torch.device, processes: int = 1, data_version: str = "") -> dict:
+def environment(device: torch.device, processes: int = 1) -> dict:
     """What the numbers depend on besides the configuration."""
-    import numpy
-    import timm
-    import torchvision
-
+    packages = ("torch", "torchvision", "timm", "numpy")
     return {
         "commit": git_commit(),
         "device": device_name(device),
-        "data_version": data_version,
         "processes": processes,
         "python": platform.python_version(),
         "system": platform.system(),
-        **{module.__name__: module.__version__ for module in (torch, torchvision, timm, numpy)},
+        **{package: version(package) for package in packages},
     }
-
-
-def describe(config: RunConfig) -> dict:
-    """`config.json`: the whole configuration and its fingerprint."""
-    return {"fingerprint": config.fingerprint, **config.describe()}
