@@ -62,6 +62,11 @@ def read_json(path: str | Path):
         raise ValueError(f"{path}: expected JSON, found something else ({error})") from error
 
 
+def write_lines(path: str | Path, rows: list[dict]) -> None:
+    """Writes JSONL, aside and then renamed."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def read_lines(path: str | Path) -> list[dict]:
     """The lines of a JSONL file, none if there is no file; a last line without its end is being written, and left out.
 
