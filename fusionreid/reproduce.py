@@ -1,16 +1,11 @@
 """The whole reproduction without a browser: papermill over `notebooks/`, in order.
 
-    python -m fusionreid.reproduce --profile demo
-    python -m fusionreid.reproduce --only 03 05 -p SEEDS "[0, 1, 2]"
-
 Executed copies go to `runs/notebooks/<profile>-<dataset>/`; the notebooks themselves change only with `--update`,
 which is how the committed outputs are made.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import os
 import sys
 import threading
@@ -148,8 +143,7 @@ def reproduce(
     """
     from tqdm import tqdm
 
-    config.one_of("profile", profile, list(config.PROFILES))
-    dataset = config.DataConfig(name=dataset or config.PROFILES[profile].data.name).name
+    dataset = config.DataConfig(name=dataset or config.profile(profile).data.name).name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
         raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
     notebooks = find(paths.NOTEBOOKS, only)
@@ -191,51 +185,3 @@ def _row(notebook: str, seconds: float, peak_bytes: int) -> str:
 
 def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _value(text: str) -> object:
-    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for a failure, 2 for a wrong argument, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m fusionreid.reproduce", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--profile",
-        default=os.environ.get("FUSIONREID_PROFILE") or "demo",
-        help=f"one of {', '.join(config.PROFILES)} (default: $FUSIONREID_PROFILE, or demo)",
-    )
-    parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
-    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a value for a notebooks' parameter; may be repeated",
-    )
-    parser.add_argument("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
-    options = parser.parse_args(arguments)
-    given = {name: _value(value) for name, value in options.parameter}
-    try:
-        reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished runs are kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    except (NotebookError, OSError) as error:  # OSError: the disk is full, or read-only
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
