@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .. import paths
 from ..config import DataConfig, TrainConfig
-from ..data import Augment, Dataset, IdentityBatches, ImageCache, open_dataset, prefetch
+from ..data import Augment, Dataset, ImageCache, PKSampler, open_dataset, prefetch
 from ..evaluation.evaluate import autocast, default_device, evaluate, summary
 from ..files import atomic_write, locked, read_lines, write_json
 from ..models.fusionreid import FusionReID, Output, build_model
@@ -170,7 +170,7 @@ def _train(
     cache = ImageCache(dataset.train, run.model.image_size, cache_directory, progress=progress)
     identities = torch.tensor([record.identity for record in dataset.train])
     cameras = torch.tensor([record.camera for record in dataset.train])
-    batches = IdentityBatches(
+    batches = PKSampler(
         identities.tolist(),
         config.identities,
         config.images,
