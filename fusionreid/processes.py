@@ -61,5 +61,6 @@ def _start(threads: int, turns) -> None:
 
 
 def _leave_with_parent() -> None:
+    """A parent that was killed cannot stop its processes; they end by themselves."""
     multiprocessing.parent_process().join()
     os._exit(1)
