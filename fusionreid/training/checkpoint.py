@@ -40,10 +40,10 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
             for key, value in optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     content[f"optimizer/{key}/{name}"] = value.contiguous()
-    head = next(iter(model.heads.values()))
+    neck = next(iter(model.necks.values()))
     metadata = {
         "config": json.dumps(asdict(model.config)),
-        "num_classes": str(head.classifier.out_features),
+        "num_classes": str(neck.classifier.out_features),
         "num_cameras": str(model.num_cameras),
         "state": json.dumps(state),
     }
