@@ -56,7 +56,7 @@ def _forward(
 ) -> Callable[[], dict[str, np.ndarray]]:
     """uint8 images (B, 3, H, W) to a function that waits for their features by name; a GPU computes meanwhile."""
     device = device_of(model)
-    with autocast(device, precision), model.folded():
+    with autocast(device, precision):
         images = normalise(images.to(device, non_blocking=True))
         output = model(images, cameras if cameras is None else cameras.to(device, non_blocking=True))
     features = {name: feature.float().to("cpu", non_blocking=True) for name, feature in output.features.items()}

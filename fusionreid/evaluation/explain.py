@@ -75,8 +75,8 @@ class ClassScore:
 
     def __call__(self, embedding: Tensor) -> Tensor:
         features = embedding[None].split(list(self.model.widths.values()), dim=1)
-        heads = (self.model.heads[name] for name in self.model.widths)
-        return torch.stack([head(x)[0, self.identity] for head, x in zip(heads, features, strict=True)]).mean()
+        necks = (self.model.necks[name] for name in self.model.widths)
+        return torch.stack([neck(x)[0, self.identity] for neck, x in zip(necks, features, strict=True)]).mean()
 
 
 def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Similarity]:
@@ -115,9 +115,9 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
     layer = model.branches["transformer"] if branch == "transformer" else _last_map(model.branches["cnn"], image)
     found = {"before LRU": Stage(layer, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
     for number, htm in enumerate(model.fusion.stack, start=1):
-        if tuple(htm.steps) != ("seu", "mfu"):
+        if htm.units != ("seu", "mfu"):
             raise ValueError(
-                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {tuple(htm.steps)}; "
+                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {htm.units}; "
                 "only there do local tokens of an HTM reach a feature"
             )
         shared = htm.seu["cnn"] is htm.seu["transformer"]
