@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import paths
 from ..config import DataConfig, TrainConfig
 from ..data import Augment, Dataset, IdentityBatches, ImageCache, open_dataset, prefetch
-from ..evaluation.evaluate import autocast, default_device, evaluate, summary
+from ..evaluation.evaluate import autocast, default_device, evaluate
 from ..files import atomic_write, locked, read_lines, write_json
 from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
@@ -247,7 +247,7 @@ def _train(
             if state.is_main_process and (last or epoch % config.evaluate_every == 0):
                 rankings = evaluate(model, dataset, cache_directory=cache_directory, precision=config.precision)
                 rows += [
-                    {"kind": "evaluation", "epoch": epoch, "feature": name, **summary(ranking)}
+                    {"kind": "evaluation", "epoch": epoch, "feature": name, **ranking.summary()}
                     for name, ranking in rankings.items()
                 ]
                 bar.set_postfix_str(f"loss {mean_loss:.2f}, mAP {rankings['all'].mAP:.1%}")
