@@ -15,8 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import paths
-from .config import DataConfig, profile
+from . import config, paths
 from .notebooks import NotebookError, find, parameters, update
 
 
@@ -111,7 +110,7 @@ class PeakMemory:
 
 
 def reproduce(
-    scale: str = "demo",
+    profile: str = "demo",
     dataset: str | None = None,
     *,
     only: list[str] | None = None,
@@ -122,7 +121,7 @@ def reproduce(
     """Executes the notebooks of the repository in order, and stops at the first that fails.
 
     Args:
-        scale: the name of a profile.
+        profile: its name.
         dataset: by default the profile's.
         only: numbers or names of notebooks; by default all.
         given: values of notebooks' parameters, by name.
@@ -137,17 +136,17 @@ def reproduce(
     """
     from tqdm import tqdm
 
-    dataset = DataConfig(name=dataset or profile(scale).data.name).name
-    if overwrite and ((scale, dataset) != ("demo", "synthetic") or given):
+    dataset = config.DataConfig(name=dataset or config.profile(profile).data.name).name
+    if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
         raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
     notebooks = find(paths.NOTEBOOKS, only)
-    injected = plan(notebooks, given or {}, {"PROFILE": scale, "DATASET": dataset})
-    folder = paths.RUNS / "notebooks" / f"{scale}-{dataset}"
+    injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
+    folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
     # What kernels inherit: the kernel of this interpreter, the profile, no bars in cells.
     kernels = str(Path(sys.prefix) / "share" / "jupyter")
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [kernels, os.environ.get("JUPYTER_PATH")]))
-    os.environ |= {"FUSIONREID_PROFILE": scale, "TQDM_DISABLE": "1"}
-    print(f"profile {scale}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}", flush=True)
+    os.environ |= {"FUSIONREID_PROFILE": profile, "TQDM_DISABLE": "1"}
+    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}", flush=True)
     rows = []
     with tqdm(total=len(notebooks), unit="notebook", disable=None if progress else True, position=0) as bar:
         for source in notebooks:

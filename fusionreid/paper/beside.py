@@ -119,7 +119,7 @@ def costs(names: Sequence[str] = COSTED) -> pd.DataFrame:
     Returns:
         Columns `table`, `name`, `counts` ("model", or "one HTM" where the paper counts one), `parameters` and
         `paper_parameters` (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
-        (millions), `attention_macs` and `folded_macs` (giga) as in `cost.Cost`, of the same count; `misprint` (the
+        (millions), `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint` (the
         paper's number contradicts its others) and `note`.
     """
     rows = []
@@ -140,7 +140,6 @@ def costs(names: Sequence[str] = COSTED) -> pd.DataFrame:
                 "parameters": ours["parameters"] / 1e6, "paper_parameters": reported["parameters"],
                 "macs": ours["macs"] / 1e9, "paper_macs": reported["FLOPs"],
                 "all_parameters": ours["all_parameters"] / 1e6, "attention_macs": ours["attention_macs"] / 1e9,
-                "folded_macs": ours["folded_macs"] / 1e9,
                 "misprint": "misprint: parameters" in reported["note"], "note": reported["note"].strip("; "),
             })  # fmt: skip
     return pd.DataFrame(rows)
