@@ -149,6 +149,40 @@ class RunFolder:
         return checkpoint.load(self.checkpoint, device)
 
 
+def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
+    """The result of one run, None if it has not finished.
+
+    Returns:
+        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `commit`, `device`, `seconds` and `features`,
+        {feature: {metric: fraction of 1}}.
+
+    Raises:
+        ValueError: the file is damaged or is another run's; the message names it.
+    """
+    path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
+    if not path.exists():
+        return None
+    remedy = f"delete {path} to have it measured again"
+    try:
+        result = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from error
+    if not isinstance(result, dict) or result.get("fingerprint") != fingerprint:
+        found = result.get("fingerprint") if isinstance(result, dict) else type(result).__name__
+        raise ValueError(f"{path}: expected the result of run {fingerprint}, found {found!r}; {remedy}")
+    missing = [key for key in ("data", "seed", "features") if key not in result]
+    if missing:
+        raise ValueError(f"{path}: expected the keys data, seed and features, missing {missing}; {remedy}")
+    features = result["features"]
+    if not isinstance(features, dict) or "all" not in features:
+        raise ValueError(f"{path}: expected the feature 'all' in `features`, found {features!r}; {remedy}")
+    for feature, metrics in features.items():
+        for metric, value in metrics.items():
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"{path}: expected {feature}/{metric} as a fraction of 1, found {value!r}; {remedy}")
+    return result
+
+
 def write_lines(path: Path, rows: list[dict]) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
