@@ -1,12 +1,11 @@
 """What the paper says of its numbers (Sec. IV.D), as differences whose sign can be looked up in any data.
 
-A claim is a weighted sum of accuracies that is above zero where the claim holds; most are one row less another. The
-paper's own sign decides wherever it prints the numbers, its text where it only plots them.
+A claim is a weighted sum of accuracies; most are one row less another. The sign of the paper's own numbers decides.
+What holds by construction is not counted: a profile's stand-ins for the backbones were chosen by how they do alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,211 +14,132 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import FEATURES, DataConfig, Profile
-from ..config import profile as find_profile
+from ..config import FEATURES, LABELS
 from ..files import atomic_write
+from . import compare
 from . import numbers as paper
-from . import results
-from .beside import printed
-from .experiments import BACKBONES, DEPTHS
-from .tables import ACCURACY, SYMBOLS
+from .experiments import BACKBONES, DEPTHS, Setting
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sign to look up.
+    """One sign to look up: what is claimed, of which rows, and their weights by (variant, feature)."""
 
-    Attributes:
-        experiment: "table1" to "figure6".
-        text: what is claimed; several cases can share it.
-        case: which rows, in words.
-        weights: {(variant, feature): weight}; the weighted sum is above zero where the claim holds.
-    """
-
-    experiment: str
     text: str
     case: str
     weights: dict[tuple[str, str], float]
 
 
-def _above(experiment: str, text: str, *pairs: tuple[str, str], better: str = "all", worse: str = "all") -> list[Claim]:
-    """One claim a pair of variants, the better first; of the features `better` and `worse`."""
+def _above(text: str, *pairs: tuple[str, str], better: str = "all", worse: str = "all") -> list[Claim]:
+    """A claim for each pair of variants, the better one first, of the features `better` and `worse`."""
     found = []
     for one, other in pairs:
-        first, second = one, other
-        if (better, worse) != ("all", "all"):
-            first = f"{one}, {SYMBOLS[better]}"
-            second = SYMBOLS[worse] if one == other else other + (f", {SYMBOLS[worse]}" if worse != "all" else "")
-        found.append(Claim(experiment, text, f"{first} > {second}", {(one, better): 1.0, (other, worse): -1.0}))
+        first = one if (better, worse) == ("all", "all") else f"{one}, {LABELS[better]}"
+        second = other if worse == "all" else LABELS[worse]  # of the same variant
+        found.append(Claim(text, f"{first} > {second}", {(one, better): 1.0, (other, worse): -1.0}))
     return found
 
 
-def _of_table1() -> list[Claim]:
-    return [
-        *_above("table1", "overlapping patches help", ("FusionReID*", "FusionReID"), ("FusionReID* ↑", "FusionReID ↑")),
-        *_above("table1", "larger images help", ("FusionReID* ↑", "FusionReID*"), ("FusionReID ↑", "FusionReID")),
-    ]
-
-
-def _of_table2() -> list[Claim]:
-    dfe, lru, seu, mfu, full = "DFE", "DFE + LRU", "DFE + LRU + SEU", "DFE + LRU + MFU", "FusionReID*"
-    return [
-        *_above("table2", "two branches beat one", (dfe, "ResNet50"), (dfe, "ViT-B/16*")),
-        *_above("table2", "LRU adds", (lru, dfe)),
-        *_above("table2", "SEU adds", (seu, lru), (full, mfu)),
-        *_above("table2", "MFU adds", (mfu, lru), (full, seu)),
-        *_above("table2", "the full model beats DFE", (full, dfe)),
-    ]
-
-
-def _of_table3() -> list[Claim]:
-    best, last = "SEU, MFU", "MFU, SEU"
-    return [
-        *_above("table3", "SEU first, MFU second is best", (best, "SEU only"), (best, "MFU only"), (best, last)),
-        *_above("table3", "MFU first, SEU second is worst", ("SEU only", last), ("MFU only", last)),
-    ]
-
-
-def _of_table4() -> list[Claim]:
-    name = "SEU {}, MFU {}".format
-    one, own = "shared", "unshared"
-    return [
-        *_above("table4", "sharing the SEU helps", *((name(one, mfu), name(own, mfu)) for mfu in (one, own))),
-        *_above("table4", "an MFU for each branch helps", *((name(seu, own), name(seu, one)) for seu in (one, own))),
-        *_above("table4", "both choices beat neither", (name(one, own), name(own, one))),
-    ]
-
-
-def _of_table5() -> list[Claim]:
-    return _above("table5", "GeM beats GAP", ("GeM", "GAP"))
-
-
 def _of_table6() -> list[Claim]:
-    names = list(BACKBONES)
-    cnns, (t2t, vit, deit) = names[:3], names[3:]
-    pairs = [(f"{cnn} + {other}", cnn, other) for cnn in cnns for other in names[3:]]
-    over_cnn, over_transformer = ([(pair[0], pair[branch]) for pair in pairs] for branch in (1, 2))
-    beats = [(transformer, cnn) for transformer in (vit, deit) for cnn in cnns]
+    *cnns, t2t, vit, deit = BACKBONES
+    pairs = {(cnn, other): f"{cnn} + {other}" for cnn in cnns for other in (t2t, vit, deit)}
+    over_cnn, over_transformer = ([(pair, alone[side]) for alone, pair in pairs.items()] for side in (0, 1))
+    together = [(pair, pair) for pair in pairs.values()]
     deeper = [(cnns[1], cnns[0]), (cnns[2], cnns[1])]
-    claims = _above("table6", "fusion lifts the CNN's feature", *over_cnn, better="cnn_fused")
-    claims += _above("table6", "fusion lifts the Transformer's feature", *over_transformer, better="transformer_fused")
-    for feature in ("cnn_fused", "transformer_fused"):
-        together = ((pair, pair) for pair, _, _ in pairs)
-        claims += _above("table6", "all six features beat one branch's fused", *together, worse=feature)
-    claims += _above("table6", "ViT-B/16* and DeiT-B/16* beat the ResNets", *beats)
-    claims += _above("table6", "ViT-B/16*, then DeiT-B/16*, then T2T-ViT-14", (vit, deit), (deit, t2t))
-    claims += _above("table6", "a deeper ResNet is better, alone", *deeper)
-    inside = [(f"{more} + {other}", f"{less} + {other}") for other in (t2t, vit, deit) for more, less in deeper]
-    return claims + _above("table6", "a deeper ResNet is better, in a pair", *inside)
+    inside = [(pairs[more, other], pairs[less, other]) for other in (t2t, vit, deit) for more, less in deeper]
+    return [
+        *_above("fusion lifts the CNN's feature", *over_cnn, better="cnn_fused"),
+        *_above("fusion lifts the Transformer's feature", *over_transformer, better="transformer_fused"),
+        *_above("all six features beat one branch's fused", *together, worse="cnn_fused"),
+        *_above("all six features beat one branch's fused", *together, worse="transformer_fused"),
+        *_above("ViT-B/16* and DeiT-B/16* beat the ResNets", *((one, cnn) for one in (vit, deit) for cnn in cnns)),
+        *_above("ViT-B/16*, then DeiT-B/16*, then T2T-ViT-14", (vit, deit), (deit, t2t)),
+        *_above("a deeper ResNet is better, alone", *deeper),
+        *_above("a deeper ResNet is better, in a pair", *inside),
+    ]
 
 
 def _of_figure5() -> list[Claim]:
-    claims, name = [], "L = {}".format
-    stages = (("refined beats backbone", "_refined", ""), ("fused beats refined", "_fused", "_refined"))
-    for text, better, worse in stages:
-        for branch in ("cnn", "transformer"):
-            same = ((name(depth), name(depth)) for depth in DEPTHS)
-            claims += _above("figure5", text, *same, better=branch + better, worse=branch + worse)
-    claims += _above("figure5", "a second HTM helps", (name(2), name(1)))
-    later = {(name(depth), "all"): -1 / len(DEPTHS[2:]) for depth in DEPTHS[2:]}
-    weights = {(name(2), "all"): 2.0, (name(1), "all"): -1.0, **later}
+    same = [(f"L = {depth}", f"L = {depth}") for depth in DEPTHS]
+    weights = dict(zip(((name, "all") for name, _ in same), (-1, 2, *[-1 / 4] * 4), strict=True))
     case = "gain of L = 2 over 1 > gain of L = 3 to 6 (mean) over 2"
-    return [*claims, Claim("figure5", "accuracy saturates above L = 2", case, weights)]
-
-
-def _of_figure6() -> list[Claim]:
-    name = "D = {}".format
     return [
-        *_above("figure6", "D = 384 is worst", *((name(dim), name(384)) for dim in (768, 1152, 1536))),
-        *_above("figure6", "D = 1152 is best", (name(1152), name(768)), (name(1152), name(1536))),
+        *_above("refined beats backbone", *same, better="cnn_refined", worse="cnn"),
+        *_above("refined beats backbone", *same, better="transformer_refined", worse="transformer"),
+        *_above("fused beats refined", *same, better="cnn_fused", worse="cnn_refined"),
+        *_above("fused beats refined", *same, better="transformer_fused", worse="transformer_refined"),
+        *_above("a second HTM helps", ("L = 2", "L = 1")),
+        Claim("accuracy saturates above L = 2", case, weights),
     ]
 
 
-_OF = {
-    "table1": _of_table1,
-    "table2": _of_table2,
-    "table3": _of_table3,
-    "table4": _of_table4,
-    "table5": _of_table5,
-    "table6": _of_table6,
-    "figure5": _of_figure5,
-    "figure6": _of_figure6,
+_SEUS, _MFUS = (("SEU shared", "SEU unshared"), ("MFU shared", "MFU unshared"))
+CLAIMS = {
+    "table1": [
+        *_above("overlapping patches help", ("FusionReID*", "FusionReID"), ("FusionReID* ↑", "FusionReID ↑")),
+        *_above("larger images help", ("FusionReID* ↑", "FusionReID*"), ("FusionReID ↑", "FusionReID")),
+    ],
+    "table2": [
+        *_above("two branches beat one", ("DFE", "ResNet50"), ("DFE", "ViT-B/16*")),
+        *_above("LRU adds", ("DFE + LRU", "DFE")),
+        *_above("SEU adds", ("DFE + LRU + SEU", "DFE + LRU"), ("FusionReID*", "DFE + LRU + MFU")),
+        *_above("MFU adds", ("DFE + LRU + MFU", "DFE + LRU"), ("FusionReID*", "DFE + LRU + SEU")),
+        *_above("the full model beats DFE", ("FusionReID*", "DFE")),
+    ],
+    "table3": [
+        *_above("SEU first, MFU second is best", *(("SEU, MFU", row) for row in ("SEU only", "MFU only", "MFU, SEU"))),
+        *_above("MFU first, SEU second is worst", ("SEU only", "MFU, SEU"), ("MFU only", "MFU, SEU")),
+    ],
+    "table4": [
+        *_above("sharing the SEU helps", *((f"SEU shared, {mfu}", f"SEU unshared, {mfu}") for mfu in _MFUS)),
+        *_above("an MFU for each branch helps", *((f"{seu}, MFU unshared", f"{seu}, MFU shared") for seu in _SEUS)),
+        *_above("both choices beat neither", ("SEU shared, MFU unshared", "SEU unshared, MFU shared")),
+    ],
+    "table5": _above("GeM beats GAP", ("GeM", "GAP")),
+    "table6": _of_table6(),
+    "figure5": _of_figure5(),
+    "figure6": [
+        *_above("D = 384 is worst", *((f"D = {dim}", "D = 384") for dim in (768, 1152, 1536))),
+        *_above("D = 1152 is best", ("D = 1152", "D = 768"), ("D = 1152", "D = 1536")),
+    ],
 }
-KNOWN = tuple(_OF)
 
 
-def of(name: str) -> list[Claim]:
-    """The claims on one experiment, "table1" to "figure6"."""
-    return _OF[name]()
-
-
-def check(
-    names: str | Sequence[str],
-    profile: str | Profile = "demo",
-    *,
-    dataset: str | DataConfig | None = None,
-    seeds: Sequence[int] = (0,),
-    runs_root: str | Path | None = None,
-) -> pd.DataFrame:
+def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
     """Each claim on some experiments, beside what was measured.
 
-    Args:
-        names: "table1" to "figure6", or several.
-        profile, dataset, seeds, runs_root: as those of `results.rows`.
-
     Returns:
-        A row per case and metric: `experiment`, `claim`, `case`, `metric` ("mAP", "rank-1"), `paper` (points; NaN: not
-        printed), `ours` (points, mean over the seeds that have all rows), `std` (NaN below two), `seeds` (how many),
-        `agreeing` (in how many of them the sign is the paper's) and `holds`: "yes", "no", "equal" or "not run". A case
-        that the paper prints as a draw is left out.
+        A row per case and metric: `experiment`, `claim`, `case`, `metric`, `paper` and `ours` (points; the mean over
+        the seeds that have all rows), `std` (NaN below two), `seeds` (how many), `agreeing` (in how many of them the
+        sign is the paper's) and `holds`: "yes", "no", "equal" or "not run". Left out are draws of the paper and, where
+        the profile has stand-ins, cases of single backbones only.
     """
-    data = results.data_of(find_profile(profile), dataset)
-    options = dict(dataset=dataset, seeds=tuple(seeds), runs_root=runs_root, features=(*FEATURES, "all"))
     found = []
-    for name in [names] if isinstance(names, str) else names:
-        measured, theirs = results.rows(name, profile, **options), printed(name, data.name)
-        for metric in ACCURACY:
-            ours = measured.pivot(index=["variant", "feature"], columns="seed", values=metric)
-            for claim in of(name):
-                reported = _weighed(theirs[[metric]], claim).round(6).iloc[0]
-                values = _weighed(ours, claim).dropna().round(6)
-                if reported == 0:
-                    continue
-                signs = np.sign(values * (-1 if reported < 0 else 1))
-                mean = round(values.mean(), 6) + 0.0  # 0 where the seeds cancel out
-                sign = 0 if mean == 0 else math.copysign(1, mean * (-1 if reported < 0 else 1))
-                found.append({
-                    "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": reported,
-                    "ours": mean, "std": values.std(ddof=1), "seeds": len(values), "agreeing": int((signs > 0).sum()),
-                    "holds": {1: "yes", 0: "equal", -1: "no"}[sign] if len(values) else "not run",
-                })  # fmt: skip
+    measured = compare.frame(names, setting, (*FEATURES, "all"))
+    for (name, metric), part in measured.groupby(["experiment", "metric"], sort=False):
+        rows = part.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
+        for claim in CLAIMS[name]:
+            sums = rows.loc[list(claim.weights)].mul(list(claim.weights.values()), axis=0).sum(skipna=False).round(6)
+            theirs, values = sums["paper"].iloc[0], sums["ours"].dropna()
+            if theirs == 0 or (setting.profile.backbones and {row for row, _ in claim.weights} <= set(BACKBONES)):
+                continue
+            mean = round(values.mean(), 6)
+            found.append({
+                "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": theirs,
+                "ours": mean, "std": values.std(ddof=1), "seeds": len(values),
+                "agreeing": int((values * theirs > 0).sum()),
+                "holds": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(mean * theirs), "not run"),
+            })  # fmt: skip
     return pd.DataFrame(found)
 
 
-def _weighed(frame: pd.DataFrame, claim: Claim) -> pd.Series:
-    """The claim's sum in each column; NaN where a row is missing."""
-    rows = frame.reindex(list(claim.weights))
-    return rows.mul(list(claim.weights.values()), axis=0).sum(axis=0, skipna=False)
-
-
-def order(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame:
-    """How alike the two orders of an experiment's rows are, by f_a: of all pairs that the paper ranks, how many are so.
-
-    Args:
-        name, profile, options: as those of `results.rows`.
-
-    Returns:
-        A row per metric: `experiment`, `metric`, `pairs` (ranked by the paper, and measured) and `alike`.
-    """
-    data = results.data_of(find_profile(profile), options.get("dataset"))
-    ours = results.collect(name, profile, features=("all",), **options).set_index("variant")
-    theirs = printed(name, data.name).xs("all", level="feature")
+def order(name: str, setting: Setting) -> pd.DataFrame:
+    """How many `pairs` of rows the paper ranks, of those measured, and how many rank `alike` here; a row per metric."""
     rows = []
-    for metric in ACCURACY:
-        both = pd.DataFrame({"paper": theirs[metric], "ours": ours[metric]}).dropna()
-        steps = [both.iloc[one] - both.iloc[other] for one, other in combinations(range(len(both)), 2)]
-        steps = [step for step in steps if step["paper"]]
-        alike = sum(step["paper"] * step["ours"] > 0 for step in steps)
+    for metric, part in compare.frame(name, setting, ("all",)).groupby("metric", sort=False):
+        both = part.groupby("variant")[["paper", "ours"]].mean().dropna().round(6)
+        steps = [one - other for one, other in combinations(both.to_numpy(), 2) if one[0] != other[0]]
+        alike = sum(theirs * ours > 0 for theirs, ours in steps)
         rows.append({"experiment": name, "metric": metric, "pairs": len(steps), "alike": alike})
     return pd.DataFrame(rows)
 
@@ -227,13 +147,11 @@ def order(name: str, profile: str | Profile = "demo", **options) -> pd.DataFrame
 def shown(checked: pd.DataFrame) -> pd.DataFrame:
     """`check` for reading: a row per case; of each metric the paper's difference, ours and whether the signs agree."""
     text = pd.DataFrame({
-        "paper": [_points(value) or "plotted" for value in checked["paper"]],
-        "ours": [_points(mean) + ("" if math.isnan(std) else f" ± {std:.1f}")
-                 for mean, std in zip(checked["ours"], checked["std"], strict=True)],
-        "holds": [holds if seeds < 2 else f"{holds} ({agreeing} of {seeds})" for holds, agreeing, seeds in
-                  zip(checked["holds"], checked["agreeing"], checked["seeds"], strict=True)],
-    })  # fmt: skip
-    keys = [checked["experiment"].map(lambda name: paper.TITLES[name].split(":")[0]), checked["claim"], checked["case"]]
+        "paper": _points(row.paper),
+        "ours": _points(row.ours) + ("" if np.isnan(row.std) else f" ± {row.std:.1f}"),
+        "holds": row.holds if row.seeds < 2 else f"{row.holds} ({row.agreeing} of {row.seeds})",
+    } for row in checked.itertuples())  # fmt: skip
+    keys = [checked["experiment"].map(_short), checked["claim"], checked["case"]]
     text.index = pd.MultiIndex.from_arrays([*keys, checked["metric"]], names=["of", "claim", "case", "metric"])
     parts = {metric: part.droplevel("metric") for metric, part in text.groupby(level="metric", sort=False)}
     return pd.concat(parts, axis=1).fillna("")
@@ -241,36 +159,32 @@ def shown(checked: pd.DataFrame) -> pd.DataFrame:
 
 def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Writes `<path>.csv`; returns the table for reading, so that a cell which ends in `save(...)` shows it."""
-    path = Path(path)
-    with atomic_write(path.with_name(f"{path.name}.csv")) as temporary:
+    with atomic_write(f"{path}.csv") as temporary:
         checked.to_csv(temporary, index=False, float_format="%.4f")
     return shown(checked)
 
 
-def report(checked: pd.DataFrame, most: int = 4) -> str:
-    """`check` in sentences, in Markdown: of each claim in how many cases the sign is the paper's, and where it is not.
-
-    Args:
-        checked: from `check`.
-        most: how many of a claim's cases that differ are named.
-    """
+def report(checked: pd.DataFrame) -> str:
+    """`check` in Markdown: of each claim in how many cases the sign is the paper's, and the first four where not."""
     lines = []
     for (name, claim), group in checked.groupby(["experiment", "claim"], sort=False):
         done = group[group["holds"] != "not run"]
-        counts = [f"{metric} {(part['holds'] == 'yes').sum()} of {len(part)}"
-                  for metric, part in done.groupby("metric", sort=False)]  # fmt: skip
+        yes = (done["holds"] == "yes").groupby(done["metric"], sort=False)
+        counts = [f"{metric} {part.sum()} of {len(part)}" for metric, part in yes]
         counts += [f"{len(group) - len(done)} not run"] if len(done) < len(group) else []
-        others = [
-            f"{row.metric} {row.case} (paper {_points(row.paper) or 'above zero'}, here {_points(row.ours)})"
-            for row in done[done["holds"] != "yes"].itertuples()
-        ]
-        more = [f"{len(others) - most} more"] if len(others) > most else []
-        tail = f". Not in: {'; '.join(others[:most] + more)}" if others else ""
-        text = f"{paper.TITLES[name].split(':')[0]}, {claim}: the paper's sign in {', '.join(counts)}{tail}."
+        no = done[done["holds"] != "yes"].itertuples()
+        others = [f"{row.metric} {row.case} (paper {_points(row.paper)}, here {_points(row.ours)})" for row in no]
+        others[4:] = [f"{len(others) - 4} more"] if len(others) > 4 else []
+        tail = f". Not in: {'; '.join(others)}" if others else ""
+        text = f"{_short(name)}, {claim}: the paper's sign in {', '.join(counts)}{tail}."
         lines.append("- " + text.replace("*", r"\*").replace("_", r"\_").replace(">", r"\>"))
     return "\n".join(lines)
 
 
+def _short(name: str) -> str:
+    return paper.TITLES[name].split(":")[0]
+
+
 def _points(value: float) -> str:
     """A difference in points, signed; never 0.0 where it is not zero."""
-    return "" if math.isnan(value) else "0.0" if value == 0 else f"{value:+.{1 if abs(value) >= 0.05 else 2}f}"
+    return "" if np.isnan(value) else "0.0" if value == 0 else f"{value:+.{1 if abs(value) >= 0.05 else 2}f}"

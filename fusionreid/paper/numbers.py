@@ -1,18 +1,18 @@
-"""The numbers that the paper reports: Tables I to VI, and what its text states of Figs. 5 and 6.
+"""The numbers that the paper reports: Tables I to VI and Figs. 5 and 6, one CSV each.
 
-One CSV a table, typed from the paper. Nothing is corrected and nothing is filled in: a cell that the paper leaves
-open, plots without printing, or that is not legible is empty, and `note` says which. A note that starts with
-"misprint" marks a printed number that the paper's other numbers contradict; the printed number stands.
+Nothing is corrected: a cell that the paper leaves open is empty, and `note` says why. A note that starts with
+"misprint" marks a number that the paper's other numbers contradict; one that starts with "plotted" a number that the
+paper only draws, and that the authors published with their code.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 
 import pandas as pd
 
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "figure5", "figure6")
+from ..config import one_of
+
 TITLES = {
     "table1": "Table I: comparison with the state of the art",
     "table2": "Table II: key components",
@@ -23,20 +23,12 @@ TITLES = {
     "figure5": "Fig. 5: number of stacked HTMs",
     "figure6": "Fig. 6: fused dimension",
 }
-_TEXT = ("variant", "method", "backbone", "pattern", "overlap", "resolution", "dataset", "feature", "counts", "note")
-
-
-@cache
-def _read(name: str) -> pd.DataFrame:
-    with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, keep_default_na=False)
+TABLES = tuple(TITLES)
+_NUMBERS = ("mAP", "rank-1", "parameters", "FLOPs")
 
 
 def table(name: str) -> pd.DataFrame:
     """One table of the paper, a row per method, data set and feature, in the paper's order.
-
-    Args:
-        name: "table1" to "table6", "figure5" or "figure6".
 
     Returns:
         Columns `variant` (the name in `experiments.variants(name)`; empty for other people's methods), `method` (as
@@ -46,57 +38,46 @@ def table(name: str) -> pd.DataFrame:
         where the paper has none; text is never NaN.
 
     Raises:
-        ValueError: `name` is not one of them.
+        ValueError: `name` is not one of `TABLES`.
     """
-    if name not in TABLES:
-        raise ValueError(f"paper table {name!r} is not known; it is one of: {', '.join(TABLES)}")
-    frame = _read(name).copy()
-    for column in ("mAP", "rank-1", "parameters", "FLOPs"):
-        frame[column] = pd.to_numeric(frame[column])
-    for column in _TEXT:
-        frame[column] = frame[column].astype(str)
-    return frame
-
-
-def statements() -> pd.DataFrame:
-    """The differences that the text states in words, a row each.
-
-    Returns:
-        Columns `statement`, `table`, `row` and `base` (variants, or methods where other people's), `row_feature`,
-        `base_feature`, `mAP` and `rank-1` (row less base, in points, as stated) and `note`.
-    """
-    return _read("statements").copy()
+    one_of("table", name, TABLES)
+    with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:
+        empty = dict.fromkeys(_NUMBERS, [""])
+        return pd.read_csv(file, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(_NUMBERS, float))
 
 
 def reported(name: str) -> dict[str, dict[str, float]]:
-    """What the paper reports of each variant: {variant: {key: number}}, without what it does not print.
+    """What the paper reports of each variant: {variant: {key: number}}, without what it leaves open.
 
     A key is a metric, with what it is of in front where that is not the whole model on MSMT17: "mAP", "rank-1"
     (percent), "parameters" (millions), "macs" (giga); "cnn_fused/mAP" in Table VI and Fig. 5; "market1501/mAP" in
-    Table I, which has three data sets; "htm/parameters" in Tables III and IV, which count one HTM.
+    Table I, which names all its data sets; "market1501/cnn/mAP" in Fig. 5; "htm/parameters" in Tables III and IV.
     """
     found: dict[str, dict[str, float]] = {}
-    for row in table(name).to_dict("records"):
-        if not row["variant"]:
-            continue
-        numbers = found.setdefault(row["variant"], {})
-        accuracy = f"{row['dataset']}/" if name == "table1" else "" if row["feature"] == "all" else f"{row['feature']}/"
+    for row in _ours(name):
         cost = "htm/" if row["counts"] == "one HTM" else ""
-        entries = {
-            f"{accuracy}mAP": row["mAP"],
-            f"{accuracy}rank-1": row["rank-1"],
-            f"{cost}parameters": row["parameters"],
-            f"{cost}macs": row["FLOPs"],
-        }
-        numbers.update({key: value for key, value in entries.items() if not pd.isna(value)})
+        entries = {key(name, row["dataset"], row["feature"], metric): row[metric] for metric in ("mAP", "rank-1")}
+        entries |= {f"{cost}parameters": row["parameters"], f"{cost}macs": row["FLOPs"]}
+        known = {entry: value for entry, value in entries.items() if not pd.isna(value)}
+        found.setdefault(row["variant"], {}).update(known)
     return found
 
 
+def key(name: str, dataset: str, feature: str, metric: str) -> str:
+    """The key of an accuracy in `reported`."""
+    where = [dataset] if name == "table1" or dataset != "msmt17" else []
+    return "/".join([*where, *([] if feature == "all" else [feature]), metric])
+
+
 def notes(name: str) -> dict[str, str]:
-    """The notes on each variant's numbers, joined: {variant: note}, "" where there is none."""
-    found: dict[str, list[str]] = {}
-    for row in table(name).to_dict("records"):
-        if row["variant"]:
-            lines = found.setdefault(row["variant"], [])
-            lines.extend(note for note in [row["note"]] if note and note not in lines)
-    return {variant: "; ".join(lines) for variant, lines in found.items()}
+    """The different notes on each variant's numbers, joined: {variant: note}, "" where there is none."""
+    found: dict[str, dict[str, None]] = {}
+    for row in _ours(name):
+        found.setdefault(row["variant"], {})[row["note"]] = None
+    return {variant: "; ".join(filter(None, lines)) for variant, lines in found.items()}
+
+
+def _ours(name: str) -> list[dict]:
+    """The rows that are variants of FusionReID, without other people's methods."""
+    frame = table(name)
+    return frame[frame["variant"] != ""].to_dict("records")
