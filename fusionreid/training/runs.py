@@ -197,9 +197,9 @@ class RunFolder:
             try:
                 yield
             except BaseException:
-                kept = "its last finished epoch is kept" if self.checkpoint.exists() else "no epoch was finished yet"
-                stopped = f"Run {self.config.fingerprint} stopped: {kept} in {self.path}."
-                print(f"{stopped} The same command continues from there.", file=sys.stderr)
+                if self.checkpoint.exists():
+                    kept = f"its last finished epoch is kept in {self.path}; the same command continues from there"
+                    print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
                 raise
         with suppress(OSError):  # on Windows, where another process waits for it
             lock.unlink()
