@@ -113,7 +113,7 @@ def find_start(source: str, backbone: str | None) -> Start:
     return Start(source, digest(str(source), status.st_size, status.st_mtime_ns))
 
 
-def read_result(fingerprint: str, runs_root: str | Path) -> dict | None:
+def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
     """The result of one run, None if it has not finished.
 
     Returns:
@@ -123,7 +123,7 @@ def read_result(fingerprint: str, runs_root: str | Path) -> dict | None:
     Raises:
         ValueError: naming the file, which is damaged or another run's, and the remedy.
     """
-    path = Path(runs_root) / fingerprint / "result.json"
+    path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
     if not path.exists():
         return None
     try:
@@ -197,9 +197,9 @@ class RunFolder:
             try:
                 yield
             except BaseException:
-                kept = "its last finished epoch is kept" if self.checkpoint.exists() else "no epoch was finished yet"
-                stopped = f"Run {self.config.fingerprint} stopped: {kept} in {self.path}."
-                print(f"{stopped} The same command continues from there.", file=sys.stderr)
+                if self.checkpoint.exists():
+                    kept = f"its last finished epoch is kept in {self.path}; the same command continues from there"
+                    print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
                 raise
         with suppress(OSError):  # on Windows, where another process waits for it
             lock.unlink()

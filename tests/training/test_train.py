@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_lines
-from fusionreid.training import checkpoint, train
+from fusionreid.training import checkpoint, runs, train
 from fusionreid.training.runs import RunConfig, find_start, make_run
 
 SMOKE = profile("smoke")
@@ -120,18 +120,21 @@ def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path,
         shutil.copytree(other.path, path.parent, dirs_exist_ok=True)
         yield
 
-    monkeypatch.setattr(train, "locked", waited_for)
-    monkeypatch.setattr(train, "_train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "locked", waited_for)
+    monkeypatch.setattr(train, "train_one_epoch", lambda *_, **__: pytest.fail("trained again"))
     assert run_tiny(tiny_dataset, tmp_path / "b").result == other.result
 
 
 def test_the_lock_is_held_while_training(tiny_dataset, tmp_path, monkeypatch):
-    def attempt(folder, *_, **__):
+    def attempt(*_, **__):
+        (lock,) = (tmp_path / "runs").glob("*/*.lock")
         with pytest.raises(filelock.Timeout):
-            filelock.FileLock(folder.path / f"{RUN.fingerprint}.lock").acquire(timeout=0)
+            filelock.FileLock(lock).acquire(timeout=0)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_train", attempt)
-    run_tiny(tiny_dataset, tmp_path)
+    monkeypatch.setattr(train, "train_one_epoch", attempt)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(tiny_dataset, tmp_path)
 
 
 def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
@@ -177,7 +180,7 @@ def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypat
         with pytest.raises(ZeroDivisionError):
             run_tiny(tiny_dataset, tmp_path / "cut", run)
     resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
-    scales = [checkpoint.restore(folder.checkpoint, folder.model())["scaler"] for folder in (whole, resumed)]
+    scales = [checkpoint.read_state(folder.checkpoint)["scaler"] for folder in (whole, resumed)]
     assert scales[0] == scales[1] and scales[0]["scale"] == 2.0**7  # doubled in each of three steps
     assert comparable(resumed.path) == comparable(whole.path)
 
@@ -204,13 +207,13 @@ def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch)
 
     real = train.objective
     monkeypatch.setattr(train, "objective", objective)
-    with pytest.raises(FloatingPointError, match="epoch 1: triplet/cnn_refined is nan at step 0"):
+    with pytest.raises(FloatingPointError, match="triplet/cnn_refined is nan at epoch 1, step 0"):
         run_tiny(tiny_dataset, tmp_path)
 
 
 def test_one_identity_is_an_error(tiny_dataset, tmp_path):
     lonely = replace(tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0])
-    with pytest.raises(ValueError, match="1 identity"):
+    with pytest.raises(ValueError, match="expected at most 1"):
         run_tiny(lonely, tmp_path)
 
 
@@ -268,10 +271,13 @@ def rewritten(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")], "expected the optimizer's state"),
+        (lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")], "tensors of the optimizer, found 0"),
+        (lambda t, m: [t.pop(k) for k in list(t) if k.startswith("optimizer/")] and m.update(optimizer="null"), "None"),
         (lambda t, _: t[min(t)].fill_(torch.nan), "not finite"),
-        (lambda _, m: m.update(state="{"), "as JSON in its header"),
-        (lambda _, m: m.pop("state"), "as JSON in its header"),
+        (lambda _, m: m.update(state="{"), "damaged or other file"),
+        (lambda _, m: m.update(state="[]"), "cannot continue"),
+        (lambda _, m: m.update(state="{}"), "KeyError: 'epoch'"),
+        (lambda _, m: m.pop("state"), "KeyError: 'state'"),
     ],
 )
 def test_a_damaged_checkpoint_is_not_resumed(tiny_dataset, tmp_path, monkeypatch, change, message):
@@ -281,6 +287,32 @@ def test_a_damaged_checkpoint_is_not_resumed(tiny_dataset, tmp_path, monkeypatch
         run_tiny(tiny_dataset, tmp_path)
     assert str(path) in str(error.value) and "--restart" in str(error.value)
     assert run_tiny(tiny_dataset, tmp_path, resume=False).finished
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "3", '{"kind": "step"}'])
+def test_damaged_metrics_are_not_continued(tiny_dataset, tmp_path, monkeypatch, line):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "metrics.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(ValueError, match="metrics.jsonl: cannot continue .*--restart"):
+        run_tiny(tiny_dataset, tmp_path)
+    assert run_tiny(tiny_dataset, tmp_path, resume=False).finished
+
+
+def test_a_run_without_its_result_is_evaluated_again(tiny_dataset, tmp_path, monkeypatch):
+    folder = run_tiny(tiny_dataset, tmp_path)
+    expected, metrics = folder.result, comparable(folder.path)
+    (folder.path / "result.json").unlink()
+    monkeypatch.setattr(train, "train_one_epoch", lambda *_, **__: pytest.fail("trained again"))
+    assert run_tiny(tiny_dataset, tmp_path).result["features"] == expected["features"]
+    assert comparable(folder.path) == metrics
+
+
+def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_path, monkeypatch):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch)
+    monkeypatch.setattr(train, "objective", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_tiny(tiny_dataset, tmp_path, resume=False)
+    assert not (path / "checkpoint.safetensors").exists()
 
 
 def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
