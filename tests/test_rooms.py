@@ -12,7 +12,7 @@ from fusionreid import paths
 
 PACKAGE = paths.ROOT / "fusionreid"
 MOST_LINES, MOST_LINES_IN_ALL = 300, 7_700
-# A file may import what stands in its own line and above it.
+# A file may import from its own line and from those above it.
 ROOMS = [
     ["files", "paths", "processes", "config"],
     ["models"],
