@@ -237,6 +237,8 @@ def test_wrong_input_is_named(make, message):
         ({"transformer": "vit_xsmall_patch16_clip_224"}, "normalises its tokens before the first block"),
         ({"transformer": "deit3_small_patch16_224"}, "no position for its class token"),
         ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
+        ({"cnn": "test_vit"}, "VisionTransformer has no layer of stride 2; expected a CNN of timm"),
+        ({"cnn": "t2t_vit_14"}, "T2TViT has no layer of stride 2; expected a CNN of timm"),
         ({"cnn": None, "transformer": None}, "at least one branch"),
     ],
 )
