@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
 from . import checkpoint
 
-METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
+NEEDED = ("seed", "commit", "device", "seconds")  # of a result
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,16 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
         result = read_json(path)
         if result["fingerprint"] != fingerprint:
             raise ValueError(f"that of run {result['fingerprint']}")
-        _ = [result[key] for key in ("seed", "epochs", "commit", "device", "processes", "seconds")]
-        _ = result["data"]["name"], result["data"]["version"], result["features"]["all"]
-        for feature, metric in product(result["features"], METRICS):
-            value = result["features"][feature][metric]
-            if not 0 <= value <= 1:
-                raise ValueError(f"{feature}/{metric} = {value}, not a fraction of 1")
+        _ = (
+            [result[key] for key in NEEDED],
+            result["data"]["name"],
+            result["data"]["version"],
+            result["features"]["all"],
+        )
+        for feature, numbers in result["features"].items():
+            for metric, value in numbers.items():
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected the result of run {fingerprint}, found something else "
