@@ -1,7 +1,5 @@
 """The data: readers of the re-identification sets, P x K batches, the decoded cache, augmentation."""
 
-from __future__ import annotations
-
 from .augment import Augment, normalise
 from .cache import ImageCache, load_images, prefetch
 from .datasets import Dataset, Record, open_dataset

@@ -9,6 +9,7 @@ import math
 import random
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,13 +76,16 @@ class Augment:
     def apply(self, images: Tensor, draws: list[Draw], noise: torch.Generator) -> Tensor:
         """Augments images (B, 3, H, W) as their draws say; `noise` is a generator on the device of the images."""
         batch, channels, height, width = images.shape
-        result = images.new_empty(batch, height, width, channels, dtype=torch.float32)
+        result = torch.empty(batch, height, width, channels, device=images.device)
+        if images.device.type == "cpu":
+            # Fresh memory takes half of the time. numpy's takes less than torch's: Linux gives it in large pages.
+            result = torch.from_numpy(np.empty(result.shape, np.float32))
         # One padded image is used again and again: its border stays black, and it stays in the CPU's cache.
         padded = images.new_zeros(height + 2 * self.padding, width + 2 * self.padding, channels)
         inner = padded[self.padding : self.padding + height, self.padding : self.padding + width]
         for image, (flip, top, left, box), out in zip(images.permute(0, 2, 3, 1), draws, result, strict=True):
             inner.copy_(image.flip(1) if flip else image)
-            out.copy_(padded[top : top + height, left : left + width]).div_(127.5).sub_(1)
+            out.copy_(padded[top : top + height, left : left + width]).mul_(2 / 255).sub_(1)
             if box is not None:
                 top, bottom, left, right = box
                 shape = (bottom - top, right - left, channels)
@@ -104,7 +108,7 @@ def draw_box(height: int, width: int, chance: random.Random) -> tuple[int, int, 
 def normalise(images: Tensor) -> Tensor:
     """(x / 255 - 0.5) / 0.5 of uint8 images (B, 3, H, W): float32 in -1 to 1."""
     _check(images)
-    return (images / 127.5).sub_(1)
+    return (images * (2 / 255)).sub_(1)
 
 
 def _check(images: Tensor) -> None:

@@ -66,7 +66,6 @@ class ImageCache:
         image_size: (height, width) in pixels.
         directory: the folder of the file.
         interpolation: "bilinear", or "bicubic" for training images; both are antialiased.
-        progress: whether a bar is shown while decoding.
 
     Raises:
         FileNotFoundError, ValueError: naming the image that is missing or cannot be decoded.
@@ -156,7 +155,6 @@ def prefetch(
 
 
 def _is_valid(path: Path, size: int, digest: bytes) -> bool:
-    """Whether the file ends with the digest, after `size` bytes."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:

@@ -115,9 +115,8 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
         size, seed: which synthetic set, in `<root>/synthetic/<size>-<seed>/`.
 
     Raises:
-        FileNotFoundError: no such folder (what was looked for, what is there, how it should look), or a listed
-            image that is not there.
-        ValueError: an unknown name, a file name that does not parse, an image listed twice, an empty split.
+        FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.
+        ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split.
     """
     one_of("name", name, NAMES)
     root = Path(root)
@@ -134,8 +133,8 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
             raise ValueError(f"{folder}: no image of {split} in {name}; expected names like {NAMES[name][1]}")
         published = PUBLISHED[name][split].images if name in PUBLISHED else len(records)
         if len(records) != published:
-            found = f"{split} has {len(records):,} images"
-            warnings.warn(f"{folder}: {found}; {name} as published has {published:,}. Is it complete?", stacklevel=2)
+            found = f"{split} has {len(records):,} images; {name} as published has {published:,}"
+            warnings.warn(f"{folder}: {found}. Is the set complete?", stacklevel=2)
     labels = {identity: label for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))}
     splits["train"] = [record._replace(identity=labels[record.identity]) for record in splits["train"]]
     return Dataset(name, version, folder, **splits)
@@ -181,9 +180,7 @@ def _find(name: str, root: Path) -> Path:
         there = "\n".join(f"There is in {folder}: {_listing(folder)}" for folder in [root, *_folders_named(name, root)])
         layout = f"bounding_box_train/{NAMES[name][1]} ..., query/..., bounding_box_test/..."
         if name == "msmt17":
-            layout = (
-                f"train/0000/{NAMES[name][1]} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_train.txt ..."
-            )
+            layout = f"train/0000/{NAMES[name][1]} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_*.txt"
         raise FileNotFoundError(
             f"{name}: no folder of it. Looked in {root}, and in folders below it called like the set "
             f"({root / name}, ...).\n{there}\nExpected in one of these folders: {layout}"

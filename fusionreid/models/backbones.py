@@ -39,6 +39,7 @@ SMALL: dict[str, tuple[str | type[T2TViT], dict]] = {
     "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16}),
 }
 
+_PLAIN = "expected a plain ViT of timm with one class token and position embeddings"
 _FROM_A_FILE = "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
 
 
@@ -93,7 +94,7 @@ def keep_last_resolution(cnn: nn.Module) -> None:
     layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
     strided = {n: m for n, m in cnn.named_modules() if isinstance(m, layers) and m.stride in (2, (2, 2))}
     if not strided:
-        raise ValueError(f"{type(cnn).__name__} has no layer of stride 2; expected a CNN of timm")
+        raise ValueError(f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; expected a CNN of timm")
     last_block = list(strided)[-1].split(".")[:2]
     for name, module in strided.items():
         if name.split(".")[:2] == last_block:
@@ -119,8 +120,6 @@ class CNNBranch(nn.Module):
                 raise ValueError(f"ModelConfig.stem='released' is for ResNets; {config.cnn!r} has no such stem")
             self.base.act1 = nn.Identity()
             self.base.maxpool = nn.MaxPool2d(kernel_size=2, stride=2)
-        if not hasattr(self.base, "forward_features") or not hasattr(self.base, "feature_info"):
-            raise ValueError(f"ModelConfig.cnn={config.cnn!r} gives no feature map; expected a CNN of timm")
         keep_last_resolution(self.base)
         self.image_size = config.image_size
         self.width: int = self.base.num_features
@@ -157,7 +156,7 @@ class TransformerBranch(nn.Module):
         try:
             self.base = create(config.transformer, pretrained, **options)
         except (AssertionError, TypeError) as error:  # how timm says that it has no class token
-            raise ValueError(f"{_WANTED.format(config.transformer)} ({error})") from error
+            raise ValueError(f"ModelConfig.transformer={config.transformer!r}: {error}; {_PLAIN}") from error
         is_t2t = isinstance(self.base, T2TViT)
         self.grid: tuple[int, int] = self.base.grid if is_t2t else _overlap(self.base, config, pretrained)
         self.width: int = self.base.embed_dim
@@ -184,20 +183,17 @@ class TransformerBranch(nn.Module):
         return BranchOutput(tokens[:, 0], rearrange(tokens[:, 1:], "b (h w) d -> b d h w", h=self.grid[0]))
 
 
-_WANTED = "ModelConfig.transformer={!r}: expected a ViT of timm with one class token and position embeddings"
-
-
 def _check_plain(vit: nn.Module, name: str) -> None:
     """Refuses a ViT that does what `TransformerBranch.forward` does not, and would silently compute something else."""
-    if getattr(vit, "num_prefix_tokens", 0) != 1 or getattr(vit, "pos_embed", None) is None:
-        raise ValueError(_WANTED.format(name))
     kinds = {
         f"is a {type(vit).__name__}": not isinstance(vit, timm.models.VisionTransformer),
+        "has no class token, or several": getattr(vit, "num_prefix_tokens", 0) != 1,
+        "has no position embeddings": getattr(vit, "pos_embed", None) is None,
         "normalises its tokens before the first block": not isinstance(getattr(vit, "norm_pre", None), nn.Identity),
         "has no position for its class token": getattr(vit, "no_embed_class", False),
     }
     for kind in [kind for kind, found in kinds.items() if found]:
-        raise ValueError(f"ModelConfig.transformer={name!r} {kind}; expected a plain ViT of timm")
+        raise ValueError(f"ModelConfig.transformer={name!r} {kind}; {_PLAIN}")
 
 
 def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int, int]:

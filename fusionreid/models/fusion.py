@@ -87,10 +87,7 @@ class Attention(nn.Module):
         return self.proj(rearrange(mixed, "b h m d -> b m (h d)").reshape(x.shape))
 
     def weights(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The weights that `forward` uses on the same input, (B, heads, M, N), or (B, heads, N) of one token.
-
-        They sum to 1 over N.
-        """
+        """The weights that `forward` uses: (B, heads, M, N), or (B, heads, N) of one token; they sum to 1 over N."""
         q, k = self._queries_and_keys(x, x if context is None else context)
         weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
         return weights.reshape(len(x), self.heads, *x.shape[1:-1], -1)
@@ -126,8 +123,7 @@ class SharedEncodingUnit(Block):
     def forward(self, token: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """Token (B, D) and local tokens (B, N, D) to S^g (B, D) and S^l (B, N, D)."""
         x, shapes = pack([token, local], "b * d")  # (B, 1 + N, D)
-        token, local = unpack(self.norm(super().forward(x)), shapes, "b * d")
-        return token, local
+        return tuple(unpack(self.norm(super().forward(x)), shapes, "b * d"))
 
 
 class MutualFusionUnit(Block):
@@ -196,11 +192,9 @@ class HeterogeneousTransmissionModule(nn.Module):
 
 
 class DualAttentionMutualFusion(nn.Module):
-    """DMF (Sec. III.B): LRU aligns the branches, stacked HTMs fuse them. Weights start at PyTorch's defaults.
+    """DMF (Sec. III.B): LRU aligns the branches, of `widths` D_c and D_t, and stacked HTMs fuse them.
 
-    Args:
-        config: dimensions, depth, units, sharing.
-        widths: D_c and D_t, keyed by branch.
+    All weights start at PyTorch's defaults.
     """
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):

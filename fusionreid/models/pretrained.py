@@ -50,12 +50,13 @@ class Report:
     def __str__(self) -> str:
         filled = len(self.loaded) + len(self.resized)
         unused = list(_shorten(dict.fromkeys(self.unused)))
-        unused = [*unused[:8], *[f"... ({len(self.unused)} in all)"] * (len(unused) > 8)]
+        if len(unused) > 8:
+            unused[8:] = [f"... ({len(self.unused)} in all)"]
         under = f" under {self.prefix!r}" if self.prefix else ""
         lines = [f"{self.source}{under}: {filled} of the branch's {filled + len(self.random)} tensors"]
         lines += [f"  resized        {name}: {how}" for name, how in self.resized.items()]
         lines += [f"  left at random {name}: {why}" for name, why in _shorten(self.random).items()]
-        lines += [f"  unused         {', '.join(unused)}"] * bool(unused)
+        lines += [f"  unused         {', '.join(unused)}"] if unused else []
         return "\n".join(lines)
 
 
@@ -155,8 +156,7 @@ def _fit(name: str, value: Tensor, place: Tensor, branch: nn.Module, distilled: 
             done.append(f"grid {old[0]} x {old[1]} to {new[0]} x {new[1]}")
     elif name == "patch_embed.proj.weight" and value.shape[:2] == place.shape[:2] and value.shape != place.shape:
         old, new = value.shape[2:], place.shape[2:]
-        value = resample_patch_embed(value, new)
-        done.append(f"patches of {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels")
+        return resample_patch_embed(value, new), f"patches of {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels"
     return value, ", ".join(done)
 
 
@@ -216,10 +216,7 @@ def load_weights(model: nn.Module, cnn: Source | None = None, transformer: Sourc
     Raises:
         ValueError: also if the model has no such branch.
     """
-    reports = {}
-    for name, source in (("cnn", cnn), ("transformer", transformer)):
-        if source is not None and name not in model.branches:
-            raise ValueError(f"{describe(source)}: weights for the {name} branch, which this model is without")
-        if source is not None:
-            reports[name] = load_branch(model.branches[name], source)
-    return reports
+    sources = {name: source for name, source in {"cnn": cnn, "transformer": transformer}.items() if source is not None}
+    for name in sources.keys() - model.branches.keys():
+        raise ValueError(f"{describe(sources[name])}: weights for the {name} branch, which this model is without")
+    return {name: load_branch(model.branches[name], source) for name, source in sources.items()}

@@ -1,19 +1,17 @@
 """Checkpoints of the authors' released code, loaded here and written back.
 
-Each of our tensors has one name there, `released_name`. The configuration is deduced from names and shapes
-(`deduce`); the order of the units in an HTM and the number of heads leave no trace and are given. DeiT-B/16 and
-ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
+Each of our tensors has one name there, `released_name`. The configuration is deduced from names and shapes, as far as
+they tell. DeiT-B/16 and ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from statistics import mode
 
 import safetensors.torch
 import torch
@@ -25,9 +23,6 @@ from .backbones import patch_grid
 from .fusionreid import FusionReID, build_model
 from .pretrained import Source, describe, read_tensors
 from .t2t_vit import soft_split_grids
-
-# Classifiers of ImageNet that the released code keeps and never calls.
-UNUSED = re.compile(r"^(transformer\.base\.(fc|head)|resnet\.base\.fc)\.(weight|bias)$")
 
 # What makes the released code's name of ours, one pattern after the other; the names of the units follow.
 _NAMES = {
@@ -71,8 +66,7 @@ def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
     other than 12, or branches that `deduce` does not know.
 
     Raises:
-        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape or type, or holds
-            numbers that are not finite.
+        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape, or damaged.
     """
     return _read(checkpoint, lambda tensors: _load(tensors, config or _deduce(tensors)))
 
@@ -106,7 +100,7 @@ def export(model: FusionReID) -> dict[str, Tensor]:
         if ours and getattr(ours, field) != getattr(theirs, field):
             found, expected = getattr(ours, field), getattr(theirs, field)
             raise ValueError(f"{field}={found!r}: the released code has only {expected!r}, and would compute otherwise")
-    tensors = _merged(model, _units(config))
+    tensors = _merged(model, found={})
     if config.transformer:
         cls = tensors["transformer.base.cls_token"]
         is_t2t = _holds(tensors, "transformer.base.tokens_to_token.")
@@ -125,13 +119,10 @@ def released_name(ours: str, units: Units) -> str:
     return ours
 
 
-def _read(checkpoint: Source, work: Callable[[dict[str, Tensor]], Any]) -> Any:
-    """The result of `work` on a checkpoint's tensors; a ValueError names the checkpoint.
-
-    A branch trained alone (`base.`) gets the name that it has beside the other one.
-    """
+def _read(checkpoint: Source, work: Callable):
+    """The result of `work` on a checkpoint's tensors; a ValueError names the checkpoint."""
     tensors = read_tensors(checkpoint)
-    if _holds(tensors, "base."):
+    if _holds(tensors, "base."):  # a branch trained alone: its tensors get the names that they have beside the other's
         branch = "transformer" if _holds(tensors, "base.cls_token", "base.pos_embed") else "resnet"
         tensors = {f"{branch}.{name}": value for name, value in tensors.items()}
     try:
@@ -140,39 +131,30 @@ def _read(checkpoint: Source, work: Callable[[dict[str, Tensor]], Any]) -> Any:
         raise ValueError(f"{describe(checkpoint)}: {error}") from error
 
 
-def _units(config: ModelConfig) -> Units:
-    units = config.fusion.units if config.fusion else ()
-    return {unit: (_SHARED if getattr(config.fusion, f"share_{unit}") else _OWN)[unit] for unit in units}
-
-
-def _places(model: FusionReID, units: Units) -> dict[str, list[Tensor]]:
-    """The model's parameters and buffers, each once, by their released names: one a name, or SEU's q, k and v."""
-    places: dict[str, list[Tensor]] = {}
+def _places(model: FusionReID, found: Units) -> dict[str, list[Tensor]]:
+    """The model's tensors, each once, by their released names: one a name, or SEU's q, k and v."""
+    fusion, units, places = model.config.fusion, {}, {}
+    for unit in fusion.units if fusion else ():
+        # A shared unit is called as in the checkpoint.
+        units[unit] = found.get(unit, _SHARED[unit]) if getattr(fusion, f"share_{unit}") else _OWN[unit]
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         places.setdefault(released_name(name, units), []).append(value.detach())
     return places
 
 
-def _merged(model: FusionReID, units: Units) -> dict[str, Tensor]:
-    return {name: torch.cat(p) if len(p) > 1 else p[0] for name, p in _places(model, units).items()}
+def _merged(model: FusionReID, found: Units) -> dict[str, Tensor]:
+    return {name: torch.cat(p) if len(p) > 1 else p[0] for name, p in _places(model, found).items()}
 
 
 def _load(tensors: Mapping[str, Tensor], config: ModelConfig) -> FusionReID:
-    units, found = _units(config), _units_of(tensors)
-    for unit in units.keys() & found.keys():
-        shared, names = len(set(units[unit])) == 1, sorted(set(found[unit]))
-        if shared != (len(names) == 1):
-            raise ValueError(f"FusionConfig.share_{unit}={shared}, but an HTM holds {' and '.join(names)}")
-    rows = Counter(len(value) for name, value in tensors.items() if "classifier" in name and value.ndim == 2)
-    if not rows:
-        raise ValueError("holds no classifier, which tells the number of identities")
-    embedding = "transformer.base.sie_embed"
+    classes = [len(value) for name, value in tensors.items() if "classifier" in name and value.ndim == 2]
+    embedding, units = "transformer.base.sie_embed", _units(tensors)
     cameras = _shape(tensors, embedding, 3)[0] if embedding in tensors and config.transformer else 0
-    with torch.device("meta"):  # no time spent on random weights; one damaged classifier is outvoted
-        model = build_model(config, rows.most_common(1)[0][0], cameras)
-    _account(tensors, _merged(model, units | found))
+    with torch.device("meta"):  # no time spent on random weights
+        model = build_model(config, mode(classes or [1]), cameras)  # one damaged classifier is outvoted
+    _account(tensors, _merged(model, units))
     model.to_empty(device="cpu")
-    for name, places in _places(model, units | found).items():
+    for name, places in _places(model, units).items():
         for place, value in zip(places, tensors[name].chunk(3) if len(places) > 1 else [tensors[name]], strict=True):
             place.copy_(value)
     return model.eval()
@@ -187,14 +169,15 @@ def _account(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Non
             problems[name] = "missing"
         elif value.shape != place.shape:
             problems[name] = f"of another shape: expected {tuple(place.shape)}, found {tuple(value.shape)}"
-        elif place.is_floating_point() and not value.is_floating_point():
+        elif place.is_floating_point() > value.is_floating_point():
             problems[name] = f"of another type: expected floating point, found {value.dtype}"
         elif not value.isfinite().all():
             problems[name] = "not finite"
-    problems |= {name: "unknown" for name in found if name not in expected and not UNUSED.match(name)}
+    unused = re.compile(r"(transformer\.base\.(fc|head)|resnet\.base\.fc)\.")  # ImageNet's classifiers, never called
+    problems |= {name: "unknown" for name in found if name not in expected and not unused.match(name)}
     if problems:
         first = "; ".join(f"{name} is {problem}" for name, problem in list(problems.items())[:20])
-        raise ValueError(f"does not fit the configuration, or is damaged in {len(problems)} tensors: {first}")
+        raise ValueError(f"does not fit the configuration, or is damaged in {len(problems)} of its tensors: {first}")
 
 
 def _holds(tensors: Mapping[str, Tensor], *prefixes: str) -> bool:
@@ -203,31 +186,28 @@ def _holds(tensors: Mapping[str, Tensor], *prefixes: str) -> bool:
 
 def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     """The shape of a tensor that the configuration is deduced from."""
-    found = tuple(tensors[name].shape) if name in tensors else None
-    if found is None or len(found) != dimensions:
-        raise ValueError(f"{name}: expected {dimensions} dimensions, found {found or 'none: it is missing'}")
+    found = tuple(tensors[name].shape) if name in tensors else "nothing"
+    if len(found) != dimensions:
+        raise ValueError(f"{name}: expected {dimensions} dimensions, found {found}")
     return found
 
 
 def _deduce(tensors: Mapping[str, Tensor]) -> ModelConfig:
     """A part is there if any of its tensors is, so that `_account` can name those of it that are missing."""
+    fields = {"cnn": None, "transformer": None, "fusion": None}
     if not _holds(tensors, "resnet.base.", "transformer.base."):
-        names = ", ".join(list(tensors)[:5])
-        raise ValueError(f"not a checkpoint of the released code: no resnet.base or transformer.base, but {names}, ...")
-    cnn = _cnn(tensors) if _holds(tensors, "resnet.base.") else None
-    transformer = _transformer(tensors) if _holds(tensors, "transformer.base.") else {"transformer": None}
-    fusion = _fusion(tensors) if _holds(tensors, "res_LRU.", "former_LRU.", "HTM.") else None
-    return replace(RELEASED, cnn=cnn, fusion=fusion, **transformer)
-
-
-def _cnn(tensors: Mapping[str, Tensor]) -> str:
-    """A ResNet is called by its layers: the first, those of its blocks, and ImageNet's classifier."""
-    names = [name for name in tensors if name.startswith("resnet.base.layer")]
-    blocks = len({tuple(name.split(".")[2:4]) for name in names})
-    name = f"resnet{2 + blocks * (3 if any('.conv3.' in name for name in names) else 2)}"
-    if name not in _RESNETS:
-        raise ValueError(f"expected one of {', '.join(_RESNETS)}, found the {blocks} blocks of a {name}; give a config")
-    return name
+        raise ValueError(f"not of the released code: no resnet.base or transformer.base among {list(tensors)[:5]}, ...")
+    if _holds(tensors, "resnet.base."):
+        blocks = {tuple(name.split(".")[2:4]) for name in tensors if name.startswith("resnet.base.layer")}
+        convolutions = 3 if any(".conv3." in name for name in tensors) else 2
+        fields["cnn"] = f"resnet{2 + len(blocks) * convolutions}"  # called by the number of its layers
+        if fields["cnn"] not in _RESNETS:
+            raise ValueError(f"expected one of {', '.join(_RESNETS)}, found a {fields['cnn']}; give a config")
+    if _holds(tensors, "transformer.base."):
+        fields |= _transformer(tensors)
+    if _holds(tensors, "res_LRU.", "former_LRU.", "HTM."):
+        fields["fusion"] = _fusion(tensors)
+    return replace(RELEASED, **fields)
 
 
 def _transformer(tensors: Mapping[str, Tensor]) -> dict:
@@ -241,11 +221,10 @@ def _transformer(tensors: Mapping[str, Tensor]) -> dict:
         rows, columns = soft_split_grids(size)[-1] if is_t2t else patch_grid(size, stride)
         if rows * columns == positions - 1:
             return {"transformer": _VITS[width, depth], "image_size": size, "stride": stride}
-    known = f"none of the strides {_STRIDES} gives at the sizes {_SIZES}"
-    raise ValueError(f"transformer.base.pos_embed has {positions - 1} patches, which {known}; give a config")
+    raise ValueError(f"transformer.base.pos_embed: no known size and stride has {positions - 1} patches; give a config")
 
 
-def _units_of(tensors: Mapping[str, Tensor]) -> Units:
+def _units(tensors: Mapping[str, Tensor]) -> Units:
     """The units that the checkpoint's HTMs hold: a branch's own, or one by another name for both."""
     units: Units = {}
     for name in tensors:
@@ -256,14 +235,11 @@ def _units_of(tensors: Mapping[str, Tensor]) -> Units:
 
 
 def _fusion(tensors: Mapping[str, Tensor]) -> FusionConfig:
-    units, dim = _units_of(tensors), _shape(tensors, "res_LRU.ptconv.weight", 4)[0]
+    units, dim = _units(tensors), _shape(tensors, "res_LRU.ptconv.weight", 4)[0]
     if dim % RELEASED.fusion.heads:
         raise ValueError(f"res_LRU.ptconv.weight: expected rows for {RELEASED.fusion.heads} heads, found {dim}")
-    return replace(
-        RELEASED.fusion,
-        dim=dim,
-        depth=max((int(name.split(".")[2]) + 1 for name in tensors if name.startswith("HTM.blocks.")), default=1),
-        units=tuple(unit for unit in _OWN if unit in units),
-        pooling="gem" if _holds(tensors, "gap_r.p", "gap_f.p") else "gap",
-        **{f"share_{unit}": len(set(names)) == 1 for unit, names in units.items()},
-    )
+    htms = [int(name.split(".")[2]) for name in tensors if name.startswith("HTM.blocks.")]
+    order = tuple(unit for unit in _OWN if unit in units)
+    pooling = "gem" if _holds(tensors, "gap_r.p", "gap_f.p") else "gap"
+    shared = {f"share_{unit}": names[0] == names[1] for unit, names in units.items()}
+    return replace(RELEASED.fusion, dim=dim, depth=max(htms, default=0) + 1, units=order, pooling=pooling, **shared)

@@ -92,13 +92,12 @@ class T2TViT(nn.Module):
 
     Args:
         image_size: height and width in pixels.
-        embed_dim, depth, heads: of the ViT behind the token modules, whose MLP ratio is 3.
-        token_dim: width of the token modules.
+        embed_dim, depth, heads: of the ViT behind the token modules, whose width is `token_dim`.
         drop_path: the last block's stochastic-depth rate; it grows linearly from 0 at the first.
 
     Attributes:
         grid: rows and columns of tokens, (16, 8) at 256 x 128.
-        cls_token: (1, 1, D). pos_embed: (1, 1 + N, D), a fixed table: a buffer, saved but not trained.
+        pos_embed: (1, 1 + N, D), a fixed table: a buffer, saved but not trained.
         blocks, norm: the ViT's, LayerNorm epsilon 1e-5, no bias in the query, key and value projections.
     """
 

@@ -220,25 +220,33 @@ def test_one_branch_alone_under_its_bare_names():
 
 
 def test_a_checkpoint_without_classifiers_is_refused(small):
-    state = released.export(small)
-    assert torch.equal(released.load(state).necks["cnn"].classifier.weight, small.necks["cnn"].classifier.weight)
-    with pytest.raises(ValueError, match="holds no classifier"):
-        released.load({name: value for name, value in state.items() if "classifier" not in name})
+    state = {name: value for name, value in released.export(small).items() if "classifier" not in name}
+    with pytest.raises(ValueError, match="in 6 of its tensors: resnet.classifier.weight is missing"):
+        released.load(state)
+
+
+def test_a_shared_unit_by_another_name():
+    config = replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True, share_mfu=True))
+    state = released.export(build_model(config, 5, 3))
+    renamed = {name.replace(".MFU.", ".FUSE."): value for name, value in state.items()}
+    assert released.deduce(renamed) == config
+    again = released.export(released.load(renamed))
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    with pytest.raises(ValueError, match="HTM.blocks.0.SEU1.blocks.0.norm1.weight is missing"):
+        released.load(state, replace(config, fusion=replace(config.fusion, share_seu=False)))
 
 
 def test_every_tensor_is_accounted_for(small):
     state = released.export(small)
-    assert {name for name in state if released.UNUSED.match(name)} == {
-        "transformer.base.fc.weight",
-        "transformer.base.fc.bias",
-    }
-    with pytest.raises(ValueError, match="in 1 tensors: transformer.base.surprise is unknown"):
+    headless = {name: value for name, value in state.items() if not name.startswith("transformer.base.fc.")}
+    assert len(headless) == len(state) - 2 and released.load(headless).config == SMALL
+    with pytest.raises(ValueError, match="in 1 of its tensors: transformer.base.surprise is unknown"):
         released.load(state | {"transformer.base.surprise": torch.zeros(2)})
-    with pytest.raises(ValueError, match="in 1 tensors: res_LRU.bn1.bias is missing"):
+    with pytest.raises(ValueError, match="in 1 of its tensors: res_LRU.bn1.bias is missing"):
         released.load({name: value for name, value in state.items() if name != "res_LRU.bn1.bias"})
     with pytest.raises(ValueError, match=r"gap_f.p is of another shape: expected \(1,\), found \(2,\)"):
         released.load(state | {"gap_f.p": torch.zeros(2)})
-    with pytest.raises(ValueError, match="share_seu=True, but an HTM holds SEU1 and SEU2"):
+    with pytest.raises(ValueError, match=r"damaged in 26 of its tensors: HTM.blocks.0.SEU2.\S+ is unknown"):
         released.load(state, replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True)))
     with pytest.raises(ValueError, match="does not fit the configuration"):
         released.load(state, replace(SMALL, stride=16))
@@ -275,19 +283,19 @@ FC1 = "transformer.base.blocks.3.mlp.fc1.weight"
         (FC1, one_number(-math.inf, torch.bfloat16), f": {FC1} is not finite"),
         ("resnet.base.bn1.running_var", one_number(math.inf), ": resnet.base.bn1.running_var is not finite"),
         (FC1, one_number(0, torch.int8), f": {FC1} is of another type: expected floating point, found torch.int8"),
-        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed: expected 3 dimensions, found none"),
+        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed: expected 3 dimensions, found nothing"),
         (
             "transformer.base.pos_embed",
             of_shape(211, 192),
             ": transformer.base.pos_embed: expected 3 dimensions, found",
         ),
         ("transformer.base.sie_embed", of_shape(), ": transformer.base.sie_embed: expected 3 dimensions, found"),
-        ("transformer.base.cls_token", gone, "in 1 tensors: transformer.base.cls_token is missing"),
-        ("resnet.base.conv1.weight", gone, "in 1 tensors: resnet.base.conv1.weight is missing"),
-        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight: expected 4 dimensions, found none"),
+        ("transformer.base.cls_token", gone, "in 1 of its tensors: transformer.base.cls_token is missing"),
+        ("resnet.base.conv1.weight", gone, "in 1 of its tensors: resnet.base.conv1.weight is missing"),
+        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight: expected 4 dimensions, found nothing"),
         ("res_LRU.ptconv.weight", of_shape(25, 512, 1, 1), ": res_LRU.ptconv.weight: expected rows for 12 heads"),
-        ("res_LRU.dwconv.weight", gone, "in 1 tensors: res_LRU.dwconv.weight is missing"),
-        ("gap_r.p", gone, "in 1 tensors: gap_r.p is missing"),
+        ("res_LRU.dwconv.weight", gone, "in 1 of its tensors: res_LRU.dwconv.weight is missing"),
+        ("gap_r.p", gone, "in 1 of its tensors: gap_r.p is missing"),
         (
             "classifier_1.weight",
             of_shape(6, 24),
@@ -341,13 +349,13 @@ def test_wrapped_twice_and_of_another_precision(small, dtype):
 
 def test_what_cannot_be_deduced_is_named(small):
     state = released.export(small)
-    with pytest.raises(ValueError, match="state dict: not a checkpoint of the released code"):
+    with pytest.raises(ValueError, match="state dict: not of the released code: .*conv1.weight"):
         released.load({"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="111 patches"):
         released.deduce(state | {"transformer.base.pos_embed": torch.zeros(1, 112, 192)})
-    with pytest.raises(ValueError, match="expected one of resnet18, .* found the 9 blocks of a resnet20"):
+    with pytest.raises(ValueError, match="expected one of resnet18, .* found a resnet20"):
         released.deduce(state | {"resnet.base.layer1.2.conv1.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="in 1 tensors: HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight is unknown"):
+    with pytest.raises(ValueError, match="in 1 of its tensors: HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight is unknown"):
         released.load(state | {"HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight": torch.zeros(1)})
 
 
