@@ -49,12 +49,10 @@ def run_all(
     """Trains the runs of some experiments that are missing, side by side; loads those that are there.
 
     Args:
-        names: "table1" to "table6", "figure5", "figure6", or several of them.
         rows: the names of variants; default: all.
         processes: at once; default: one a core, or one a GPU. On a CPU each has one thread. On Slurm: jobs at once.
         devices: default: every GPU, or the CPU; the processes are spread over them.
-        cluster: one job a run, by submitit: the name of one of its executors ("slurm", "local", "debug"), or its
-            parameters, {"slurm_partition": "gpu", "gpus_per_node": 1}.
+        cluster: one job a run, by submitit: "slurm" or "local", or {"slurm_partition": "gpu", "gpus_per_node": 1}.
 
     Returns:
         A row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.

@@ -78,12 +78,8 @@ def make_run(
 
     Args:
         data: default: the profile's. Its version is looked up where the data are.
-        weights: what to start from, by the name of the backbone: {"resnet50": "r50.pth"}. By default the profile's
-            start; where that is "imagenet", a file `data/weights/<backbone>.pth` (or .safetensors, .pt) goes before
-            what timm would fetch.
-
-    Raises:
-        FileNotFoundError: a file of weights that is not there.
+        weights: files by the name of the backbone, {"resnet50": "r50.pth"}; default: the profile's start, but for
+            "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one.
     """
     scaled = profile.scale(config)
     starts = {
@@ -113,11 +109,7 @@ def find_start(source: str, backbone: str | None) -> Start:
 
 
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
-    """The result of one run, None if it has not finished.
-
-    Returns:
-        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `epochs`, `commit`, `device`, `processes`,
-        `seconds` and `features`, {feature: {metric: fraction of 1}}.
+    """The result of one run, as `RunFolder.write_result` wrote it; None if the run has not finished.
 
     Raises:
         ValueError: naming the file, which is damaged or another run's, and the remedy.
