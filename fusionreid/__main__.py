@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     asked = os.environ.get("FUSIONREID_PROFILE") or "demo"
     scale.add_argument("--profile", choices=PROFILES, default=asked, help="default: $FUSIONREID_PROFILE, or demo")
     scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
-    sets.add_argument("--data-root", type=Path, default=paths.DATA, help="of data sets (default: %(default)s)")
+    root = {"dest": "data_root", "type": Path, "default": paths.DATA}
+    sets.add_argument("--data-root", "--root", help="of data sets (default: %(default)s)", **root)
     runs.add_argument("--runs-root", type=Path, default=paths.RUNS, help="of runs (default: %(default)s)")
     computes.add_argument("--device", type=device, help="default: the GPU, if there is one")
 

@@ -27,12 +27,12 @@ from .training.train import train
 
 
 class RunsError(RuntimeError):
-    """Some runs failed while the others were done; `errors` holds the traceback of each, by the run's name."""
+    """Some runs failed; `errors` holds the traceback of each, by the run's name."""
 
     def __init__(self, errors: dict[str, str], total: int):
         self.errors = errors
-        text = "\n\n".join(f"{name}\n{error.rstrip()}" for name, error in errors.items())
-        super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.\n\n{text}")
+        tracebacks = "".join(f"\n\n{name}\n{error.rstrip()}" for name, error in errors.items())
+        super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.{tracebacks}")
 
 
 def run_all(
@@ -49,12 +49,10 @@ def run_all(
     """Trains the runs of some experiments that are missing, side by side; loads those that are there.
 
     Args:
-        names: "table1" to "table6", "figure5", "figure6", or several of them.
         rows: the names of variants; default: all.
         processes: at once; default: one a core, or one a GPU. On a CPU each has one thread. On Slurm: jobs at once.
         devices: default: every GPU, or the CPU; the processes are spread over them.
-        cluster: one job a run, by submitit: the name of one of its executors ("slurm", "local", "debug"), or its
-            parameters, {"slurm_partition": "gpu", "gpus_per_node": 1}.
+        cluster: one job a run, by submitit: "slurm" or "local", or {"slurm_partition": "gpu", "gpus_per_node": 1}.
 
     Returns:
         A row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
@@ -84,15 +82,15 @@ def run_all(
                 bar.update()
     if errors:
         raise RunsError(errors, len(runs))
-    done = []
-    for name, run in runs.items():
-        result = read_result(run.fingerprint, setting.runs_root)
-        status = "trained" if name in missing else "loaded"
-        done.append((name, run.fingerprint, run.seed, status, result["seconds"]))
-    return pd.DataFrame(done, columns=["run", "fingerprint", "seed", "status", "seconds"])
+    done = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
+    done.insert(0, "run", list(runs))
+    done["status"] = ["trained" if name in missing else "loaded" for name in runs]
+    return done[["run", "fingerprint", "seed", "status", "seconds"]]
 
 
-def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path) -> None:
+def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path, threads: int = 0) -> None:
+    if threads:
+        torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Is the set complete")  # `run_all` has said it
         train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
@@ -119,10 +117,11 @@ def _on_this_machine(
                 running[executor.submit(work, runs[name], device)] = name, executor, device
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, executor, device = running.pop(future)
-                error = "".join(traceback.format_exception(future.exception())) if future.exception() else ""
                 if isinstance(future.exception(), BrokenProcessPool):
-                    error = "its process was killed, often for want of memory; the same command continues the run"
                     executor = stack.enter_context(pool(1, threads))
+                    error = "its process was killed, often for want of memory; the same command continues the run"
+                else:
+                    error = "".join(traceback.format_exception(future.exception())) if future.exception() else ""
                 free.append((executor, device))
                 yield name, error
 
@@ -140,6 +139,7 @@ def _on_cluster(
         parameters["slurm_array_parallelism"] = limit
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster if isinstance(cluster, str) else None)
     executor.update_parameters(**parameters)
+    work = partial(work, threads=parameters.get("cpus_per_task", 1))
     jobs = executor.map_array(work, list(runs.values()), [None] * len(runs))
     waiting = dict(zip(runs, jobs, strict=True))
     try:

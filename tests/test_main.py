@@ -1,128 +1,145 @@
-"""The command line: options become the run they say; errors are one line."""
+"""The command line: options become the run they say; wrong ones are one line that names them."""
 
 from dataclasses import replace
 
 import pytest
 
-from fusionreid import build_model
-from fusionreid.__main__ import main, parse, run_of
+from fusionreid import build_model, jobs
+from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
 from fusionreid.models import released
+from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
 
-
-def test_default_options_are_the_profile_s_run():
-    assert run_of(parse(["train"])) == profile("demo").run(PAPER)
-    assert run_of(parse(["train", "--profile", "paper"])).cnn_weights == "imagenet"
+FULL = profile("paper")
 
 
-def test_options_reach_the_run():
-    run = run_of(
-        parse(
-            [
-                "train",
-                "--profile",
-                "paper",
-                "--dataset",
-                "msmt17",
-                "--cnn",
-                "resnet101",
-                "--stride",
-                "16",
-                "--image-size",
-                "384",
-                "128",
-                "--epochs",
-                "12",
-                "--precision",
-                "bf16",
-                "--seed",
-                "3",
-                "--transformer-weights",
-                "vit.safetensors",
-                "--released",
-            ]
-        )
-    )
-    assert (run.data.name, run.seed, run.cnn_weights, run.transformer_weights) == (
-        "msmt17",
-        3,
-        "imagenet",
-        "vit.safetensors",
-    )
-    assert (run.model.cnn, run.model.stride, run.model.image_size) == ("resnet101", 16, (384, 128))
-    assert run.model.fusion == RELEASED.fusion
-    assert (run.train.epochs, run.train.precision, run.train.schedule, run.train.bias_learning_rate) == (
-        12,
-        "bf16",
-        "released",
-        2,
-    )
+def run(*options):
+    return run_of(parser().parse_args(["train", *options]))
 
 
-def test_one_branch():
-    assert run_of(parse(["train", "--cnn", "none"])).model.cnn is None
+def test_default_options_are_the_profile_s_run(monkeypatch):
+    assert run() == make_run(profile("demo"), PAPER)
+    assert run("--profile", "paper").cnn_start.source == "imagenet"
+    monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
+    assert run() == make_run(profile("smoke"), PAPER)
+    assert run("--profile", "demo").data.size == "demo"
+
+
+def test_options_reach_the_run(tmp_path):
+    (tmp_path / "vit.pth").touch()
+    text = "--profile paper --dataset msmt17 --cnn resnet101 --stride 16 --image-size 384 128 --epochs 12 --seed 3"
+    given = run(*text.split(), "--precision", "bf16", "--released", "--transformer-weights", str(tmp_path / "vit.pth"))
+    assert (given.data.name, given.seed, given.cnn_start.source) == ("msmt17", 3, "imagenet")
+    assert given.transformer_start.source == str(tmp_path / "vit.pth")
+    assert (given.model.cnn, given.model.stride, given.model.image_size) == ("resnet101", 16, (384, 128))
+    assert given.model.fusion == RELEASED.fusion
+    assert (given.train.epochs, given.train.precision) == (12, "bf16")
+    assert (given.train.schedule, given.train.bias_learning_rate) == ("released", 2)
+    assert run("--cnn", "none").model.cnn is None
+
+
+def test_few_epochs_have_a_short_warm_up():
+    one = run("--profile", "paper", "--epochs", "1").train
+    assert (one.epochs, one.warmup_epochs) == (1, 0) and learning_rate(one, 1) == 5e-3
+    assert run("--profile", "paper", "--epochs", "60").train.warmup_epochs == 10
+    assert run("--profile", "paper", "--warmup-epochs", "5").train.warmup_epochs == 5
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train", "--profile", "huge"], "'smoke', 'demo', 'paper'"),
-        (["train", "--dataset", "cuhk03"], "'market1501'"),
-        (
-            [
-                "train",
-                "--profile",
-                "paper",
-                "--dataset",
-                "market1501",
-                "--cnn-weights",
-                "random",
-                "--transformer-weights",
-                "random",
-            ],
-            "bounding_box_train",
-        ),
-        (["evaluate", "nowhere.safetensors", "--dataset", "synthetic"], "nowhere.safetensors: no such checkpoint"),
-        (["evaluate", "nowhere.pth", "--released", "--dataset", "synthetic"], "nowhere.pth: expected a file"),
-        (["train", "--profile", "smoke", "--device", "bogus"], "--device bogus: expected a device of this machine"),
-        (["train", "--profile", "smoke", "--device", "cuda:77"], "--device cuda:77: expected a device of this machine"),
-        (["train", "--cnn", "vit_tiny_patch16_224", "--profile", "smoke"], "expected a CNN of timm"),
-        (["train", "--profile", "smoke", "--epochs", "0"], "expected 0 to epochs=0 less 1"),
-        (["train", "--profile", "smoke", "--epochs", "3", "--warmup-epochs", "3"], "expected 0 to epochs=3 less 1"),
+        ("train --profile huge", "argument --profile: invalid choice: 'huge'"),
+        ("train --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
+        ("train --seed -1", "argument --seed: expected a whole number from 0, found '-1'"),
+        ("train --epochs 0", "argument --epochs: expected a whole number from 1, found '0'"),
+        ("train --image-size 100000 100000", "argument --image-size: expected a whole number from 16 to 4096"),
+        ("train --device meta", "argument --device: expected a device of this machine, found 'meta'"),
+        ("train --device bogus", "argument --device: expected a device of this machine, found 'bogus'"),
+        ("evaluate x --dataset synthetic --device cuda:77", "argument --device: expected a device of this machine"),
+        ("experiments table4 --seeds 0 -1", "argument --seeds: expected a whole number from 0, found '-1'"),
+        ("experiments table4 --devices cuda:77", "argument --devices: expected a device of this machine"),
+        ("experiments table4 --cluster junk", "argument --cluster: invalid choice: 'junk'"),
+        ("experiments table4 --processes 0", "argument --processes: expected a whole number from 1, found '0'"),
+        ("data synthetic --processes 0", "argument --processes: expected a whole number from 1, found '0'"),
+        ("reproduce --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
     ],
 )
-def test_errors_are_one_line(arguments, message, tmp_path, capsys):
-    options = ["--data-root", str(tmp_path)] + (["--runs-root", str(tmp_path)] if arguments[0] == "train" else [])
-    assert main([*arguments, *options]) == 1
+def test_a_wrong_value_names_its_option(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and message in last
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        ("train --profile paper --cnn-weights random --transformer-weights random", 1, "bounding_box_train"),
+        ("train --profile smoke --cnn-weights no.pth", 1, "weights 'no.pth': expected 'random', 'imagenet' or a file"),
+        ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "expected 0 to epochs=3 less 1"),
+        ("evaluate nowhere.safetensors --dataset synthetic", 1, "nowhere.safetensors: no such checkpoint"),
+        ("evaluate nowhere.pth --released --dataset synthetic", 1, "nowhere.pth"),
+        ("experiments table7", 2, "'table7' is not known; it is one of: 'table1'"),
+        ("experiments table5 --rows GMP", 2, "row='GMP' is not known; it is one of: 'GeM', 'GAP'"),
+        ("data check market1501", 1, "market1501: "),
+    ],
+)
+def test_other_errors_are_one_message(arguments, code, message, tmp_path, capsys):
+    assert main([*arguments.split(), "--data-root", str(tmp_path)]) == code
+    if arguments.startswith("data"):
+        assert main([*arguments.split(), "--root", str(tmp_path)]) == code
     error = capsys.readouterr().err
     assert message in error and error.startswith("fusionreid: ") and "Traceback" not in error
 
 
-def test_few_epochs_have_a_short_warm_up():
-    run = run_of(parse(["train", "--profile", "paper", "--epochs", "1"]))
-    assert (run.train.epochs, run.train.warmup_epochs) == (1, 0) and learning_rate(run.train, 1) == 5e-3
-    assert run_of(parse(["train", "--profile", "paper", "--epochs", "60"])).train.warmup_epochs == 10
-    assert run_of(parse(["train", "--profile", "paper", "--warmup-epochs", "5"])).train.warmup_epochs == 5
+def test_a_wrong_profile_in_the_environment_is_an_error(monkeypatch, capsys):
+    monkeypatch.setenv("FUSIONREID_PROFILE", "tiny")
+    assert main(["train"]) == 2
+    assert "'tiny' is not known; it is one of: 'smoke', 'demo', 'paper'" in capsys.readouterr().err
 
 
-def test_a_wrong_seed_is_named(capsys):
-    with pytest.raises(SystemExit):
-        parse(["train", "--seed", "-1"])
-    assert "--seed: expected a whole number from 0, found '-1'" in capsys.readouterr().err
-
-
-def test_a_released_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, capsys):
+def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, capsys):
     config = replace(profile("smoke").scale(RELEASED), cnn="resnet18", transformer=None)
     released.save(build_model(config, 4), tmp_path / "theirs.pth")
     monkeypatch.setattr("fusionreid.models.released.deduce", lambda _: config)
-    monkeypatch.setattr("fusionreid.__main__.open_data", lambda config, root: tiny_dataset)
+    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda config, root: tiny_dataset)
     arguments = ["evaluate", str(tmp_path / "theirs.pth"), "--dataset", "market1501", "--data-root", str(tmp_path)]
     assert main([*arguments, "--released"]) == 0 and "market1501" in capsys.readouterr().out
-    assert main(arguments) == 1 and "evaluate --released" in capsys.readouterr().err
+    assert main(arguments) == 2 and "evaluate --released" in capsys.readouterr().err
 
 
-def test_a_profile_that_is_asked_for_wins_over_the_environment(monkeypatch):
-    monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
-    assert run_of(parse(["train"])) == profile("smoke").run(PAPER)
-    assert run_of(parse(["train", "--profile", "demo"])).data.size == "demo"
+def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fusionreid.training.train.open_data", lambda config, root: tiny_dataset)
+    roots = ["--data-root", str(tmp_path), "--runs-root", str(tmp_path)]
+    assert main(["train", "--profile", "smoke", "--epochs", "1", "--device", "cpu", *roots]) == 0
+    written = capsys.readouterr().out
+    assert "synthetic tiny, seed 0, 1 epochs" in written and "transformer_fused" in written
+
+
+def test_experiments_train_and_print_their_tables(tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def run_all(names, setting, **options):
+        asked.update(names=names, setting=setting, **options)
+        if options["rows"] is None:
+            raise jobs.RunsError({"table5: GAP (seed 0)": "ValueError: no"}, 2)
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    arguments = ["experiments", "table5", "--profile", "smoke", "--runs-root", str(tmp_path)]
+    assert main([*arguments, "--seeds", "0", "3", "--rows", "GeM", "--devices", "cpu", "--processes", "2"]) == 0
+    assert "Table V" in capsys.readouterr().out
+    assert (asked["names"], asked["setting"].seeds, asked["processes"]) == (["table5"], (0, 3), 2)
+    assert (asked["setting"].runs_root, asked["devices"], asked["cluster"]) == (tmp_path, ["cpu"], None)
+    assert main(arguments) == 1
+    written = capsys.readouterr()
+    assert "1 of 2 runs failed" in written.err and "Table V" in written.out
+    assert main([*arguments, "--list", "--rows", "GAP"]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) == 2
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run_all", stop)
+    assert main(arguments) == 130
+    assert "the same command continues from there" in capsys.readouterr().err

@@ -14,7 +14,7 @@ PACKAGE = paths.ROOT / "fusionreid"
 MOST_LINES, MOST_LINES_IN_ALL = 300, 7_700
 # A file may import from its own line and from those above it.
 ROOMS = [
-    ["files", "paths", "processes", "config"],
+    ["files", "paths", "processes", "devices", "config"],
     ["models"],
     ["data"],
     ["training"],

@@ -17,6 +17,8 @@ from ..config import FusionConfig, ModelConfig
 from ..files import atomic_write
 from ..models.fusionreid import FusionReID, build_model
 
+THEIRS = "one of the released code is loaded by fusionreid.released.load, or evaluate --released"
+
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each once even where two branches share a module."""
@@ -60,8 +62,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
         model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected a model's configuration in its header, found none that is right ({error}); a checkpoint "
-            "of the released code is loaded by fusionreid.released.load, or evaluate --released"
+            f"{path}: expected a model's configuration in its header, found {error!r}; {THEIRS}"
         ) from error
     restore(path, model)
     return model.to(device).eval()
@@ -76,8 +77,7 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
     """Loads into a model, and an optimizer if one is given, of the same shape.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and the first tensors that are missing, unknown, of another
-            shape or not finite.
+        FileNotFoundError, ValueError: naming the file, and tensors that are missing, unknown or not right.
     """
     file, header = _open(path)
     wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
@@ -112,6 +112,5 @@ def _open(path: str | Path) -> tuple[safe_open, dict]:
         return file, {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except (SafetensorError, ValueError) as error:
         raise ValueError(
-            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}); a checkpoint "
-            "of the released code is loaded by fusionreid.released.load, or evaluate --released"
+            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}); {THEIRS}"
         ) from error

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
 from . import checkpoint
 
-METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
+NEEDED = ("seed", "commit", "device", "seconds")  # of a result
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,8 @@ def make_run(
 
     Args:
         data: default: the profile's. Its version is looked up where the data are.
-        weights: what to start from, by the name of the backbone: {"resnet50": "r50.pth"}. By default the profile's
-            start; where that is "imagenet", a file `data/weights/<backbone>.pth` (or .safetensors, .pt) goes before
-            what timm would fetch.
-
-    Raises:
-        FileNotFoundError: a file of weights that is not there.
+        weights: files by the name of the backbone, {"resnet50": "r50.pth"}; default: the profile's start, but for
+            "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one.
     """
     scaled = profile.scale(config)
     starts = {
@@ -114,11 +109,7 @@ def find_start(source: str, backbone: str | None) -> Start:
 
 
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
-    """The result of one run, None if it has not finished.
-
-    Returns:
-        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `epochs`, `commit`, `device`, `processes`,
-        `seconds` and `features`, {feature: {metric: fraction of 1}}.
+    """The result of one run, as `RunFolder.write_result` wrote it; None if the run has not finished.
 
     Raises:
         ValueError: naming the file, which is damaged or another run's, and the remedy.
@@ -130,12 +121,16 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
         result = read_json(path)
         if result["fingerprint"] != fingerprint:
             raise ValueError(f"that of run {result['fingerprint']}")
-        _ = [result[key] for key in ("seed", "epochs", "commit", "device", "processes", "seconds")]
-        _ = result["data"]["name"], result["data"]["version"], result["features"]["all"]
-        for feature, metric in product(result["features"], METRICS):
-            value = result["features"][feature][metric]
-            if not 0 <= value <= 1:
-                raise ValueError(f"{feature}/{metric} = {value}, not a fraction of 1")
+        _ = (
+            [result[key] for key in NEEDED],
+            result["data"]["name"],
+            result["data"]["version"],
+            result["features"]["all"],
+        )
+        for feature, numbers in result["features"].items():
+            for metric, value in numbers.items():
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected the result of run {fingerprint}, found something else "
