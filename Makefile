@@ -34,11 +34,11 @@ $(DONE): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS="--only 03 05" for some)
-	$(BIN)/python -m fusionreid.reproduce --profile $(PROFILE) $(ARGS)
+	$(BIN)/python -m fusionreid reproduce --profile $(PROFILE) $(ARGS)
 
 # Rendered before the tests, which share it: the body model's own cache is made on its first use, by one process.
 $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
-	$(BIN)/python -m fusionreid.data synthetic --size smoke --root $(DATA)
+	$(BIN)/python -m fusionreid data synthetic --size smoke --root $(DATA)
 
 test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \

@@ -86,9 +86,8 @@ def main() -> None:
         model.train(name == "training")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        with model.folded(name == "embedding"):
-            seconds, spread = spread_of(timed(work, device, given.repetitions))
-        macs = costs.folded_macs if name == "embedding" else costs.macs + costs.attention_macs
+        seconds, spread = spread_of(timed(work, device, given.repetitions))
+        macs = costs.macs + costs.attention_macs
         rows.append({
             "work": name, "images_per_second": round(given.batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
             "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(rate / (passes * macs), 1),

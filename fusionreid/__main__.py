@@ -1,159 +1,245 @@
-"""One model from a shell: `python -m fusionreid train ...`, `python -m fusionreid evaluate ...`.
-
-Whole tables: `python -m fusionreid.experiments`. All notebooks: `make reproduce`.
-"""
+"""The command line: `python -m fusionreid train | evaluate | experiments | data | reproduce`, or `fusionreid ...`."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-import torch
-
 from . import paths
-from .config import PAPER, RELEASED, RELEASED_TRAINING, DataConfig, profile
-from .evaluation.evaluate import cross_domain, default_device
-from .models import released
-from .training import checkpoint
-from .training.train import open_data, train
+from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
+
+LARGEST_SIDE = 4096  # pixels of an image
+SIZES = ("smoke", "demo", "full")  # of the synthetic set
+PRECISIONS = ("float32", "bf16", "fp16")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m fusionreid", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` to `most`."""
+    expected = f"expected a whole number from {least}" + (f" to {most}" if most else "")
 
-    one = commands.add_parser("train", help="train a configuration, or load it if it is trained")
-    one.add_argument("--profile", help="smoke, demo or paper (default: $FUSIONREID_PROFILE, or demo)")
-    one.add_argument("--dataset", help="market1501, dukemtmc, msmt17 or synthetic; default: the profile's")
-    one.add_argument("--released", action="store_true", help="compute and train as the authors' released code does")
-    one.add_argument("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
-    one.add_argument("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' leaves it out")
-    one.add_argument(
-        "--cnn-weights",
-        help="'random', 'imagenet' (fetched by timm) or a file; default: the profile's, "
-        f"or {paths.DATA}/weights/<backbone>.pth where there is one",
-    )
-    one.add_argument("--transformer-weights", help="the same for the Transformer")
-    one.add_argument("--image-size", type=int, nargs=2, default=PAPER.image_size, metavar=("HEIGHT", "WIDTH"))
-    one.add_argument(
-        "--stride", type=int, default=PAPER.stride, help="of the ViT's patches; 12 overlaps (default), 16 does not"
-    )
-    one.add_argument("--epochs", type=int, help="default: the profile's")
-    one.add_argument("--warmup-epochs", type=int, help="default: the profile's, where as many fit into --epochs")
-    one.add_argument("--precision", choices=["float32", "bf16", "fp16"], help="default: the profile's")
-    one.add_argument("--seed", type=_seed, default=0)
-    one.add_argument("--device", help="default: the GPU, if there is one")
-    one.add_argument("--compile", action="store_true", help="torch.compile the model")
-    one.add_argument("--restart", action="store_true", help="do not go on from an unfinished run's last epoch")
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{expected}, found {text!r}")
+        return int(text)
 
-    other = commands.add_parser("evaluate", help="rank one or several data sets by a trained model")
-    other.add_argument("checkpoint", type=Path, help="runs/<fingerprint>/checkpoint.safetensors")
-    other.add_argument("--released", action="store_true", help="the checkpoint is one of the authors' released code")
-    other.add_argument("--dataset", nargs="+", required=True, help="market1501, dukemtmc, msmt17, synthetic")
-    other.add_argument("--size", default="demo", help="of the synthetic set: smoke, demo (default) or full")
-    other.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
-    other.add_argument("--precision", choices=["float32", "bf16", "fp16"], default="float32")
-    other.add_argument("--device", help="default: the GPU, if there is one")
-    for command in (one, other):
-        command.add_argument("--data-root", type=Path, default=paths.DATA)
-    one.add_argument("--runs-root", type=Path, default=paths.RUNS)
-    return parser.parse_args(arguments)
+    return parse
 
 
-def run_of(options: argparse.Namespace) -> RunConfig:
-    """The run that the options of `train` describe."""
-    scale = profile(options.profile)
-    config = replace(
-        RELEASED if options.released else PAPER,
-        image_size=tuple(options.image_size),
-        stride=options.stride,
-        **{
-            name: None if getattr(options, name) == "none" else getattr(options, name)
-            for name in ("cnn", "transformer")
-        },
-    )
-    data = replace(scale.data, name=options.dataset) if options.dataset else scale.data
-    run = scale.run(config, seed=options.seed, data=data)
-    given = ("epochs", "warmup_epochs", "precision")
-    training = {name: getattr(options, name) for name in given if getattr(options, name) is not None}
-    if "epochs" in training and "warmup_epochs" not in training:
-        training["warmup_epochs"] = max(0, min(run.train.warmup_epochs, options.epochs - 1))
+def device(text: str) -> str:
+    """The type of an option that is a device of this machine."""
+    import torch
+
+    try:
+        torch.ones(1, device=text).item()  # "meta" has no numbers
+    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
+        why = str(error).strip().split("\n")[0]
+        raise argparse.ArgumentTypeError(f"expected a device of this machine, found {text!r} ({why})") from error
+    return text
+
+
+def literal(text: str):
+    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def parser() -> argparse.ArgumentParser:
+    scale, sets, runs, computes = (argparse.ArgumentParser(add_help=False) for _ in range(4))  # shared options
+    asked = os.environ.get("FUSIONREID_PROFILE") or "demo"
+    scale.add_argument("--profile", choices=PROFILES, default=asked, help="default: $FUSIONREID_PROFILE, or demo")
+    scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
+    sets.add_argument("--data-root", type=Path, default=paths.DATA, help="of data sets (default: %(default)s)")
+    runs.add_argument("--runs-root", type=Path, default=paths.RUNS, help="of runs (default: %(default)s)")
+    computes.add_argument("--device", type=device, help="default: the GPU, if there is one")
+
+    top = argparse.ArgumentParser(prog="fusionreid", description="FusionReID, reproduced.")
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(function: Callable, *parents: argparse.ArgumentParser) -> Callable:
+        description = function.__doc__.split("\n")[0]
+        made = commands.add_parser(function.__name__, parents=parents, help=description, description=description)
+        made.set_defaults(function=function)
+        return made.add_argument
+
+    add = command(train, scale, sets, runs, computes)
+    add("--released", action="store_true", help="compute and train as the authors' released code does")
+    add("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
+    add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' leaves the branch out")
+    starts = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's, or data/weights/<backbone>.pth)"
+    add("--cnn-weights", help=starts)
+    add("--transformer-weights", help="the same for the Transformer")
+    side = {"type": whole(16, LARGEST_SIDE), "metavar": ("HEIGHT", "WIDTH")}
+    add("--image-size", nargs=2, default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
+    add("--stride", type=whole(1, 16), default=PAPER.stride, help="of the ViT's patches: 12 (default) overlaps, 16 not")
+    add("--epochs", type=whole(1), help="default: the profile's")
+    add("--warmup-epochs", type=whole(0), help="default: the profile's, and fewer than --epochs")
+    add("--precision", choices=PRECISIONS, help="default: the profile's")
+    add("--seed", type=whole(0), default=0, help="default: %(default)s")
+    add("--compile", action="store_true", help="torch.compile the model")
+    add("--restart", action="store_true", help="begin an unfinished run anew")
+
+    add = command(evaluate, sets, computes)
+    add("checkpoint", type=Path, help="runs/<fingerprint>/checkpoint.safetensors")
+    add("--released", action="store_true", help="the checkpoint is one of the authors' released code")
+    add("--dataset", nargs="+", required=True, choices=DATASETS, metavar="NAME", help=", ".join(DATASETS))
+    add("--size", choices=SIZES, default="demo", help="of the synthetic set (default: %(default)s)")
+    add("--rerank", action="store_true", help="k-reciprocal re-ranking")
+    add("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
+
+    add = command(experiments, scale, sets, runs)
+    add("names", nargs="+", metavar="experiment", help="table1 to table6, figure5, figure6, or all")
+    add("--seeds", type=whole(0), nargs="+", default=[0], help="default: 0")
+    add("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
+    add("--list", action="store_true", help="train nothing; say what there is to run")
+    add("--processes", type=whole(1), help="at once (default: one a core, or one a GPU)")
+    add("--devices", type=device, nargs="+", help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)")
+    add("--cluster", choices=["slurm", "local"], help="one job a run, by submitit")
+
+    add = command(data, sets)
+    add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
+    add("name", nargs="?", choices=DATASETS, default="synthetic", help="of the set to check")
+    add("--size", choices=SIZES, default="demo", help="of the synthetic set (default: %(default)s)")
+    add("--seed", type=whole(0), default=0, help="of the synthetic set (default: %(default)s)")
+    add("--processes", type=whole(1), help="that render (default: one a core)")
+
+    add = command(reproduce, scale)
+    add("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
+    value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    add("-p", "--parameter", help="a value for a parameter of the notebooks; may be repeated", **value)
+    add("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
+    return top
+
+
+def run_of(options: argparse.Namespace):
+    """The `RunConfig` that the options of `train` describe."""
+    from .training.runs import make_run
+
+    scale, preset = profile(options.profile), RELEASED if options.released else PAPER
+    cnn, transformer = (None if name == "none" else name for name in (options.cnn, options.transformer))
+    size = tuple(options.image_size)
+    config = replace(preset, cnn=cnn, transformer=transformer, image_size=size, stride=options.stride)
+    weights = {cnn: options.cnn_weights, transformer: options.transformer_weights}
+    training = {name: getattr(options, name) for name in ("epochs", "warmup_epochs", "precision")}
+    if options.epochs and options.warmup_epochs is None:
+        training["warmup_epochs"] = min(scale.train.warmup_epochs, options.epochs - 1)
     if options.released:
         rates = ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate")
         training |= {name: getattr(RELEASED_TRAINING, name) for name in rates}
-    weights = {
-        name: getattr(options, name) for name in ("cnn_weights", "transformer_weights") if getattr(options, name)
-    }
-    return replace(run, train=replace(run.train, **training), **weights)
+    given = {name: value for name, value in training.items() if value is not None}
+    scale = replace(scale, train=replace(scale.train, **given))
+    data = replace(scale.data, name=options.dataset or scale.data.name)
+    return make_run(scale, config, seed=options.seed, data=data, weights=weights, data_root=options.data_root)
 
 
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
-    return int(text)
-
-
-def chosen_device(options: argparse.Namespace) -> torch.device:
-    """The device that was asked for, if it is there; by default the GPU, if there is one."""
-    if options.device is None:
-        return default_device()
-    try:
-        return torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        why = str(error).strip().split("\n")[0]
-        raise ValueError(f"--device {options.device}: expected a device of this machine, found none ({why})") from error
-
-
-def show(table: pd.DataFrame) -> None:
+def show(table) -> None:
     print(table.to_string(float_format=lambda value: f"{100 * value:.1f}"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
+def train(options: argparse.Namespace) -> None:
+    """Train a configuration, or load it if it is trained, and print what each feature reaches."""
+    import pandas as pd
+
+    from .evaluation.evaluate import evaluate
+    from .training.train import train
+
+    where = {"data_root": options.data_root, "runs_root": options.runs_root, "device": options.device}
+    folder = train(run_of(options), evaluate, resume=not options.restart, compile=options.compile, **where)
+    if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
+        result = folder.result
+        print(
+            f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
+            f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}"
+        )
+        show(pd.DataFrame(result["features"]).T)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Rank data sets by a trained model, with and without its camera embedding."""
+    from .data.datasets import open_data
+    from .devices import default_device
+    from .evaluation.evaluate import cross_domain
+    from .models import released
+    from .training import checkpoint
+
+    load = released.load if options.released else checkpoint.load
+    model = load(options.checkpoint).to(options.device or default_device())
+    sets = {name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset}
+    how = {"cache_directory": paths.cache(options.data_root), "precision": options.precision}
+    show(cross_domain(model, sets, rerank=options.rerank or None, **how))
+
+
+def experiments(options: argparse.Namespace) -> int:
+    """Train the runs of tables and figures that are missing, and print them beside the paper's numbers."""
+    from .jobs import RunsError, run_all
+    from .paper.compare import listing
+    from .paper.experiments import EXPERIMENTS, plan, setting
+    from .paper.tables import comparison
+
+    names = list(EXPERIMENTS) if "all" in options.names else options.names
+    chosen = setting(options.profile, options.dataset, options.seeds, options.runs_root, options.data_root)
+    plan(names, chosen, rows=options.rows)  # an unknown name is an error before anything runs
+    if options.list:
+        for name in names:
+            listed = listing(name, chosen)
+            listed = listed[listed["row"].isin(options.rows)] if options.rows else listed
+            print(listed.to_string(index=False, na_rep=""))
+        return 0
+    jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root", "cluster")}
+    failed = False
     try:
-        if options.command == "train":
-            folder = train(
-                run_of(options),
-                data_root=options.data_root,
-                runs_root=options.runs_root,
-                device=chosen_device(options),
-                resume=not options.restart,
-                compile=options.compile,
-            )
-            if int(os.environ.get("RANK", 0)):  # of several processes the first one speaks
-                return 0
-            result = folder.result
-            print(
-                f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
-                f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}"
-            )
-            show(pd.DataFrame(result["features"]).T)
-        else:
-            load = released.load if options.released else checkpoint.load
-            model = load(options.checkpoint).to(chosen_device(options))
-            sets = {
-                name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset
-            }
-            show(
-                cross_domain(
-                    model,
-                    sets,
-                    cache_directory=paths.cache(options.data_root),
-                    precision=options.precision,
-                    rerank=options.rerank or None,
-                )
-            )
-    except (ValueError, FileNotFoundError, OSError, FloatingPointError) as error:
+        run_all(names, chosen, **jobs)
+    except RunsError as error:
+        failed = True
         print(f"fusionreid: {error}", file=sys.stderr)
+    for name in names:
+        print(f"\n{comparison(name, chosen).markdown()}")
+    return int(failed)
+
+
+def data(options: argparse.Namespace) -> None:
+    """Print identities, images and cameras of a set beside the published ones, or render the synthetic set."""
+    if options.action == "synthetic":
+        from .data.synthetic.build import build  # needs the optional package anny
+
+        print(build(options.data_root, options.size, options.seed, processes=options.processes))
+        return
+    from .data import check, open_dataset
+
+    found = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
+    print(f"{found}\n\n{check.table(found)}\n\n{check.verdict(found)}".rstrip())
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Run the notebooks in order, without a browser; executed copies go to runs/notebooks/."""
+    from .reproduce import NotebookError, reproduce
+
+    given = {name: literal(value) for name, value in options.parameter}
+    try:
+        reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
+    except NotebookError as error:
+        print(f"\nfusionreid: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 for a failure, 2 for a wrong argument or configuration, 130 for Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.function(options) or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished runs are kept; the same command continues from there.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"fusionreid: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
 
 
 if __name__ == "__main__":

@@ -43,10 +43,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Writes text as UTF-8, aside and then renamed."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: str | Path, value) -> None:
     """Writes `value` as indented JSON, aside and then renamed."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path):
@@ -55,6 +60,11 @@ def read_json(path: str | Path):
         return json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found something else ({error})") from error
+
+
+def write_lines(path: str | Path, rows: list[dict]) -> None:
+    """Writes JSONL, aside and then renamed."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_lines(path: str | Path) -> list[dict]:

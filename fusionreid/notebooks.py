@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
+from .config import Profile
+from .config import profile as find_profile
 from .files import atomic_write
 
 
 class NotebookError(Exception):
     """A notebook that cannot be run, or that failed; the message says which, where and why."""
+
+
+def chosen(profile: str) -> Profile:
+    """The profile that a notebook's parameters name; over the committed "demo", $FUSIONREID_PROFILE wins."""
+    return find_profile(os.environ.get("FUSIONREID_PROFILE") or profile if profile == "demo" else profile)
 
 
 def find(folder: Path, only: list[str] | None = None) -> list[Path]:
@@ -46,25 +54,21 @@ def parameters(path: Path) -> dict[str, object]:
     values = {}
     try:
         for statement in ast.parse(cells[0].source).body:
-            if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-                target = statement.targets[0]
-            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                target = statement.target
-            else:
-                raise ValueError(f"line {statement.lineno} is no assignment to one name")
-            if not isinstance(target, ast.Name):
-                raise ValueError(f"line {statement.lineno} is no assignment to one name")
-            values[target.id] = ast.literal_eval(statement.value)
+            match statement:
+                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value) if value is not None:
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(f"line {statement.lineno} is no assignment to one name")
     except (SyntaxError, ValueError) as error:
         raise NotebookError(f"{path}: its `parameters` cell must hold literals only, NAME = value; {error}") from error
     return values
 
 
 def clean(notebook, *, original=None) -> None:
-    """Makes an executed notebook fit to commit, in place: no machine's paths, durations, versions or progress bars.
+    """Makes an executed notebook fit to commit, in place: without traces of the machine and the run.
 
-    Removes papermill's metadata and injected cell, widgets and everything written to stderr, numbers the executed
-    cells from 1, and names the kernel `python3`. With `original`, the notebook before its run, keeps its cell ids.
+    Removes papermill's metadata and injected cell, widgets and what was written to stderr, numbers the code cells
+    from 1, and names the kernel `python3`. With `original`, the notebook before its run, keeps the ids of its cells.
     """
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     notebook.metadata.clear()
@@ -95,7 +99,7 @@ def clean(notebook, *, original=None) -> None:
 
 
 def _joined(outputs) -> list:
-    """The outputs with neighbouring pieces of stdout put together."""
+    """The outputs, with neighbouring pieces of stdout as one."""
     joined = []
     for output in outputs:
         if output.output_type == "stream" and joined and joined[-1].output_type == "stream":

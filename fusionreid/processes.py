@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -25,21 +27,31 @@ def pool(processes: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
     """A pool of new processes, each with its own number of threads.
 
     Two processes that each use every core wait for each other's threads, and are slower than one after the other.
-    On an error or Ctrl-C, jobs that have not started are dropped.
+    On an error or Ctrl-C the jobs are stopped, as by an exception inside them.
     """
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(threads,))
     try:
         yield executor
     except BaseException:
+        started = list((executor._processes or {}).values())  # from Python 3.14: executor.terminate_workers()
         executor.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            process.terminate()
         raise
     executor.shutdown()
 
 
 def _start(threads: int) -> None:
-    """In each new process: Ctrl-C is the parent's to handle, and torch uses so many threads."""
+    """In each new process: Ctrl-C is the parent's to handle, and the process ends with its parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

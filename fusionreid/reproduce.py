@@ -1,16 +1,14 @@
 """The whole reproduction without a browser: papermill over `notebooks/`, in order.
 
-    python -m fusionreid.reproduce --profile demo
-    python -m fusionreid.reproduce --only 03 05 -p SEEDS "[0, 1, 2]"
+    python -m fusionreid reproduce --profile demo
+    python -m fusionreid reproduce --only 03 05 -p SEEDS "[0, 1, 2]"
 
-Executed copies go to `runs/notebooks/<profile>-<dataset>/`; the notebooks themselves change only with `--update`,
-which is how the committed outputs are made.
+Executed copies go to `runs/notebooks/<profile>-<dataset>/`. The notebooks themselves change only with `--update`,
+which makes the committed outputs.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import os
 import sys
 import threading
@@ -21,31 +19,30 @@ from . import config, paths
 from .notebooks import NotebookError, find, parameters, update
 
 
-def plan(notebooks: list[Path], given: dict[str, object], optional: dict[str, object]) -> dict[Path, dict[str, object]]:
+def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, object]) -> dict[Path, dict[str, object]]:
     """What to inject into each notebook: the values that differ from its own.
 
-    A name in `given` must be a parameter of at least one of the notebooks; those in `optional` need not be.
+    A name in `given` must be a parameter of at least one of the notebooks; those in `usual` need not be.
 
     Raises:
-        NotebookError: a name in `given` is known to none of the notebooks (papermill would only warn), or has an
-            option of its own.
+        NotebookError: no notebook knows a name in `given` (papermill would only warn), or an option sets it.
     """
-    for name in given.keys() & optional.keys():
-        raise NotebookError(f"-p {name}: use the option --{name.lower()}")
     known = {path: parameters(path) for path in notebooks}
     for name in given:
+        if name in usual:
+            raise NotebookError(f"-p {name}: use the option --{name.lower()}")
         if not any(name in values for values in known.values()):
             lines = "\n".join(f"  {path.stem}: {', '.join(values) or 'none'}" for path, values in known.items())
             raise NotebookError(f"-p {name}: no selected notebook has this parameter; they have\n{lines}")
-    wanted = {**optional, **given}
+    wanted = {**usual, **given}
     return {
-        path: {name: wanted[name] for name in values if name in wanted and wanted[name] != values[name]}
+        path: {name: wanted[name] for name, value in values.items() if wanted.get(name, value) != value}
         for path, values in known.items()
     }
 
 
 def execute(source: Path, target: Path, values: dict[str, object], *, progress: bool = True) -> None:
-    """Runs one notebook in a kernel of this very interpreter and writes the executed copy, also when it fails.
+    """Runs one notebook in a kernel of this interpreter and writes the executed copy, also when it fails.
 
     Raises:
         NotebookError: a cell raised, or the kernel died; the message holds the cell, its first lines and the error.
@@ -57,17 +54,9 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
     target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_suffix(".log")
     bar = {"desc": source.stem, "leave": False, "position": 1, "disable": None} if progress else False
+    options = {"kernel_name": "python3", "kernel_manager_class": _logged_kernel(log), "start_timeout": 300}
     try:
-        papermill.execute_notebook(
-            source,
-            target,
-            values,
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=bar,
-            start_timeout=300,
-            kernel_manager_class=_logged_kernel(log),
-        )
+        papermill.execute_notebook(source, target, values, cwd=source.parent, progress_bar=bar, **options)
     except PapermillExecutionError as error:
         head = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
         raise NotebookError(
@@ -79,7 +68,7 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
 
 
 def _logged_kernel(log: Path) -> type:
-    """A kernel manager whose kernels write to a file what would else run into the progress bar: warnings, crashes."""
+    """A kernel manager whose kernels write warnings and crashes to a file, not into the progress bar."""
     from jupyter_client import AsyncKernelManager
 
     class LoggedKernel(AsyncKernelManager):
@@ -91,9 +80,9 @@ def _logged_kernel(log: Path) -> type:
 
 
 class PeakMemory:
-    """Bytes of memory that this process and all its descendants held together, at the most, while it was entered.
+    """While entered, the most bytes that this process and its descendants hold together, sampled twice a second.
 
-    Sampled twice a second; memory that several processes share is counted in each.
+    Memory that several processes share is counted in each.
     """
 
     def __enter__(self) -> PeakMemory:
@@ -115,7 +104,7 @@ class PeakMemory:
             for process in [this, *this.children(recursive=True)]:
                 try:
                     total += process.memory_info().rss
-                except psutil.Error:  # it ended between the listing and the question
+                except psutil.Error:  # it has ended meanwhile
                     continue
             self.bytes = max(self.bytes, total)
 
@@ -129,18 +118,17 @@ def reproduce(
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[dict]:
-    """Runs the notebooks in order and returns, and prints, what each took.
+    """Executes the notebooks of the repository in order, and stops at the first that fails.
 
     Args:
-        profile: smoke, demo or paper.
-        dataset: the profile's own if None.
-        only: numbers or names of notebooks; all if None.
-        given: further parameters, NAME -> value.
-        overwrite: write the outputs back into `notebooks/`; only for the demo on synthetic data.
-        progress: show bars when on a terminal.
+        profile: its name.
+        dataset: by default the profile's.
+        only: numbers or names of notebooks; by default all.
+        given: values of notebooks' parameters, by name.
+        overwrite: write the outputs into `notebooks/` (the demo on synthetic data, with no value given).
 
     Returns:
-        One {"notebook", "seconds", "peak_bytes"} a notebook.
+        For each notebook {"notebook", "seconds", "peak_bytes"}.
 
     Raises:
         ValueError: an unknown profile or data set.
@@ -148,15 +136,16 @@ def reproduce(
     """
     from tqdm import tqdm
 
-    config.one_of("profile", profile, list(config.PROFILES))
-    dataset = config.DataConfig(name=dataset or config.PROFILES[profile].data.name).name
+    dataset = config.DataConfig(name=dataset or config.profile(profile).data.name).name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
         raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
-
-    _prepare_kernels(profile)
+    # What kernels inherit: the kernel of this interpreter, the profile, no bars in cells.
+    kernels = str(Path(sys.prefix) / "share" / "jupyter")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [kernels, os.environ.get("JUPYTER_PATH")]))
+    os.environ |= {"FUSIONREID_PROFILE": profile, "TQDM_DISABLE": "1"}
     print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}", flush=True)
     rows = []
     with tqdm(total=len(notebooks), unit="notebook", disable=None if progress else True, position=0) as bar:
@@ -171,17 +160,8 @@ def reproduce(
             bar.update()
             tqdm.write(_row(**rows[-1]))
             sys.stdout.flush()
-    seconds, peak = sum(row["seconds"] for row in rows), max(row["peak_bytes"] for row in rows)
-    print(_row("all", seconds, peak), flush=True)
+    print(_row("all", sum(row["seconds"] for row in rows), max(row["peak_bytes"] for row in rows)), flush=True)
     return rows
-
-
-def _prepare_kernels(profile: str) -> None:
-    """Sets what the kernels inherit from the environment: this interpreter's kernel, the profile, no bars in cells."""
-    kernels = Path(sys.prefix) / "share" / "jupyter"
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(kernels), os.environ.get("JUPYTER_PATH")]))
-    os.environ["FUSIONREID_PROFILE"] = profile
-    os.environ["TQDM_DISABLE"] = "1"
 
 
 def _row(notebook: str, seconds: float, peak_bytes: int) -> str:
@@ -191,51 +171,3 @@ def _row(notebook: str, seconds: float, peak_bytes: int) -> str:
 
 def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _value(text: str) -> object:
-    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for a failure, 2 for a wrong argument, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m fusionreid.reproduce", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--profile",
-        default=os.environ.get("FUSIONREID_PROFILE") or "demo",
-        help=f"one of {', '.join(config.PROFILES)} (default: $FUSIONREID_PROFILE, or demo)",
-    )
-    parser.add_argument("--dataset", help="synthetic, market1501, dukemtmc or msmt17 (default: the profile's)")
-    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a value for a notebooks' parameter; may be repeated",
-    )
-    parser.add_argument("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
-    options = parser.parse_args(arguments)
-    given = {name: _value(value) for name, value in options.parameter}
-    try:
-        reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished runs are kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    except (NotebookError, OSError) as error:  # OSError: the disk is full, or read-only
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

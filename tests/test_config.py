@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 
 from fusionreid.config import (
+    FEATURES,
+    LABELS,
     PAPER,
     PROFILES,
     RELEASED,
+    SYMBOLS,
     DataConfig,
     FusionConfig,
     ModelConfig,
-    RunConfig,
     TrainConfig,
-    named_profile,
     profile,
 )
 
@@ -22,7 +23,7 @@ def test_presets_differ_where_the_released_code_does():
     changed = {name for name in vars(PAPER) if getattr(PAPER, name) != getattr(RELEASED, name)}
     assert changed == {"stem", "fusion"}
     inside = {name for name in vars(PAPER.fusion) if getattr(PAPER.fusion, name) != getattr(RELEASED.fusion, name)}
-    assert inside == {"kernel", "share_seu", "seu_norm", "mfu_residual"}
+    assert inside == {"kernel", "seu_norm"}
     assert ModelConfig() == PAPER
 
 
@@ -43,49 +44,15 @@ def test_profiles_scale_every_dimension(name, dim):
     assert scaled.fusion.dim * PROFILES[name].dim_divisor == dim
 
 
-def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
-    run = profile("demo").run()
-    assert run.fingerprint == profile("demo").run().fingerprint
-    (tmp_path / "a.pth").write_bytes(b"weights")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "a.pth").write_bytes(b"weights")
-    others = [
-        replace(run, seed=1),
-        replace(run, data=DataConfig(seed=1)),
-        replace(run, train=replace(run.train, epochs=21)),
-        replace(run, model=replace(run.model, stride=16)),
-        replace(run, cnn_weights="imagenet"),
-        replace(run, cnn_weights=str(tmp_path / "a.pth")),
-    ]
-    assert len({run.fingerprint, *(other.fingerprint for other in others)}) == 7
-    assert replace(run, model=PAPER, cnn_weights="imagenet").describe()["cnn_weights"] == "imagenet:tv_in1k"
-    moved = replace(run, cnn_weights=str(tmp_path / "b" / "a.pth"))
-    assert moved.fingerprint == others[-1].fingerprint
-    assert str(tmp_path) not in str(moved.describe())
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
-        replace(run, cnn_weights="nowhere.pth").fingerprint  # noqa: B018
-
-
-def test_weights_of_a_profile(tmp_path, monkeypatch):
-    monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
-    paper = profile("paper")
-    assert paper.run().cnn_weights == paper.run().transformer_weights == "imagenet"
-    assert paper.run(replace(PAPER, cnn=None)).cnn_weights == "random"
-    assert paper.run(weights={"resnet50": "x.pth"}).cnn_weights == "x.pth"
-    assert profile("demo").run().cnn_weights == "random"
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "resnet50.pth").touch()
-    assert paper.run().cnn_weights.endswith("resnet50.pth") and paper.run().transformer_weights == "imagenet"
-    assert profile("demo").run().cnn_weights == "random"
-
-
-def test_environment_wins(monkeypatch):
+def test_a_profile_is_found_by_name_whatever_the_environment_says(monkeypatch):
     monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
-    assert profile("demo").name == "smoke"
-    monkeypatch.setenv("FUSIONREID_PROFILE", "smoky")
+    assert profile("demo").name == profile(PROFILES["demo"]).name == "demo"
     with pytest.raises(ValueError, match="'smoky' is not known; it is one of: 'smoke', 'demo', 'paper'"):
-        profile("demo")
-    assert profile(PROFILES["demo"]).name == "demo" and named_profile("demo").name == "demo"
+        profile("smoky")
+
+
+def test_features_have_words_and_symbols():
+    assert set(LABELS) == set(SYMBOLS) == {*FEATURES, "all"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +78,3 @@ def test_environment_wins(monkeypatch):
 def test_wrong_fields_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_run_config_is_hashable():
-    assert len({RunConfig(), RunConfig(), RunConfig(seed=1)}) == 2

@@ -1,16 +1,14 @@
-"""The data: readers of the re-identification sets, P x K batches, the decoded cache, augmentation on batches."""
-
-from __future__ import annotations
+"""The data: readers of the re-identification sets, P x K batches, the decoded cache, augmentation."""
 
 from .augment import Augment, normalise
 from .cache import ImageCache, load_images, prefetch
 from .datasets import Dataset, Record, open_dataset
-from .sampler import IdentityBatches
+from .sampler import PKSampler
 
 __all__ = [
     "Augment",
     "Dataset",
-    "IdentityBatches",
+    "PKSampler",
     "ImageCache",
     "Record",
     "load_images",

@@ -1,8 +1,8 @@
 """Readers of Market-1501, DukeMTMC-reID, MSMT17 (V1 and V2) and the synthetic set (Sec. IV.A).
 
-Each set is read in the layout that it is distributed in, from whatever folder it was unpacked to: `root` itself, or
-a folder below it whose name says the set's (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-reid/DukeMTMC-reID`,
-`msmt17/MSMT17_V1`, ...). Cameras count from 0 and are never renumbered split by split.
+Each set is read in the layout that it is distributed in. Its folder is `root` itself, or a folder below it whose name
+begins with the set's name (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-reid/DukeMTMC-reID`, `msmt17/MSMT17_V1`).
+Cameras count from 0 and are never renumbered split by split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RENDERER = 3  # version of the synthetic people: raised whenever the same seed g
 
 
 class Record(NamedTuple):
-    """One image: its file, whom it shows and which camera took it (from 0)."""
+    """One image: its file, whom it shows, and which camera took it (from 0)."""
 
     path: Path
     identity: int
@@ -35,8 +35,7 @@ class Dataset:
     """A re-identification set. Identities of `train` are 0 to n - 1; those of the other splits are as in the files.
 
     Attributes:
-        version: "V1" or "V2" of MSMT17 ("" where its folder does not tell), size and seed of the synthetic set
-            ("demo-0"), else "".
+        version: "V1" or "V2" of MSMT17, "demo-0, v3" (size, seed and renderer) of the synthetic set; "" if not known.
         root: the folder that was read.
     """
 
@@ -64,11 +63,7 @@ class Dataset:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {len(records):,}" for split, records in self.splits.items())
-        return f"{' '.join(filter(None, [self.name, self.version]))} in {self.root}: {counts}"
-
-
-class CountWarning(UserWarning):
-    """A split has not as many images as published."""
+        return f"{f'{self.name} {self.version}'.strip()} in {self.root}: {counts}"
 
 
 class Counts(NamedTuple):
@@ -85,37 +80,30 @@ PUBLISHED = {
     "dukemtmc": {"train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8)},
     "msmt17": {"train": Counts(1041, 32621, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15)},
 }
-FOLDERS = {  # as code bases and archives name them; found below `root`, and one inside another
-    "market1501": ("market1501", "Market-1501-v15.09.15", "Market-1501"),
-    "dukemtmc": ("dukemtmc", "dukemtmcreid", "dukemtmc-reid", "DukeMTMC-reID"),
-    "msmt17": ("msmt17", "MSMT17", "MSMT17_V1", "MSMT17_V2"),
-}
-MARKET_SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-MSMT17_SPLITS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-MSMT17_LISTS = {
-    "train": ("list_train.txt", "list_val.txt"),
-    "query": ("list_query.txt",),
-    "gallery": ("list_gallery.txt",),
-}
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
+MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
+MSMT17_LISTS = {"train": "train", "val": "train", "query": "query", "gallery": "gallery"}  # list_train.txt: its split
 
 _END = r"(?i:\.jpe?g|\.png|\.bmp)+$"  # some copies of Market-1501 have .jpg.jpg
-_MARKET = re.compile(rf"(-1|\d+)_c(\d+)s\d+(?:_\d+)+{_END}")  # 0002_c1s1_000451_03.jpg
-_DUKE = re.compile(rf"(\d+)_c(\d+)_f?\d+{_END}")  # 0001_c2_f0046182.jpg
-_MSMT17 = re.compile(r"(\d+)_\d+_(\d+)_")  # 0000_000_01_0303morning_0015_0.jpg
-# 0000_c1_0002.jpg, not DukeMTMC-reID's 0001_c2_f0046182.jpg; or MSMT17's own names
-_MSMT17_AS_MARKET = re.compile(rf"(?:(\d+)_c(\d+)(?:s\d+)?_(?!f\d)|(\d+)_\d+_(\d+)_)[\w-]+{_END}")
-_EXAMPLE = {
-    "market1501": "0002_c1s1_000451_03.jpg",
-    "synthetic": "0002_c1s1_000451_03.jpg",
-    "dukemtmc": "0001_c2_f0046182.jpg",
-    "msmt17": "0000_000_01_0303morning_0015_0.jpg",
+_MARKET = re.compile(rf"(-1|\d+)_c(\d+)s\d+(?:_\d+)+{_END}")
+_DUKE = re.compile(rf"(\d+)_c(\d+)_f?\d+{_END}")
+# MSMT17's own names; or those of copies in Market-1501's layout, but not DukeMTMC-reID's
+_MSMT17 = re.compile(rf"(?:(\d+)_\d+_(\d+)_|(\d+)_c(\d+)(?:s\d+)?_(?!f\d))[\w-]+{_END}")
+NAMES = {  # the pattern of a set's file names, and an example: identity and camera
+    "market1501": (_MARKET, "0002_c1s1_000451_03.jpg"),
+    "dukemtmc": (_DUKE, "0001_c2_f0046182.jpg"),
+    "msmt17": (_MSMT17, "0000_000_01_0303morning_0015_0.jpg"),
+    "synthetic": (_MARKET, "0002_c1s1_000451_03.jpg"),
 }
-_LAYOUT = {
-    "market": "  bounding_box_train/{example} ...\n  query/...\n  bounding_box_test/...",
-    "msmt17": "  train/0000/{example} ...   (V2: mask_train_v2/)\n  test/0000/...   (V2: mask_test_v2/)\n"
-    "  list_train.txt  list_val.txt  list_query.txt  list_gallery.txt",
-}
+
+
+def open_data(config: DataConfig, root: str | Path) -> Dataset:
+    """Reads the set that `config` names; the synthetic one is rendered if it is not there. Raises as `open_dataset`."""
+    if config.name == "synthetic":
+        from .synthetic.build import ensure  # rendering needs the optional package anny
+
+        ensure(config, root)
+    return open_dataset(config.name, root, size=config.size, seed=config.seed)
 
 
 def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
@@ -127,33 +115,40 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
         size, seed: which synthetic set, in `<root>/synthetic/<size>-<seed>/`.
 
     Raises:
-        FileNotFoundError: no such folder (what was looked for, what is there, how it should look), or a listed
-            image that is not there.
-        ValueError: an unknown name, a file name that does not parse, an image listed twice, an empty split.
+        FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.
+        ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split.
     """
-    one_of("name", name, [*PUBLISHED, "synthetic"])
+    one_of("name", name, NAMES)
     root = Path(root)
-    if name == "synthetic":
-        return _open_synthetic(root, size, seed)
-    folder = _find(name, root)
-    version = _msmt17_version(folder) if name == "msmt17" else ""
-    if name == "msmt17" and not _is_market_layout(folder):
-        splits = _read_msmt17(folder)
-    else:
-        pattern = {"market1501": _MARKET, "dukemtmc": _DUKE, "msmt17": _MSMT17_AS_MARKET}[name]
-        splits = {split: list(_read_folder(name, folder / sub, pattern)) for split, sub in MARKET_SPLITS.items()}
+    folder, version = _find_synthetic(root, size, seed) if name == "synthetic" else (_find(name, root), "")
     if name == "msmt17":
+        version = _msmt17_version(folder)
         print(f"MSMT17 {version or 'of unknown version'} in {folder}", file=sys.stderr)
-    dataset = _assemble(name, version, folder, splits)
-    for split, published in PUBLISHED[name].items():
-        if len(dataset.splits[split]) != published.images:
-            warnings.warn(
-                f"{folder}: {split} has {len(dataset.splits[split]):,} images; {name} as published has "
-                f"{published.images:,}. Is the set complete?",
-                CountWarning,
-                stacklevel=2,
-            )
-    return dataset
+    if _is_market_layout(folder):
+        splits = {split: list(_read_folder(name, folder / sub)) for split, sub in MARKET_FOLDERS.items()}
+    else:
+        splits = _read_msmt17(folder)
+    for split, records in splits.items():
+        if not records:
+            raise ValueError(f"{folder}: no image of {split} in {name}; expected names like {NAMES[name][1]}")
+        published = PUBLISHED[name][split].images if name in PUBLISHED else len(records)
+        if len(records) != published:
+            found = f"{split} has {len(records):,} images; {name} as published has {published:,}"
+            warnings.warn(f"{folder}: {found}. Is the set complete?", stacklevel=2)
+    labels = {identity: label for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))}
+    splits["train"] = [record._replace(identity=labels[record.identity]) for record in splits["train"]]
+    return Dataset(name, version, folder, **splits)
+
+
+def with_version(data: DataConfig, root: str | Path) -> DataConfig:
+    """`data` with its version, if it has none: the renderer's, or that of the MSMT17 under `root` ("" if unknown)."""
+    if data.version or data.name not in ("synthetic", "msmt17"):
+        return data
+    try:
+        version = f"v{RENDERER}" if data.name == "synthetic" else _msmt17_version(_find(data.name, Path(root)))
+    except (OSError, ValueError):  # `open_data` will say it
+        return data
+    return replace(data, version=version)
 
 
 def count(records: list[Record]) -> Counts:
@@ -161,197 +156,121 @@ def count(records: list[Record]) -> Counts:
     return Counts(len({r.identity for r in records}), len(records), len({r.camera for r in records}))
 
 
-def _assemble(name: str, version: str, folder: Path, splits: dict[str, list[Record]]) -> Dataset:
-    """Numbers the training identities from 0; no split may be empty."""
-    for split, records in splits.items():
-        if not records:
-            raise ValueError(f"{folder}: no image of {split} in {name}; expected names like {_EXAMPLE[name]}")
-    labels = {identity: label for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))}
-    train = [record._replace(identity=labels[record.identity]) for record in splits["train"]]
-    return Dataset(name, version, folder, train, splits["query"], splits["gallery"])
-
-
-def _open_synthetic(root: Path, size: str, seed: int) -> Dataset:
-    folder = root if (root / MARKET_SPLITS["train"]).is_dir() else root / "synthetic" / f"{size}-{seed}"
+def _find_synthetic(root: Path, size: str, seed: int) -> tuple[Path, str]:
+    """The folder of a synthetic set, and its version. `root` may be the folder itself, with or without a manifest."""
+    folder = root if _is_market_layout(root) else root / "synthetic" / f"{size}-{seed}"
     manifest = folder / "manifest.json"
-    if not _is_market_layout(folder) or (folder != root and not manifest.is_file()):
-        state = "is not finished (no manifest.json)" if folder.is_dir() else "is not there"
-        raise FileNotFoundError(
-            f"The synthetic set {folder} {state}; "
-            "make it with: python -m fusionreid.data synthetic "
-            f"--size {size} --seed {seed} --root {root}"
-        )
+    if folder != root and not manifest.is_file():
+        command = f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
+        raise FileNotFoundError(f"{manifest}: the synthetic set is not there or not finished; make it with: {command}")
     about = read_json(manifest) if manifest.is_file() else {}
     known = {"size", "seed", "version"} <= set(about)
-    version = f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
-    splits = {split: list(_read_folder("synthetic", folder / sub, _MARKET)) for split, sub in MARKET_SPLITS.items()}
-    return _assemble("synthetic", version, folder, splits)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _is_market_layout(folder: Path) -> bool:
-    return all((folder / sub).is_dir() for sub in MARKET_SPLITS.values())
-
-
-def _is_layout(name: str, folder: Path) -> bool:
-    if name == "msmt17" and any((folder / train).is_dir() for train, _ in MSMT17_SPLITS.values()):
-        return any((folder / file).is_file() for files in MSMT17_LISTS.values() for file in files)
-    return _is_market_layout(folder)
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return folder, f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
 
 
 def _find(name: str, root: Path) -> Path:
     """The folder that has the set's layout: `root`, or one called like the set below it, up to three deep."""
-    found, level = [], [root]
+    found, level = {}, [root]
     for _ in range(4):
-        found += [folder for folder in level if folder.is_dir() and _is_layout(name, folder)]
-        level = [
-            folder / sub
-            for folder in level
-            if folder.is_dir()
-            for sub in _subfolders(folder)
-            if _letters(sub).startswith(name)
-        ]
-    places = [folder.resolve() for folder in found]  # a link to another one does not count
-    found = [folder for index, folder in enumerate(found) if places[index] not in places[:index]]
-    if len(found) > 1:
-        warnings.warn(
-            f"{name} lies in more than one folder; {found[0]} is read, not "
-            f"{', '.join(map(str, found[1:]))}. Give its folder as root to choose.",
-            stacklevel=3,
+        for folder in level:
+            if _is_market_layout(folder) or name == "msmt17" and any(folder.glob("list_*.txt")):
+                found.setdefault(folder.resolve(), folder)  # a link to a folder that was found does not count
+        level = [sub for folder in level for sub in _folders_named(name, folder)]
+    if not found:
+        there = "\n".join(f"There is in {folder}: {_listing(folder)}" for folder in [root, *_folders_named(name, root)])
+        layout = f"bounding_box_train/{NAMES[name][1]} ..., query/..., bounding_box_test/..."
+        if name == "msmt17":
+            layout = f"train/0000/{NAMES[name][1]} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_*.txt"
+        raise FileNotFoundError(
+            f"{name}: no folder of it. Looked in {root}, and in folders below it called like the set "
+            f"({root / name}, ...).\n{there}\nExpected in one of these folders: {layout}"
         )
-    if found:
-        return found[0]
-    layout = _LAYOUT["msmt17" if name == "msmt17" else "market"].format(example=_EXAMPLE[name])
-    looked = ", ".join(str(root / folder) for folder in FOLDERS[name])
-    raise FileNotFoundError(
-        f"{name}: no folder of it. Looked in {root} and in folders below it called like the set "
-        f"({looked}, or one in another).\n{_what_is_there(name, root)}\n"
-        f"Expected in one of these folders:\n{layout}"
-    )
+    first, *others = found.values()
+    if others:
+        message = f"{name} lies in more than one folder; {first} is read, not {', '.join(map(str, others))}"
+        warnings.warn(f"{message}. Give its folder as root to choose.", stacklevel=3)
+    return first
 
 
-def _what_is_there(name: str, root: Path) -> str:
-    if not root.is_dir():
-        link = f" (the link {root} leads there)" if root.is_symlink() else ""
-        return f"There is: no folder {root.resolve()}{link}."
-    lines = []
-    close = [root / sub for sub in _subfolders(root) if _letters(sub).startswith(name)]
-    for folder in [root, *close]:
-        names = sorted(os.listdir(folder))
-        shown = ", ".join(names[:12]) + (f" and {len(names) - 12:,} more" if len(names) > 12 else "")
-        lines.append(f"There is in {folder}: {shown or 'nothing'}.{_broken_links(folder)}")
-    return "\n".join(lines)
+def _folders_named(name: str, folder: Path) -> list[Path]:
+    """The folders in `folder` whose names begin with the set's name, whatever their case and punctuation."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return [path for path in paths if path.is_dir() and _letters(path).startswith(name)]
 
 
-def _broken_links(folder: Path) -> str:
-    """A sentence about the links in a folder that lead nowhere, if there are any."""
-    broken = sorted(path for path in folder.iterdir() if path.is_symlink() and not os.path.exists(path))
-    shown = ", ".join(f"{path.name} (to {os.readlink(path)})" for path in broken[:12])
-    return f" These links lead nowhere: {shown}{' and more' if len(broken) > 12 else ''}." if broken else ""
+def _letters(path: Path) -> str:
+    return re.sub(r"[^a-z0-9]", "", path.name.lower())
 
 
-def _read_folder(name: str, folder: Path, pattern: re.Pattern) -> Iterator[Record]:
+def _is_market_layout(folder: Path) -> bool:
+    return all((folder / sub).is_dir() for sub in MARKET_FOLDERS.values())
+
+
+def _listing(folder: Path) -> str:
+    """The first names in a folder, links that lead nowhere marked."""
+    if not folder.is_dir():
+        return f"nothing, as there is no folder {folder.resolve()}"
+    paths = sorted(folder.iterdir(), key=lambda path: (path.exists(), path))  # such links first
+    names = [path.name if path.exists() else f"{path.name} (a link to nowhere: {os.readlink(path)})" for path in paths]
+    return ", ".join(names[:12] + ["..."] * (len(names) > 12)) or "nothing"
+
+
+def _read_folder(name: str, folder: Path) -> Iterator[Record]:
     """The records of one folder, by name; what is not an image (Thumbs.db, ._0002.jpg) is passed over."""
-    with os.scandir(folder) as entries:  # names only: no stat of 126,000 files
-        names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGES) and not e.name.startswith("."))
-    stems: dict[str, str] = {}
-    for file in names:
-        stem = re.sub(_END, "", file)
-        if stem in stems:
-            raise ValueError(f"{folder / file}: this image is there twice, the other is {stems[stem]}")
-        stems[stem] = file
-        path = f"{folder}{os.sep}{file}"
-        identity, camera = _parse(pattern, path, name)
-        if identity != -1:  # Market-1501's junk; its distractors (0) stay
-            yield Record(Path(path), identity, camera)
+    for file in sorted(os.listdir(folder)):
+        if file.lower().endswith((".jpg", ".jpeg", ".png", ".bmp")) and not file.startswith("."):
+            record = _parse(name, folder / file)
+            if record.identity != -1:  # Market-1501's junk; its distractors (0) stay
+                yield record
 
 
-def _parse(pattern: re.Pattern, path: str, name: str) -> tuple[int, int]:
-    """Identity and camera, from 0, of a file name."""
-    match = pattern.match(os.path.basename(path))
-    groups = [int(group) for group in match.groups() if group is not None] if match else []
-    if len(groups) != 2 or groups[1] < 1:
-        example = _EXAMPLE[name] + (" or 0000_c1_0002.jpg" if pattern is _MSMT17_AS_MARKET else "")
+def _parse(name: str, path: Path) -> Record:
+    """The record of a file, from its name; there cameras count from 1."""
+    pattern, example = NAMES[name]
+    match = pattern.match(path.name)
+    identity, camera = (int(group) for group in match.groups() if group) if match else (0, 0)
+    if camera < 1:
         raise ValueError(f"{path}: expected a name like {example} (identity, and camera from 1), of {name}")
-    return groups[0], groups[1] - 1
-
-
-def with_version(data: DataConfig, root: str | Path) -> DataConfig:
-    """`data` with its version, if it has none: the renderer's, or that of the MSMT17 under `root` ("" if none is)."""
-    if data.version or data.name in ("market1501", "dukemtmc"):
-        return data
-    if data.name == "synthetic":
-        return replace(data, version=f"v{RENDERER}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said when it is read
-        try:
-            return replace(data, version=_msmt17_version(_find(data.name, Path(root))))
-        except (OSError, ValueError):
-            return data
+    return Record(path, identity, camera - 1)
 
 
 def _msmt17_version(folder: Path) -> str:
     """V1 has the folders train/ and test/, V2 (blurred faces) mask_train_v2/ and mask_test_v2/; "" if neither."""
-    match = re.search(r"v([12])$", _letters(folder.resolve().name))
+    match = re.search(r"v([12])$", _letters(folder.resolve()))
     named = f"V{match[1]}" if match else ""
-    found = [version for version, (train, _) in MSMT17_SPLITS.items() if (folder / train).is_dir()]
+    found = [version for version, (train, _) in MSMT17_FOLDERS.items() if (folder / train).is_dir()]
     if _is_market_layout(folder) or not found:
         return named
     if len(found) > 1:
-        raise ValueError(
-            f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2), whose results differ by points of "
-            "mAP; move one version to a folder of its own"
-        )
-    if named and named != found[0]:
-        warnings.warn(
-            f"{folder}: its name says {named}, its folder {MSMT17_SPLITS[found[0]][0]}/ says {found[0]}; taken as V2, "
-            "whose faces are blurred",
-            stacklevel=3,
-        )
-        return "V2"
-    return found[0]
+        raise ValueError(f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2); move one to a folder of its own")
+    if named in ("", found[0]):
+        return found[0]
+    warnings.warn(f"{folder}: its name says {named}, its folders say {found[0]}; it is taken as V2", stacklevel=3)
+    return "V2"
 
 
 def _read_msmt17(folder: Path) -> dict[str, list[Record]]:
-    train, test = next(names for names in MSMT17_SPLITS.values() if (folder / names[0]).is_dir())
-    listed, present = {}, {}
-    splits = {}
-    for split, files in MSMT17_LISTS.items():
-        images = folder / (train if split == "train" else test)
-        splits[split] = [record for file in files for record in _read_list(folder / file, images, listed, present)]
+    """The records of each split, from the lists; a line is `0000/0000_000_01_0303morning_0015_0.jpg 0`."""
+    train, test = MSMT17_FOLDERS["V2" if (folder / "mask_train_v2").is_dir() else "V1"]
+    splits, listed = {"train": [], "query": [], "gallery": []}, {}
+    for key, split in MSMT17_LISTS.items():
+        file, images = folder / f"list_{key}.txt", folder / (train if split == "train" else test)
+        for needed in (file, images):
+            if not needed.exists():
+                raise FileNotFoundError(f"{needed}: not there, and MSMT17 needs it; there is: {_listing(folder)}")
+        # With or without a byte order mark; what is not UTF-8 is shown as such in the error of its line.
+        for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+            if not line.strip():
+                continue
+            place = f"{file}, line {number}"
+            name, *identity = line.strip().rsplit(maxsplit=1)
+            if not identity or not identity[0].isdigit():
+                raise ValueError(f"{place}: expected '<image> <identity>', found {line!r}")
+            path = images / name
+            if path in listed:
+                raise ValueError(f"{place}: {path} is listed twice, first in {listed[path]}")
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: listed in {place}, and not there")
+            listed[path] = place
+            splits[split].append(_parse("msmt17", path)._replace(identity=int(identity[0])))
     return splits
-
-
-def _read_list(file: Path, images: Path, listed: dict[str, str], present: dict[str, set[str]]) -> Iterator[Record]:
-    """The records of one list; a line is `0000/0000_000_01_0303morning_0015_0.jpg 0`."""
-    for needed, kind in ((file, "list file"), (images, "folder of images")):
-        if not needed.exists():
-            there = ", ".join(sorted(os.listdir(file.parent)))
-            raise FileNotFoundError(
-                f"{needed}: no such {kind} of MSMT17; there is: {there}.{_broken_links(file.parent)}"
-            )
-    # with or without a byte order mark; what is not UTF-8 is shown as such in the error of its line
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, *label = line.strip().rsplit(maxsplit=1)
-        if not label or not label[0].isdigit():
-            raise ValueError(f"{file}, line {number}: expected '<image> <identity>', found {line!r}")
-        path = f"{images}{os.sep}{name}"  # as text: hashing and splitting Paths takes most of the time
-        if path in listed:
-            raise ValueError(f"{file}, line {number}: {path} is listed twice, first in {listed[path]}")
-        listed[path] = f"{file.name}, line {number}"
-        parent, _, base = path.rpartition("/")
-        if parent not in present:  # one listing a folder instead of one stat an image
-            present[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
-        if base not in present[parent]:
-            raise FileNotFoundError(f"{path}: listed in {file}, line {number}, and not there")
-        yield Record(Path(path), int(label[0]), _parse(_MSMT17, path, "msmt17")[1])

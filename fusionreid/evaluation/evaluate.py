@@ -1,76 +1,138 @@
-"""Features of a split, and what they are worth: CMC, mAP, mINP of each of the six features and of all together."""
+"""Features of query and gallery, and how well they rank: CMC, mAP, mINP of each feature and of all together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..config import one_of
 from ..data import Dataset, ImageCache, Record, normalise, prefetch
 from ..data.cache import load_images
+from ..devices import autocast
+from ..files import read_json, write_json
 from ..models.fusionreid import FusionReID
 from ..processes import bars
-from ..training import checkpoint
-from .features import FeatureStore
 from .metrics import Ranking, evaluate_ranking
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-def autocast(device: torch.device | str, precision: str) -> torch.autocast:
-    """The mixed precision of a run: "float32" (off), "bf16" or "fp16"."""
-    return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
-
-
-class Features(NamedTuple):
-    """`features` by name, (N, width) float32 numpy arrays as the model gives them; identities and cameras (N,)."""
-
-    features: dict[str, np.ndarray]
-    identities: np.ndarray
-    cameras: np.ndarray
-
-    def get(self, name: str) -> np.ndarray:
-        """One feature, or "all" side by side, L2-normalised: (N, width)."""
-        chosen = np.concatenate(list(self.features.values()), axis=1) if name == "all" else self.features[name]
-        return chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
-
-
-def device_of(model: torch.nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def default_device() -> torch.device:
-    """The GPU, if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+class Retrieval(NamedTuple):
+    """What is ranked: the features of query and gallery, and whose they are.
+
+    Attributes:
+        query_features, gallery_features: name -> (Q, width), (G, width) float32, as the model gives them.
+        query_ids, gallery_ids, query_cameras, gallery_cameras: (Q,), (G,) int64.
+    """
+
+    query_features: dict[str, np.ndarray]
+    gallery_features: dict[str, np.ndarray]
+    query_ids: np.ndarray
+    gallery_ids: np.ndarray
+    query_cameras: np.ndarray
+    gallery_cameras: np.ndarray
+
+    def select(self, feature: str = "all") -> tuple[np.ndarray, ...]:
+        """The first six arguments of `evaluate_ranking`, for one feature or for "all" side by side, L2-normalised."""
+        one_of("feature", feature, ("all", *self.query_features))
+        names = list(self.query_features) if feature == "all" else [feature]
+        query, gallery = (normalised(np.hstack([features[name] for name in names])) for features in self[:2])
+        return query, gallery, *self[2:]
 
 
-@torch.inference_mode()
-def _forward(
-    model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str
-) -> Callable[[], dict[str, np.ndarray]]:
-    """uint8 images (B, 3, H, W) to a function that waits for their features by name; a GPU computes meanwhile."""
-    device = device_of(model)
-    with autocast(device, precision), model.folded():
-        images = normalise(images.to(device, non_blocking=True))
-        output = model(images, cameras if cameras is None else cameras.to(device, non_blocking=True))
-    features = {name: feature.float().to("cpu", non_blocking=True) for name, feature in output.features.items()}
-    copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-
-    def wait() -> dict[str, np.ndarray]:
-        if copied:
-            copied.synchronize()
-        return {name: feature.numpy().copy() for name, feature in features.items()}  # of pinned memory, which is scarce
-
-    return wait
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, D) divided by their length."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _stream(
+def labels(*splits: Sequence[Record]) -> list[np.ndarray]:
+    """The identities of each split, then the cameras of each."""
+    fields = ("identity", "camera")
+    return [np.array([getattr(each, name) for each in records], np.int64) for name in fields for records in splits]
+
+
+def retrieve(model: FusionReID, dataset: Dataset, *, cache_directory: str | Path, **options) -> Retrieval:
+    """The features of a data set's query and gallery; `options` go to `extract`."""
+    splits = dataset.query, dataset.gallery
+    caches = [ImageCache(records, model.config.image_size, cache_directory) for records in splits]
+    features = [extract(model, *split, **options) for split in zip(splits, caches, strict=True)]
+    return Retrieval(*features, *labels(*splits))
+
+
+def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, **options) -> dict[str, np.ndarray]:
+    """Every feature of every image, in evaluation mode: name -> (N, width) float32.
+
+    Args:
+        records: the images; `cache` holds them in the same order.
+        options: `use_cameras` (True; False leaves the camera embedding out, as for cameras that training has not
+            seen), `batch_size` (128), `precision` ("float32", "bf16" or "fp16"), `progress` (False).
+    """
+    together = np.concatenate(list(_batches(model, records, cache, **options)))
+    ends = np.cumsum(list(model.widths.values()))[:-1]
+    return dict(zip(model.widths, np.split(together, ends, axis=1), strict=True))
+
+
+def extract_to_file(
+    folder: str | Path, model: FusionReID, records: Sequence[Record], cache: ImageCache, **options
+) -> np.memmap:
+    """All features side by side, L2-normalised, on disk: for galleries larger than memory.
+
+    An extraction that was cut off goes on where it stopped; another model, other images or options begin anew.
+
+    Args:
+        folder: gets `features.npy`, a (N, sum of widths) float32 array, and `features.json`.
+        options: as of `extract`.
+
+    Returns:
+        The array as a read-only memory map, which `evaluate_ranking` reads block by block.
+    """
+    array, state = Path(folder) / "features.npy", Path(folder) / "features.json"
+    source, done, width = _fingerprint(model, records, options), 0, sum(model.widths.values())
+    if state.is_file() and (found := read_json(state))["source"] == source:
+        done = found["done"]
+    else:
+        array.parent.mkdir(parents=True, exist_ok=True)
+        state.unlink(missing_ok=True)
+        np.lib.format.open_memmap(array, "w+", np.float32, (len(records), width))
+    features = np.load(array, mmap_mode="r")
+    with open(array, "r+b") as file:  # on a full disk an OSError, where writing to a memory map ends the process
+        file.seek(features.offset + 4 * width * done)
+        for vectors in _batches(model, records, cache, start=done, **options):
+            file.write(normalised(vectors))
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(vectors)
+            write_json(state, {"source": source, "done": done})
+    return features
+
+
+def _fingerprint(model: FusionReID, records: Sequence[Record], options: dict) -> str:
+    """Changes with the model's configuration and weights, the images' files and cameras, and what alters features."""
+    files = [(str(record.path), Path(record.path).stat().st_mtime_ns, record.camera) for record in records]
+    chosen = options.get("use_cameras", True), options.get("precision", "float32")
+    digest = hashlib.sha256(json.dumps([asdict(model.config), files, chosen]).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def _batches(
     model: FusionReID,
     records: Sequence[Record],
     cache: ImageCache,
@@ -80,153 +142,40 @@ def _stream(
     batch_size: int = 128,
     precision: str = "float32",
     progress: bool = False,
-) -> Iterator[dict[str, np.ndarray]]:
-    """The features of one batch after another, in evaluation mode; at the end the model's mode is put back."""
-    cameras = np.array([record.camera for record in records], dtype=np.int64)
-    known = torch.from_numpy(np.where(cameras < model.num_cameras, cameras, -1))
-    was_training = model.training
-    model.eval()
-    try:
-        starts = range(start, len(records), batch_size)
-        batches = [range(first, min(first + batch_size, len(records))) for first in starts]
-        bar = tqdm(batches, desc="embed", disable=not bars(progress), leave=False)
-        waiting = None  # the batch before: a GPU has the next one to do while the host takes it
+) -> Iterator[np.ndarray]:
+    """All features side by side, (B, sum of widths), of one batch after another, from image `start` on."""
+    cameras = torch.tensor([record.camera for record in records])
+    cameras = torch.where(cameras < model.num_cameras, cameras, -1)
+    starts = range(start, len(records), batch_size)
+    batches = [range(first, min(first + batch_size, len(records))) for first in starts]
+    bar = tqdm(batches, desc="embed", disable=not bars(progress), leave=False)
+    with evaluating(model):
         for indices, images in prefetch(cache, bar, device_of(model)):
-            following = _forward(model, images, known[indices] if use_cameras else None, precision)
-            if waiting:
-                yield waiting()
-            waiting = following
-        if waiting:
-            yield waiting()
+            yield _vectors(model, images, cameras[indices] if use_cameras else None, precision)
+
+
+@torch.inference_mode()
+def _vectors(model: FusionReID, images: Tensor, cameras: Tensor | None, precision: str) -> np.ndarray:
+    """uint8 images (B, 3, H, W) to their features side by side, (B, sum of widths)."""
+    device = device_of(model)
+    with autocast(device, precision):
+        vectors = model.embed(normalise(images.to(device)), cameras if cameras is None else cameras.to(device))
+    return vectors.float().cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients of parameters; afterwards each module and parameter is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval().requires_grad_(False)
+        yield
     finally:
-        model.train(was_training)
-
-
-def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, **options) -> Features:
-    """Every feature of every image, in evaluation mode.
-
-    Args:
-        records: the images; `cache` holds them in the same order.
-        options: `use_cameras` (True; False leaves the camera embedding out, as for cameras that training has not
-            seen), `batch_size` (128), `precision` ("float32"), `progress` (False).
-    """
-    chunks = list(_stream(model, records, cache, **options))
-    return Features(
-        {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]},
-        np.array([record.identity for record in records], dtype=np.int64),
-        np.array([record.camera for record in records], dtype=np.int64),
-    )
-
-
-def extract_to_store(
-    path: str | Path,
-    model: FusionReID,
-    records: Sequence[Record],
-    cache: ImageCache,
-    *,
-    dtype: str = "float32",
-    use_cameras: bool = True,
-    precision: str = "float32",
-    **options,
-) -> FeatureStore:
-    """Retrieval vectors written to disk as they come, for galleries larger than memory; goes on where it was cut off.
-
-    The store can stand in place of an array in `evaluate_ranking`, which reads it block by block.
-
-    Args:
-        path: the store's folder (see `FeatureStore`).
-        dtype: "float32", or "float16" at half the size.
-        options: `batch_size` and `progress`, as of `extract`.
-    """
-    fingerprint = f"{checkpoint.fingerprint(model)}-{precision}{'' if use_cameras else '-no-cameras'}"
-    store = FeatureStore.create(
-        path, len(records), sum(model.widths.values()), fingerprint,
-        identities=[record.identity for record in records], cameras=[record.camera for record in records],
-        paths=[record.path for record in records], dtype=dtype,
-    )  # fmt: skip
-    stream = _stream(model, records, cache, start=store.done, use_cameras=use_cameras, precision=precision, **options)
-    for features in stream:
-        store.append(Features(features, store.identities, store.cameras).get("all"))
-    return store
-
-
-def rank(query: Features, gallery: Features, name: str = "all", **options) -> Ranking:
-    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
-    return evaluate_ranking(
-        query.get(name),
-        gallery.get(name),
-        query.identities,
-        gallery.identities,
-        query.cameras,
-        gallery.cameras,
-        **options,
-    )
-
-
-def evaluate(
-    model: FusionReID,
-    dataset: Dataset,
-    *,
-    cache_directory: str | Path,
-    features: Sequence[str] | None = None,
-    use_cameras: bool = True,
-    batch_size: int = 128,
-    precision: str = "float32",
-    progress: bool = False,
-    **options,
-) -> dict[str, Ranking]:
-    """Ranks the query against the gallery by "all" features and by each one alone.
-
-    Args:
-        cache_directory: where the decoded images are kept (see `ImageCache`).
-        features: which to rank by, "all" among them; default: "all" and each of the model's.
-        options: for `evaluate_ranking`.
-    """
-    split = {
-        name: extract(
-            model,
-            records,
-            ImageCache(records, model.config.image_size, cache_directory),
-            use_cameras=use_cameras,
-            batch_size=batch_size,
-            precision=precision,
-            progress=progress,
-        )
-        for name, records in (("query", dataset.query), ("gallery", dataset.gallery))
-    }
-    return {
-        name: rank(split["query"], split["gallery"], name, **{"device": device_of(model)} | options)
-        for name in features or ("all", *model.widths)
-    }
-
-
-def summary(ranking: Ranking) -> dict[str, float]:
-    """The numbers of a ranking that papers print, as fractions."""
-    cmc = ranking.cmc
-    return {
-        "mAP": float(ranking.mAP),
-        **{f"rank-{k}": float(cmc[min(k, len(cmc)) - 1]) for k in (1, 5, 10)},
-        "mINP": float(ranking.mINP),
-        "mAP_trapezoid": float(ranking.mAP_trapezoid),
-    }
-
-
-def cross_domain(
-    model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options
-) -> pd.DataFrame:
-    """A model on several data sets, with and without its camera embedding: one row each.
-
-    With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
-    without it, every camera is an unseen one. `options` go to `evaluate`.
-    """
-    rows = []
-    for name, dataset in datasets.items():
-        for use_cameras in (True, False) if model.num_cameras else (False,):
-            ranking = evaluate(
-                model, dataset, cache_directory=cache_directory, features=["all"], use_cameras=use_cameras, **options
-            )["all"]
-            rows.append({"dataset": name, "camera embedding": use_cameras} | summary(ranking))
-    return pd.DataFrame(rows)
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
 
 
 def embed(
@@ -239,35 +188,92 @@ def embed(
         cameras: (N,) camera numbers of training, -1 for unseen ones; None: all unseen.
 
     Raises:
-        ValueError: naming a file that cannot be decoded, or a shape that does not fit.
+        TypeError, ValueError: for images of another type or shape, or naming a file that cannot be decoded.
     """
-    if isinstance(images_or_paths, (str, Path)):
-        raise TypeError(
-            f"images_or_paths: expected a list of paths or an array of images, found one path {images_or_paths!r}"
-        )
-    if not isinstance(images_or_paths, (np.ndarray, Tensor)):
-        if others := {type(each).__name__ for each in images_or_paths if not isinstance(each, (str, Path))}:
-            raise TypeError(f"images_or_paths: expected paths or one array of images, found a list of {others}")
-        images_or_paths = load_images(images_or_paths, model.config.image_size)
-    images = torch.as_tensor(images_or_paths)
+    images = images_or_paths
+    if not isinstance(images, (np.ndarray, Tensor)):
+        if isinstance(images, (str, Path)) or not all(isinstance(each, (str, Path)) for each in images):
+            raise TypeError(f"images_or_paths: expected a list of paths or one array of images, found {images!r:.60}")
+        images = load_images(images, model.config.image_size)
+    images = torch.as_tensor(images)
     if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images: expected uint8 pixels, found {images.dtype}; the model itself takes normalised floats"
-        )
+        raise TypeError(f"images: expected uint8 pixels, found {images.dtype}; `model.embed` takes normalised floats")
     if cameras is not None:
         cameras = torch.as_tensor(cameras, dtype=torch.int64)
         if len(cameras) != len(images):
             raise ValueError(f"cameras: expected {len(images)}, one for each image, found {len(cameras)}")
-    was_training = model.training
-    model.eval()
-    try:
-        batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        chunks = [
-            _forward(model, images[part], None if cameras is None else cameras[part], precision)() for part in batches
-        ]
-    finally:
-        model.train(was_training)
-    if not chunks:
-        return np.zeros((0, sum(model.widths.values())), dtype=np.float32)
-    features = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return Features(features, np.zeros(0), np.zeros(0)).get("all")
+    vectors = np.zeros((len(images), sum(model.widths.values())), np.float32)
+    with evaluating(model):
+        for low in range(0, len(images), batch_size):
+            part = slice(low, low + batch_size)
+            vectors[part] = _vectors(model, images[part], None if cameras is None else cameras[part], precision)
+    return normalised(vectors)
+
+
+def rank(retrieval: Retrieval, feature: str = "all", **options) -> Ranking:
+    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
+    return evaluate_ranking(*retrieval.select(feature), **options)
+
+
+def evaluate(
+    model: FusionReID,
+    dataset: Dataset,
+    *,
+    cache_directory: str | Path,
+    features: Sequence[str] | None = None,
+    rerank=None,
+    **options,
+) -> dict[str, Ranking]:
+    """Ranks the query against the gallery by "all" features and by each one alone.
+
+    Args:
+        cache_directory: where the decoded images are kept (see `ImageCache`).
+        features: which to rank by, "all" among them; default: "all" and each of the model's.
+        rerank: as of `evaluate_ranking`.
+        options: for `extract`: `use_cameras`, `batch_size`, `precision`, `progress`.
+    """
+    retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
+    names = features or ("all", *model.widths)
+    return {name: rank(retrieval, name, rerank=rerank, device=device_of(model)) for name in names}
+
+
+def cross_domain(
+    model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options
+) -> pd.DataFrame:
+    """A model on several data sets, with and without its camera embedding: one row each.
+
+    With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
+    without it, every camera is an unseen one. `options` go to `evaluate`.
+    """
+    rows = []
+    options |= {"cache_directory": cache_directory, "features": ["all"]}
+    for name, dataset in datasets.items():
+        for use_cameras in (True, False) if model.num_cameras else (False,):
+            ranking = evaluate(model, dataset, use_cameras=use_cameras, **options)["all"]
+            rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
+    return pd.DataFrame(rows)
+
+
+def histogram(images: np.ndarray, *, bins: int = 8, stripes: int = 6) -> np.ndarray:
+    """Colour histograms of horizontal stripes: uint8 (N, H, W, 3) to (N, stripes * 3 * bins), L2-normalised.
+
+    Each channel of each stripe has its own histogram; with square roots their distances are Hellinger's.
+    """
+    rows = images.shape[1] // stripes
+    levels = rearrange(
+        images[:, : rows * stripes].astype(np.int64) * bins // 256, "n (s h) w c -> n s (h w) c", s=stripes
+    )
+    counts = np.stack([(levels == level).mean(axis=2) for level in range(bins)], axis=-1)  # (n, s, c, bins)
+    return normalised(np.sqrt(rearrange(counts, "n s c b -> n (s c b)"))).astype(np.float32)
+
+
+def rank_by_histogram(dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path) -> Ranking:
+    """A baseline: the gallery ranked by colour histograms alone."""
+    splits = dataset.query, dataset.gallery
+    features = [histogram(ImageCache(records, image_size, cache_directory).images) for records in splits]
+    return evaluate_ranking(*features, *labels(*splits))
+
+
+def rank_untrained(model: FusionReID, dataset: Dataset, cache_directory: str | Path) -> Ranking:
+    """A baseline: the gallery ranked by all features of a model as `build_model` makes it."""
+    return evaluate(model, dataset, cache_directory=cache_directory, features=["all"])["all"]

@@ -1,11 +1,13 @@
-"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and the attention maps of `attention` (Fig. 8, 9).
+"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and the attention of SEU and MFU (Fig. 8 and 9).
 
-Everything is read by hooks inside context managers; afterwards the model is as it was.
+Everything is read by hooks, which are always removed; afterwards the model is as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -15,49 +17,29 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..data import Dataset, Record
-from ..models.fusion import BRANCHES
+from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .attention import attention_maps, evaluating, record_attention
+from .evaluate import evaluating
 
-__all__ = [
-    "ClassScore",
-    "Similarity",
-    "Stage",
-    "attention_maps",
-    "centred_gradcam",
-    "gradcam",
-    "gradcam_maps",
-    "pairs",
-    "record_attention",
-    "similarity_targets",
-    "stages",
-]
+AttentionKey = tuple[int, str, str]  # (layer from 1, "seu" or "mfu", branch)
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
-    """Queries of different people, and for each a gallery image of the same person from another camera.
-
-    Args:
-        people: how many; fewer where the data set has fewer.
-        seed: draws people and images.
-    """
+    """Queries of at most `people` people, and for each a gallery image of the same person from another camera."""
     random = np.random.default_rng(seed)
-    queries, seconds = [], []
+    chosen: dict[int, tuple[Record, Record]] = {}
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
         others = [r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera]
-        if others and query.identity not in {record.identity for record in queries}:
-            queries.append(query)
-            seconds.append(others[random.integers(len(others))])
-        if len(queries) == people:
-            break
-    return queries, seconds
+        if others and query.identity not in chosen and len(chosen) < people:
+            chosen[query.identity] = query, others[random.integers(len(others))]
+    return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
 
 
 class Similarity:
     """Grad-CAM target: cosine similarity of the retrieval vector f_a to that of a second image of the person.
 
-    People outside training have no class score; what decides about them is this similarity.
+    People outside training have no class score; retrieval finds them by this similarity.
     """
 
     def __init__(self, vector: Tensor):
@@ -75,8 +57,8 @@ class ClassScore:
 
     def __call__(self, embedding: Tensor) -> Tensor:
         features = embedding[None].split(list(self.model.widths.values()), dim=1)
-        heads = (self.model.heads[name] for name in self.model.widths)
-        return torch.stack([head(x)[0, self.identity] for head, x in zip(heads, features, strict=True)]).mean()
+        logits = [self.model.necks[name](x) for name, x in zip(self.model.widths, features, strict=True)]
+        return torch.stack(logits)[:, 0, self.identity].mean()
 
 
 def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Similarity]:
@@ -86,7 +68,7 @@ def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | 
 
 
 class Stage(NamedTuple):
-    """Local features that a map explains: the output of `layer` at its `turn`-th call in a pass, on `grid`."""
+    """Local features that a map explains, on `grid`: what `layer` gives at its call number `turn` in a pass."""
 
     layer: nn.Module
     grid: tuple[int, int]
@@ -96,51 +78,40 @@ class Stage(NamedTuple):
 def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
     """The stages of one branch, by their name in Fig. 7.
 
-    A single branch has "alone": the CNN's last map; for a Transformer the tokens that enter its last block (its first
-    norm), as the patch tokens that leave it do not reach the class token any more. With fusion: "before LRU" is X,
-    "after LRU" F, and "after HTM k" the local tokens S^l that HTM k's SEU makes of F and its MFU reads: an HTM gives
-    no local features but these.
-
-    Args:
-        image: (1, 3, H, W), used to find the module that gives the CNN's map.
-
-    Raises:
-        ValueError: the model's HTMs have no local tokens that a later unit reads.
+    A single branch has "alone": the last map of the CNN, or the tokens that enter the Transformer's last block, as the
+    patch tokens that leave it do not reach the class token. With fusion, "before LRU" is X, "after LRU" is F, and
+    "after HTM k" are the local tokens S^l that SEU makes of F in HTM k and that its MFU reads; a ValueError where no
+    unit reads them. `image` (1, 3, H, W) is used to find the module that gives the CNN's map.
     """
-    grid = model.grids[branch]
+    grid, net = model.grids[branch], model.branches[branch]
+    last = _last_map(net, image) if branch == "cnn" else net
     if model.fusion is None:
-        transformer = branch == "transformer"
-        layer = model.branches[branch].base.blocks[-1].norm1 if transformer else _last_map(model.branches["cnn"], image)
-        return {"alone": Stage(layer, grid)}
-    layer = model.branches["transformer"] if branch == "transformer" else _last_map(model.branches["cnn"], image)
-    found = {"before LRU": Stage(layer, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
+        return {"alone": Stage(last if branch == "cnn" else net.base.blocks[-1].norm1, grid)}
+    found = {"before LRU": Stage(last, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
     for number, htm in enumerate(model.fusion.stack, start=1):
-        if tuple(htm.steps) != ("seu", "mfu"):
+        if htm.units != ("seu", "mfu"):
             raise ValueError(
-                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {tuple(htm.steps)}; "
+                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {htm.units}; "
                 "only there do local tokens of an HTM reach a feature"
             )
-        shared = htm.seu["cnn"] is htm.seu["transformer"]
+        shared = htm.seu["cnn"] is htm.seu["transformer"]  # and then called for each branch in turn
         found[f"after HTM {number}"] = Stage(htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0)
     return found
 
 
 def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     """The module of the CNN whose output is the very map that the branch gives."""
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    handles = [module.register_forward_hook(lambda module, _, output: outputs.append((module, output)))
-               for module in cnn.base.modules()]  # fmt: skip
-    try:
-        with evaluating(cnn), torch.no_grad():
-            local = cnn(image).local
-    finally:
-        for handle in handles:
-            handle.remove()
+    outputs = []
+    with evaluating(cnn), torch.no_grad(), ExitStack() as hooks:
+        for module in cnn.base.modules():
+            hook = module.register_forward_hook(lambda module, _, output: outputs.append((module, output)))
+            hooks.enter_context(hook)
+        local = cnn(image).local
     return next(module for module, output in reversed(outputs) if output is local)
 
 
 class _Tapped(nn.Module):
-    """Images to embeddings, one stage's local features going through `tap`, where the graph begins."""
+    """Images to embeddings, with one stage's local features going through `tap`, where the graph begins."""
 
     def __init__(self, model: FusionReID, stage: Stage, cameras: Tensor | None):
         super().__init__()
@@ -149,11 +120,8 @@ class _Tapped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls = 0
-        handle = self.stage.layer.register_forward_hook(self._divert)
-        try:
+        with self.stage.layer.register_forward_hook(self._divert):  # removes it at the end
             embedding = self.model.embed(images, self.cameras)
-        finally:
-            handle.remove()
         if not embedding.requires_grad:
             raise ValueError("Grad-CAM: expected a stage that the features depend on, found one that nothing reads")
         return embedding
@@ -164,28 +132,25 @@ class _Tapped(nn.Module):
             return output
         if isinstance(output, Tensor):
             return self.tap(output.detach().requires_grad_())
-        token, local = output  # of a branch, or of an SEU
+        token, local = output  # of a branch (a named tuple) or of an SEU
         local = self.tap(local.detach().requires_grad_())
         return output._replace(local=local) if hasattr(output, "_replace") else (token, local)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Leaves the model's gradients alone: none are made here."""
+        """Leaves the model's gradients alone: Grad-CAM makes none."""
 
     def as_map(self, local: Tensor) -> Tensor:
-        """Local tokens (B, N, D), a class token before them or not, or a map, to (B, D, h, w)."""
-        if local.ndim == 4:
-            return local
+        """Local tokens (B, N, D), with or without a class token before them, or a map, to (B, D, h, w)."""
         height, width = self.stage.grid
-        return rearrange(local[:, local.shape[1] - height * width :], "b (h w) d -> b d h w", h=height)
+        return local if local.ndim == 4 else rearrange(local[:, -height * width :], "b (h w) d -> b d h w", h=height)
 
 
 def centred_gradcam() -> type:
-    """Grad-CAM whose weighted sum is taken of activations less their mean over the places.
+    """Grad-CAM of the activations less their mean over all places.
 
-    Plain Grad-CAM keeps what is above zero (its ReLU). For the cosine similarity of a globally average-pooled map that
-    is the same: the similarity does not change with the vector's length, so the weighted sum is zero on average. Tokens
-    after a LayerNorm have offsets that make it negative everywhere for some images, and the plain map is then empty;
-    centred, it shows where a feature speaks for the target more than it does on average.
+    Plain Grad-CAM keeps what is above zero. Tokens after a LayerNorm have offsets that make the weighted sum negative
+    everywhere for some images: the plain map is then empty, the centred one shows the places that speak for the target
+    more than the average place does. For the similarity of an average-pooled map, both are the same.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -197,8 +162,15 @@ def centred_gradcam() -> type:
     return CentredGradCAM
 
 
-def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[Callable[[Tensor], Tensor]],
-            cameras: Tensor | None = None, *, method: type | None = None) -> Tensor:  # fmt: skip
+def gradcam(
+    model: FusionReID,
+    stage: Stage,
+    images: Tensor,
+    targets: Sequence[Callable[[Tensor], Tensor]],
+    cameras: Tensor | None = None,
+    *,
+    method: type | None = None,
+) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017) of one stage, by the package grad-cam.
 
     Args:
@@ -210,7 +182,7 @@ def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[C
         (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1.
 
     Raises:
-        ValueError: a map is zero, constant or not finite, naming the image; or nothing reads the stage's features.
+        ValueError: a map is constant or not finite, naming the image, or nothing reads the stage's features.
     """
     if len(targets) != len(images):
         raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
@@ -218,21 +190,30 @@ def gradcam(model: FusionReID, stage: Stage, images: Tensor, targets: Sequence[C
     with evaluating(model), torch.enable_grad():
         cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
-        try:  # not `with cam`: its __exit__ swallows an IndexError
+        try:  # not `with cam`, which hides an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))
         finally:
             cam.activations_and_grads.release()
     for index, each in enumerate(maps):
-        if not bool(each.isfinite().all()) or float(each.max() - each.min()) <= 0:
-            raise ValueError(f"Grad-CAM of image {index}: expected a map that varies, found {float(each.min()):.3g} "
-                             f"to {float(each.max()):.3g} everywhere")  # fmt: skip
+        low, high = float(each.min()), float(each.max())
+        if not low < high < float("inf"):
+            raise ValueError(
+                f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g} everywhere"
+            )
     return maps / maps.amax(dim=(1, 2), keepdim=True)
 
 
-def gradcam_maps(model: FusionReID, cnn: FusionReID, transformer: FusionReID, images: Tensor,
-                 references: Tensor | None = None, *, identities: Tensor | None = None, cameras: Tensor | None = None,
-                 reference_cameras: Tensor | None = None, method: type | None = None,
-                 ) -> Mapping[tuple[str, str], Tensor]:  # fmt: skip
+def gradcam_maps(
+    model: FusionReID,
+    cnn: FusionReID,
+    transformer: FusionReID,
+    images: Tensor,
+    references: Tensor | None = None,
+    *,
+    identities: Tensor | None = None,
+    cameras: Tensor | None = None,
+    reference_cameras: Tensor | None = None,
+) -> dict[tuple[str, str], Tensor]:
     """Fig. 7: for each branch the map of the branch alone, before and after LRU, and after each HTM.
 
     Args:
@@ -241,17 +222,13 @@ def gradcam_maps(model: FusionReID, cnn: FusionReID, transformer: FusionReID, im
         references: second images (B, 3, H, W) of the same people; the target is the similarity to them.
         identities: (B,) training identities instead, for people of the training set; the target is the class score.
         cameras, reference_cameras: (B,), or None.
-        method: as in `gradcam`.
 
     Returns:
         (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid; "cnn" first, the stages in the order of Fig. 7.
-
-    Raises:
-        ValueError: neither or both targets are given, or a map is zero or constant, naming branch and stage.
     """
     if (references is None) == (identities is None):
-        raise ValueError("gradcam_maps: expected either references (second images) or identities, found "
-                         + ("neither" if references is None else "both"))  # fmt: skip
+        found = "neither" if references is None else "both"
+        raise ValueError(f"gradcam_maps: expected either references (second images) or identities, found {found}")
     maps = {}
     for branch, single in (("cnn", cnn), ("transformer", transformer)):
         for net in (single, model):
@@ -261,7 +238,48 @@ def gradcam_maps(model: FusionReID, cnn: FusionReID, transformer: FusionReID, im
                 targets = similarity_targets(net, references, reference_cameras)
             for name, stage in stages(net, branch, images[:1]).items():
                 try:
-                    maps[branch, name] = gradcam(net, stage, images, targets, cameras, method=method)
+                    maps[branch, name] = gradcam(net, stage, images, targets, cameras)
                 except ValueError as error:
                     raise ValueError(f"{branch}, {name}: {error}") from error
+    return maps
+
+
+@contextmanager
+def record_attention(model: FusionReID) -> Iterator[dict[AttentionKey, Tensor]]:
+    """Records, inside, the attention weights of every forward pass; those of the last pass are kept.
+
+    Yields:
+        (layer, unit, branch) -> (B, heads, h, w): weights of the branch's global token to local tokens, on their own
+        grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's sum to 1; SEU's to
+        less, as the global token also attends to itself.
+
+    Raises:
+        ValueError: the model has no HTM.
+    """
+    if model.fusion is None or not len(model.fusion.stack):
+        raise ValueError("attention maps: expected a model with HTMs (FusionConfig.units), found none")
+    grids, maps, stack = model.grids, {}, model.fusion.stack
+    keys = [(layer, unit, branch) for layer, htm in enumerate(stack, 1) for unit in htm.units for branch in BRANCHES]
+    modules = [getattr(stack[layer - 1], unit)[branch].attention for layer, unit, branch in keys]
+    calls = cycle(keys)  # the order of a forward pass
+
+    def read(attention: nn.Module, inputs: tuple) -> None:
+        layer, unit, branch = next(calls)
+        with torch.no_grad():
+            weights = attention.weights(*inputs)
+        if unit == "seu":
+            weights = weights[:, :, 0, 1:]  # from the global token to the local ones
+        height, _ = grids[branch if unit == "seu" else OTHER[branch]]
+        maps[layer, unit, branch] = rearrange(weights.float(), "b heads (h w) -> b heads h w", h=height)
+
+    with ExitStack() as hooks:
+        for module in dict.fromkeys(modules):
+            hooks.enter_context(module.register_forward_pre_hook(read))
+        yield maps
+
+
+def attention_maps(model: FusionReID, images: Tensor, cameras: Tensor | None = None) -> dict[AttentionKey, Tensor]:
+    """The maps that `record_attention` yields, of normalised images (B, 3, H, W) and cameras (B,) or None."""
+    with evaluating(model), torch.no_grad(), record_attention(model) as maps:
+        model(images, cameras)
     return maps

@@ -7,7 +7,7 @@ necks among them, without classifiers, class token, position and camera embeddin
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from unittest import mock
@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..config import ModelConfig
-from .fusion import CrossAttention
 from .fusionreid import FusionReID, build_model
 
 COUNTED = (nn.Conv2d, nn.Linear)
@@ -32,83 +31,47 @@ class Cost:
         parameters, macs: to the paper's convention.
         all_parameters: every parameter of the model, the classifiers' aside.
         attention_macs: the products of queries with keys and of weights with values, which the paper leaves out.
-        folded_macs: `macs` plus `attention_macs` when MFU computes with folded projections (see `CrossAttention`).
     """
 
     parameters: int
     macs: int
     all_parameters: int
     attention_macs: int
-    folded_macs: int
 
 
 @cache
 def measure(config: ModelConfig) -> Cost:
     """The cost of a configuration. Nothing is allocated or multiplied: the model lives on the `meta` device."""
     with torch.device("meta"):
-        model = build_model(config, num_classes=2, num_cameras=1).eval()
-    return measure_model(model)
+        return measure_model(build_model(config, num_classes=2, num_cameras=1))
 
 
 @torch.no_grad()
 def measure_model(model: FusionReID) -> Cost:
-    """The cost of a model, by hooks on its layers during one forward of one image."""
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *model.config.image_size, device=device)
-    counter = {"macs": 0, "attention": 0, "folded": 0}
-    handles = [
-        module.register_forward_hook(_layer_hook(counter)) for module in model.modules() if isinstance(module, COUNTED)
-    ]
-    handles += [
-        module.register_forward_hook(_folding_hook(counter))
-        for module in model.modules()
-        if isinstance(module, CrossAttention)
-    ]
+    """The cost of a model, by hooks on its layers during one forward pass of one image."""
+    macs, attend = Counter(), F.scaled_dot_product_attention
+
+    def count_layer(module, inputs, output):
+        positions = output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.shape[:-1].numel()
+        macs["layers"] += module.weight.numel() * positions
+
+    def count_attention(query, key, value, *args, **options):
+        macs["attention"] += query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        return attend(query, key, value, *args, **options)
+
+    image = torch.zeros(1, 3, *model.config.image_size, device=next(model.parameters()).device)
+    hooks = [module.register_forward_hook(count_layer) for module in model.modules() if isinstance(module, COUNTED)]
     try:
-        with _count_attention(counter), model.folded(False):
+        with mock.patch.object(F, "scaled_dot_product_attention", count_attention):
             model.eval()(image)
     finally:
-        for handle in handles:
-            handle.remove()
-    classifiers = {id(parameter) for head in model.heads.values() for parameter in head.classifier.parameters()}
-    counted = {id(p): p.numel() for m in model.modules() if isinstance(m, COUNTED + NORMS) for p in m.parameters()}
-    everything = {id(p): p.numel() for p in model.parameters()}
+        for hook in hooks:
+            hook.remove()
+    everything = set(model.parameters()) - {neck.classifier.weight for neck in model.necks.values()}
+    counted = {p for m in model.modules() if isinstance(m, COUNTED + NORMS) for p in m.parameters()}
     return Cost(
-        parameters=sum(n for key, n in counted.items() if key not in classifiers),
-        macs=counter["macs"],
-        all_parameters=sum(n for key, n in everything.items() if key not in classifiers),
-        attention_macs=counter["attention"],
-        folded_macs=counter["macs"] + counter["attention"] - counter["folded"],
+        parameters=sum(p.numel() for p in counted & everything),
+        macs=macs["layers"],
+        all_parameters=sum(p.numel() for p in everything),
+        attention_macs=macs["attention"],
     )
-
-
-def _layer_hook(counter):
-    def hook(module, inputs, output):
-        weight = module.weight
-        positions = output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.numel() // output.shape[-1]
-        counter["macs"] += weight.numel() * positions
-
-    return hook
-
-
-def _folding_hook(counter):
-    """What folding saves: 2 N D^2 for keys and values and 2 N D for their products become 2 D^2 and 2 N D heads."""
-
-    def hook(module, inputs, output):
-        tokens, width = inputs[1].shape[1:]
-        counter["folded"] += 2 * (tokens * width**2 + tokens * width) - 2 * (width**2 + tokens * width * module.heads)
-
-    return hook
-
-
-@contextmanager
-def _count_attention(counter):
-    attend = F.scaled_dot_product_attention
-
-    def counted(query, key, value, *args, **kwargs):
-        pairs = query.shape[:-1].numel() * key.shape[-2]
-        counter["attention"] += pairs * (query.shape[-1] + value.shape[-1])
-        return attend(query, key, value, *args, **kwargs)
-
-    with mock.patch.object(F, "scaled_dot_product_attention", counted):
-        yield

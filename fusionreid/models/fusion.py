@@ -6,9 +6,12 @@ local tokens, (B, N, D) each. N may differ between the branches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import pack, rearrange, unpack
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ..config import FusionConfig
@@ -57,114 +60,89 @@ class LocalRefinementUnit(nn.Module):
         return self.act2(self.norm2(self.pointwise(x)))  # (B, dim, H, W)
 
 
-class FeedForward(nn.Sequential):
-    """FFN: two linear projections with GELU, four times as wide inside."""
+class Attention(nn.Module):
+    """Multi-head attention of tokens to themselves (MHSA, Eq. 3) or to a context (MHCA, Eqs. 6 and 7).
 
-    def __init__(self, dim: int, ratio: int = 4):
-        super().__init__(nn.Linear(dim, ratio * dim), nn.GELU(), nn.Linear(ratio * dim, dim))
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention (MHSA): (B, N, D) to (B, N, D). Projections to q, k, v have no bias."""
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self._split(x)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
-
-    def weights(self, x: Tensor) -> Tensor:
-        """The attention weights (B, heads, N, N) that `forward` uses on the same input; rows sum to 1."""
-        q, k, _ = self._split(x)
-        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
-
-
-class CrossAttention(nn.Module):
-    """Multi-head cross-attention (MHCA) of one query to N tokens, Eqs. 6 and 7.
-
-    With one query the key projection can be folded into the query and the value projection applied after the
-    weighted sum: q_h . (W_k x) = (W_k' q_h) . x, and sum_n a_n W_v x_n = W_v sum_n a_n x_n. It is the same function
-    for 4 D^2 + 2 N D heads multiply-adds instead of 2 (1 + N) D^2 + 2 N D, and never makes keys or values.
-    `fold(True)` chooses it.
+    The projections to q, k and v have no bias; the output projection has one.
 
     Args:
-        key_norm: applied to the tokens before the key projection (not before the value projection).
+        key_norm: applied to the tokens before the projection to keys, not before the one to values.
     """
 
     def __init__(self, dim: int, heads: int, key_norm: nn.Module | None = None):
         super().__init__()
         self.heads = heads
-        self.scale = (dim // heads) ** -0.5
         self.key_norm = key_norm or nn.Identity()
         self.q = nn.Linear(dim, dim, bias=False)
         self.k = nn.Linear(dim, dim, bias=False)
         self.v = nn.Linear(dim, dim, bias=False)
         self.proj = nn.Linear(dim, dim)
-        self.fold(False)
 
-    def fold(self, on: bool = True) -> None:
-        """Computes with folded projections (the same function, cheaper), or as the equations are written."""
-        self.folded = on
-        self._attend = self._attend_folded if on else self._attend_plain
-
-    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
-        """Query (B, D) and tokens (B, N, D) of the other branch to M (B, D)."""
-        return self.proj(self._attend(query, tokens))
-
-    def _attend_plain(self, query: Tensor, tokens: Tensor) -> Tensor:
-        q = rearrange(self.q(query), "b (h d) -> b h 1 d", h=self.heads)
-        k = rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x, (B, M, D) or one token (B, D), to the same shape; the context is (B, N, D), or None: x itself."""
+        tokens = x if context is None else context
+        q, k = self._queries_and_keys(x, tokens)
         v = rearrange(self.v(tokens), "b n (h d) -> b h n d", h=self.heads)
-        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h 1 d -> b (h d)")
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(rearrange(mixed, "b h m d -> b m (h d)").reshape(x.shape))
 
-    def _attend_folded(self, query: Tensor, tokens: Tensor) -> Tensor:
-        weights = self.weights(query, tokens)  # (B, h, N)
-        mixed = weights @ tokens  # (B, h, D)
-        value = rearrange(self.v.weight, "(h d) c -> h d c", h=self.heads)
-        return rearrange(torch.einsum("bhc,hdc->bhd", mixed, value), "b h d -> b (h d)")
+    def weights(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The weights that `forward` uses: (B, heads, M, N), or (B, heads, N) of one token; they sum to 1 over N."""
+        q, k = self._queries_and_keys(x, x if context is None else context)
+        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return weights.reshape(len(x), self.heads, *x.shape[1:-1], -1)
 
-    def weights(self, query: Tensor, tokens: Tensor) -> Tensor:
-        """The attention weights (B, heads, N) that `forward` uses on the same input; they sum to 1 over N."""
-        q = rearrange(self.q(query), "b (h d) -> b h d", h=self.heads)
-        key = rearrange(self.k.weight, "(h d) c -> h d c", h=self.heads)
-        folded_query = torch.einsum("bhd,hdc->bhc", q, key)
-        return (folded_query @ self.key_norm(tokens).mT * self.scale).softmax(dim=-1)
+    def _queries_and_keys(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        q = rearrange(self.q(x), "b ... (h d) -> b h (...) d", h=self.heads)  # (B, heads, M, D / heads)
+        k = rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
+        return q, k
 
 
-class SharedEncodingUnit(nn.Module):
-    """SEU, Eqs. 3 to 5: one pre-norm Transformer block over the global and the local tokens of a branch."""
+class Block(nn.Module):
+    """A pre-norm Transformer block: x + Attention(LN(x), context), then + FFN(LN(x))."""
 
-    def __init__(self, config: FusionConfig):
+    def __init__(self, config: FusionConfig, key_norm: nn.Module | None = None):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim)
-        self.attention = SelfAttention(config.dim, config.heads)
+        self.attention = Attention(config.dim, config.heads, key_norm)
         self.norm2 = nn.LayerNorm(config.dim)
-        self.ffn = FeedForward(config.dim)
+        self.ffn = Mlp(config.dim, 4 * config.dim)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), context)
+        return x + self.ffn(self.norm2(x))
+
+
+class SharedEncodingUnit(Block):
+    """SEU, Eqs. 3 to 5: one block over the global and the local tokens of a branch."""
+
+    def __init__(self, config: FusionConfig):
+        super().__init__(config)
         self.norm = nn.LayerNorm(config.dim) if config.seu_norm else nn.Identity()
 
     def forward(self, token: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """Token (B, D) and local tokens (B, N, D) to S^g (B, D) and S^l (B, N, D)."""
         x, shapes = pack([token, local], "b * d")  # (B, 1 + N, D)
-        x = x + self.attention(self.norm1(x))
-        x = x + self.ffn(self.norm2(x))
-        token, local = unpack(self.norm(x), shapes, "b * d")
-        return token, local
+        return tuple(unpack(self.norm(super().forward(x)), shapes, "b * d"))
 
 
-class MutualFusionUnit(nn.Module):
-    """MFU, Eqs. 6 to 9: M = MHCA(token, local tokens of the other branch), f = FFN(M) + M."""
+class MutualFusionUnit(Block):
+    """MFU that keeps the query ("query", the default): a block from a token (B, D) to the other branch's local tokens.
+
+    The paper's own Table VI and Fig. 5 contradict Eqs. 6 to 9 as they are printed.
+    """
+
+    def __init__(self, config: FusionConfig):
+        super().__init__(config, key_norm=nn.LayerNorm(config.dim))
+
+
+class PrintedMutualFusionUnit(nn.Module):
+    """MFU as Eqs. 6 to 9 are printed ("attention"): M = MHCA(token, the other's local tokens), f = FFN(M) + M."""
 
     def __init__(self, config: FusionConfig):
         super().__init__()
-        self.attention = CrossAttention(config.dim, config.heads)
-        self.ffn = FeedForward(config.dim)
+        self.attention = Attention(config.dim, config.heads)
+        self.ffn = Mlp(config.dim, 4 * config.dim)
 
     def forward(self, token: Tensor, local: Tensor) -> Tensor:
         """Token (B, D) and the other branch's local tokens (B, N, D) to the fused token (B, D)."""
@@ -172,95 +150,60 @@ class MutualFusionUnit(nn.Module):
         return self.ffn(mixed) + mixed
 
 
-class ResidualMutualFusionUnit(nn.Module):
-    """MFU as the released code computes it: a pre-norm block whose residuals carry the query."""
-
-    def __init__(self, config: FusionConfig):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.dim)
-        self.attention = CrossAttention(config.dim, config.heads, key_norm=nn.LayerNorm(config.dim))
-        self.norm2 = nn.LayerNorm(config.dim)
-        self.ffn = FeedForward(config.dim)
-
-    def forward(self, token: Tensor, local: Tensor) -> Tensor:
-        """Token (B, D) and the other branch's local tokens (B, N, D) to the fused token (B, D)."""
-        token = token + self.attention(self.norm1(token), local)
-        return token + self.ffn(self.norm2(token))
+MFU = {"query": MutualFusionUnit, "attention": PrintedMutualFusionUnit}
 
 
-MFU = {"attention": MutualFusionUnit, "query": ResidualMutualFusionUnit}
-
-
-def _both(make, share: bool) -> nn.ModuleDict:
+def _both(make: Callable[[], nn.Module], share: bool) -> nn.ModuleDict:
     """A unit for each branch, or, shared, the same object for both."""
     first = make()
     return nn.ModuleDict({"cnn": first, "transformer": first if share else make()})
 
 
-class Encode(nn.Module):
-    """The SEU step of an HTM: each branch's tokens attend to themselves."""
-
-    def __init__(self, config: FusionConfig):
-        super().__init__()
-        self.unit = _both(lambda: SharedEncodingUnit(config), config.share_seu)
-
-    def forward(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        encoded = {branch: self.unit[branch](tokens[branch], local[branch]) for branch in BRANCHES}
-        return {branch: encoded[branch][0] for branch in BRANCHES}, {branch: encoded[branch][1] for branch in BRANCHES}
-
-
-class Fuse(nn.Module):
-    """The MFU step of an HTM: each branch's global token attends to the other branch's local tokens."""
-
-    def __init__(self, config: FusionConfig):
-        super().__init__()
-        self.unit = _both(lambda: MFU[config.mfu_residual](config), config.share_mfu)
-
-    def forward(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        return {branch: self.unit[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}, local
-
-
 class HeterogeneousTransmissionModule(nn.Module):
-    """HTM (Fig. 3 (a), Fig. 4): the units in the configured order. Only the global tokens move on."""
+    """HTM (Fig. 3 (a), Fig. 4): the units in the configured order. Only the global tokens move on.
+
+    Attributes:
+        units: the order, ("seu", "mfu") for example.
+        seu, mfu: the unit of each branch ("cnn", "transformer"; shared: the same object twice), or None.
+    """
 
     def __init__(self, config: FusionConfig):
         super().__init__()
-        steps = {"seu": Encode, "mfu": Fuse}
-        self.steps = nn.ModuleDict({name: steps[name](config) for name in config.units})
+        mfu = MFU[config.mfu_residual]
+        self.units = config.units
+        self.seu = _both(lambda: SharedEncodingUnit(config), config.share_seu) if "seu" in config.units else None
+        self.mfu = _both(lambda: mfu(config), config.share_mfu) if "mfu" in config.units else None
 
-    @property
-    def seu(self) -> nn.ModuleDict | None:
-        """The SEU of each branch ("cnn", "transformer"; shared: the same object), or None."""
-        return self.steps["seu"].unit if "seu" in self.steps else None
+    def encode(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """Each branch's tokens attend to themselves."""
+        both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
+        return {branch: both[branch][0] for branch in BRANCHES}, {branch: both[branch][1] for branch in BRANCHES}
 
-    @property
-    def mfu(self) -> nn.ModuleDict | None:
-        """The MFU of each branch, or None."""
-        return self.steps["mfu"].unit if "mfu" in self.steps else None
+    def fuse(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """Each branch's global token attends to the other branch's local tokens."""
+        return {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}, local
+
+    STEPS = {"seu": encode, "mfu": fuse}
 
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:
-        for step in self.steps.values():
-            tokens, local = step(tokens, local)
+        for unit in self.units:
+            tokens, local = self.STEPS[unit](self, tokens, local)
         return tokens
 
 
 class DualAttentionMutualFusion(nn.Module):
-    """DMF (Sec. III.B): LRU aligns the branches, stacked HTMs fuse them.
+    """DMF (Sec. III.B): LRU aligns the branches, of `widths` D_c and D_t, and stacked HTMs fuse them.
 
-    Args:
-        config: dimensions, depth, units, sharing.
-        widths: D_c and D_t, keyed by branch.
+    All weights start at PyTorch's defaults.
     """
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):
         super().__init__()
-        pools = {"gem": GeM, "gap": GAP}
+        pool = {"gem": GeM, "gap": GAP}[config.pooling]
+        depth = config.depth if config.units else 0
         self.refine = nn.ModuleDict({b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES})
-        self.pool = nn.ModuleDict({branch: pools[config.pooling]() for branch in BRANCHES})
-        self.stack = nn.ModuleList(
-            HeterogeneousTransmissionModule(config) for _ in range(config.depth if config.units else 0)
-        )
-        self.apply(_initialise)
+        self.pool = nn.ModuleDict({branch: pool() for branch in BRANCHES})
+        self.stack = nn.ModuleList(HeterogeneousTransmissionModule(config) for _ in range(depth))
 
     def forward(self, local: Tokens) -> tuple[Tokens, Tokens]:
         """X (B, D_b, H, W) of both branches to the refined f'_0 and, with HTMs, the fused f'_L, (B, D) each."""
@@ -271,13 +214,3 @@ class DualAttentionMutualFusion(nn.Module):
         for htm in self.stack:
             tokens = htm(tokens, patches)
         return refined_tokens, tokens if len(self.stack) else {}
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        nn.init.zeros_(module.bias)

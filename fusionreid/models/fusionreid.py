@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import FEATURES, ModelConfig
 from .backbones import CNNBranch, TransformerBranch
-from .fusion import CrossAttention, DualAttentionMutualFusion
+from .fusion import DualAttentionMutualFusion
 
 
 class Output(NamedTuple):
@@ -21,18 +20,18 @@ class Output(NamedTuple):
     logits: dict[str, Tensor] | None
 
 
-class Head(nn.Module):
-    """BNNeck (Luo et al.): batch norm without a trained bias, then a linear classifier without bias."""
+class BNNeck(nn.Module):
+    """Batch norm without a trained bias, then a linear classifier without bias (Luo et al.): (B, D) to logits."""
 
     def __init__(self, width: int, num_classes: int):
         super().__init__()
-        self.neck = nn.BatchNorm1d(width)
-        self.neck.bias.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(width)
+        self.norm.bias.requires_grad_(False)
         self.classifier = nn.Linear(width, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, feature: Tensor) -> Tensor:
-        return self.classifier(self.neck(feature))
+        return self.classifier(self.norm(feature))
 
 
 class FusionReID(nn.Module):
@@ -52,35 +51,21 @@ class FusionReID(nn.Module):
         self.num_cameras = num_cameras
         self.branches = nn.ModuleDict()
         if config.cnn:
-            self.branches["cnn"] = CNNBranch(config.cnn, stem=config.stem, pretrained="cnn" in pretrained)
+            self.branches["cnn"] = CNNBranch(config, "cnn" in pretrained)
         if config.transformer:
-            self.branches["transformer"] = TransformerBranch(
-                config.transformer,
-                image_size=config.image_size,
-                stride=config.stride,
-                num_cameras=num_cameras,
-                camera_scale=config.camera_scale,
-                drop_path=config.drop_path,
-                pretrained="transformer" in pretrained,
-            )
+            self.branches["transformer"] = TransformerBranch(config, num_cameras, "transformer" in pretrained)
         widths = {name: branch.width for name, branch in self.branches.items()}
-        self.fusion = (
-            DualAttentionMutualFusion(config.fusion, widths) if config.fusion and config.fusion.refine else None
-        )
+        fusion = config.fusion
+        self.fusion = DualAttentionMutualFusion(fusion, widths) if fusion and fusion.refine else None
         if self.fusion is not None:
             stages = ("refined", "fused") if len(self.fusion.stack) else ("refined",)
-            widths |= {f"{branch}_{stage}": config.fusion.dim for stage in stages for branch in self.branches}
+            widths |= {f"{branch}_{stage}": fusion.dim for stage in stages for branch in self.branches}
         self.widths: dict[str, int] = {name: widths[name] for name in FEATURES if name in widths}
-        self.heads = nn.ModuleDict({name: Head(width, num_classes) for name, width in self.widths.items()})
+        self.necks = nn.ModuleDict({name: BNNeck(width, num_classes) for name, width in self.widths.items()})
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
-        grids = {}
-        if "cnn" in self.branches:
-            grids["cnn"] = self.branches["cnn"].grid(self.config.image_size)
-        if "transformer" in self.branches:
-            grids["transformer"] = self.branches["transformer"].grid
-        return grids
+        return {name: branch.grid for name, branch in self.branches.items()}
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> Output:
         """Images (B, 3, H, W), float, and cameras (B,), int64, both on the model's device, to `Output`.
@@ -98,32 +83,17 @@ class FusionReID(nn.Module):
             features |= {f"{name}_refined": token for name, token in refined.items()}
             features |= {f"{name}_fused": token for name, token in fused.items()}
         features = {name: features[name] for name in self.widths}
-        logits = {name: self.heads[name](feature) for name, feature in features.items()} if self.training else None
+        logits = {name: self.necks[name](feature) for name, feature in features.items()} if self.training else None
         return Output(features, logits)
 
     def embed(self, images: Tensor, cameras: Tensor | None = None) -> Tensor:
         """The retrieval vector f_a: all features side by side, (B, sum of `widths`), before normalisation."""
         return torch.cat(list(self(images, cameras).features.values()), dim=1)
 
-    @contextmanager
-    def folded(self, on: bool = True) -> Iterator[FusionReID]:
-        """Inside, every MFU computes with folded projections: the same function, cheaper (see `CrossAttention`)."""
-        units = [module for module in self.modules() if isinstance(module, CrossAttention)]
-        before = [unit.folded for unit in units]
-        try:
-            for unit in units:
-                unit.fold(on)
-            yield self
-        finally:
-            for unit, was in zip(units, before, strict=True):
-                unit.fold(was)
-
     def _check(self, images: Tensor, cameras: Tensor | None) -> None:
-        expected = (3, *self.config.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"images: expected shape (batch, {', '.join(map(str, expected))}), found {tuple(images.shape)}"
-            )
+        expected, found = (3, *self.config.image_size), tuple(images.shape)
+        if len(found) != 4 or found[1:] != expected:
+            raise ValueError(f"images: expected shape (batch, {', '.join(map(str, expected))}), found {found}")
         if not images.is_floating_point():
             raise TypeError(f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}")
         if self.training and len(images) < 2:
@@ -133,21 +103,18 @@ class FusionReID(nn.Module):
             )
         if cameras is None:
             return
-        if cameras.shape != images.shape[:1]:
-            raise ValueError(
-                f"cameras: expected shape ({len(images)},), one for each image, found {tuple(cameras.shape)}"
-            )
         if cameras.dtype != torch.int64:
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
-        if cameras.device != images.device:
-            raise ValueError(f"cameras: expected on {images.device}, where the images are, found on {cameras.device}")
+        if cameras.shape != images.shape[:1] or cameras.device != images.device:
+            raise ValueError(
+                f"cameras: expected shape ({len(images)},) on {images.device}, as the images, "
+                f"found {tuple(cameras.shape)} on {cameras.device}"
+            )
         # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break here.
         if self.num_cameras and len(cameras) and cameras.device.type == "cpu" and not torch.compiler.is_compiling():
-            if not -1 <= int(cameras.min()) <= int(cameras.max()) < self.num_cameras:
-                raise ValueError(
-                    f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found "
-                    f"{int(cameras.min())} to {int(cameras.max())}"
-                )
+            low, high = int(cameras.min()), int(cameras.max())
+            if low < -1 or high >= self.num_cameras:
+                raise ValueError(f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}")
 
 
 def build_model(

@@ -1,345 +1,245 @@
 """Checkpoints of the authors' released code, loaded here and written back.
 
-Each of our tensors has one name there, `released_name`. The configuration is deduced from names and shapes
-(`deduce`); the order of the units in an HTM and the number of heads leave no trace and are given. DeiT-B/16 and
-ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
+Each of our tensors has one name there, `released_name`. The configuration is deduced from names and shapes, as far as
+they tell. DeiT-B/16 and ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from statistics import mode
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..config import RELEASED, FusionConfig, ModelConfig
+from ..config import FEATURES, RELEASED, FusionConfig, ModelConfig
 from ..files import atomic_write
-from ..training.checkpoint import write_tensors
 from .backbones import patch_grid
-from .fusion import BRANCHES
-from .fusionreid import FusionReID, Head, build_model
-from .pretrained import SIZES, STRIDES, describe, read_tensors
+from .fusionreid import FusionReID, build_model
+from .pretrained import Source, describe, read_tensors
 from .t2t_vit import soft_split_grids
 
-# Heads of ImageNet that the released code keeps and never calls.
-UNUSED = re.compile(r"^(transformer\.base\.(fc|head)|resnet\.base\.fc)\.(weight|bias)$")
-
-_BRANCH = {"cnn": "resnet", "transformer": "transformer"}
-_LRU = {"cnn": "res_LRU", "transformer": "former_LRU"}
-_POOL = {"cnn": "gap_r.p", "transformer": "gap_f.p"}
-_HEAD = {"cnn_refined": 1, "transformer_refined": 2, "cnn_fused": 3, "transformer_fused": 4}
-_HEAD_PART = {"neck": "bottleneck", "classifier": "classifier"}
-_LRU_PART = {"depthwise": "dwconv", "norm1": "bn1", "pointwise": "ptconv", "norm2": "bn2"}
-_UNIT_PART = (
-    ("attention.key_norm.", "attn.norm."),
-    ("attention.", "attn."),
-    ("ffn.0.", "mlp.fc1."),
-    ("ffn.2.", "mlp.fc2."),
-)
-
-# The units' names in an HTM by (unit, shared). "MFU" for a shared one is our choice: no published checkpoint has one.
-Units = dict[str, dict[str, str]]
-_UNITS = {
-    ("seu", False): {"cnn": "SEU1", "transformer": "SEU2"},
-    ("seu", True): {"cnn": "SEU", "transformer": "SEU"},
-    ("mfu", False): {"cnn": "MUF_RES", "transformer": "MFU_FORMER"},
-    ("mfu", True): {"cnn": "MFU", "transformer": "MFU"},
+# What makes the released code's name of ours, one pattern after the other; the names of the units follow.
+_NAMES = {
+    r"^branches\.cnn\.pool\.exponent$": "resnet.gap.p",
+    r"^branches\.transformer\.camera_embedding$": "transformer.base.sie_embed",
+    r"^necks\.(\w+)\.norm\.": r"necks.\1.bottleneck.",
+    r"^(branches|necks)\.cnn\.": "resnet.",
+    r"^(branches|necks)\.transformer\.": "transformer.",
+    **{rf"^necks\.{name}\.(\w+)": rf"\1_{number}" for number, name in enumerate(FEATURES[2:], start=1)},
+    r"^fusion\.pool\.cnn\.exponent$": "gap_r.p",
+    r"^fusion\.pool\.transformer\.exponent$": "gap_f.p",
+    r"^fusion\.refine\.cnn\.": "res_LRU.",
+    r"^fusion\.refine\.transformer\.": "former_LRU.",
+    r"_LRU\.depthwise\.": "_LRU.dwconv.",
+    r"_LRU\.pointwise\.": "_LRU.ptconv.",
+    r"_LRU\.norm(\d)\.": r"_LRU.bn\1.",
+    r"^fusion\.stack\.(\d+\.seu\.\w+)\.norm\.": r"HTM.blocks.\1.norm.",
+    r"^fusion\.stack\.(\d+\.\w+\.\w+)\.": r"HTM.blocks.\1.blocks.0.",
+    r"\.attention\.key_norm\.": ".attn.norm.",
+    r"\.attention\.": ".attn.",
+    r"\.ffn\.": ".mlp.",
+    r"(\.seu\..*\.attn)\.[qkv]\.": r"\1.qkv.",
 }
 
-_RESNETS = {
-    (3, 4, 6, 3): {True: "resnet50", False: "resnet34"},
-    (3, 4, 23, 3): {True: "resnet101"},
-    (3, 8, 36, 3): {True: "resnet152"},
-    (2, 2, 2, 2): {False: "resnet18"},
-}
+# The CNN's and the Transformer's unit in an HTM. "MFU" for a shared one is our choice: no published checkpoint has one.
+Units = dict[str, tuple[str, str]]
+_OWN: Units = {"seu": ("SEU1", "SEU2"), "mfu": ("MUF_RES", "MFU_FORMER")}
+_SHARED: Units = {"seu": ("SEU", "SEU"), "mfu": ("MFU", "MFU")}
+
+# What `deduce` knows: ResNets, ViTs by width and depth, image sizes and strides, the usual ones first.
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _VITS = {(768, 12): "vit_base_patch16_224", (384, 12): "vit_small_patch16_224", (192, 12): "vit_tiny_patch16_224"}
+_VITS[384, 14] = "t2t_vit_14"
+_SIZES, _STRIDES = ((256, 128), (384, 128)), (12, 16, 14, 10, 8)
 
 
-def load(
-    checkpoint: str | Path | Mapping,
-    config: ModelConfig | None = None,
-    keep_classifiers: bool = True,
-    num_classes: int | None = None,
-) -> FusionReID:
-    """The model of a released checkpoint, in evaluation mode.
+def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
+    """The model of a released checkpoint (a path, or a state dict in any wrapper), in evaluation mode.
 
-    Args:
-        checkpoint: a path or a state dict, wrapped (`state_dict`, `model`) or not, with or without `module.`.
-        config: None deduces it. Give `replace(deduce(checkpoint), ...)` for units in the reverse order, heads other
-            than 12, or branches that `deduce` does not know.
-        keep_classifiers: loads the classifiers too; False leaves them as initialised.
-        num_classes: of the new classifiers, where they are not kept; None: as many as in the checkpoint.
+    Without a configuration it is deduced. Give `replace(deduce(checkpoint), ...)` for units in the reverse order, heads
+    other than 12, or branches that `deduce` does not know.
 
     Raises:
-        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape or type, or holds
-            numbers that are not finite.
+        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape, or damaged.
     """
-    where, tensors = describe(checkpoint), _tensors(checkpoint)
-    config = config or _deduce(tensors, where)
-    units = _units(tensors, where)
-    for unit, names in units.items():
-        shared = len(set(names.values())) == 1
-        if config.fusion and unit in config.fusion.units and getattr(config.fusion, f"share_{unit}") != shared:
-            raise ValueError(
-                f"{where}: FusionConfig.share_{unit}={not shared}, but an HTM holds "
-                f"{' and '.join(dict.fromkeys(names.values()))}"
-            )
-    for unit in config.fusion.units if config.fusion else ():
-        units.setdefault(unit, _UNITS[unit, getattr(config.fusion, f"share_{unit}")])
-    classifiers = [name for name in tensors if re.search(r"(^|\.)classifier(_\d)?\.weight$", name)]
-    if keep_classifiers and num_classes is not None:
-        raise ValueError("num_classes is for keep_classifiers=False; kept classifiers have the checkpoint's classes")
-    rows = Counter(len(tensors[name]) for name in classifiers if tensors[name].ndim == 2)
-    classes = num_classes or max(rows, key=rows.get, default=num_classes)  # one damaged classifier is outvoted
-    if classes is None:
-        raise ValueError(f"{where}: holds no classifier; give keep_classifiers=False and num_classes")
-    embedding = "transformer.base.sie_embed"
-    cameras = _shape(tensors, embedding, 3, where)[0] if embedding in tensors else 0
-    with torch.device("meta"):  # no time spent on random weights
-        model = build_model(config, classes, cameras if config.transformer else 0)
-
-    places = model.state_dict()
-    names = {ours: released_name(ours, units) for ours in places}
-    if not keep_classifiers:
-        names = {ours: theirs for ours, theirs in names.items() if not ours.endswith(".classifier.weight")}
-    _account(
-        where,
-        tensors,
-        {theirs: places[ours] for ours, theirs in names.items()},
-        ignore=[] if keep_classifiers else classifiers,
-    )
-    model.to_empty(device="cpu")
-    if not keep_classifiers:
-        for name, width in model.widths.items():
-            model.heads[name].classifier = Head(width, classes).classifier
-    model.load_state_dict({ours: tensors[theirs] for ours, theirs in names.items()}, strict=keep_classifiers)
-    return model.eval()
+    return _read(checkpoint, lambda tensors: _load(tensors, config or _deduce(tensors)))
 
 
-def save(model: FusionReID, path: str | Path) -> None:
-    """Writes the model under the released code's names: safetensors if the path ends so, else `torch.save`.
-
-    The ImageNet heads that the released code keeps and never calls are written as zeros, so that a strict load works.
-
-    Raises:
-        ValueError: naming the field in which the model computes what the released code cannot.
-    """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in export(model).items()}
-    if Path(path).suffix == ".safetensors":
-        write_tensors(tensors, path)
-    else:
-        with atomic_write(path) as temporary:
-            torch.save(tensors, temporary)
-
-
-def export(model: FusionReID) -> dict[str, Tensor]:
-    """The model's tensors by the released code's names.
-
-    Raises:
-        ValueError: naming the field in which the model computes what the released code cannot.
-    """
-    config = model.config
-    ours = {"stem": config.stem} if config.cnn else {}
-    fields = ("kernel", "seu_norm", "mfu_residual")
-    ours |= {field: getattr(config.fusion, field) for field in fields if config.fusion}
-    for field, value in ours.items():
-        expected = RELEASED.stem if field == "stem" else getattr(RELEASED.fusion, field)
-        if value != expected:
-            raise ValueError(
-                f"{field}={value!r}: the released code has only {field}={expected!r}, and would compute "
-                "something else from these weights"
-            )
-    shared = {unit: getattr(config.fusion, f"share_{unit}") for unit in ("seu", "mfu") if config.fusion}
-    units = {unit: _UNITS[unit, share] for unit, share in shared.items()}
-    tensors = {released_name(name, units): value for name, value in model.state_dict().items()}
-    if config.transformer:
-        width = model.branches["transformer"].width
-        is_t2t = "transformer.base.tokens_to_token.project.weight" in tensors
-        name, classes = ("head", model.heads["transformer"].classifier.out_features) if is_t2t else ("fc", 1000)
-        like = tensors["transformer.base.cls_token"]
-        tensors[f"transformer.base.{name}.weight"] = like.new_zeros(classes, width)
-        tensors[f"transformer.base.{name}.bias"] = like.new_zeros(classes)
-    return tensors
-
-
-def released_name(ours: str, units: Units) -> str:
-    """The released code's name of the tensor that our state dict calls `ours`.
-
-    Args:
-        units: names of the units in an HTM, `units["mfu"]["cnn"] == "MUF_RES"`.
-    """
-    part, *rest = ours.split(".")
-    if part == "branches":
-        branch, tail = _BRANCH[rest[0]], ".".join(rest[1:])
-        return f"{branch}.{ {'pool.exponent': 'gap.p', 'camera_embedding': 'base.sie_embed'}.get(tail, tail) }"
-    if part == "heads":
-        feature, layer, tail = rest
-        layer = _HEAD_PART[layer]
-        return f"{layer}_{_HEAD[feature]}.{tail}" if feature in _HEAD else f"{_BRANCH[feature]}.{layer}.{tail}"
-    kind, *rest = rest
-    if kind == "refine":
-        branch, layer, tail = rest
-        return f"{_LRU[branch]}.{_LRU_PART.get(layer, layer)}.{tail}"
-    if kind == "pool":
-        return _POOL[rest[0]]
-    index, _, unit, _, branch, *tail = rest  # stack.0.steps.seu.unit.cnn.norm1.weight
-    tail = ".".join(tail)
-    for mine, theirs in _UNIT_PART:
-        if tail.startswith(mine):
-            tail = theirs + tail.removeprefix(mine)
-    block = "" if tail.startswith("norm.") else "blocks.0."
-    return f"HTM.blocks.{index}.{units[unit][branch]}.{block}{tail}"
-
-
-def deduce(checkpoint: str | Path | Mapping) -> ModelConfig:
+def deduce(checkpoint: Source) -> ModelConfig:
     """The configuration of a released checkpoint, as far as names and shapes tell; else as in `RELEASED`.
 
     Raises:
         ValueError: naming what is not known; then give `load` a configuration.
     """
-    return _deduce(_tensors(checkpoint), describe(checkpoint))
+    return _read(checkpoint, _deduce)
 
 
-def _deduce(tensors: Mapping[str, Tensor], where: str) -> ModelConfig:
-    """A part is there if any of its tensors is, so that `_account` can name those of it that are missing."""
-    cnn = _cnn(tensors, where) if _holds(tensors, "resnet.base.") else None
-    transformer, size, stride = None, RELEASED.image_size, RELEASED.stride
-    if _holds(tensors, "transformer.base."):
-        transformer, size, stride = _transformer(tensors, where)
-    if cnn is None and transformer is None:
-        raise ValueError(
-            f"{where}: holds nothing of resnet.base or transformer.base, but "
-            f"{', '.join(list(tensors)[:5])}, ...: not a checkpoint of the released code"
-        )
-    fusion = _fusion(tensors, where) if _holds(tensors, *_LRU.values(), "HTM.") else None
-    return replace(RELEASED, cnn=cnn, transformer=transformer, image_size=size, stride=stride, fusion=fusion)
+def save(model: FusionReID, path: str | Path) -> None:
+    """Writes what `export` gives: safetensors if the path ends so, else by `torch.save`."""
+    tensors = {name: value.cpu().contiguous() for name, value in export(model).items()}
+    write = safetensors.torch.save_file if Path(path).suffix == ".safetensors" else torch.save
+    with atomic_write(path) as temporary:
+        write(tensors, temporary)
 
 
-def _tensors(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """Tensors without `module.`; a branch trained alone (`base.`) gets the name that it has beside the other one."""
-    tensors = {re.sub(r"^(module\.)+", "", name): value for name, value in read_tensors(checkpoint).items()}
-    if _holds(tensors, "base."):
+def export(model: FusionReID) -> dict[str, Tensor]:
+    """The model's tensors by the released code's names; ImageNet's classifiers, which it never calls, are zeros.
+
+    Raises:
+        ValueError: naming the field in which the model computes what the released code cannot.
+    """
+    config = model.config
+    for field in ("stem", "kernel", "seu_norm", "mfu_residual"):
+        ours, theirs = (config.cnn and config, RELEASED) if field == "stem" else (config.fusion, RELEASED.fusion)
+        if ours and getattr(ours, field) != getattr(theirs, field):
+            found, expected = getattr(ours, field), getattr(theirs, field)
+            raise ValueError(f"{field}={found!r}: the released code has only {expected!r}, and would compute otherwise")
+    tensors = _merged(model, found={})
+    if config.transformer:
+        cls = tensors["transformer.base.cls_token"]
+        is_t2t = _holds(tensors, "transformer.base.tokens_to_token.")
+        head, classes = ("head", len(tensors["transformer.classifier.weight"])) if is_t2t else ("fc", 1000)
+        tensors[f"transformer.base.{head}.weight"] = cls.new_zeros(classes, cls.shape[-1])
+        tensors[f"transformer.base.{head}.bias"] = cls.new_zeros(classes)
+    return tensors
+
+
+def released_name(ours: str, units: Units) -> str:
+    """The released code's name of the tensor that our state dict calls `ours`; SEU's q, k and v are one there."""
+    for pattern, name in _NAMES.items():
+        ours = re.sub(pattern, name, ours)
+    for unit, (cnn, transformer) in units.items():
+        ours = ours.replace(f".{unit}.cnn.", f".{cnn}.").replace(f".{unit}.transformer.", f".{transformer}.")
+    return ours
+
+
+def _read(checkpoint: Source, work: Callable):
+    """The result of `work` on a checkpoint's tensors; a ValueError names the checkpoint."""
+    tensors = read_tensors(checkpoint)
+    if _holds(tensors, "base."):  # a branch trained alone: its tensors get the names that they have beside the other's
         branch = "transformer" if _holds(tensors, "base.cls_token", "base.pos_embed") else "resnet"
         tensors = {f"{branch}.{name}": value for name, value in tensors.items()}
-    return tensors
+    try:
+        return work(tensors)
+    except ValueError as error:
+        raise ValueError(f"{describe(checkpoint)}: {error}") from error
+
+
+def _places(model: FusionReID, found: Units) -> dict[str, list[Tensor]]:
+    """The model's tensors, each once, by their released names: one a name, or SEU's q, k and v."""
+    fusion, units, places = model.config.fusion, {}, {}
+    for unit in fusion.units if fusion else ():
+        # A shared unit is called as in the checkpoint.
+        units[unit] = found.get(unit, _SHARED[unit]) if getattr(fusion, f"share_{unit}") else _OWN[unit]
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        places.setdefault(released_name(name, units), []).append(value.detach())
+    return places
+
+
+def _merged(model: FusionReID, found: Units) -> dict[str, Tensor]:
+    return {name: torch.cat(p) if len(p) > 1 else p[0] for name, p in _places(model, found).items()}
+
+
+def _load(tensors: Mapping[str, Tensor], config: ModelConfig) -> FusionReID:
+    classes = [len(value) for name, value in tensors.items() if "classifier" in name and value.ndim == 2]
+    embedding, units = "transformer.base.sie_embed", _units(tensors)
+    cameras = _shape(tensors, embedding, 3)[0] if embedding in tensors and config.transformer else 0
+    with torch.device("meta"):  # no time spent on random weights
+        model = build_model(config, mode(classes or [1]), cameras)  # one damaged classifier is outvoted
+    _account(tensors, _merged(model, units))
+    model.to_empty(device="cpu")
+    for name, places in _places(model, units).items():
+        for place, value in zip(places, tensors[name].chunk(3) if len(places) > 1 else [tensors[name]], strict=True):
+            place.copy_(value)
+    return model.eval()
+
+
+def _account(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Every tensor that the model needs is there, sound and in its shape, and each that is there has its place."""
+    problems = {}
+    for name, place in expected.items():
+        value = found.get(name)
+        if value is None:
+            problems[name] = "missing"
+        elif value.shape != place.shape:
+            problems[name] = f"of another shape: expected {tuple(place.shape)}, found {tuple(value.shape)}"
+        elif place.is_floating_point() > value.is_floating_point():
+            problems[name] = f"of another type: expected floating point, found {value.dtype}"
+        elif not value.isfinite().all():
+            problems[name] = "not finite"
+    unused = re.compile(r"(transformer\.base\.(fc|head)|resnet\.base\.fc)\.")  # ImageNet's classifiers, never called
+    problems |= {name: "unknown" for name in found if name not in expected and not unused.match(name)}
+    if problems:
+        first = "; ".join(f"{name} is {problem}" for name, problem in list(problems.items())[:20])
+        raise ValueError(f"does not fit the configuration, or is damaged in {len(problems)} of its tensors: {first}")
 
 
 def _holds(tensors: Mapping[str, Tensor], *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in tensors)
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, where: str) -> torch.Size:
+def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     """The shape of a tensor that the configuration is deduced from."""
-    if name not in tensors:
-        raise ValueError(f"{where}: {name} is missing")
-    shape = tensors[name].shape
-    if len(shape) != dimensions:
-        raise ValueError(f"{where}: {name}: expected {dimensions} dimensions, found the shape {tuple(shape)}")
-    return shape
+    found = tuple(tensors[name].shape) if name in tensors else "nothing"
+    if len(found) != dimensions:
+        raise ValueError(f"{name}: expected {dimensions} dimensions, found {found}")
+    return found
 
 
-def _fusion(tensors: Mapping[str, Tensor], where: str) -> FusionConfig:
-    units = _units(tensors, where)
-    htms = [int(match[1]) for name in tensors if (match := re.match(r"HTM\.blocks\.(\d+)\.", name))]
-    pointwise, depthwise = "res_LRU.ptconv.weight", "res_LRU.dwconv.weight"
-    dim, kernel = _shape(tensors, pointwise, 4, where)[0], _shape(tensors, depthwise, 4, where)[-1]
-    try:
-        return replace(
-            RELEASED.fusion,
-            dim=dim,
-            depth=1 + max(htms, default=0),
-            units=tuple(units),
-            kernel=kernel,
-            pooling="gem" if any(name in tensors for name in _POOL.values()) else "gap",
-            **{f"share_{unit}": len(set(names.values())) == 1 for unit, names in units.items()},
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}, by the shapes of {pointwise} and {depthwise}") from None
+def _deduce(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """A part is there if any of its tensors is, so that `_account` can name those of it that are missing."""
+    fields = {"cnn": None, "transformer": None, "fusion": None}
+    if not _holds(tensors, "resnet.base.", "transformer.base."):
+        raise ValueError(f"not of the released code: no resnet.base or transformer.base among {list(tensors)[:5]}, ...")
+    if _holds(tensors, "resnet.base."):
+        blocks = {tuple(name.split(".")[2:4]) for name in tensors if name.startswith("resnet.base.layer")}
+        convolutions = 3 if any(".conv3." in name for name in tensors) else 2
+        fields["cnn"] = f"resnet{2 + len(blocks) * convolutions}"  # called by the number of its layers
+        if fields["cnn"] not in _RESNETS:
+            raise ValueError(f"expected one of {', '.join(_RESNETS)}, found a {fields['cnn']}; give a config")
+    if _holds(tensors, "transformer.base."):
+        fields |= _transformer(tensors)
+    if _holds(tensors, "res_LRU.", "former_LRU.", "HTM."):
+        fields["fusion"] = _fusion(tensors)
+    return replace(RELEASED, **fields)
 
 
-def _units(tensors: Mapping[str, Tensor], where: str) -> Units:
-    """The units of the HTMs and their names, one name being a shared unit; a projection tells what a new name is."""
-    known = {name: unit for (unit, _), names in _UNITS.items() for name in names.values()}
-    found: dict[str, list[str]] = {"seu": [], "mfu": []}
+def _transformer(tensors: Mapping[str, Tensor]) -> dict:
+    """Name, image size and stride: the first of the known sizes and strides whose grid has as many positions."""
+    _, positions, width = _shape(tensors, "transformer.base.pos_embed", 3)
+    depth = len({name.split(".")[3] for name in tensors if name.startswith("transformer.base.blocks.")})
+    if (width, depth) not in _VITS:
+        raise ValueError(f"a Transformer of width {width} and depth {depth} is unknown; give a config")
+    is_t2t = _holds(tensors, "transformer.base.tokens_to_token.")
+    for stride, size in product(_STRIDES, _SIZES):
+        rows, columns = soft_split_grids(size)[-1] if is_t2t else patch_grid(size, stride)
+        if rows * columns == positions - 1:
+            return {"transformer": _VITS[width, depth], "image_size": size, "stride": stride}
+    raise ValueError(f"transformer.base.pos_embed: no known size and stride has {positions - 1} patches; give a config")
+
+
+def _units(tensors: Mapping[str, Tensor]) -> Units:
+    """The units that the checkpoint's HTMs hold: a branch's own, or one by another name for both."""
+    units: Units = {}
     for name in tensors:
-        match = re.match(r"HTM\.blocks\.\d+\.(\w+)\.(?:blocks\.0\.attn\.(qkv|q)\.weight$)?", name)
-        unit = match and known.get(match[1], {"qkv": "seu", "q": "mfu"}.get(match[2]))
-        if unit and match[1] not in found[unit]:
-            found[unit].append(match[1])
-    units = {}
-    for unit, names in found.items():
-        if len(names) == 1:
-            units[unit] = dict.fromkeys(BRANCHES, names[0])
-        elif names:
-            units[unit] = _UNITS[unit, False]
-            if set(names) != set(units[unit].values()):
-                raise ValueError(
-                    f"{where}: expected {' and '.join(units[unit].values())} in an HTM, found {', '.join(names)}"
-                )
+        if match := re.match(r"HTM\.blocks\.\d+\.(\w+)\.", name):
+            unit = "seu" if match[1].startswith("SEU") else "mfu"
+            units.setdefault(unit, _OWN[unit] if match[1] in _OWN[unit] else (match[1], match[1]))
     return units
 
 
-def _cnn(tensors: Mapping[str, Tensor], where: str) -> str:
-    blocks = [
-        len({name.split(".")[3] for name in tensors if name.startswith(f"resnet.base.layer{i}.")}) for i in range(1, 5)
-    ]
-    bottleneck = any(re.match(r"resnet\.base\.layer\d\.\d+\.conv3\.", name) for name in tensors)
-    try:
-        return _RESNETS[tuple(blocks)][bottleneck]
-    except KeyError:
-        raise ValueError(
-            f"{where}: expected a ResNet-18, 34, 50, 101 or 152, found {blocks} blocks of "
-            f"{3 if bottleneck else 2} convolutions; give a config"
-        ) from None
-
-
-def _transformer(tensors: Mapping[str, Tensor], where: str) -> tuple[str, tuple[int, int], int]:
-    """Name, image size and stride: the first of the known sizes and strides whose grid has as many positions."""
-    base = "transformer.base."
-    _, positions, width = _shape(tensors, base + "pos_embed", 3, where)
-    depth = len({name.split(".")[3] for name in tensors if name.startswith(base + "blocks.")})
-    is_t2t = _holds(tensors, base + "tokens_to_token.")
-    name = {(384, 14): "t2t_vit_14"}.get((width, depth)) if is_t2t else _VITS.get((width, depth))
-    if name is None:
-        raise ValueError(
-            f"{where}: a {'T2T-ViT' if is_t2t else 'ViT'} of width {width} and depth {depth} is unknown; give a config"
-        )
-    for stride in STRIDES:
-        for size in SIZES:
-            rows, columns = soft_split_grids(size)[-1] if is_t2t else patch_grid(size, stride)
-            if rows * columns == positions - 1:
-                return name, size, RELEASED.stride if is_t2t else stride
-    raise ValueError(
-        f"{where}: transformer.base.pos_embed has {positions - 1} patches, which no stride of "
-        f"{', '.join(map(str, STRIDES))} gives at 256 x 128 or 384 x 128; give a config"
-    )
-
-
-def _account(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: list[str]) -> None:
-    """Every tensor that the model needs is there, sound, in its shape; every one that is there has its place."""
-    problems = {
-        "missing": [name for name in expected if name not in found],
-        "unknown": [n for n in found if n not in expected and n not in ignore and not UNUSED.match(n)],
-        "of another shape": [],
-        "of another type": [],
-        "not finite": [],
-    }
-    for name in [name for name in expected if name in found]:
-        value, place = found[name], expected[name]
-        if value.shape != place.shape:
-            problems["of another shape"].append(f"{name}: expected {tuple(place.shape)}, found {tuple(value.shape)}")
-        if place.is_floating_point() and not value.is_floating_point():
-            problems["of another type"].append(f"{name}: expected floating point, found {value.dtype}")
-        elif place.is_floating_point() and not value.float().isfinite().all():
-            problems["not finite"].append(name)
-    parts = [
-        f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-        for what, names in problems.items()
-        if names
-    ]
-    if parts:
-        raise ValueError(f"{where}: is damaged or does not fit the configuration; {'; '.join(parts)}")
+def _fusion(tensors: Mapping[str, Tensor]) -> FusionConfig:
+    units, dim = _units(tensors), _shape(tensors, "res_LRU.ptconv.weight", 4)[0]
+    if dim % RELEASED.fusion.heads:
+        raise ValueError(f"res_LRU.ptconv.weight: expected rows for {RELEASED.fusion.heads} heads, found {dim}")
+    htms = [int(name.split(".")[2]) for name in tensors if name.startswith("HTM.blocks.")]
+    order = tuple(unit for unit in _OWN if unit in units)
+    pooling = "gem" if _holds(tensors, "gap_r.p", "gap_f.p") else "gap"
+    shared = {f"share_{unit}": names[0] == names[1] for unit, names in units.items()}
+    return replace(RELEASED.fusion, dim=dim, depth=max(htms, default=0) + 1, units=order, pooling=pooling, **shared)

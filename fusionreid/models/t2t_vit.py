@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from timm.layers import Mlp
-from timm.models.vision_transformer import Block
-from torch import nn
+from timm.models.vision_transformer import Block, init_weights_vit_timm
+from torch import Tensor, nn
 
 SOFT_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding; together a step of 16 pixels
 
@@ -25,7 +25,7 @@ def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
     return grids
 
 
-def sinusoid_table(positions: int, dim: int) -> torch.Tensor:
+def sinusoid_table(positions: int, dim: int) -> Tensor:
     """Fixed position embeddings (1, positions, dim): sine in the even columns, cosine in the odd ones.
 
     Columns 2i and 2i + 1 share the angle position / 10000^(2i / dim) (Vaswani et al., 2017, Sec. 3.5). The class
@@ -33,8 +33,7 @@ def sinusoid_table(positions: int, dim: int) -> torch.Tensor:
     """
     exponent = 2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim
     angle = torch.arange(positions, dtype=torch.float64)[:, None] / 10000**exponent
-    table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())
-    return table[None].float()
+    return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())[None].float()
 
 
 class TokenAttention(nn.Module):
@@ -49,7 +48,7 @@ class TokenAttention(nn.Module):
         self.qkv = nn.Linear(dim_in, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, N, dim_in) -> (B, N, dim)
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, dim_in) -> (B, N, dim)
         query, key, value = rearrange(self.qkv(x), "b n (three d) -> three b 1 n d", three=3)
         x = value + self.proj(F.scaled_dot_product_attention(query, key, value, scale=self.scale))
         return rearrange(x, "b 1 n d -> b n d")
@@ -65,7 +64,7 @@ class TokenTransformer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, hidden_features=dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -75,24 +74,17 @@ class TokensToToken(nn.Module):
 
     def __init__(self, image_size: tuple[int, int], embed_dim: int = 384, token_dim: int = 64):
         super().__init__()
-        self.image_size = tuple(image_size)
         self.grids = soft_split_grids(image_size)
-        self.soft_split0, self.soft_split1, self.soft_split2 = (
-            nn.Unfold(kernel, stride=stride, padding=padding) for kernel, stride, padding in SOFT_SPLITS
-        )
         self.attention1 = TokenTransformer(3 * SOFT_SPLITS[0][0] ** 2, token_dim)
         self.attention2 = TokenTransformer(token_dim * SOFT_SPLITS[1][0] ** 2, token_dim)
         self.project = nn.Linear(token_dim * SOFT_SPLITS[2][0] ** 2, embed_dim)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if tuple(images.shape[-2:]) != self.image_size:
-            raise ValueError(f"T2TViT: expected images of {self.image_size} pixels, found {tuple(images.shape[-2:])}")
-        x = rearrange(self.soft_split0(images), "b c n -> b n c")
-        x = rearrange(self.attention1(x), "b (h w) c -> b c h w", h=self.grids[0][0])
-        x = rearrange(self.soft_split1(x), "b c n -> b n c")
-        x = rearrange(self.attention2(x), "b (h w) c -> b c h w", h=self.grids[1][0])
-        x = rearrange(self.soft_split2(x), "b c n -> b n c")
-        return self.project(x)
+    def forward(self, images: Tensor) -> Tensor:
+        x, layers = images, (self.attention1, self.attention2, self.project)
+        for layer, (kernel, stride, padding), (rows, _) in zip(layers, SOFT_SPLITS, self.grids, strict=True):
+            tokens = layer(rearrange(F.unfold(x, kernel, stride=stride, padding=padding), "b c n -> b n c"))
+            x = rearrange(tokens, "b (h w) c -> b c h w", h=rows)
+        return tokens
 
 
 class T2TViT(nn.Module):
@@ -100,13 +92,12 @@ class T2TViT(nn.Module):
 
     Args:
         image_size: height and width in pixels.
-        embed_dim, depth, heads, mlp_ratio: of the ViT behind the token modules.
-        token_dim: width of the token modules.
+        embed_dim, depth, heads: of the ViT behind the token modules, whose width is `token_dim`.
         drop_path: the last block's stochastic-depth rate; it grows linearly from 0 at the first.
 
     Attributes:
         grid: rows and columns of tokens, (16, 8) at 256 x 128.
-        cls_token: (1, 1, D). pos_embed: (1, 1 + N, D), a fixed table: a buffer, saved but not trained.
+        pos_embed: (1, 1 + N, D), a fixed table: a buffer, saved but not trained.
         blocks, norm: the ViT's, LayerNorm epsilon 1e-5, no bias in the query, key and value projections.
     """
 
@@ -116,7 +107,6 @@ class T2TViT(nn.Module):
         embed_dim: int = 384,
         depth: int = 14,
         heads: int = 6,
-        mlp_ratio: float = 3.0,
         token_dim: int = 64,
         drop_path: float = 0.1,
     ):
@@ -127,25 +117,13 @@ class T2TViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.register_buffer("pos_embed", sinusoid_table(1 + self.grid[0] * self.grid[1], embed_dim))
         self.blocks = nn.ModuleList(
-            Block(embed_dim, heads, mlp_ratio, drop_path=drop_path * i / max(1, depth - 1), norm_layer=nn.LayerNorm)
+            Block(embed_dim, heads, mlp_ratio=3.0, drop_path=drop_path * i / max(1, depth - 1), norm_layer=nn.LayerNorm)
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(init_weights_vit_timm)
 
-    def embed_patches(self, images: torch.Tensor) -> torch.Tensor:
+    def patch_embed(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) of images (B, 3, H, W), before the class token and the position embedding."""
         return self.tokens_to_token(images)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Class and patch tokens (B, 1 + N, D) after the last LayerNorm; no camera embedding."""
-        patches = self.embed_patches(images)
-        x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(images)), patches], dim=1) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,45 +11,35 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..config import LABELS, SYMBOLS
 from ..files import atomic_write
 
 # Okabe and Ito, "Color Universal Design" (2008).
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 GREY = "#6E6E6E"
-PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
-HEAT = "inferno"
 
 # A branch is a colour, a stage is a dash and a marker, so that a figure printed without colour still reads.
+BRANCH_COLOURS = {"cnn": BLUE, "transformer": VERMILLION}
+_STAGES = {"": (":", "o"), "_refined": ("--", "s"), "_fused": ("-", "^")}
 FEATURE_STYLES = {
-    "cnn": dict(color=BLUE, linestyle=":", marker="o"),
-    "transformer": dict(color=VERMILLION, linestyle=":", marker="o"),
-    "cnn_refined": dict(color=BLUE, linestyle="--", marker="s"),
-    "transformer_refined": dict(color=VERMILLION, linestyle="--", marker="s"),
-    "cnn_fused": dict(color=BLUE, linestyle="-", marker="^"),
-    "transformer_fused": dict(color=VERMILLION, linestyle="-", marker="^"),
-    "all": dict(color=BLACK, linestyle="-", marker="D"),
-}
-FEATURE_LABELS = {
-    "cnn": r"CNN, $\hat{f}_c$",
-    "transformer": r"Transformer, $\hat{f}_t$",
-    "cnn_refined": r"CNN refined, $f'_{c,0}$",
-    "transformer_refined": r"Transformer refined, $f'_{t,0}$",
-    "cnn_fused": r"CNN fused, $f'_{c,L}$",
-    "transformer_fused": r"Transformer fused, $f'_{t,L}$",
-    "all": r"all six, $f_a$",
-}
+    branch + stage: dict(color=colour, linestyle=dash, marker=marker)
+    for stage, (dash, marker) in _STAGES.items()
+    for branch, colour in BRANCH_COLOURS.items()
+} | {"all": dict(color=BLACK, linestyle="-", marker="D")}
+FEATURE_LABELS = {name: f"{label}, ${SYMBOLS[name]}$" for name, label in LABELS.items()}
+MEASURES = {"mAP": ("mAP", GREEN), "rank-1": ("Rank-1", PURPLE)}
+
+# Of things that are neither branches nor measures: the branches' colours come last.
+PALETTE = (GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, BLUE, VERMILLION)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HEAT = "inferno"
 
 RC = {
-    "figure.dpi": 100,
     "savefig.dpi": 200,
-    "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
     "axes.titlesize": 11,
-    "axes.labelsize": 10,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
@@ -59,23 +49,15 @@ RC = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
-    "hatch.linewidth": 0.6,
-    "mathtext.fontset": "dejavusans",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "fusionreid",
 }
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Runs a drawing function in the house style.
-
-    The figure is taken out of pyplot's list, so that a notebook shows it once, where it is the value of the cell.
-    """
+    """Runs a drawing function in this style, and takes its figure out of pyplot's list: a notebook shows it once."""
 
     @functools.wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
@@ -90,29 +72,34 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def save(figure: Figure, name: str, data: pd.DataFrame | None = None, folder: str | Path = "figures") -> Figure:
-    """Writes `<folder>/<name>.png` (200 dpi; grids of photographs 120) and its twin `<name>.csv`, aside, then renamed.
+def expect_columns(data: pd.DataFrame, needed: Sequence[str], function: str) -> None:
+    if missing := [name for name in needed if name not in data.columns]:
+        raise ValueError(f"{function}: expected columns {list(needed)}, missing {missing}, found {list(data.columns)}")
+
+
+def legend_below(figure: Figure, axes, columns: int) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, columnspacing=1.4)
+
+
+def with_numbers(figure: Figure, drawn: pd.DataFrame) -> Figure:
+    figure.drawn = drawn
+    return figure
+
+
+def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
+    """Writes `<folder>/<name>.png` and the numbers drawn, `figure.drawn`, as `<name>.csv`; each aside, then renamed.
 
     Args:
-        figure: from a function of `fusionreid.plots.curves`.
-        name: without suffix; notebook NN's figures are called `NN_something`.
-        data: the numbers drawn; by default those that the drawing function left in `figure.drawn`.
+        figure: from a function of `fusionreid.plots`; 200 dpi, grids of photographs 120.
+        name: without suffix; the figures of notebook NN are called `NN_something`.
         folder: made if it is not there.
 
     Returns:
         the figure, so that a cell which ends in `save(...)` shows it.
-
-    Raises:
-        ValueError: `data` is not given and the figure carries no numbers.
     """
-    data = getattr(figure, "drawn", None) if data is None else data
-    if data is None:
-        raise ValueError(f"save({name!r}): expected `data`, the numbers drawn; this figure carries none")
-    with matplotlib.rc_context(RC):
-        with atomic_write(Path(folder) / f"{name}.png") as temporary:
-            dpi = getattr(figure, "saved_dpi", RC["savefig.dpi"])
-            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06,
-                           metadata={"Software": None})  # fmt: skip
-        with atomic_write(Path(folder) / f"{name}.csv") as temporary:
-            data.to_csv(temporary, index=False, float_format="%.6g")
+    with matplotlib.rc_context(RC), atomic_write(Path(folder) / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=getattr(figure, "saved_dpi", RC["savefig.dpi"]),
+                       bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})  # fmt: skip
+    with atomic_write(Path(folder) / f"{name}.csv") as temporary:
+        figure.drawn.to_csv(temporary, index=False, float_format="%.6g")
     return figure

@@ -42,7 +42,7 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     if identities.device.type == "cpu" and bool(same.all()):  # elsewhere the host would wait for the device
         raise ValueError(
             f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
-            "it needs at least two (see fusionreid.data.IdentityBatches)"
+            "it needs at least two (see fusionreid.data.PKSampler)"
         )
     distances = pairwise_distances(features, squared=distance == "squared")
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)

@@ -1,7 +1,8 @@
 """What a run is, and its folder: configuration, environment, metrics, checkpoint and result.
 
-`runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line a step, epoch or evaluation),
-`checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json`.
+`runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line for each step, epoch and
+evaluation), `checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json` and
+`average_precision.npz`: for each feature the average precision of each query, NaN for one without a match.
 """
 
 from __future__ import annotations
@@ -9,40 +10,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from .. import paths
 from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, TrainConfig
-from ..data.datasets import with_version
-from ..files import atomic_write, digest, read_json, read_lines
+from ..data.datasets import Dataset, with_version
+from ..files import atomic_write, digest, locked, read_json, read_lines, write_json, write_text
 from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
-from ..paths import ROOT
 from . import checkpoint
+
+METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid")
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a branch starts from.
+    """What a branch starts from."""
 
-    Attributes:
-        source: "random", "imagenet" (fetched by timm), or the path of a file of weights.
-        version: timm's tag, or the file's digest.
-    """
-
-    source: str = "random"
-    version: str = ""
+    source: str = "random"  # or "imagenet" (fetched by timm), or the path of a file of weights
+    version: str = ""  # timm's tag, or the file's digest
 
     def __str__(self) -> str:
-        """A file by its name and digest, as it may lie elsewhere tomorrow."""
+        """A file by its name and digest, wherever it lies."""
         return ":".join(filter(None, [Path(self.source).name, self.version]))
 
 
@@ -115,6 +113,37 @@ def find_start(source: str, backbone: str | None) -> Start:
     return Start(source, digest(str(source), status.st_size, status.st_mtime_ns))
 
 
+def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
+    """The result of one run, None if it has not finished.
+
+    Returns:
+        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `epochs`, `commit`, `device`, `processes`,
+        `seconds` and `features`, {feature: {metric: fraction of 1}}.
+
+    Raises:
+        ValueError: naming the file, which is damaged or another run's, and the remedy.
+    """
+    path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = read_json(path)
+        if result["fingerprint"] != fingerprint:
+            raise ValueError(f"that of run {result['fingerprint']}")
+        _ = [result[key] for key in ("seed", "epochs", "commit", "device", "processes", "seconds")]
+        _ = result["data"]["name"], result["data"]["version"], result["features"]["all"]
+        for feature, metric in product(result["features"], METRICS):
+            value = result["features"][feature][metric]
+            if not 0 <= value <= 1:
+                raise ValueError(f"{feature}/{metric} = {value}, not a fraction of 1")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: expected the result of run {fingerprint}, found something else "
+            f"({type(error).__name__}: {error}); delete the file to have the run evaluated again"
+        ) from error
+    return result
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one configuration, whether it is finished or not."""
@@ -131,110 +160,90 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     @property
-    def finished(self) -> bool:
-        return (self.path / "result.json").is_file()
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
 
-    @cached_property
-    def result(self) -> dict:
-        """What `train` measured: see `train.train`."""
-        return read_json(self.path / "result.json")
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    @property
+    def result(self) -> dict | None:
+        """What was measured at the last epoch; see `read_result`."""
+        return read_result(self.config.fingerprint, self.runs_root)
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row for each line of `metrics.jsonl`; `kind` is "step", "epoch" or "evaluation"."""
-        return pd.DataFrame(read_lines(self.path / "metrics.jsonl"))
+        return pd.DataFrame(read_lines(self.metrics_file))
 
     def model(self, device: str | torch.device = "cpu") -> FusionReID:
         """The model as trained, in evaluation mode."""
         return checkpoint.load(self.checkpoint, device)
 
+    @contextmanager
+    def held(self, resume: bool = True) -> Iterator[None]:
+        """Other commands that want to train this run wait. On an error, it is said what is kept.
 
-def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
-    """The result of one run, None if it has not finished.
+        Removes the temporary files of processes that were killed and, unless `resume`, the checkpoint.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / f"{self.config.fingerprint}.lock"
+        with locked(lock):
+            for leftover in self.path.glob(".*.*.*"):
+                leftover.unlink(missing_ok=True)
+            if not resume and not self.finished:
+                self.checkpoint.unlink(missing_ok=True)
+            try:
+                yield
+            except BaseException:
+                if self.checkpoint.exists():
+                    kept = f"its last finished epoch is kept in {self.path}; the same command continues from there"
+                    print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
+                raise
+        with suppress(OSError):  # on Windows, where another process waits for it
+            lock.unlink()
 
-    Returns:
-        result.json: `fingerprint`, `data` (`name`, `version`), `seed`, `commit`, `device`, `seconds` and `features`,
-        {feature: {metric: fraction of 1}}.
+    def restore(self, model: FusionReID, optimizer, scaler) -> tuple[int, float, list[dict]]:
+        """Loads the last finished epoch; returns its number (0: none), and the seconds and metrics until then."""
+        path, epochs = self.checkpoint, self.config.train.epochs
+        if not path.exists():
+            return 0, 0.0, []
+        try:
+            saved = checkpoint.read_state(path)
+            epoch, seconds = int(saved["epoch"]), float(saved["seconds"])
+            checkpoint.restore(path, model, optimizer if epoch < epochs else None)
+            scaler.load_state_dict(saved["scaler"])
+            path = self.metrics_file
+            lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
+            again = ("evaluation", epochs)  # done again, as the run has no result
+            return epoch, seconds, [line for line in lines if (line["kind"], line["epoch"]) != again]
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path}: cannot continue ({why}); train anew: --restart, or resume=False") from error
 
-    Raises:
-        ValueError: the file is damaged or is another run's; the message names it.
-    """
-    path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
-    if not path.exists():
-        return None
-    remedy = f"delete {path} to have it measured again"
-    try:
-        result = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from error
-    if not isinstance(result, dict) or result.get("fingerprint") != fingerprint:
-        found = result.get("fingerprint") if isinstance(result, dict) else type(result).__name__
-        raise ValueError(f"{path}: expected the result of run {fingerprint}, found {found!r}; {remedy}")
-    missing = [key for key in ("data", "seed", "features") if key not in result]
-    if missing:
-        raise ValueError(f"{path}: expected the keys data, seed and features, missing {missing}; {remedy}")
-    features = result["features"]
-    if not isinstance(features, dict) or "all" not in features:
-        raise ValueError(f"{path}: expected the feature 'all' in `features`, found {features!r}; {remedy}")
-    for feature, metrics in features.items():
-        for metric, value in metrics.items():
-            if not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"{path}: expected {feature}/{metric} as a fraction of 1, found {value!r}; {remedy}")
-    return result
+    def describe(self, environment: dict, weights: str) -> None:
+        """Writes what the run is, and prints which weights were loaded from files."""
+        write_json(self.path / "config.json", {"fingerprint": self.config.fingerprint, **self.config.describe()})
+        write_json(self.path / "environment.json", environment)
+        if weights:
+            print(weights)
+            write_text(self.path / "weights.txt", f"{weights}\n")
 
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def append_lines(path: Path, rows: list[dict]) -> None:
-    with open(path, "a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def git_commit() -> str:
-    """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=10", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", "fusionreid") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's architecture and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def environment(device: torch.device, processes: int = 1, data_version: str = "") -> dict:
-    """What the numbers depend on besides the configuration."""
-    import numpy
-    import timm
-    import torchvision
-
-    return {
-        "commit": git_commit(),
-        "device": device_name(device),
-        "data_version": data_version,
-        "processes": processes,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        **{module.__name__: module.__version__ for module in (torch, torchvision, timm, numpy)},
-    }
-
-
-def describe(config: RunConfig) -> dict:
-    """`config.json`: the whole configuration and its fingerprint."""
-    return {"fingerprint": config.fingerprint, **config.describe()}
+    def write_result(self, rankings: Mapping, dataset: Dataset, seconds: float, environment: dict) -> None:
+        """Writes `average_precision.npz` and `result.json` from the last epoch's `Ranking` of each feature."""
+        precision = {feature: np.full(len(dataset.query), np.nan) for feature in rankings}
+        for feature, ranking in rankings.items():
+            precision[feature][ranking.queries] = ranking.average_precision
+        with atomic_write(self.path / "average_precision.npz") as temporary:
+            np.savez_compressed(temporary, **precision)
+        result = {
+            "fingerprint": self.config.fingerprint,
+            "data": {"name": dataset.name, "version": dataset.version},
+            "seed": self.config.seed,
+            "epochs": self.config.train.epochs,
+            **{key: environment[key] for key in ("commit", "device", "processes")},
+            "seconds": round(seconds, 2),
+            "features": {feature: ranking.summary() for feature, ranking in rankings.items()},
+        }
+        write_json(self.path / "result.json", result)

@@ -1,8 +1,9 @@
-"""fusionreid.data.loader: the decoded cache, its validity, and what happens when something is wrong."""
+"""fusionreid.data.cache: the decoded cache, its validity, and what happens when something is wrong."""
 
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 
@@ -21,7 +22,7 @@ SIZE = (16, 8)
 def records(tmp_path):
     random = np.random.default_rng(0)
     made = []
-    for index in range(70):  # more than two chunks
+    for index in range(70):
         path = tmp_path / "images" / f"{index:03d}.{'png' if index % 2 else 'jpg'}"
         path.parent.mkdir(exist_ok=True)
         shape = (*[(30, 20), (16, 8), (9, 7)][index % 3], 3)
@@ -34,15 +35,12 @@ def records(tmp_path):
 def decoded(monkeypatch):
     """The paths that are decoded."""
     seen, decode = [], loader.decode
-    monkeypatch.setattr(loader, "decode", lambda path, size: seen.append(path) or decode(path, size))
+    monkeypatch.setattr(loader, "decode", lambda path, *how: seen.append(path) or decode(path, *how))
     return seen
 
 
-def expected(records, size=SIZE):
-    height, width = size
-    return np.stack(
-        [np.asarray(Image.open(r.path).convert("RGB").resize((width, height), Image.BILINEAR)) for r in records]
-    )
+def expected(records, size=SIZE, how=Image.BILINEAR):
+    return np.stack([np.asarray(Image.open(r.path).convert("RGB").resize(size[::-1], how)) for r in records])
 
 
 def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
@@ -67,13 +65,8 @@ def test_batch_and_load_images(records, tmp_path):
     assert images.is_contiguous(memory_format=torch.channels_last)
     images.zero_()  # a copy, not the map
     assert cache.images[3].any()
-    out = torch.empty(2, *SIZE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    assert cache.batch([8, 9], out=out).data_ptr() == out.data_ptr() and torch.equal(out, cache.batch([8, 9]))
-    with pytest.raises(ValueError, match=r"out is \(2, 3, 16, 8\); expected uint8 \(3, 3, 16, 8\)"):
-        cache.batch([1, 2, 3], out=out)
-    for wrong in ([70], [-1, 0]):
-        with pytest.raises(IndexError, match="of 70 images"):
-            cache.batch(wrong)
+    with pytest.raises(IndexError, match="70"):
+        cache.batch([70])
 
 
 def test_prefetch_gives_the_batches_in_order_and_passes_errors_on(records, tmp_path):
@@ -88,10 +81,38 @@ def test_prefetch_gives_the_batches_in_order_and_passes_errors_on(records, tmp_p
 
 
 def test_gray_and_palette_and_transparent_images_become_rgb(tmp_path):
-    for mode in ("L", "P", "RGBA", "CMYK"):
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK"):
         path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
         Image.new(mode, (20, 30)).save(path)
         assert load_images([path], SIZE).shape == (1, 3, 16, 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_gray_of_16_bits_is_scaled_to_8(tmp_path, suffix):
+    values = np.arange(128, dtype=np.uint16).reshape(16, 8) * 516
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    image = load_images([tmp_path / f"a.{suffix}"], SIZE)[0].numpy()
+    assert (image == np.round(values / 65535 * 255).astype(np.uint8)).all() and image.max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_32_bits_a_channel_are_refused(tmp_path, dtype):
+    Image.fromarray(np.zeros((16, 8), dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a.tif: .*32 bits a channel, mode [FI]; save it with 8 or 16 bits"):
+        load_images([tmp_path / "a.tif"], SIZE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_exif_is_followed(tmp_path, orientation):
+    upright = np.zeros((16, 8, 3), np.uint8)
+    upright[:8, :4, 0], upright[8:, 4:, 1] = 255, 255
+    turn = Image.Transpose  # what was done to the upright image, so that the orientation undoes it
+    done = [None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE, turn.ROTATE_90]
+    done = [*done, turn.TRANSVERSE, turn.ROTATE_270][orientation - 1]
+    image, exif = Image.fromarray(upright), Image.Exif()
+    exif[0x0112] = orientation
+    (image if done is None else image.transpose(done)).save(tmp_path / "a.png", exif=exif)
+    assert (load_images([tmp_path / "a.png"], SIZE)[0].permute(1, 2, 0).numpy() == upright).all()
 
 
 def stale_by_content(records, cache):
@@ -138,17 +159,21 @@ def test_another_size_or_list_has_a_file_of_its_own(records, tmp_path):
         ImageCache(records, (8, 16), tmp_path),
         ImageCache(records[:9], SIZE, tmp_path),
         ImageCache(records[::-1], SIZE, tmp_path),
+        ImageCache(records, SIZE, tmp_path, interpolation="bicubic"),
     ]
-    assert len({cache.path for cache in caches}) == 4
+    assert len({cache.path for cache in caches}) == 5
     assert np.array_equal(caches[1].images, expected(records, (8, 16)))
     assert np.array_equal(caches[3].images, caches[0].images[::-1])
+    assert np.array_equal(caches[4].images, expected(records, how=Image.BICUBIC))
+    with pytest.raises(ValueError, match="interpolation='nearest'.*'bilinear', 'bicubic'"):
+        ImageCache(records, SIZE, tmp_path, interpolation="nearest")
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
 def test_a_bad_image_is_named_and_nothing_is_left(records, tmp_path, content):
     bad = records[40].path
     bad.write_bytes(bad.read_bytes()[:-200] if content == "cut" else content)
-    with pytest.raises(ValueError, match=f"{bad}: expected an image, found {os.path.getsize(bad)} bytes"):
+    with pytest.raises(ValueError, match=f"{bad}: expected an image, found what cannot be decoded"):
         ImageCache(records, SIZE, tmp_path / "cache")
     assert all(name.endswith(".lock") for name in os.listdir(tmp_path / "cache"))
     with pytest.raises(ValueError, match=str(bad)):
@@ -157,9 +182,9 @@ def test_a_bad_image_is_named_and_nothing_is_left(records, tmp_path, content):
 
 def test_a_missing_image_is_named(records, tmp_path):
     records[40].path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{records[40].path}: no such image"):
+    with pytest.raises(FileNotFoundError, match=str(records[40].path)):
         ImageCache(records, SIZE, tmp_path / "cache")
-    with pytest.raises(FileNotFoundError, match=f"{records[40].path}: no such image"):
+    with pytest.raises(FileNotFoundError, match=str(records[40].path)):
         load_images([records[40].path], SIZE)
     with pytest.raises(ValueError, match="at least one image"):
         ImageCache([], SIZE, tmp_path)
@@ -174,9 +199,9 @@ def test_an_image_that_may_not_be_read_is_named(records, tmp_path, monkeypatch):
         return opened(path)
 
     monkeypatch.setattr(loader.Image, "open", forbidden)
-    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+    with pytest.raises(ValueError, match=f"{bad}: .*Permission denied"):
         load_images([records[40].path], SIZE)
-    with pytest.raises(PermissionError, match=f"no permission to read this image: '{bad}'"):
+    with pytest.raises(ValueError, match=f"{bad}: .*Permission denied"):
         ImageCache(records, SIZE, tmp_path / "cache")
 
 
@@ -185,11 +210,12 @@ def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_pat
     before = cache.path.read_bytes()
     os.utime(records[0].path, (1, 1))
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(loader.os, "pwrite", full)
+        patch.setattr(loader, "open", lambda path, mode: Full(path, mode) if "+" in mode else open(path, mode), False)
         with pytest.raises(OSError, match="No space left on device.*Free the disk") as error:
             ImageCache(records, SIZE, tmp_path / "cache")
     assert error.value.errno == errno.ENOSPC and str(cache.path) in str(error.value)
@@ -218,7 +244,7 @@ def test_what_a_killed_process_left_is_removed(records, tmp_path):
 def _open(records, directory, start, results):
     start.wait()
     made = []
-    decode, loader.decode = loader.decode, lambda path, size: made.append(path) or decode(path, size)
+    decode, loader.decode = loader.decode, lambda path, *how: made.append(path) or decode(path, *how)
     cache = ImageCache(records, SIZE, directory, progress=False)
     results.put((len(made), int(np.asarray(cache.images, np.int64).sum())))
 

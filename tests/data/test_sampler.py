@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fusionreid.data import IdentityBatches
+from fusionreid.data import PKSampler
 
 IDENTITIES = np.random.default_rng(0).permutation(np.repeat(np.arange(20) * 3, np.arange(1, 21)))  # 1 to 20 images
 
 
 def epoch(number: int = 0, **arguments) -> list[list[int]]:
-    batches = IdentityBatches(IDENTITIES, 4, 4, **arguments)
+    batches = PKSampler(IDENTITIES, 4, 4, **arguments)
     batches.set_epoch(number)
     return list(batches)
 
@@ -24,9 +24,7 @@ def by_hand(identities, p, k, seed, number):
     groups = {}
     for identity in sorted(set(identities)):
         images = [index for index, other in enumerate(identities) if other == identity]
-        images = list(random.permutation(images))
-        if len(images) < k:
-            images += list(random.choice(images, k - len(images)))
+        images = list(random.permutation(images) if len(images) >= k else random.choice(images, k, replace=True))
         groups[identity] = [images[start : start + k] for start in range(0, len(images) - k + 1, k)]
     batches, names = [], sorted(groups)
     while sum(1 for name in names if groups[name]) >= p:
@@ -53,18 +51,28 @@ def test_every_batch_has_p_identities_of_k_images():
             assert (groups == groups[:, :1]).all()
 
 
-def test_an_image_is_repeated_only_where_an_identity_is_short():
+def test_an_image_is_repeated_only_where_an_identity_has_too_few():
     used = Counter(index for batch in epoch() for index in batch)
     for index, times in used.items():
         assert times == 1 or (IDENTITIES == IDENTITIES[index]).sum() < 4
-    for batch in epoch():
-        for group in np.array(batch).reshape(4, 4):
-            assert len(set(group)) == min(4, (IDENTITIES == IDENTITIES[group[0]]).sum())
+
+
+def test_an_identity_with_too_few_images_is_drawn_with_replacement():
+    """Three images, K = 4: each of the 4 draws is any of the 3, so that two images or one may be missing."""
+    batches, seen = PKSampler([0] * 3 + [1] * 4, 2, 4), []
+    for number in range(1000):
+        batches.set_epoch(number)
+        (batch,) = batches
+        seen.append([index for index in batch if index < 3])
+    distinct = Counter(len(set(images)) for images in seen)
+    for count, ways in {1: 3, 2: 42, 3: 36}.items():  # of 3 ** 4 = 81
+        assert abs(distinct[count] / 1000 - ways / 81) < 0.05
+    assert max(abs(share / 4000 - 1 / 3) for share in Counter(sum(seen, [])).values()) < 0.03
 
 
 def test_length_is_that_of_the_epoch_and_below_its_bound():
     bound = sum(max(1, count // 4) for count in Counter(IDENTITIES.tolist()).values()) // 4
-    batches = IdentityBatches(IDENTITIES, 4, 4)
+    batches = PKSampler(IDENTITIES, 4, 4)
     for number in range(10):
         batches.set_epoch(number)
         assert bound // 2 <= len(batches) == len(list(batches)) <= bound
@@ -73,7 +81,7 @@ def test_length_is_that_of_the_epoch_and_below_its_bound():
 def test_seed_and_epoch_decide():
     assert epoch() == epoch() == epoch(seed=0)
     assert epoch() != epoch(seed=1) and epoch() != epoch(1)
-    batches = IdentityBatches(IDENTITIES, 4, 4)
+    batches = PKSampler(IDENTITIES, 4, 4)
     first = list(batches)
     batches.set_epoch(3)
     list(batches)
@@ -88,21 +96,20 @@ def test_shares_side_by_side_are_the_batch_of_one_process(world_size):
 
 
 def test_an_epoch_of_equal_identities_shows_every_image_once():
-    batches = list(IdentityBatches(np.repeat(np.arange(8), 6), 8, 3))
+    batches = list(PKSampler(np.repeat(np.arange(8), 6), 8, 3))
     assert sorted(index for batch in batches for index in batch) == list(range(48))
 
 
 @pytest.mark.parametrize(
     ("identities", "arguments", "message"),
     [
-        ([1, 1, 1, 1], {"num_identities": 2}, "num_identities=2, but the images show 1 identity"),
-        ([], {"num_identities": 2}, "show 0 identities"),
-        ([1, 2, 3], {"num_identities": 8}, "show 3 identities"),
-        ([1, 2], {"num_identities": 2, "num_images": 0}, "num_images=0"),
+        ([1, 1, 1, 1], {"num_identities": 2}, "num_identities=2; expected at most 1"),
+        ([], {"num_identities": 2}, "expected at most 0"),
+        ([1, 2, 3], {"num_identities": 8}, "expected at most 3"),
         ([1, 2, 3], {"num_identities": 3, "num_images": 3, "world_size": 2}, "world_size=2"),
         ([1, 2], {"num_identities": 2, "rank": 1}, "rank=1 of world_size=1"),
     ],
 )
 def test_errors(identities, arguments, message):
     with pytest.raises(ValueError, match=message):
-        IdentityBatches(identities, **arguments)
+        PKSampler(identities, **arguments)

@@ -1,68 +1,116 @@
 """Features of a split, the six and all together, embedding of files, and the baselines."""
 
-import fusionreid.evaluate as evaluate_module
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from fusionreid import build_model, embed, evaluate_ranking
 from fusionreid.config import PAPER, profile
-from fusionreid.data import ImageCache, normalise
-from fusionreid.evaluation.baselines import histogram, rank_by_histogram, rank_untrained
-from fusionreid.evaluation.evaluate import cross_domain, evaluate, extract, extract_to_store, summary
+from fusionreid.data import ImageCache, load_images, normalise
+from fusionreid.evaluation import evaluate as evaluate_module
+from fusionreid.evaluation.evaluate import (
+    cross_domain,
+    evaluate,
+    extract,
+    extract_to_file,
+    histogram,
+    labels,
+    normalised,
+    rank,
+    rank_by_histogram,
+    rank_untrained,
+    retrieve,
+)
+from fusionreid.evaluation.metrics import nearest
 
-RUN = profile("smoke").run(PAPER)
+MODEL = profile("smoke").scale(PAPER)
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model(RUN.model, 4, 6).eval()
+    return build_model(MODEL, 4, 6).eval()
 
 
-def test_extract_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
-    cache = ImageCache(tiny_dataset.gallery, RUN.model.image_size, tmp_path, progress=False)
-    features = extract(model, tiny_dataset.gallery, cache, batch_size=5)
-    assert list(features.features) == list(model.widths)
+def test_retrieval_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
+    retrieval = retrieve(model, tiny_dataset, cache_directory=tmp_path, batch_size=5)
+    assert list(retrieval.gallery_features) == list(model.widths)
+    _, vectors, _, identities, _, cameras = retrieval.select("all")
     for index in (0, 7, 23):
         record = tiny_dataset.gallery[index]
         with torch.no_grad():
-            vector = model.embed(normalise(cache.batch([index])), torch.tensor([record.camera]))[0]
-        expected = torch.nn.functional.normalize(vector, dim=0).numpy()
-        assert np.allclose(features.get("all")[index], expected, atol=1e-5)
-        assert features.identities[index] == record.identity and features.cameras[index] == record.camera
+            images = normalise(load_images([record.path], MODEL.image_size))
+            vector = model.embed(images, torch.tensor([record.camera]))[0]
+        assert np.allclose(vectors[index], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5)
+        assert identities[index] == record.identity and cameras[index] == record.camera
+    shown, ranking = nearest(retrieval.select("cnn"), top=24), rank(retrieval, "cnn")
+    np.testing.assert_array_equal(shown.match.argmax(axis=1) + 1, ranking.first_match)
+    with pytest.raises(ValueError, match="feature='head'.*'all', 'cnn'"):
+        retrieval.select("head")
 
 
-def test_a_store_holds_the_same_and_resumes(model, tiny_dataset, tmp_path, monkeypatch):
+def test_features_on_disk_are_the_same_and_resume(model, tiny_dataset, tmp_path, monkeypatch):
     split = tiny_dataset.gallery
-    cache = ImageCache(split, RUN.model.image_size, tmp_path, progress=False)
-    expected = extract(model, split, cache, batch_size=5).get("all")
-    calls = []
+    cache = ImageCache(split, MODEL.image_size, tmp_path, progress=False)
+    expected = normalised(np.hstack(list(extract(model, split, cache, batch_size=5).values())))
+    calls, real = [], evaluate_module._vectors
 
-    def forward(*arguments):
-        calls.append(len(arguments[1]))
+    def vectors(model, images, *rest):
+        calls.append(len(images))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(model, images, *rest)
 
-    real = evaluate_module._forward
-    monkeypatch.setattr(evaluate_module, "_forward", forward)
+    monkeypatch.setattr(evaluate_module, "_vectors", vectors)
     with pytest.raises(KeyboardInterrupt):
-        extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
-    store = extract_to_store(tmp_path / "store", model, split, cache, batch_size=5)
-    assert calls == [5, 5, 5, 5, 5, 5, 4], "the first batch was kept; the second was not taken yet"
-    assert store.complete and np.allclose(store.features, expected, atol=1e-6)
-    assert list(store.identities) == [record.identity for record in split]
-    with torch.no_grad():
-        model.heads["cnn"].neck.weight.add_(1)
-    assert extract_to_store(tmp_path / "store", model, split, cache).fingerprint != store.fingerprint
+        extract_to_file(tmp_path / "all", model, split, cache, batch_size=5)
+    found = extract_to_file(tmp_path / "all", model, split, cache, batch_size=5)
+    assert calls == [5, 5, 5, 5, 5, 4], "two batches were kept"
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    query = normalised(
+        np.hstack(
+            list(
+                extract(
+                    model,
+                    tiny_dataset.query,
+                    ImageCache(tiny_dataset.query, MODEL.image_size, tmp_path, progress=False),
+                ).values()
+            )
+        )
+    )
+    ids = labels(tiny_dataset.query, split)
+    assert evaluate_ranking(query, found, *ids).mAP == pytest.approx(evaluate_ranking(query, expected, *ids).mAP)
+    calls.clear()
+    extract_to_file(tmp_path / "all", model, split, cache)
+    assert calls == [], "all of it is there"
+
+
+@pytest.mark.parametrize("changed", ["model", "images", "options"])
+def test_features_on_disk_of_something_else_begin_anew(changed, model, tiny_dataset, tmp_path):
+    split, other, options = tiny_dataset.gallery, copy.deepcopy(model), {}
+    cache = ImageCache(split, MODEL.image_size, tmp_path, progress=False)
+    extract_to_file(tmp_path / "all", model, split, cache)
+    if changed == "model":
+        with torch.no_grad():
+            next(other.parameters()).add_(0.1)
+    elif changed == "images":
+        split = split[:20]
+        cache = ImageCache(split, MODEL.image_size, tmp_path, progress=False)
+    else:
+        options = {"use_cameras": False}
+    found = extract_to_file(tmp_path / "all", other, split, cache, **options)
+    expected = normalised(np.hstack(list(extract(other, split, cache, **options).values())))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_all_and_each_feature_are_ranked(model, tiny_dataset, tmp_path):
     rankings = evaluate(model, tiny_dataset, cache_directory=tmp_path)
     assert list(rankings) == ["all", *model.widths]
     assert len({ranking.mAP for ranking in rankings.values()}) > 1
-    assert set(summary(rankings["all"])) == {"mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid"}
+    assert set(rankings["all"].summary()) == {"mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid"}
     assert not model.training
 
 
@@ -81,9 +129,9 @@ def test_wrong_images_to_embed(model, tiny_dataset, tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="empty.jpg: expected an image, found 0 bytes"):
         embed(model, [tmp_path / "empty.jpg"])
-    with pytest.raises(TypeError, match="found one path"):
+    with pytest.raises(TypeError, match="expected a list of paths"):
         embed(model, str(tiny_dataset.query[0].path))
-    with pytest.raises(TypeError, match="found a list of {'Tensor'}"):
+    with pytest.raises(TypeError, match="one array of images, found .tensor"):
         embed(model, [torch.zeros(3, 64, 32, dtype=torch.uint8)])
     with pytest.raises(TypeError, match="expected uint8"):
         embed(model, np.zeros((1, 3, 64, 32), np.float32))
@@ -111,8 +159,9 @@ def test_histogram_is_the_slow_loop():
 
 
 def test_baselines(tiny_dataset, tmp_path):
-    assert rank_by_histogram(tiny_dataset, RUN.model.image_size, tmp_path).mAP > 0.9  # its people differ by colour
-    assert 0 < rank_untrained(RUN, tiny_dataset, tmp_path).mAP <= 1
+    assert rank_by_histogram(tiny_dataset, MODEL.image_size, tmp_path).mAP > 0.9  # its people differ by colour
+    fresh = build_model(MODEL, tiny_dataset.num_identities, tiny_dataset.num_cameras)
+    assert 0 < rank_untrained(fresh, tiny_dataset, tmp_path).mAP <= 1
 
 
 def test_public_names():

@@ -43,13 +43,12 @@ def trio():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("folded", [False, True])
-def test_weights_are_those_of_the_kernel(name, folded):
+def test_weights_are_those_of_the_kernel(name):
     """Values summed with the recorded weights are what each attention module put out in the same pass."""
     model, outputs = tiny(VARIANTS[name]).eval(), []
     modules = [m for m in model.fusion.modules() if isinstance(m, SelfAttention | CrossAttention)]
     handles = [m.register_forward_hook(lambda m, i, o: outputs.append((m, i, o))) for m in modules]
-    with torch.no_grad(), model.folded(folded):
+    with torch.no_grad():
         plain = model(pictures(), CAMERAS).features
         outputs.clear()
         with explain.record_attention(model) as maps:

@@ -8,9 +8,10 @@ import timm
 import torch
 
 from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, build_model
-from fusionreid.config import FEATURES, IMAGENET, profile
+from fusionreid.config import FEATURES, profile
 from fusionreid.models import backbones
-from fusionreid.models.fusion import CrossAttention
+from fusionreid.models.backbones import IMAGENET
+from fusionreid.models.fusion import MFU, Attention, DualAttentionMutualFusion
 from fusionreid.paper.experiments import variants
 
 SMOKE = profile("smoke")
@@ -82,7 +83,7 @@ def test_order_of_units_matters():
     outputs = []
     for units in (("seu", "mfu"), ("mfu", "seu")):
         model = model_of(small(fusion=FusionConfig(dim=48, units=units))).eval()
-        assert tuple(model.fusion.stack[0].steps) == units
+        assert model.fusion.stack[0].units == units
         outputs.append(model.embed(images(model.config)))
     assert not torch.allclose(*outputs)
 
@@ -102,34 +103,67 @@ def test_camera_embedding_scale_and_unseen_cameras():
     model = model_of(small(cnn=None)).eval()
     branch = model.branches["transformer"]
     expected = 3.0 * branch.camera_embedding[2, 0]
-    assert torch.equal(branch._embed_cameras(torch.tensor([2]))[0, 0], expected)
+    assert torch.equal(branch.embed_cameras(torch.tensor([2]))[0, 0], expected)
     x = images(model.config)
     unseen = model.embed(x, torch.full((4,), -1))
     assert torch.equal(unseen, model.embed(x))
     assert not torch.allclose(unseen, model.embed(x, torch.zeros(4, dtype=torch.int64)))
 
 
-@pytest.mark.parametrize("residual", ["attention", "query"])
-def test_folded_cross_attention_is_the_same_function(residual):
+@pytest.mark.parametrize("kind", ["self", "cross", "one token"])
+def test_attention_equals_an_obvious_loop(kind):
+    query = torch.randn(2, 12) if kind == "one token" else torch.randn(2, 5, 12)
+    context = None if kind == "self" else torch.randn(2, 7, 12)
     torch.manual_seed(0)
-    norm = torch.nn.LayerNorm(96) if residual == "query" else None
-    attention = CrossAttention(96, 12, norm).double()
-    query, tokens = torch.randn(3, 96).double(), torch.randn(3, 50, 96).double()
-    plain = attention(query, tokens)
-    attention.fold()
-    assert torch.allclose(attention(query, tokens), plain, rtol=1e-10, atol=1e-12)
-    weights = attention.weights(query, tokens)
-    assert weights.shape == (3, 12, 50)
-    assert torch.allclose(weights.sum(-1), torch.ones(3, 12).double())
+    norm = torch.nn.LayerNorm(12)
+    attention = Attention(12, 3, norm)
+    tokens = query if context is None else context
+    q, k, v = attention.q(query.view(2, -1, 12)), attention.k(norm(tokens)), attention.v(tokens)
+    mixed, weights = torch.empty_like(q), torch.empty(2, 3, q.shape[1], k.shape[1])
+    for image in range(2):
+        for head in range(3):
+            columns = slice(4 * head, 4 * head + 4)
+            for row in range(q.shape[1]):
+                products = k[image, :, columns] @ q[image, row, columns] / 4**0.5
+                weights[image, head, row] = products.softmax(0)
+                mixed[image, row, columns] = weights[image, head, row] @ v[image, :, columns]
+    torch.testing.assert_close(attention(query, context), attention.proj(mixed).view(query.shape))
+    found = attention.weights(query, context)
+    assert found.shape == ((2, 3, 7) if query.ndim == 2 else (2, 3, 5, tokens.shape[1]))
+    torch.testing.assert_close(found, weights.view(found.shape))
 
 
-def test_folded_model_and_its_context():
-    model = model_of(small(RELEASED)).eval()
-    x = images(model.config)
-    plain = model.embed(x)
-    with model.folded():
-        assert torch.allclose(model.embed(x), plain, rtol=1e-4, atol=1e-5)
-    assert not any(module.folded for module in model.modules() if isinstance(module, CrossAttention))
+@pytest.mark.parametrize("residual", ["query", "attention"])
+def test_mutual_fusion_unit_equals_its_equations(residual):
+    torch.manual_seed(0)
+    mfu = MFU[residual](FusionConfig(dim=24, mfu_residual=residual))
+    token, local = torch.randn(3, 24), torch.randn(3, 7, 24)
+    if residual == "query":
+        f = token + mfu.attention(mfu.norm1(token), local)
+        expected = f + mfu.ffn(mfu.norm2(f))
+        assert isinstance(mfu.attention.key_norm, torch.nn.LayerNorm)
+    else:
+        mixed = mfu.attention(token, local)
+        expected = mfu.ffn(mixed) + mixed
+        assert isinstance(mfu.attention.key_norm, torch.nn.Identity)
+    torch.testing.assert_close(mfu(token, local), expected)
+    assert all(linear.bias is None for linear in (mfu.attention.q, mfu.attention.k, mfu.attention.v))
+
+
+@pytest.mark.parametrize("residual", ["query", "attention"])
+def test_fused_tokens_differ_between_images_from_the_start_whatever_the_width(residual):
+    """Initial weights that shrink the fused tokens would hide them behind the necks' epsilon (a variance of 1e-5)."""
+    spreads = {}
+    for dim in (48, 96, 768):
+        torch.manual_seed(0)
+        fusion = DualAttentionMutualFusion(FusionConfig(dim=dim, mfu_residual=residual), {"cnn": 96, "transformer": 64})
+        local = {"cnn": torch.randn(16, 96, 8, 4), "transformer": torch.randn(16, 64, 7, 3)}
+        local = {branch: x + torch.randn(16, x.shape[1], 1, 1) for branch, x in local.items()}
+        with torch.no_grad():
+            _, fused = fusion(local)  # batch norms by the batch's own statistics, as in the first step of training
+        spreads[dim] = min(token.std(dim=0).mean().item() for token in fused.values())
+    assert min(spreads.values()) > 0.01
+    assert max(spreads.values()) < 2 * min(spreads.values())
 
 
 def test_deep_copy_is_independent():

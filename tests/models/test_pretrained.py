@@ -13,16 +13,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from fusionreid.models.backbones import CNNBranch, TransformerBranch
-from fusionreid.models.pretrained import (
-    Report,
-    load_cnn_weights,
-    load_transformer_weights,
-    load_weights,
-    positions_grid,
-    read_tensors,
-    resize_checkpoint_positions,
-)
+from fusionreid.config import ModelConfig
+from fusionreid.models.backbones import CNNBranch, TransformerBranch, patch_grid
+from fusionreid.models.pretrained import Report, load_branch, load_weights, positions_grid, read_tensors
 from fusionreid.models.t2t_vit import T2TViT
 
 
@@ -32,14 +25,22 @@ def resnet():
     return torchvision.models.resnet18().state_dict()
 
 
+def cnn_branch(name="resnet18"):
+    return CNNBranch(ModelConfig(cnn=name, transformer=None))
+
+
+def vit_branch(name="vit_tiny_patch16_224", **options):
+    return TransformerBranch(ModelConfig(cnn=None, transformer=name, **options), num_cameras=3)
+
+
 @pytest.fixture
 def cnn():
-    return CNNBranch("resnet18")
+    return cnn_branch()
 
 
 @pytest.fixture
 def vit():
-    return TransformerBranch("vit_tiny_patch16_224", image_size=(256, 128), stride=12, num_cameras=3)
+    return vit_branch()
 
 
 def tiny_vit(name="vit_tiny_patch16_224", **options):
@@ -69,7 +70,8 @@ def obviously_resized(patches, size):
 def test_cnn_under_any_wrapper_and_prefix(cnn, resnet, wrapper, prefix):
     state = {prefix + name: value for name, value in resnet.items()}
     state |= {prefix.replace("_q", "_k") + "other." + name: value for name, value in list(resnet.items())[:9]}
-    report = load_cnn_weights(cnn, {wrapper: state, "epoch": 3} if wrapper else state)
+    report = load_branch(cnn, {wrapper: state, "epoch": 3} if wrapper else state)
+    prefix = prefix.removeprefix("module.")
     assert report.prefix == prefix and not report.random and not report.resized
     assert {name for name in report.unused if "other." not in name} == {prefix + "fc.weight", prefix + "fc.bias"}
     for name in ("conv1.weight", "layer4.1.bn2.running_var"):
@@ -79,19 +81,19 @@ def test_cnn_under_any_wrapper_and_prefix(cnn, resnet, wrapper, prefix):
 def test_moco_takes_the_query_encoder(cnn, resnet):
     state = {f"module.encoder_q.{name}": value for name, value in resnet.items()}
     state |= {f"module.encoder_k.{name}": torch.zeros_like(value) for name, value in resnet.items()}
-    report = load_cnn_weights(cnn, {"state_dict": state | {"module.queue": torch.zeros(128, 8)}})
-    assert report.prefix == "module.encoder_q." and "module.queue" in report.unused
+    report = load_branch(cnn, {"state_dict": state | {"module.queue": torch.zeros(128, 8)}})
+    assert report.prefix == "encoder_q." and "queue" in report.unused
     assert torch.equal(cnn.base.conv1.weight, resnet["conv1.weight"])
 
 
 def test_moco_takes_the_query_encoder_wherever_it_stands(cnn, resnet):
     state = {f"encoder_{which}.{name}": value for which in "kq" for name, value in resnet.items()}
-    assert load_cnn_weights(cnn, state).prefix == "encoder_q."
+    assert load_branch(cnn, state).prefix == "encoder_q."
 
 
 def test_teacher_wins_over_student(cnn, resnet):
     zeros = {name: torch.zeros_like(value) for name, value in resnet.items()}
-    load_cnn_weights(cnn, {"student": zeros, "teacher": resnet, "epoch": 1})
+    load_branch(cnn, {"student": zeros, "teacher": resnet, "epoch": 1})
     assert torch.equal(cnn.base.conv1.weight, resnet["conv1.weight"])
 
 
@@ -101,15 +103,15 @@ def test_files(tmp_path, cnn, resnet):
     extras = {"args": argparse.Namespace(lr=0.1, output=Path("x")), "best": np.float64(0.5), "optimizer": {"state": {}}}
     torch.save({"state_dict": resnet, **extras}, tmp_path / "b.pth")
     for name in ("a.safetensors", "b.pth", "c.pth"):
-        report = load_cnn_weights(cnn, tmp_path / name)
+        report = load_branch(cnn, tmp_path / name)
         assert report.source.endswith(name) and not report.random
 
 
 @pytest.mark.parametrize("size, stride, grid", [((256, 128), 12, (21, 10)), ((384, 128), 16, (24, 8))])
 def test_vit_positions_are_resized_bilinearly(size, stride, grid):
     state = tiny_vit()
-    branch = TransformerBranch("vit_tiny_patch16_224", image_size=size, stride=stride)
-    report = load_transformer_weights(branch, state)
+    branch = vit_branch(image_size=size, stride=stride)
+    report = load_branch(branch, state)
     assert report.resized == {"pos_embed": f"grid 14 x 14 to {grid[0]} x {grid[1]}"}
     assert set(report.unused) == {"head.weight", "head.bias"} and not report.random
     torch.testing.assert_close(branch.base.pos_embed[0, 0].data, state["pos_embed"][0, 0])
@@ -119,7 +121,7 @@ def test_vit_positions_are_resized_bilinearly(size, stride, grid):
 
 def test_deit_distilled(vit):
     state = tiny_vit("deit_tiny_distilled_patch16_224")
-    report = load_transformer_weights(vit, {"model": state})
+    report = load_branch(vit, {"model": state})
     assert {"dist_token", "head_dist.weight"} <= set(report.unused) and not report.random
     assert "distillation" in report.resized["pos_embed"]
     torch.testing.assert_close(vit.base.pos_embed[0, 0].data, state["pos_embed"][0, 0])
@@ -131,7 +133,7 @@ def test_weights_of_people_on_their_own_grid(vit):
     state = tiny_vit(num_classes=0)
     state["pos_embed"] = torch.rand(1, 129, 192)
     teacher = {f"backbone.{name}": value for name, value in state.items()} | {"head.mlp.0.weight": torch.rand(8, 192)}
-    report = load_transformer_weights(vit, {"student": {}, "teacher": teacher, "epoch": 100})
+    report = load_branch(vit, {"student": {}, "teacher": teacher, "epoch": 100})
     assert report.resized == {"pos_embed": "grid 16 x 8 to 21 x 10"} and report.unused == ["head.mlp.0.weight"]
     expected = F.interpolate(state["pos_embed"][:, 1:].mT.reshape(1, 192, 16, 8), (21, 10), mode="bilinear")
     torch.testing.assert_close(vit.base.pos_embed[:, 1:].data, expected.flatten(2).mT)
@@ -142,65 +144,44 @@ def test_convolutional_stem_is_refused(vit):
     state = tiny_vit(num_classes=0)
     state["patch_embed.conv.0.weight"] = torch.rand(64, 3, 7, 7)
     state["patch_embed.proj.weight"] = torch.rand(192, 64, 8, 8)
-    with pytest.raises(ValueError, match=r"first layer does not fit: patch_embed.proj.weight: \(192, 64, 8, 8\)"):
-        load_transformer_weights(vit, state)
+    with pytest.raises(ValueError, match=r"another network: .*patch_embed.proj.weight: \(192, 64, 8, 8\) in the file"):
+        load_branch(vit, state)
 
 
-def test_patches_written_as_linear_or_in_another_size(vit):
-    state = tiny_vit(num_classes=0)
-    weight = state["patch_embed.proj.weight"]
-    load_transformer_weights(vit, state | {"patch_embed.proj.weight": weight.reshape(192, -1)})
-    assert torch.equal(vit.base.patch_embed.proj.weight, weight)
-    report = load_transformer_weights(vit, state | {"patch_embed.proj.weight": torch.rand(192, 3, 14, 14)})
+def test_patches_of_another_size(vit):
+    state = tiny_vit(num_classes=0) | {"patch_embed.proj.weight": torch.rand(192, 3, 14, 14)}
+    report = load_branch(vit, state)
     assert report.resized["patch_embed.proj.weight"] == "patches of 14 x 14 to 16 x 16 pixels"
 
 
-def test_torchvision_vit_computes_the_same():
-    torch.manual_seed(0)
-    branch = TransformerBranch("test_vit", image_size=(96, 96), stride=16).eval()
-    width, depth = branch.width, len(branch.base.blocks)
-    block = branch.base.blocks[0]
-    theirs = torchvision.models.VisionTransformer(
-        96, 16, depth, block.attn.num_heads, width, block.mlp.fc1.out_features, num_classes=7
-    ).eval()
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    theirs.heads = torch.nn.Identity()
-    report = load_transformer_weights(branch, theirs.state_dict())
-    assert not report.random and not report.resized and not report.unused
-    images = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        torch.testing.assert_close(branch(images).token, theirs(images), atol=1e-4, rtol=1e-4)
-
-
 def test_t2t_vit():
-    branch = TransformerBranch("t2t_vit_14", image_size=(256, 128))
+    branch = vit_branch("t2t_vit_14")
     state = T2TViT((224, 224)).state_dict() | {"head.weight": torch.zeros(1000, 384), "head.bias": torch.zeros(1000)}
-    report = load_transformer_weights(branch, {"state_dict_ema": {f"module.{k}": v for k, v in state.items()}})
+    report = load_branch(branch, {"state_dict_ema": {f"module.{k}": v for k, v in state.items()}})
     assert report.resized == {"pos_embed": "grid 14 x 14 to 16 x 8"} and not report.random
-    assert report.unused == ["module.head.weight", "module.head.bias"]
+    assert report.unused == ["head.weight", "head.bias"]
     assert torch.equal(branch.base.blocks[13].mlp.fc2.weight, state["blocks.13.mlp.fc2.weight"])
     performer = {k.replace("attn.qkv", "kqv"): v for k, v in state.items()}  # its tokens are made another way
-    with pytest.raises(ValueError, match="first layer does not fit"):
-        load_transformer_weights(branch, performer)
+    with pytest.raises(ValueError, match="first layer .*tokens_to_token.attention1.attn.qkv.weight: not in the file"):
+        load_branch(branch, performer)
 
 
 @pytest.mark.parametrize(
     "state, match",
     [
-        ({"a.weight": torch.zeros(3)}, "no tensor fits the branch"),
+        ({"a.weight": torch.zeros(3)}, "another network: .*found 0%.*Not used: a.weight"),
         ({"epoch": 3, "note": "x"}, "expected tensors by name.*epoch, note"),
         ({}, "expected tensors by name"),
     ],
 )
 def test_what_fits_nothing_is_an_error(cnn, state, match):
     with pytest.raises(ValueError, match=match):
-        load_cnn_weights(cnn, state)
+        load_branch(cnn, state)
 
 
 def test_another_size_is_an_error(vit):
-    with pytest.raises(ValueError, match="no tensor fits"):
-        load_transformer_weights(vit, timm.create_model("test_vit").state_dict())
+    with pytest.raises(ValueError, match="another network"):
+        load_branch(vit, timm.create_model("test_vit").state_dict())
 
 
 def test_broken_files_are_named(tmp_path, cnn):
@@ -222,10 +203,10 @@ def test_broken_files_are_named(tmp_path, cnn):
     names = ("module.pth", "cut.pth", "cut.safetensors", "empty.pth", "list.pth", "legacy.pth", *texts)
     for name in names:
         with pytest.raises(ValueError, match=f"{name}: expected .* found ") as error:
-            load_cnn_weights(cnn, tmp_path / name)
+            load_branch(cnn, tmp_path / name)
         assert "\x1b" not in str(error.value) and len(str(error.value)) < 400
     with pytest.raises(ValueError, match="found a torch.nn.modules.linear.Linear; torch.save its tensors alone"):
-        load_cnn_weights(cnn, tmp_path / "module.pth")
+        load_branch(cnn, tmp_path / "module.pth")
     with pytest.raises(FileNotFoundError, match="none.pth"):
         read_tensors(tmp_path / "none.pth")
 
@@ -233,7 +214,7 @@ def test_broken_files_are_named(tmp_path, cnn):
 def test_report_reads_well(vit):
     state = tiny_vit()
     state = {name: value for name, value in state.items() if "attn.qkv.bias" not in name}
-    text = str(load_transformer_weights(vit, state))
+    text = str(load_branch(vit, state))
     assert text.startswith("state dict: 138 of the branch's 150 tensors")
     assert "left at random blocks.*.attn.qkv.bias (12): not in the file" in text
     assert "unused         head.weight, head.bias" in text and len(text.splitlines()) == 4
@@ -241,52 +222,62 @@ def test_report_reads_well(vit):
 
 
 def test_many_unused_tensors_are_counted(cnn, resnet):
-    report = load_cnn_weights(cnn, resnet | {f"head.{letter}.weight": torch.zeros(1) for letter in "abcdefghij"})
+    report = load_branch(cnn, resnet | {f"head.{letter}.weight": torch.zeros(1) for letter in "abcdefghij"})
     assert str(report).endswith("head.f.weight, ... (12 in all)")
 
 
 @pytest.mark.parametrize(
     "branch, theirs, message",
     [
-        ("resnet18", "resnet34", r"of a deeper network; the branch has no layer1.2.conv1.weight, "),
-        ("resnet34", "resnet18", r"expected to fill 95% of the branch or more, found 5\d%"),
-        ("resnet50", "resnext50_32x4d", r"found \d\d%: weights of another network. Left over: layer1.*conv1.weight"),
+        ("resnet18", "resnet34", r"found 100%. Not filled: nothing. Not used: layer1.2.conv1.weight, "),
+        (
+            "resnet34",
+            "resnet18",
+            r"expected to fill .*95% of the branch, .*found 5\d%. Not filled: layer1.*not in the file",
+        ),
+        ("resnet50", "resnext50_32x4d", r"found \d\d%. Not filled: layer1.*conv1.weight"),
     ],
 )
 def test_another_network_of_the_family_is_an_error(branch, theirs, message):
     with pytest.raises(ValueError, match=message):
-        load_cnn_weights(CNNBranch(branch), torchvision.models.get_model(theirs).state_dict())
+        load_branch(cnn_branch(branch), torchvision.models.get_model(theirs).state_dict())
 
 
 def test_numbers_that_are_not_finite_are_named(vit):
     state = tiny_vit()
     state["blocks.3.mlp.fc1.weight"][0, 0] = torch.nan
     with pytest.raises(ValueError, match="blocks.3.mlp.fc1.weight holds numbers that are not finite"):
-        load_transformer_weights(vit, state)
+        load_branch(vit, state)
 
 
-@pytest.mark.parametrize("target, count, done", [
-    ((31, 10), 210, "grid 21 x 10 to 31 x 10"), ((24, 8), 128, "grid 16 x 8 to 24 x 8"), ((16, 4), 64, ""),
-    ((21, 10), 196, "grid 14 x 14 to 21 x 10"),
-])  # fmt: skip
-def test_positions_of_people_and_of_imagenet(target, count, done):
-    positions = torch.rand(1, 1 + count, 4)
-    resized, how = resize_checkpoint_positions(positions, target)
-    assert how == done and resized.shape == (1, 1 + target[0] * target[1], 4)
-    assert done or torch.equal(resized, positions)
+@pytest.mark.parametrize(
+    "size, stride, count, done",
+    [
+        ((384, 128), 12, 210, "grid 21 x 10 to 31 x 10"),
+        ((384, 128), 16, 128, "grid 16 x 8 to 24 x 8"),
+        ((256, 64), 16, 64, None),  # as many as the branch has: its own grid, not 8 x 8
+    ],
+)
+def test_positions_of_people(size, stride, count, done):
+    branch = vit_branch(image_size=size, stride=stride)
+    state = tiny_vit(num_classes=0) | {"pos_embed": torch.rand(1, 1 + count, 192)}
+    report = load_branch(branch, state)
+    assert report.resized.get("pos_embed") == done
+    assert done or torch.equal(branch.base.pos_embed.data, state["pos_embed"])
 
 
 def test_half_precision_and_partial_load_keep_the_branch_in_float32(cnn, resnet):
     halves = {name: value.half() if value.is_floating_point() else value for name, value in resnet.items()}
-    load_cnn_weights(cnn, halves)
+    load_branch(cnn, halves)
     assert all(parameter.dtype == torch.float32 for parameter in cnn.parameters())
 
 
-def test_positions_grid():
-    assert positions_grid(196, 2.1) == (14, 14)
-    assert positions_grid(128, 2.1) == (16, 8)
-    assert positions_grid(210, 2.1) == (21, 10)
-    assert positions_grid(192, 3.0) == (24, 8)
+def test_positions_grid_knows_the_grids_of_imagenet_and_of_people():
+    assert positions_grid(196) == (14, 14) and positions_grid(576) == (24, 24)
+    for size in ((256, 128), (384, 128)):
+        for stride in (16, 14, 12, 10, 8):
+            rows, columns = patch_grid(size, stride)
+            assert positions_grid(rows * columns) == (rows, columns)
 
 
 def test_load_weights_names_a_branch_that_is_absent(cnn):

@@ -20,7 +20,8 @@ from fusionreid.models.fusionreid import build_model
 
 DATA = Path(__file__).parents[1] / "fixtures"
 TENSORS = json.loads(lzma.open(DATA / "checkpoint_tensors.json.xz").read())
-FUSION = RELEASED.fusion
+FUSION = replace(RELEASED.fusion, share_seu=False)  # as the checkpoint of the reference numbers
+UNSHARED = replace(RELEASED, fusion=FUSION)
 SMALL = replace(RELEASED, cnn="resnet18", transformer="vit_tiny_patch16_224", fusion=replace(FUSION, dim=24, depth=2))
 
 
@@ -68,7 +69,7 @@ def test_conformance_with_the_released_default():
     reference = np.load(DATA / "released_default.npz")
     state = {name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()}
     model = released.load({"state_dict": {f"module.{name}": value for name, value in state.items()}})
-    assert model.config == RELEASED and model.num_cameras == 15
+    assert model.config == UNSHARED and model.num_cameras == 15
     generator = np.random.Generator(np.random.PCG64(7))
     images = torch.from_numpy((generator.random((4, 3, 256, 128)) * 2 - 1).astype(np.float32))
     cameras = torch.tensor([0, 3, 7, 14])
@@ -90,14 +91,13 @@ def test_t2t_vit_and_resnet101_with_the_shared_encoder():
     with torch.device("meta"):
         state = {name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()}
         config = released.deduce(state)
-        assert config == replace(
-            RELEASED, cnn="resnet101", transformer="t2t_vit_14", fusion=replace(FUSION, share_seu=True)
-        )
+        assert config == replace(RELEASED, cnn="resnet101", transformer="t2t_vit_14") and config.fusion.share_seu
         assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(state)
 
 
 VARIANTS = {
     "default": RELEASED,
+    "unshared": UNSHARED,
     "resnet101": replace(RELEASED, cnn="resnet101"),
     "resnet152": replace(RELEASED, cnn="resnet152"),
     "t2t": replace(RELEASED, transformer="t2t_vit_14"),
@@ -105,12 +105,11 @@ VARIANTS = {
     "stride-16": replace(RELEASED, stride=16),
     "384": replace(RELEASED, image_size=(384, 128)),
     "384-stride-16": replace(RELEASED, image_size=(384, 128), stride=16),
-    "shared-seu": replace(RELEASED, fusion=replace(FUSION, share_seu=True)),
     "shared-mfu": replace(RELEASED, fusion=replace(FUSION, share_mfu=True)),
     "shared-both": replace(RELEASED, fusion=replace(FUSION, share_seu=True, share_mfu=True)),
     "seu-only": replace(RELEASED, fusion=replace(FUSION, units=("seu",))),
-    "mfu-only": replace(RELEASED, fusion=replace(FUSION, units=("mfu",))),
-    "refined-only": replace(RELEASED, fusion=replace(FUSION, units=(), depth=1)),
+    "mfu-only": replace(RELEASED, fusion=replace(RELEASED.fusion, units=("mfu",))),
+    "refined-only": replace(RELEASED, fusion=replace(RELEASED.fusion, units=(), depth=1)),
     "gap": replace(RELEASED, fusion=replace(FUSION, pooling="gap")),
     "dim-384-depth-6": replace(RELEASED, fusion=replace(FUSION, dim=384, depth=6)),
     "dim-1536-depth-1": replace(RELEASED, fusion=replace(FUSION, dim=1536, depth=1)),
@@ -130,7 +129,8 @@ def test_every_variant_is_deduced_from_its_tensors(config):
 OF_SMALL = {
     name: VARIANTS[name]
     for name in (
-        "shared-seu",
+        "default",
+        "unshared",
         "shared-mfu",
         "shared-both",
         "seu-only",
@@ -219,36 +219,34 @@ def test_one_branch_alone_under_its_bare_names():
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
-def test_classifiers_are_kept_or_left(small):
-    state = released.export(small)
-    assert torch.equal(released.load(state).heads["cnn"].classifier.weight, small.heads["cnn"].classifier.weight)
-    model = released.load(state, keep_classifiers=False, num_classes=11)
-    assert model.heads["cnn_fused"].classifier.weight.shape == (11, 24)
-    assert torch.equal(model.heads["cnn_fused"].neck.weight, small.heads["cnn_fused"].neck.weight)
-    assert len(released.load(state, keep_classifiers=False).heads["cnn"].classifier.weight) == 5
-    headless = {name: value for name, value in state.items() if "classifier" not in name}
-    assert len(released.load(headless, keep_classifiers=False, num_classes=7).heads["cnn"].classifier.weight) == 7
-    with pytest.raises(ValueError, match="holds no classifier"):
-        released.load(headless)
-    assert not any(parameter.is_meta for parameter in model.parameters())
-    assert 0.0005 < model.heads["cnn"].classifier.weight.std() < 0.002
-    with pytest.raises(ValueError, match="num_classes is for"):
-        released.load(state, num_classes=7)
+def test_a_checkpoint_without_classifiers_is_refused(small):
+    state = {name: value for name, value in released.export(small).items() if "classifier" not in name}
+    with pytest.raises(ValueError, match="in 6 of its tensors: resnet.classifier.weight is missing"):
+        released.load(state)
+
+
+def test_a_shared_unit_by_another_name():
+    config = replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True, share_mfu=True))
+    state = released.export(build_model(config, 5, 3))
+    renamed = {name.replace(".MFU.", ".FUSE."): value for name, value in state.items()}
+    assert released.deduce(renamed) == config
+    again = released.export(released.load(renamed))
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    with pytest.raises(ValueError, match="HTM.blocks.0.SEU1.blocks.0.norm1.weight is missing"):
+        released.load(state, replace(config, fusion=replace(config.fusion, share_seu=False)))
 
 
 def test_every_tensor_is_accounted_for(small):
     state = released.export(small)
-    assert {name for name in state if released.UNUSED.match(name)} == {
-        "transformer.base.fc.weight",
-        "transformer.base.fc.bias",
-    }
-    with pytest.raises(ValueError, match="1 unknown: transformer.base.surprise"):
+    headless = {name: value for name, value in state.items() if not name.startswith("transformer.base.fc.")}
+    assert len(headless) == len(state) - 2 and released.load(headless).config == SMALL
+    with pytest.raises(ValueError, match="in 1 of its tensors: transformer.base.surprise is unknown"):
         released.load(state | {"transformer.base.surprise": torch.zeros(2)})
-    with pytest.raises(ValueError, match="1 missing: res_LRU.bn1.bias"):
+    with pytest.raises(ValueError, match="in 1 of its tensors: res_LRU.bn1.bias is missing"):
         released.load({name: value for name, value in state.items() if name != "res_LRU.bn1.bias"})
-    with pytest.raises(ValueError, match=r"gap_f.p: expected \(1,\), found \(2,\)"):
+    with pytest.raises(ValueError, match=r"gap_f.p is of another shape: expected \(1,\), found \(2,\)"):
         released.load(state | {"gap_f.p": torch.zeros(2)})
-    with pytest.raises(ValueError, match="share_seu=True, but an HTM holds SEU1 and SEU2"):
+    with pytest.raises(ValueError, match=r"damaged in 26 of its tensors: HTM.blocks.0.SEU2.\S+ is unknown"):
         released.load(state, replace(SMALL, fusion=replace(SMALL.fusion, share_seu=True)))
     with pytest.raises(ValueError, match="does not fit the configuration"):
         released.load(state, replace(SMALL, stride=16))
@@ -281,29 +279,29 @@ FC1 = "transformer.base.blocks.3.mlp.fc1.weight"
 @pytest.mark.parametrize(
     "name, damage, message",
     [
-        (FC1, one_number(math.nan), f"; 1 not finite: {FC1}"),
-        (FC1, one_number(-math.inf, torch.bfloat16), f"; 1 not finite: {FC1}"),
-        ("resnet.base.bn1.running_var", one_number(math.inf), "; 1 not finite: resnet.base.bn1.running_var"),
-        (FC1, one_number(0, torch.int8), f"; 1 of another type: {FC1}: expected floating point, found torch.int8"),
-        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed is missing"),
+        (FC1, one_number(math.nan), f": {FC1} is not finite"),
+        (FC1, one_number(-math.inf, torch.bfloat16), f": {FC1} is not finite"),
+        ("resnet.base.bn1.running_var", one_number(math.inf), ": resnet.base.bn1.running_var is not finite"),
+        (FC1, one_number(0, torch.int8), f": {FC1} is of another type: expected floating point, found torch.int8"),
+        ("transformer.base.pos_embed", gone, ": transformer.base.pos_embed: expected 3 dimensions, found nothing"),
         (
             "transformer.base.pos_embed",
             of_shape(211, 192),
             ": transformer.base.pos_embed: expected 3 dimensions, found",
         ),
         ("transformer.base.sie_embed", of_shape(), ": transformer.base.sie_embed: expected 3 dimensions, found"),
-        ("transformer.base.cls_token", gone, "; 1 missing: transformer.base.cls_token"),
-        ("resnet.base.conv1.weight", gone, "; 1 missing: resnet.base.conv1.weight"),
-        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight is missing"),
-        ("res_LRU.ptconv.weight", of_shape(25, 512, 1, 1), "by the shapes of res_LRU.ptconv.weight and"),
-        ("res_LRU.dwconv.weight", gone, ": res_LRU.dwconv.weight is missing"),
-        ("gap_r.p", gone, "; 1 missing: gap_r.p"),
+        ("transformer.base.cls_token", gone, "in 1 of its tensors: transformer.base.cls_token is missing"),
+        ("resnet.base.conv1.weight", gone, "in 1 of its tensors: resnet.base.conv1.weight is missing"),
+        ("res_LRU.ptconv.weight", gone, ": res_LRU.ptconv.weight: expected 4 dimensions, found nothing"),
+        ("res_LRU.ptconv.weight", of_shape(25, 512, 1, 1), ": res_LRU.ptconv.weight: expected rows for 12 heads"),
+        ("res_LRU.dwconv.weight", gone, "in 1 of its tensors: res_LRU.dwconv.weight is missing"),
+        ("gap_r.p", gone, "in 1 of its tensors: gap_r.p is missing"),
         (
             "classifier_1.weight",
             of_shape(6, 24),
-            "; 1 of another shape: classifier_1.weight: expected (5, 24), found (6",
+            ": classifier_1.weight is of another shape: expected (5, 24), found (6",
         ),
-        ("classifier_1.weight", of_shape(), "; 1 of another shape: classifier_1.weight: expected (5, 24), found ()"),
+        ("classifier_1.weight", of_shape(), ": classifier_1.weight is of another shape: expected (5, 24), found ()"),
     ],
 )
 def test_a_damaged_tensor_is_named(tmp_path, zeros, name, damage, message):
@@ -333,14 +331,14 @@ def test_a_part_without_one_tensor_is_still_told(zeros):
 
 def test_a_unit_of_the_configuration_that_is_not_there_is_named(zeros):
     state = {name: value for name, value in zeros.items() if ".SEU" not in name}
-    with pytest.raises(ValueError, match="missing: HTM.blocks.0.SEU1"):
+    with pytest.raises(ValueError, match="HTM.blocks.0.SEU1.blocks.0.norm1.weight is missing"):
         released.load(state, SMALL)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_wrapped_twice_and_of_another_precision(small, dtype):
     state = {
-        f"module.module.{name}": value.to(dtype) if value.is_floating_point() else value
+        f"module._orig_mod.{name}": value.to(dtype) if value.is_floating_point() else value
         for name, value in released.export(small).items()
     }
     again = released.load(state)
@@ -351,14 +349,14 @@ def test_wrapped_twice_and_of_another_precision(small, dtype):
 
 def test_what_cannot_be_deduced_is_named(small):
     state = released.export(small)
-    with pytest.raises(ValueError, match="not a checkpoint of the released code"):
+    with pytest.raises(ValueError, match="state dict: not of the released code: .*conv1.weight"):
         released.load({"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="111 patches"):
         released.deduce(state | {"transformer.base.pos_embed": torch.zeros(1, 112, 192)})
-    with pytest.raises(ValueError, match=r"\[3, 2, 2, 2\] blocks"):
+    with pytest.raises(ValueError, match="expected one of resnet18, .* found a resnet20"):
         released.deduce(state | {"resnet.base.layer1.2.conv1.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="found SEU1, SEU2, SEU3"):
-        released.deduce(state | {"HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="in 1 of its tensors: HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight is unknown"):
+        released.load(state | {"HTM.blocks.0.SEU3.blocks.0.attn.qkv.weight": torch.zeros(1)})
 
 
 def test_what_the_released_code_cannot_compute_is_not_written(tmp_path):

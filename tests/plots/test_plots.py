@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,63 +14,57 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionreid.config import FEATURES
-from fusionreid.plots import curves as plots
-from fusionreid.plots import diagram
+from fusionreid import plots
+from fusionreid.config import FEATURES, LABELS
 from fusionreid.plots.grids import as_pixels
 from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES
 
 RANDOM = np.random.default_rng(0)
 CURVES = {"CNN": np.linspace(0.4, 0.9, 50), "FusionReID": np.linspace(0.6, 1.0, 50)}
 PIXELS = RANDOM.integers(0, 255, (6, 64, 32, 3), dtype=np.uint8)
-
-
-def metrics() -> pd.DataFrame:
-    rows = []
-    for epoch in range(1, 5):
-        terms = {f"{term}/{name}": 1 / epoch for term in ("cross_entropy", "triplet") for name in FEATURES}
-        rows += [{"kind": "step", "epoch": epoch, "learning_rate": 0.1 * epoch, **terms} for _ in range(2)]
-        for name in (*FEATURES, "all"):
-            rows.append({"kind": "evaluation", "epoch": epoch, "feature": name, "mAP": 0.2 * epoch})
-    return pd.DataFrame(rows)
-
-
-def depths() -> pd.DataFrame:
-    return pd.DataFrame([{"depth": depth, "feature": name, "seed": seed, "mAP": 50 + depth + seed, "rank-1": 60 + depth}
-                         for depth in range(1, 7) for name in (*FEATURES, "all") for seed in (0, 1)])  # fmt: skip
-
-
-def dimensions() -> pd.DataFrame:
-    dims = [384, 768, 1536]
-    return pd.DataFrame({"dim": dims, "mAP": [60, 61, 60.5], "rank-1": [80, 82, 81], "parameters": [1.0, 2.0, 3.0],
-                         "macs": [0.1, 0.2, 0.3]})  # fmt: skip
-
-
-def components(missing: bool = False) -> pd.DataFrame:
-    return pd.DataFrame({"name": ["DFE", "+ LRU"], "mAP": [50, np.nan if missing else 52], "rank-1": [70, 72]})
-
-
-def costs() -> pd.DataFrame:
-    return pd.DataFrame({"name": "abc", "parameters": [1.0, 2, 3], "paper_parameters": [1.1, 2, 4], "macs": [1.0, 2, 3],
-                         "paper_macs": [1.0, 2, 3], "misprint": [False, False, True]})  # fmt: skip
-
-
+LISTS = PIXELS.reshape(2, 3, 64, 32, 3)
+TERMS = [f"{term}/{name}" for term in ("cross_entropy", "triplet") for name in FEATURES]
+METRICS = pd.DataFrame(
+    [{"epoch": epoch, "learning_rate": 0.1} | {term: 1 / epoch + 0.01 * place for place, term in enumerate(TERMS)}
+     for epoch in range(1, 5) for _ in range(2)]
+    + [{"epoch": epoch, "feature": name, "mAP": 0.2 * epoch - 0.02 * place}
+       for epoch in range(1, 5) for place, name in enumerate(LABELS)]
+)  # fmt: skip
+DEPTHS = pd.DataFrame([
+    {"depth": depth, "feature": name, "seed": seed, "mAP": 50 + depth + seed + 3 * place, "rank-1": 60 + depth}
+    for depth in range(1, 7) for place, name in enumerate(LABELS) for seed in (0, 1)
+])  # fmt: skip
+DIMENSIONS = pd.DataFrame({"dim": [384, 768, 1536], "feature": "all", "mAP": [60, 61, 60.5], "rank-1": [80, 82, 81],
+                           "parameters": [1.0, 2, 3], "macs": [0.1, 0.2, 0.3]})  # fmt: skip
+COMPONENTS = pd.DataFrame({"name": ["DFE", "+ LRU"], "mAP": [50, 52], "rank-1": [70, 72]})
+COSTS = pd.DataFrame({"name": list("abc"), "parameters": [1.0, 2, 3], "paper_parameters": [1.1, 2, 4],
+                      "macs": [1.0, 2, 3], "paper_macs": [1.0, 2, 3], "misprint": [False, False, True]})  # fmt: skip
+PAIRS = pd.DataFrame([
+    {"pair": pair, "feature": feature, "paper": 60.0 + place, "ours": math.nan if pair == "B" else 70.0 - place}
+    for pair in ("A", "B") for place, feature in enumerate(LABELS) if "refined" not in feature
+])  # fmt: skip
+SIGNS = pd.DataFrame({"experiment": ["table2", "table2", "table3", "figure5"], "case": list("abcd"),
+                      "metric": ["mAP", "rank-1", "rank-1", "mAP"], "paper": [1.0, 0.2, -0.1, math.nan],
+                      "ours": [3.0, -0.5, -2.0, 1.0]})  # fmt: skip
+TITLES = dict(ours_title="Ours", paper_title="Paper")
 FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
-    "loss": lambda: plots.loss_curves(metrics()),
-    "learning_rate": lambda: plots.learning_rate(metrics()),
-    "map": lambda: plots.map_by_epoch(metrics(), baselines={"colour histogram": 0.2}),
+    "training": lambda: plots.training_curves(METRICS),
+    "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
-    "depth": lambda: plots.depth_curves(depths()),
-    "dimension": lambda: plots.dimension_curves(dimensions()),
-    "components": lambda: plots.component_bars(components(True), components(), ours_title="o", paper_title="p"),
-    "parity": lambda: plots.cost_parity(costs()),
-    "architecture": plots.architecture,
+    "depth": lambda: plots.depth_curves(DEPTHS),
+    "depth_paper": lambda: plots.depth_curves(DEPTHS, DEPTHS),
+    "dimension": lambda: plots.dimension_curves(DIMENSIONS),
+    "dimension_paper": lambda: plots.dimension_curves(DIMENSIONS, DIMENSIONS.drop(columns=["parameters", "macs"])),
+    "components": lambda: plots.component_bars(COMPONENTS.replace(52, np.nan), COMPONENTS, **TITLES),
+    "pairs": lambda: plots.backbone_pairs(PAIRS, **TITLES),
+    "signs": lambda: plots.signs(SIGNS),
+    "parity": lambda: plots.cost_parity(COSTS),
     "batch": lambda: plots.batch_sheet(torch.randn(6, 3, 64, 32), torch.tensor([4, 4, 4, 7, 7, 7])),
-    "retrieved": lambda: plots.retrieved_lists(PIXELS[:2], PIXELS.reshape(2, 3, 64, 32, 3), [[1, 0, 1], [0, 0, 1]]),
-    "heat": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2)), "b": RANDOM.random((2, 8, 4))},
-                                    shared="row", gutters=(1,), labels=["x", "y"]),
-    "heads": lambda: plots.attention_heads(PIXELS[0], {"SEU 1": RANDOM.random((12, 5, 2))}),
+    "retrieved": lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["AP 50 %", "AP 9 %"]),
+    "heat": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2)), "b\nb": RANDOM.random((2, 8, 4))},
+                                    gutters=(1,), labels=["x", "y"]),
+    "heads": lambda: plots.attention_heads(PIXELS[0], {"SEU 1\nCNN": RANDOM.random((12, 5, 2))}),
 }  # fmt: skip
 
 
@@ -84,30 +79,57 @@ def test_figure_and_its_twin(name, tmp_path):
         assert min(image.size) > 150 and len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
-def test_save_takes_the_callers_numbers(tmp_path):
-    figure = plots.cmc_curves(CURVES)
-    plots.save(figure, "x", pd.DataFrame({"mine": [1.5]}), tmp_path)
-    assert (tmp_path / "x.csv").read_text() == "mine\n1.5\n"
-    del figure.drawn
-    with pytest.raises(ValueError, match="numbers drawn"):
-        plots.save(figure, "y", folder=tmp_path)
-    assert not (tmp_path / "y.png").exists()
+def test_every_public_function_is_drawn_here():
+    names = {name for name in plots.__all__ if name not in ("save", "contact_sheet")}
+    code = {name for draw in FIGURES.values() for name in draw.__code__.co_names}
+    assert names <= code
 
 
 def test_drawn_numbers_are_those_given():
     drawn = plots.cmc_curves(CURVES, max_rank=10).drawn
     assert drawn["rank"].tolist() == list(range(1, 11))
     np.testing.assert_array_equal(drawn["FusionReID"], CURVES["FusionReID"][:10])
-    assert plots.loss_curves(metrics()).drawn["triplet/cnn"].tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert plots.training_curves(METRICS).drawn["triplet/cnn"].tolist() == pytest.approx(
+        METRICS["triplet/cnn"].dropna().iloc[::2].tolist()
+    )
     heat = plots.heat_maps(PIXELS[:1], {"a": np.arange(10.0).reshape(1, 5, 2)}).drawn
     assert heat["value"].tolist() == list(range(10)) and heat["y"].max() == 4
+    assert plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]]).drawn["rank"].tolist() == [1, 2, 3] * 2
 
 
 def test_mean_and_deviation_over_seeds():
-    axes = plots.depth_curves(depths()).axes[0]
+    axes = plots.depth_curves(DEPTHS).axes[0]
     assert axes.lines[0].get_ydata()[0] == pytest.approx(51.5)
     assert len(axes.collections) == 7, "one band for each feature"
-    assert len(plots.depth_curves(depths().query("seed == 0")).axes[0].collections) == 0
+    assert len(plots.depth_curves(DEPTHS.query("seed == 0")).axes[0].collections) == 0
+
+
+def test_the_papers_curves_have_axes_of_their_own():
+    paper = DEPTHS.query("seed == 0").assign(mAP=10.0)
+    above, _, below, _ = plots.depth_curves(DEPTHS, paper).axes
+    assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
+    assert below.get_title() == "Ours" and min(below.lines[0].get_ydata()) > 50
+
+
+def test_dimensions_say_their_costs():
+    labels = plots.dimension_curves(DIMENSIONS).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
+
+
+def test_missing_runs_are_gaps():
+    nothing = COMPONENTS.assign(**{"mAP": math.nan, "rank-1": math.nan})
+    figure = plots.component_bars(nothing, COMPONENTS, **TITLES)
+    assert {text.get_text() for text in figure.axes[1].texts} == {"no run"}
+    assert plots.signs(SIGNS.assign(ours=math.nan)).drawn.empty
+
+
+def test_signs_are_turned_to_the_papers_direction():
+    figure = plots.signs(SIGNS)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "mAP: 1 of 1 with the paper's sign",
+        "Rank-1: 1 of 2 with the paper's sign",
+    ]
+    assert figure.drawn["case"].tolist() == ["a", "b", "c"]  # the paper does not print the last
 
 
 def test_contact_sheet_shows_identities_by_cameras(tmp_path):
@@ -117,8 +139,8 @@ def test_contact_sheet_shows_identities_by_cameras(tmp_path):
         Image.fromarray(PIXELS[camera]).save(path)
         records.append((path, identity, camera))
     drawn = plots.contact_sheet(records, identities=2, tile=(64, 32)).drawn
-    assert drawn[["identity", "camera"]].values.tolist() == [[3, 0], [3, 1], [9, 0], [9, 1]]
-    assert len(plots.contact_sheet(records, identities=5).drawn) == 5
+    assert drawn.values.tolist() == [[i, c, f"{i:04d}_c{c + 1}.png"] for i in (3, 9) for c in (0, 1)]
+    assert len(plots.contact_sheet(records, identities=5).drawn) == 5, "one camera has not seen one of them"
 
 
 def test_pixels_of_every_kind():
@@ -130,25 +152,19 @@ def test_pixels_of_every_kind():
 
 
 def test_styles_tell_all_features_apart():
-    looks = {name: tuple(sorted(style.items())) for name, style in FEATURE_STYLES.items()}
-    assert list(looks) == list(FEATURE_LABELS) == [*FEATURES, "all"] and len(set(looks.values())) == 7
+    looks = {name: tuple(sorted(look.items())) for name, look in FEATURE_STYLES.items()}
+    assert list(looks) == list(FEATURE_LABELS) == list(LABELS) and len(set(looks.values())) == 7
+    assert FEATURE_STYLES["cnn"]["color"] == FEATURE_STYLES["cnn_fused"]["color"]
 
 
-def test_clear_errors():
-    with pytest.raises(ValueError, match=r"dimension_curves: .*missing \['macs'\]"):
-        plots.dimension_curves(dimensions().drop(columns="macs"))
-    with pytest.raises(ValueError, match="expected the paper's rows"):
-        plots.component_bars(components()[::-1], components(), ours_title="o", paper_title="p")
-    with pytest.raises(ValueError, match=r"right: expected shape \(2, 3\), found \(2, 2\)"):
-        plots.retrieved_lists(PIXELS[:2], PIXELS.reshape(2, 3, 64, 32, 3), [[1, 0], [0, 0]])
-    with pytest.raises(ValueError, match=r"maps\['a'\]"):
-        plots.heat_maps(PIXELS[:2], {"a": np.zeros((3, 5, 2))})
-
-
-def test_architecture_is_written_the_same_again(tmp_path):
-    files = [tmp_path / "architecture.png", tmp_path / "architecture.csv"]
-    written = []
-    for _ in range(2):
-        plots.save(diagram.architecture(), "architecture", folder=tmp_path)
-        written.append([file.read_bytes() for file in files])
-    assert written[0] == written[1] and len(pd.read_csv(files[1])) == 6
+@pytest.mark.parametrize("draw, message", [
+    (lambda: plots.dimension_curves(DIMENSIONS.drop(columns="mAP")), r"missing \['mAP'\]"),
+    (lambda: plots.backbone_pairs(PAIRS.drop(columns="ours"), **TITLES), r"backbone_pairs: .*missing \['ours'\]"),
+    (lambda: plots.signs(SIGNS.drop(columns="ours")), r"signs: .*missing \['ours'\]"),
+    (lambda: plots.component_bars(COMPONENTS[::-1], COMPONENTS, **TITLES), "expected the paper's rows"),
+    (lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]]), r"right: expected .*\(2, 3\), found \(2, 2\)"),
+    (lambda: plots.heat_maps(PIXELS[:2], {"a": np.zeros((3, 5, 2))}), r"maps\['a'\]"),
+])  # fmt: skip
+def test_clear_errors(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

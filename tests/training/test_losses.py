@@ -10,7 +10,7 @@ from fusionreid.config import TrainConfig
 from fusionreid.models.fusionreid import Output
 from fusionreid.training.losses import cross_entropy, objective, triplet
 
-RELEASED = np.load(Path(__file__).parent / "data/losses_and_schedule.npz")
+RELEASED = np.load(Path(__file__).parents[1] / "fixtures/losses_and_schedule.npz")
 
 
 def slow_triplet(features, identities, squared):

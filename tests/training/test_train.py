@@ -1,7 +1,6 @@
 """The loop: the schedule, resuming, determinism, several processes, and what happens when things go wrong."""
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -13,22 +12,27 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, RunConfig, profile
+from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
+from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_lines
-from fusionreid.training import checkpoint, train
+from fusionreid.training import checkpoint, runs, train
+from fusionreid.training.runs import RunConfig, find_start, make_run
 
 SMOKE = profile("smoke")
-RUN = replace(SMOKE.run(), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
+RUN = replace(make_run(SMOKE), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
 
 
 def run_tiny(tiny_dataset, folder, run=RUN, **options):
     return train.train(
         run,
+        evaluate,
         dataset=tiny_dataset,
         data_root=folder / "data",
         runs_root=folder / "runs",
@@ -46,7 +50,7 @@ def comparable(path):
 
 
 def test_schedule_of_the_released_code():
-    expected = np.load(Path(__file__).parent / "data/losses_and_schedule.npz")["schedule_lr"]
+    expected = np.load(Path(__file__).parents[1] / "fixtures/losses_and_schedule.npz")["schedule_lr"]
     assert np.allclose([train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)], expected, rtol=1e-9)
 
 
@@ -64,6 +68,16 @@ def test_biases_have_a_rate_of_their_own():
     optimizer = train.make_optimizer(torch.nn.Linear(2, 2), RELEASED_TRAINING)
     assert [group["factor"] for group in optimizer.param_groups] == [1.0, 2.0]
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+    rates = np.array([train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)])
+    twice = np.array([train.learning_rate(RELEASED_TRAINING, epoch, 2.0) for epoch in range(1, 181)])
+    first, end = RELEASED_TRAINING.learning_rate_start, RELEASED_TRAINING.learning_rate_end
+    # The same first and last rate; only the part above them that ends at the peak is doubled.
+    assert train.learning_rate(RELEASED_TRAINING, 0, 2.0) == first
+    assert twice[-1] == rates[-1] == pytest.approx(end)
+    ramp, cosine = slice(0, 9), slice(9, 180)
+    peak = RELEASED_TRAINING.learning_rate
+    assert np.allclose((twice[ramp] - first) / (rates[ramp] - first), (2 * peak - first) / (peak - first))
+    assert np.allclose((twice[cosine] - end)[:-1] / (rates[cosine] - end)[:-1], (2 * peak - end) / (peak - end))
 
 
 def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
@@ -73,6 +87,7 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         "environment.json",
         "metrics.jsonl",
         "checkpoint.safetensors",
+        "average_precision.npz",
         "result.json",
     }
     assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
@@ -83,6 +98,10 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
     assert np.allclose(steps.loss, steps[terms].sum(axis=1), rtol=1e-5)
     assert folder.result["features"]["all"]["mAP"] == metrics[metrics.feature == "all"].mAP.iloc[-1]
     assert {"fingerprint", "data", "seed", "commit", "device", "seconds", "features"} <= set(folder.result)
+    with np.load(folder.path / "average_precision.npz") as precision:
+        for feature, numbers in folder.result["features"].items():
+            assert precision[feature].shape == (len(tiny_dataset.query),)
+            assert np.nanmean(precision[feature]) == pytest.approx(numbers["mAP"])
 
 
 def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
@@ -101,31 +120,21 @@ def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path,
         shutil.copytree(other.path, path.parent, dirs_exist_ok=True)
         yield
 
-    monkeypatch.setattr(train, "locked", waited_for)
-    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "locked", waited_for)
+    monkeypatch.setattr(train, "train_one_epoch", lambda *_, **__: pytest.fail("trained again"))
     assert run_tiny(tiny_dataset, tmp_path / "b").result == other.result
 
 
 def test_the_lock_is_held_while_training(tiny_dataset, tmp_path, monkeypatch):
-    def attempt(folder, *_):
-        with open(folder.path / f"{RUN.fingerprint}.lock") as file, pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def attempt(*_, **__):
+        (lock,) = (tmp_path / "runs").glob("*/*.lock")
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(lock).acquire(timeout=0)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_train", attempt)
-    run_tiny(tiny_dataset, tmp_path)
-
-
-def test_a_run_of_another_version_of_the_data_is_neither_shown_nor_continued(tiny_dataset, tmp_path):
-    other = replace(tiny_dataset, version="V2")
-    folder = run_tiny(tiny_dataset, tmp_path)
-    message = f"{folder.path}: a run of synthetic tiny, while the data there are now are V2"
-    with pytest.raises(ValueError, match=message):
-        run_tiny(other, tmp_path)
-    (folder.path / "result.json").unlink()
-    with pytest.raises(ValueError, match=message):
-        run_tiny(other, tmp_path)
-    (folder.path / "checkpoint.safetensors").unlink()
-    assert run_tiny(other, tmp_path).result["data"]["version"] == "V2"
+    monkeypatch.setattr(train, "train_one_epoch", attempt)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(tiny_dataset, tmp_path)
 
 
 def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
@@ -167,18 +176,18 @@ def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypat
     run = replace(RUN, train=replace(RUN.train, precision="fp16"))
     whole, real = run_tiny(tiny_dataset, tmp_path / "whole", run), train.learning_rate
     with monkeypatch.context() as patch:
-        patch.setattr(train, "learning_rate", lambda config, epoch: real(config, epoch) if epoch < 3 else 1 / 0)
+        patch.setattr(train, "learning_rate", lambda config, epoch, *_: real(config, epoch) if epoch < 3 else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_tiny(tiny_dataset, tmp_path / "cut", run)
     resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
-    scales = [checkpoint.restore(folder.checkpoint, folder.model())["scaler"] for folder in (whole, resumed)]
+    scales = [checkpoint.read_state(folder.checkpoint)["scaler"] for folder in (whole, resumed)]
     assert scales[0] == scales[1] and scales[0]["scale"] == 2.0**7  # doubled in each of three steps
     assert comparable(resumed.path) == comparable(whole.path)
 
 
 def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
     whole = comparable(run_tiny(tiny_dataset, tmp_path / "whole").path)
-    monkeypatch.setattr(train, "write_json", lambda path, value: path.name != "result.json" or 1 / 0)
+    monkeypatch.setattr(train.RunFolder, "write_result", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_tiny(tiny_dataset, tmp_path / "cut")
     monkeypatch.undo()
@@ -204,7 +213,7 @@ def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch)
 
 def test_one_identity_is_an_error(tiny_dataset, tmp_path):
     lonely = replace(tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0])
-    with pytest.raises(ValueError, match="1 identity"):
+    with pytest.raises(ValueError, match="expected at most 1"):
         run_tiny(lonely, tmp_path)
 
 
@@ -225,7 +234,7 @@ def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
 
 def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, capsys):
     torch.save(train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth")
-    folder = run_tiny(tiny_dataset, tmp_path, replace(RUN, cnn_weights=str(tmp_path / "cnn.pth")))
+    folder = run_tiny(tiny_dataset, tmp_path, replace(RUN, cnn_start=find_start(str(tmp_path / "cnn.pth"), None)))
     said = (folder.path / "weights.txt").read_text()
     assert said.startswith(f"cnn: {tmp_path / 'cnn.pth'}: ") and said in capsys.readouterr().out
 
@@ -242,12 +251,82 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_dataset, tmp_path):
         checkpoint.load(tmp_path / "nowhere.safetensors")
 
 
+def cut_off(tiny_dataset, folder, monkeypatch):
+    """A run that stopped in its third epoch; its folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "learning_rate", lambda config, epoch, *_: 1e-3 if epoch < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_tiny(tiny_dataset, folder)
+    return folder / "runs" / RUN.fingerprint
+
+
+def rewritten(path, change):
+    """Writes a checkpoint again, its tensors and metadata changed."""
+    with safe_open(path, framework="pt") as file:
+        content, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    change(content, metadata)
+    save_file(content, path, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")], "tensors of the optimizer, found 0"),
+        (lambda t, m: [t.pop(k) for k in list(t) if k.startswith("optimizer/")] and m.update(optimizer="null"), "None"),
+        (lambda t, _: t[min(t)].fill_(torch.nan), "not finite"),
+        (lambda _, m: m.update(state="{"), "damaged or other file"),
+        (lambda _, m: m.update(state="[]"), "cannot continue"),
+        (lambda _, m: m.update(state="{}"), "KeyError: 'epoch'"),
+        (lambda _, m: m.pop("state"), "KeyError: 'state'"),
+    ],
+)
+def test_a_damaged_checkpoint_is_not_resumed(tiny_dataset, tmp_path, monkeypatch, change, message):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "checkpoint.safetensors"
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=message) as error:
+        run_tiny(tiny_dataset, tmp_path)
+    assert str(path) in str(error.value) and "--restart" in str(error.value)
+    assert run_tiny(tiny_dataset, tmp_path, resume=False).finished
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "3", '{"kind": "step"}'])
+def test_damaged_metrics_are_not_continued(tiny_dataset, tmp_path, monkeypatch, line):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "metrics.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(ValueError, match="metrics.jsonl: cannot continue .*--restart"):
+        run_tiny(tiny_dataset, tmp_path)
+    assert run_tiny(tiny_dataset, tmp_path, resume=False).finished
+
+
+def test_a_run_without_its_result_is_evaluated_again(tiny_dataset, tmp_path, monkeypatch):
+    folder = run_tiny(tiny_dataset, tmp_path)
+    expected, metrics = folder.result, comparable(folder.path)
+    (folder.path / "result.json").unlink()
+    monkeypatch.setattr(train, "train_one_epoch", lambda *_, **__: pytest.fail("trained again"))
+    assert run_tiny(tiny_dataset, tmp_path).result["features"] == expected["features"]
+    assert comparable(folder.path) == metrics
+
+
+def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_path, monkeypatch):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch)
+    monkeypatch.setattr(train, "objective", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_tiny(tiny_dataset, tmp_path, resume=False)
+    assert not (path / "checkpoint.safetensors").exists()
+
+
+def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch)
+    (path / ".checkpoint.safetensors.abc.safetensors").write_bytes(b"half")
+    run_tiny(tiny_dataset, tmp_path)
+    assert not list(path.glob(".*"))
+
+
 TWO_PROCESSES = """
 import sys, torch
 from dataclasses import replace
-from fusionreid import train
-from fusionreid.config import RunConfig, TrainConfig, profile
-from fusionreid.data import Dataset, Record
+from fusionreid.training import train
+from fusionreid.evaluation.evaluate import evaluate
 import pickle
 
 dataset = pickle.load(open(sys.argv[1], "rb"))
@@ -261,7 +340,8 @@ def freeze(model):
     return model
 run = pickle.load(open(sys.argv[2], "rb"))
 folder = sys.argv[3]
-train.train(run, dataset=dataset, data_root=folder + "/data", runs_root=folder + "/runs", device="cpu", progress=False)
+roots = dict(data_root=folder + "/data", runs_root=folder + "/runs")
+train.train(run, evaluate, dataset=dataset, device="cpu", progress=False, **roots)
 """
 
 
@@ -280,30 +360,17 @@ def test_two_processes_compute_what_one_computes(tiny_dataset, tmp_path):
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     losses = {}
     for processes in (1, 2):
-        launch = (
-            [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--nproc-per-node",
-                str(processes),
-                "--master-port",
-                "0",
-                "--rdzv-backend",
-                "c10d",
-                "--rdzv-endpoint",
-                "localhost:0",
-            ]
-            if processes > 1
-            else [sys.executable]
-        )
+        launch = [sys.executable]
+        if processes > 1:
+            options = f"--nproc-per-node {processes} --master-port 0 --rdzv-backend c10d --rdzv-endpoint localhost:0"
+            launch += ["-m", "torch.distributed.run", *options.split()]
         folder = tmp_path / str(processes)
         subprocess.run(
             [*launch, str(tmp_path / "script.py"), str(tmp_path / "dataset"), str(tmp_path / "run"), str(folder)],
             check=True,
             capture_output=True,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         rows = read_lines(folder / "runs" / run.fingerprint / "metrics.jsonl")
         losses[processes] = [row["loss"] for row in rows if row["kind"] == "step"]

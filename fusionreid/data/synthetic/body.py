@@ -176,24 +176,24 @@ def pose(
     *,
     arm_out: float,
     elbow: float,
-    lean: float = 0.0,
-    head_turn: float = 0.0,
-    head_nod: float = 0.0,
-    hold: dict[str, float] | None = None,
-):
+    lean: float,
+    head: tuple[float, float],
+    hold: dict[str, float],
+) -> np.ndarray:
     """A moment of walking.
 
     Args:
         joints: (19, 3) at rest.
         phase: of the gait, radians.
         stride: amplitude of the thighs' swing, radians; 0 is standing.
-        arm_out: angle of the upper arms away from the body; elbow: bend, radians.
-        hold: side ("L", "R") to a swing of that arm, which then does not move with the gait.
+        arm_out, elbow, lean: angle of the upper arms away from the body, bend of the elbows and of the back, radians.
+        head: turn and nod, radians.
+        hold: the swing of an arm ("L", "R") that does not move with the gait.
 
     Returns:
         (19, 3, 4) float32: the rigid transform of each part.
     """
-    rotation: dict[str, np.ndarray] = {}
+    rotation, (head_turn, head_nod) = {}, head
     twist = 0.12 * stride / 0.4 * np.sin(phase)
     rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
     rotation["waist"] = _axis_rotation(0, 0.7 * lean)
@@ -212,7 +212,7 @@ def pose(
             _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[f"thigh.{side}"]
         )
         rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
-        arm = -0.8 * swing if not hold or side not in hold else hold[side]
+        arm = hold.get(side, -0.8 * swing)
         bend = elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
         rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)

@@ -48,19 +48,11 @@ def _ramp(values, start, end):
 
 def _smooth(vertices, mask, neighbours, rounds):
     """Moves masked vertices to the mean of their neighbours, `rounds` times."""
-    degree = np.maximum(np.bincount(neighbours[:, 0], minlength=len(vertices)), 1)[:, None]
+    here, there = neighbours.T
+    degree = np.maximum(np.bincount(here, minlength=len(vertices)), 1)[:, None]
     for _ in range(rounds):
-        mean = (
-            np.stack(
-                [
-                    np.bincount(neighbours[:, 0], vertices[neighbours[:, 1], k], minlength=len(vertices))
-                    for k in range(3)
-                ],
-                1,
-            )
-            / degree
-        )
-        vertices = vertices + 0.7 * mask[:, None] * (mean - vertices)
+        sums = [np.bincount(here, vertices[there, axis], minlength=len(vertices)) for axis in range(3)]
+        vertices = vertices + 0.7 * mask[:, None] * (np.stack(sums, 1) / degree - vertices)
     return vertices
 
 
@@ -177,12 +169,12 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
     head, hips, neck = joints[INDEX["head"]], joints[INDEX["thigh.L"]], joints[INDEX["neck"]]
     tall = neck[2] - hips[2]
 
-    def add(mesh, part, layer, scale=1.0):
+    def add(mesh, part, layer):
         points, faces = mesh
         weights = np.zeros((len(points), len(NAMES) + 1), np.float32)
         weights[:, part] = 1
         attributes = np.zeros((len(points), len(ATTRIBUTES)), np.float32)
-        attributes[:, :3] = (points - points.mean(0)) * scale
+        attributes[:, :3] = points - points.mean(0)
         pieces.append((points, faces, weights, attributes, layer))
 
     if person.hair in ("bob", "long"):
@@ -231,15 +223,10 @@ def has_tube(person: Person) -> bool:
     return person.top == "coat" or "skirt" in person.bottom
 
 
-def tube(person: Person, figure: Figure, posed: np.ndarray, drop: float):
-    """The skirt, or the coat's tails, around the legs of one pose.
+def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The skirt, or the coat's tails, around the legs of one pose: vertices, faces, attributes.
 
-    Args:
-        posed: (V, 3) vertices of `figure` in the pose, before the body is turned; drop: how far the pose moved the
-            hips up, metres.
-
-    Returns:
-        vertices, faces, attributes of the cloth.
+    `posed` (V, 3) holds the vertices of `figure` in the pose, before the body is turned.
     """
     joints, a = figure.joints, figure.attributes
     hips, knee, ankle = (joints[INDEX[name]][2] for name in ("thigh.L", "shin.L", "foot.L"))
@@ -249,17 +236,17 @@ def tube(person: Person, figure: Figure, posed: np.ndarray, drop: float):
     start = hips + (0.3 if coat else 0.34) * tall
     end = hips + (knee - hips) * min(length, 1) + (ankle - knee) * max(length - 1, 0)
     legs = (a[:, COLUMN["is_arm"]] < 0.3) & (a[:, COLUMN["is_head"]] < 0.3) & (a[:, COLUMN["torso"]] < 0.5)
-    legs &= np.any(figure.weights[:, : len(NAMES)] > 0, 1) & (np.arange(len(a)) < len(figure.vertices))
+    legs &= np.any(figure.weights[:, : len(NAMES)] > 0, 1)
     legs &= a[:, COLUMN["leg"]] + a[:, COLUMN["torso"]] != 0
     points = posed[legs]
-    centre = points[np.abs(points[:, 2] - hips - drop) < 0.1][:, :2].mean(0)
+    centre = points[np.abs(points[:, 2] - hips) < 0.1][:, :2].mean(0)
     directions = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
     turn = np.cos(_ANGLES[:, None] - _ANGLES[None, :])
     rings, attributes, previous = [], [], None
     heights = np.linspace(start, end, 22)
     flare = (0.002 + 0.004 * person.looseness) * (0.7 if coat else 1.0) * (heights[0] - heights[1]) / 0.025
     for k, height in enumerate(heights):
-        near = points[np.abs(points[:, 2] - height - drop) < 0.03][:, :2] - centre
+        near = points[np.abs(points[:, 2] - height) < 0.03][:, :2] - centre
         # The convex hull's radius from its support function: the nearest of all tangents.
         support = (near @ directions.T).max(0)
         radius = np.where(turn > 0.05, support[None, :] / np.maximum(turn, 0.05), np.inf).min(1)
@@ -270,7 +257,7 @@ def tube(person: Person, figure: Figure, posed: np.ndarray, drop: float):
         # Folds grow towards the hem.
         folds = 0.012 * (k / 21) * np.sin(_ANGLES * 9 + person.seed % 7)
         ring = centre + directions * (radius + folds)[:, None]
-        rings.append(np.column_stack([ring, np.full(len(ring), height + drop)]))
+        rings.append(np.column_stack([ring, np.full(len(ring), height)]))
         attribute = np.zeros((len(ring), len(ATTRIBUTES)), np.float32)
         attribute[:, 0], attribute[:, 1] = 0.16 * directions[:, 0], 0.16 * directions[:, 1]
         attribute[:, COLUMN["z"]] = height - hips

@@ -43,7 +43,7 @@ def _pattern(person: Person, u, v, torso, arm) -> np.ndarray:
     if person.pattern == "checks":
         return (v % (2 * width) < width) ^ (u % (2 * width) < width)
     if person.pattern == "blocks":
-        return [arm, torso > 0.62, torso < 0.36, (u > 0) ^ arm * 0 > 0][person.seed % 4]
+        return [arm, torso > 0.62, torso < 0.36, u > 0][person.seed % 4]
     return np.zeros(len(u), bool)
 
 
@@ -116,15 +116,12 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
         colour[bottom] = cloth * worn[bottom, None]
     if person.side_stripe != "none":
         # The outer side: x beyond the middle of the leg, y about the middle.
-        colour[bottom & leg & (np.abs(y + 0.0) < 0.022) & (np.abs(x) > 0.12)] = linear(TOP_COLOURS[person.side_stripe])
+        colour[bottom & leg & (np.abs(y) < 0.022) & (np.abs(x) > 0.12)] = linear(TOP_COLOURS[person.side_stripe])
     arm = column["is_arm"] > 0.5
     u = np.where(arm, y, np.arctan2(x, -y) * 0.16)
     colour[top] = _top(person, a[top], u[top])
-    belt = bottom & (np.abs(torso - 0.3) < 0.02) & ~leg
-    colour[belt] = 0.05
-    foot = (column["leg"] > 1.93) & leg & ~bottom
-    shoe = linear(SHOE_COLOURS[person.shoes])
-    colour[foot] = shoe
+    colour[bottom & (np.abs(torso - 0.3) < 0.02) & ~leg] = 0.05  # a belt
+    colour[(column["leg"] > 1.93) & leg & ~bottom] = linear(SHOE_COLOURS[person.shoes])
     trunk = ~arm & ~head
     if person.bag == "backpack":
         straps = trunk & (np.abs(np.abs(x) - 0.105) < 0.021) & (torso > 0.45) & (y < 0.06)

@@ -111,27 +111,6 @@ class Person:
     lean: float
     seed: int
 
-    def describe(self) -> dict[str, str]:
-        """The attributes that a reader of a table wants, in words."""
-        top = f"{self.top_colour} {self.top}"
-        if self.pattern != "plain":
-            top += f", {self.pattern} in {self.pattern_colour}"
-        hair = f"{self.hair}, {self.hair_colour}"
-        if self.hair in ("beanie", "cap"):
-            hair = f"{self.headwear_colour} {self.hair}"
-        elif self.hair == "bald":
-            hair = "bald"
-        sex, size = "woman" if self.woman else "man", self.shape
-        return {
-            "body": f"{sex}, height {size['height']:.2f}, weight {size['weight']:.2f}",
-            "hair": hair,
-            "top": top,
-            "print": "none" if self.print == "none" else f"{self.print_colour} {self.print}",
-            "bottom": f"{self.bottom_colour} {self.bottom}",
-            "bag": "none" if self.bag == "none" else f"{self.bag_colour} {self.bag}",
-            "shoes": self.shoes,
-        }
-
 
 def _pick(rng: np.random.Generator, options, exclude: str | None = None) -> str:
     """A key of `options`: by its weight if they are numbers, else any alike."""
@@ -202,8 +181,3 @@ def draw(seed: int, identity: int) -> Person:
         lean=float(rng.uniform(-0.02, 0.1)),
         seed=int(rng.integers(2**31)),
     )
-
-
-def describe(identity: int, seed: int = 0) -> dict[str, str]:
-    """What identity `identity` (its number in the file names) looks like, in words."""
-    return draw(seed, identity).describe()

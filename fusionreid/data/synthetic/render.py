@@ -111,8 +111,6 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
     return image
 
 
-def halve(image: np.ndarray, factor: int = 2) -> np.ndarray:
-    """Box filter: (H, W, C) -> (H / factor, W / factor, C)."""
-    height, width, channels = image.shape
-    blocks = image.reshape(height // factor, factor, width // factor, factor, channels)
-    return sum(blocks[:, i, :, j] for i in range(factor) for j in range(factor)) / factor**2
+def halve(image: np.ndarray) -> np.ndarray:
+    """Box filter: (H, W, C) -> (H / 2, W / 2, C)."""
+    return sum(image[i::2, j::2] for i in range(2) for j in range(2)) / 4

@@ -61,12 +61,12 @@ class Camera:
         return seen[:, :2] / np.maximum(seen[:, 2:], 1e-6), seen[:, 2]
 
 
-def cameras(seed: int, count: int = 6) -> list[Camera]:
-    """The benchmark's cameras, the same for every size of one seed."""
+def cameras(seed: int) -> list[Camera]:
+    """The benchmark's six cameras, the same for every size of one seed."""
     rng = np.random.default_rng([seed, 3])
     grounds, walls = rng.permutation(GROUNDS), rng.permutation(WALLS)
     result = []
-    for index in range(count):
+    for index in range(6):
         warm = rng.uniform(-0.07, 0.07)
         azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
         sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])

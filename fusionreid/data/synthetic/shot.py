@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from . import body, scenes
-from .garments import GRIP, TUBE, Figure, has_tube, tube
+from .garments import TUBE, Figure, has_tube, tube
 from .paint import noise, paint
 from .people import Person
 from .render import blur, coverage, halve, rasterise
@@ -21,8 +21,6 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
     """The person somewhere on their way, standing on the ground: vertices, faces, layers, attributes."""
     still = rng.random() < 0.12
     stride = person.stride * (0.12 if still else rng.uniform(0.8, 1.1))
-    # A bag in the hand keeps that arm from swinging.
-    hold = {person.bag_side: 0.03} if person.bag == "handbag" else None
     transforms = body.pose(
         figure.joints,
         rng.uniform(0, 2 * np.pi),
@@ -30,19 +28,17 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
         arm_out=person.arm_out + (0.1 if person.bag == "shoulder bag" else 0),
         elbow=person.elbow,
         lean=person.lean,
-        head_turn=rng.normal(0, 0.2),
-        head_nod=rng.normal(0.05, 0.08),
-        hold=hold,
+        head=(rng.normal(0, 0.2), rng.normal(0.05, 0.08)),
+        hold={person.bag_side: 0.03} if person.bag == "handbag" else {},  # a bag keeps that arm from swinging
     )
     hand = transforms[body.INDEX[f"hand.{person.bag_side}"]]
     follow = np.eye(3, 4)
     follow[:, 3] = hand[:, :3] @ figure.grip + hand[:, 3] - figure.grip
     transforms = np.concatenate([transforms, follow[None].astype(np.float32)])
-    assert len(transforms) == GRIP + 1
     vertices = body.skin(figure.vertices, figure.weights, transforms)
     faces, layer, attributes = figure.faces, figure.layer, figure.attributes
     if has_tube(person):
-        cloth, cloth_faces, cloth_attributes = tube(person, figure, vertices, 0.0)
+        cloth, cloth_faces, cloth_attributes = tube(person, figure, vertices)
         faces = np.concatenate([faces, cloth_faces + len(vertices)])
         vertices = np.concatenate([vertices, cloth])
         layer = np.concatenate([layer, np.full(len(cloth_faces), TUBE, np.uint8)])
@@ -128,40 +124,40 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     return Image.fromarray(np.clip(np.asarray(picture) + grain + 0.5, 0, 255).astype(np.uint8))
 
 
-def photograph(
-    person: Person,
-    figure: Figure,
-    camera: Camera,
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    *,
-    heading: float,
-    place: tuple[float, float],
-    street: float = 0.0,
-    empty: bool = False,
-) -> Image.Image:
-    """One picture of `size` (height, width).
+class Walk(NamedTuple):
+    """Where the person walks.
 
-    Args:
-        heading: where the person walks, radians; 0 is towards the camera.
+    Attributes:
+        heading: radians; 0 is towards the camera.
         place: x, y on the ground, metres.
         street: which stretch of its street the camera looks at, metres.
-        empty: leave the person out, as a false detection does.
+        empty: the person is left out, as in a false detection.
     """
+
+    heading: float
+    place: tuple[float, float]
+    street: float
+    empty: bool
+
+
+def photograph(
+    person: Person, figure: Figure, camera: Camera, walk: Walk, size: tuple[int, int], rng: np.random.Generator
+) -> Image.Image:
+    """One picture of `size` (height, width)."""
     high, wide = 2 * size[0], 2 * size[1]
-    vertices, faces, layer, attributes = _posed(person, figure, rng, heading)
-    vertices = vertices + [*place, 0]
+    vertices, faces, layer, attributes = _posed(person, figure, rng, walk.heading)
+    vertices = vertices + [*walk.place, 0]
     plane, depth = camera.project(vertices)
     left, top, box_width, box_height = _box(plane, rng)
     rows, columns = np.mgrid[0:high, 0:wide]
     u = left + (columns.reshape(-1) + 0.5) / wide * box_width
     v = top + (rows.reshape(-1) + 0.5) / high * box_height
-    image, on_ground, is_ground = scenes.background(camera, u, v, street)
+    image, on_ground, is_ground = scenes.background(camera, u, v, walk.street)
 
     def pixels(points, shape):
         return (points - [left, top]) / [box_width, box_height] * [shape[1], shape[0]]
 
-    if not empty:
+    if not walk.empty:
         # The shadow that the sun casts, and the dark under each foot.
         cast = vertices - camera.sun / max(camera.sun[2], 0.2) * vertices[:, 2:]
         shape = (high // 2, wide // 2)
@@ -189,13 +185,6 @@ def photograph(
         colour *= (1 - np.clip(behind[seen.pixel] * 2.5, 0, 0.4))[:, None]
         image[seen.pixel] = colour
     image = image.reshape(high, wide, 3)
-    if rng.random() < 0.1 and not empty:
+    if rng.random() < 0.1 and not walk.empty:
         image = _front(image, rng, camera)
     return _develop(halve(image), camera, rng, size)
-
-
-def encode(picture: Image.Image) -> bytes:
-    """JPEG, as Market-1501 has it."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()

@@ -1,0 +1,56 @@
+"""What numbers depend on besides the configuration: the device, the precision, the versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+
+import torch
+
+from .paths import ROOT
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    """The GPU, if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """Mixed precision: "float32" (off), "bf16" or "fp16"."""
+    return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's architecture and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def git_commit() -> str:
+    """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "fusionreid")
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def environment(device: torch.device, processes: int = 1) -> dict:
+    """What a run writes to `environment.json`."""
+    return {
+        "commit": git_commit(),
+        "device": device_name(device),
+        "processes": processes,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        **{package: version(package) for package in ("torch", "torchvision", "timm", "numpy")},
+    }

@@ -1,0 +1,152 @@
+"""Many runs side by side: one process a core or GPU, or one job a run on a cluster."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from . import paths
+from .data.datasets import open_data
+from .evaluation.evaluate import evaluate
+from .paper.experiments import Setting, plan
+from .processes import bars, cores, pool
+from .training.runs import RunConfig, read_result
+from .training.train import train
+
+
+class RunsError(RuntimeError):
+    """Some runs failed while the others were done; `errors` holds the traceback of each, by the run's name."""
+
+    def __init__(self, errors: dict[str, str], total: int):
+        self.errors = errors
+        text = "\n\n".join(f"{name}\n{error.rstrip()}" for name, error in errors.items())
+        super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.\n\n{text}")
+
+
+def run_all(
+    names: str | Sequence[str],
+    setting: Setting,
+    *,
+    rows: Sequence[str] | None = None,
+    processes: int | None = None,
+    devices: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    cluster: str | dict | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Trains the runs of some experiments that are missing, side by side; loads those that are there.
+
+    Args:
+        names: "table1" to "table6", "figure5", "figure6", or several of them.
+        rows: the names of variants; default: all.
+        processes: at once; default: one a core, or one a GPU. On a CPU each has one thread. On Slurm: jobs at once.
+        devices: default: every GPU, or the CPU; the processes are spread over them.
+        cluster: one job a run, by submitit: the name of one of its executors ("slurm", "local", "debug"), or its
+            parameters, {"slurm_partition": "gpu", "gpus_per_node": 1}.
+
+    Returns:
+        A row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
+
+    Raises:
+        RunsError: some runs failed; the others are done.
+        KeyboardInterrupt: all are stopped; each continues from its last finished epoch the next time.
+        ValueError: an unknown experiment or row, or a damaged result.
+    """
+    runs = plan(names, setting, rows=rows)
+    missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, setting.runs_root) is None}
+    errors = {}
+    if missing:
+        open_data(setting.data, data_root or paths.DATA)  # rendered and checked once, before several processes want it
+        work = partial(_train, data_root=data_root, runs_root=setting.runs_root)
+        if cluster:
+            ended = _on_cluster(work, missing, cluster, setting.runs_root / "cluster", processes)
+        else:
+            ended = _on_this_machine(work, missing, processes, devices)
+        bar = tqdm(total=len(runs), initial=len(runs) - len(missing), desc="variants", disable=not bars(progress))
+        with bar, closing(ended):
+            for name, error in ended:
+                if error:
+                    errors[name] = error
+                    tqdm.write(f"{name} failed: {error.strip().splitlines()[-1]}")
+                bar.set_postfix_str(name[:60], refresh=False)
+                bar.update()
+    if errors:
+        raise RunsError(errors, len(runs))
+    done = []
+    for name, run in runs.items():
+        result = read_result(run.fingerprint, setting.runs_root)
+        status = "trained" if name in missing else "loaded"
+        done.append((name, run.fingerprint, run.seed, status, result["seconds"]))
+    return pd.DataFrame(done, columns=["run", "fingerprint", "seed", "status", "seconds"])
+
+
+def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Is the set complete")  # `run_all` has said it
+        train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
+
+
+def _on_this_machine(
+    work: Callable, runs: dict[str, RunConfig], processes: int | None, devices: Sequence[str] | None
+) -> Iterator[tuple[str, str]]:
+    """Yields each run's name and error ("": none) as it ends.
+
+    Each process is a pool of its own with a device of its own: if it is killed, only its run is lost.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices = list(devices or gpus or ["cpu"])
+    on_cpu = set(devices) == {"cpu"}
+    count = min(processes or (cores() if on_cpu else len(devices)), len(runs))
+    threads = 1 if on_cpu else max(1, cores() // count)
+    waiting, running = deque(runs), {}
+    with ExitStack() as stack:
+        free = [(stack.enter_context(pool(1, threads)), devices[index % len(devices)]) for index in range(count)]
+        while waiting or running:
+            while waiting and free:
+                name, (executor, device) = waiting.popleft(), free.pop(0)
+                running[executor.submit(work, runs[name], device)] = name, executor, device
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name, executor, device = running.pop(future)
+                error = "".join(traceback.format_exception(future.exception())) if future.exception() else ""
+                if isinstance(future.exception(), BrokenProcessPool):
+                    error = "its process was killed, often for want of memory; the same command continues the run"
+                    executor = stack.enter_context(pool(1, threads))
+                free.append((executor, device))
+                yield name, error
+
+
+def _on_cluster(
+    work: Callable, runs: dict[str, RunConfig], cluster: str | dict, folder: Path, limit: int | None
+) -> Iterator[tuple[str, str]]:
+    """As `_on_this_machine`, each run a job of submitit; when it is stopped, it cancels what has not ended."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise ImportError('submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"') from error
+    parameters = {"timeout_min": 24 * 60} | (cluster if isinstance(cluster, dict) else {})
+    if limit and cluster not in ("local", "debug"):
+        parameters["slurm_array_parallelism"] = limit
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster if isinstance(cluster, str) else None)
+    executor.update_parameters(**parameters)
+    jobs = executor.map_array(work, list(runs.values()), [None] * len(runs))
+    waiting = dict(zip(runs, jobs, strict=True))
+    try:
+        while waiting:
+            for name in [name for name, job in waiting.items() if job.done()]:
+                yield name, str(waiting.pop(name).exception() or "")
+            time.sleep(1 if waiting else 0)
+    finally:
+        for job in waiting.values():
+            job.cancel()

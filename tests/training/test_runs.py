@@ -1,0 +1,62 @@
+"""Runs: what their fingerprint depends on, and what branches start from."""
+
+from dataclasses import replace
+
+import pytest
+
+from fusionreid.config import PAPER, DataConfig, profile
+from fusionreid.training.runs import RunConfig, find_start, make_run
+
+DEMO, FULL = profile("demo"), profile("paper")
+
+
+def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
+    run = make_run(DEMO)
+    assert run.fingerprint == make_run(DEMO).fingerprint
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cnn.pth").write_bytes(b"weights")
+    start = find_start(str(tmp_path / "a" / "cnn.pth"), "resnet50")
+    others = [
+        replace(run, seed=1),
+        replace(run, data=replace(run.data, seed=1)),
+        replace(run, data=replace(run.data, version="v1000")),
+        replace(run, train=replace(run.train, epochs=21)),
+        replace(run, model=replace(run.model, stride=16)),
+        replace(run, cnn_start=find_start("imagenet", "resnet50")),
+        replace(run, cnn_start=start),
+    ]
+    assert len({run.fingerprint, *(other.fingerprint for other in others)}) == 8
+    moved = replace(run, cnn_start=find_start(str(tmp_path / "b" / "cnn.pth"), "resnet50"))
+    assert moved.fingerprint == others[-1].fingerprint
+    assert str(tmp_path) not in str(moved.describe())
+    assert str(find_start("imagenet", "resnet50")) == "imagenet:tv_in1k"
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        find_start("nowhere.pth", "resnet50")
+
+
+def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
+    assert {make_run(FULL).cnn_start.source, make_run(FULL).transformer_start.source} == {"imagenet"}
+    assert make_run(FULL, replace(PAPER, cnn=None)).cnn_start.source == "random"
+    assert make_run(DEMO).cnn_start.source == "random"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet50.pth").touch()
+    (tmp_path / "other.pth").touch()
+    assert make_run(FULL).cnn_start.source.endswith("resnet50.pth")
+    assert make_run(FULL).transformer_start.source == "imagenet"
+    assert make_run(FULL, weights={"resnet50": str(tmp_path / "other.pth")}).cnn_start.source.endswith("other.pth")
+    assert make_run(DEMO).cnn_start.source == "random"
+
+
+def test_the_version_of_the_data_belongs_to_the_run(tmp_path):
+    (tmp_path / "MSMT17_V1" / "train").mkdir(parents=True)
+    (tmp_path / "MSMT17_V1" / "list_train.txt").touch()
+    data = DataConfig(name="msmt17", size="full")
+    assert make_run(FULL, data=data, data_root=tmp_path).data.version == "V1"
+    assert make_run(FULL, data=data, data_root=tmp_path / "nowhere").data.version == ""
+    assert make_run(DEMO).data.version.startswith("v")
+
+
+def test_run_config_is_hashable():
+    assert len({RunConfig(), RunConfig(), RunConfig(seed=1)}) == 2
