@@ -70,7 +70,7 @@ class Table:
         ours, sign = group.startswith("Ours"), "+" * measure.startswith("Δ")
         digits = 3 if ours and measure in COSTS.values() and values.max() < 10 else 1
         texts = []
-        for row, value in enumerate(values):
+        for row, (value, rounded) in enumerate(zip(values, values.round(1), strict=True)):
             missing = ours and measure in ACCURACY and self.missing.iloc[row] > 0
             if math.isnan(value):
                 texts.append(NOT_RUN if missing else "" if ours or sign else GAP)
@@ -80,7 +80,7 @@ class Table:
             deviation = self.spread[column].iloc[row] if column in self.spread else math.nan
             text += "" if math.isnan(deviation) else f" ± {deviation:.1f}"
             text += f" ({self.missing.iloc[row]:.0f} {NOT_RUN})" if missing else ""
-            texts.append(marks.get(round(value, 1), "{}").format(text))
+            texts.append(marks.get(rounded, "{}").format(text))
         return texts
 
     def _repr_html_(self) -> str:

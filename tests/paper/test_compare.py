@@ -1,0 +1,111 @@
+"""The paper's numbers and ours in one frame: tidy, with gaps where runs are missing, and costs of every row."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusionreid.config import PROFILES
+from fusionreid.models.fusionreid import build_model
+from fusionreid.paper import compare
+from fusionreid.paper.experiments import EXPERIMENTS, variants
+
+
+def test_a_row_for_each_variant_feature_metric_and_seed(setting, finish):
+    finish("table6", [50.0, None, 60.0])
+    found = compare.frame("table6", setting(seeds=(0, 1)))
+    assert len(found) == (6 + 9 * 3) * 2 * 2
+    key = ["experiment", "variant", "feature", "metric", "seed"]
+    assert not found.duplicated(key).any() and not found["paper"].isna().any()
+    assert (found["missing"] == found["ours"].isna()).all()
+    done = found[~found["missing"]]
+    assert done["variant"].tolist() == ["ResNet50"] * 2 + ["ResNet152"] * 2 and set(done["seed"]) == {0}
+    assert done["ours"].tolist() == pytest.approx([50, 50, 60, 60])
+    assert done["paper"].tolist() == [54.3, 78.1, 61.0, 82.7]
+    assert set(done["commit"]) == {"0123abc"} and set(done["version"]) == {"smoke-0, v3"}
+
+
+def test_an_empty_folder_is_all_gaps(setting):
+    found = compare.frame(EXPERIMENTS, setting())
+    assert found["missing"].all() and found["ours"].isna().all() and not found["paper"].isna().any()
+    assert set(found["experiment"]) == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("dataset, first", [("synthetic", 69.0), ("msmt17", 69.0), ("dukemtmc", 69.0),
+                                            ("market1501", 91.5)])  # fmt: skip
+def test_the_papers_data_set_is_the_same_or_msmt17(setting, dataset, first):
+    found = compare.frame("figure5", setting(dataset), ("all",))
+    assert found["paper"].iloc[0] == first
+    expected = {"market1501": 91.7, "dukemtmc": 83.5}.get(dataset, 69.5)
+    assert compare.frame("table1", setting(dataset))["paper"].iloc[0] == expected
+
+
+def test_another_data_set_and_seed_have_runs_of_their_own(setting, finish):
+    finish("table5", [50.0, 40.0])
+    assert not compare.frame("table5", setting())["missing"].any()
+    assert compare.frame("table5", setting("market1501"))["missing"].all()
+    assert compare.frame("table5", setting(seeds=(1,)))["missing"].all()
+
+
+def test_the_frame_carries_what_the_curves_draw(setting):
+    depths = compare.frame("figure5", setting())
+    assert sorted(depths["depth"].unique()) == [1, 2, 3, 4, 5, 6]
+    assert depths.groupby("depth")["feature"].nunique().eq(7).all()
+    dims = compare.frame("figure6", setting())
+    assert list(dims["dim"].unique()) == [variant.config.fusion.dim // 16 for variant in variants("figure6")]
+
+
+def test_a_damaged_result_is_an_error_that_names_the_file(setting, finish, tmp_path):
+    finish("table5", [50.0])
+    (path,) = tmp_path.glob("*/result.json")
+    whole = path.read_text()
+    for damaged in (whole[: len(whole) // 2], "[]", whole.replace("0.5", "50.0", 1), whole.replace('"all"', '"every"')):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match="expected .*; delete ") as error:
+            compare.frame("table5", setting())
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["table2", "table6"])
+def test_features_of_a_configuration_are_the_models(name):
+    for variant in variants(name)[:7]:
+        config = PROFILES["smoke"].scale(variant.config)
+        widths = build_model(config, num_classes=2, num_cameras=1).widths
+        assert compare.features_of(config) == [*widths, "all"]
+
+
+def test_what_there_is_to_run(setting, finish, tmp_path):
+    finish("table2", [None, None, None, 50.0])
+    listed = compare.listing("table2", setting()).set_index("row")
+    assert listed["ours mAP"].dropna().to_dict() == {"DFE + LRU": 50.0}
+    assert listed.loc["DFE + LRU", "paper mAP"] == 67.7 and listed.loc["DFE + LRU", "paper rank-1"] == 85.4
+    assert set(listed["paper data"]) == {"msmt17"}
+    assert [listed.loc["DFE + LRU", "run"]] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_frames_for_figures(setting, finish):
+    finish("table6", [55.0] * 15)
+    pairs = compare.pairs(setting())
+    assert len(pairs) == 9 * 5 and pairs["ours"].round(6).eq(55).all()
+    assert pairs["paper"].head().tolist() == [54.3, 50.9, 60.8, 56.7, 61.9]
+    bars = compare.bars("table2", setting())
+    assert bars["paper"]["name"].tolist() == bars["ours"]["name"].tolist() == [row.name for row in variants("table2")]
+    assert bars["ours"]["mAP"].isna().any()  # DFE is not in Table VI: a gap
+    assert bars["ours_title"] == "Ours, synthetic (smoke)" and bars["paper_title"] == "Paper, MSMT17"
+
+
+def test_every_row_costs_what_the_paper_says():
+    rows = compare.costs()
+    assert len(rows) == sum(len(variants(name)) for name in compare.COSTED) == 32
+    right = rows[~rows["misprint"]]
+    for cost in ("parameters", "macs"):
+        assert (right[cost] - right[f"paper_{cost}"]).abs().max() <= 0.15
+    (wrong,) = rows[rows["misprint"]].itertuples()
+    assert wrong.name == "ResNet101 + T2T-ViT-14" and wrong.parameters == pytest.approx(108.0, abs=0.15)
+
+
+def test_costs_of_one_htm_are_half_of_what_two_add():
+    rows = compare.costs(("table2", "table3"), PROFILES["smoke"])
+    full, base, one = (rows[rows["name"] == name].iloc[0] for name in ("FusionReID*", "DFE + LRU", "SEU, MFU"))
+    for column in ("parameters", "macs", "all_parameters", "attention_macs"):
+        assert one[column] == pytest.approx((full[column] - base[column]) / 2)
+    assert one["counts"] == "one HTM" and full["counts"] == "model" and full["parameters"] < 2
