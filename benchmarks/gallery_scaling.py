@@ -2,9 +2,9 @@
 
     python benchmarks/gallery_scaling.py        # needs 0.6 GB of disk for a while; about two minutes on two cores
 
-Writes results/gallery_scaling.csv and .png. Features of simulated people are written to a feature store and ranked
-from there at three sizes; `peak_mb` is the process's highest memory beyond what it holds before it opens the store,
-the pages of the mapped file aside.
+Writes results/gallery_scaling.csv and .png. Features of simulated people are written to a memory map and ranked from
+there at three sizes; `peak_mb` is the process's highest memory beyond what it holds before it opens the map, without
+the pages of the mapped file.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from pathlib import Path
 import numpy as np
 from measure import RESULTS, in_a_process, in_this_process, machine, spread_of, write_table
 
-IDENTITIES, CAMERAS, QUERIES_SEED = 50_000, 20, 1
+IDENTITIES, CAMERAS = 50_000, 20
+QUERY_SEED, GALLERY_SEED = 1, 0
 
 
-def build(path: Path, count: int, width: int) -> None:
-    """A store of `count` simulated images, written piece by piece."""
-    from fusionreid.evaluation.features import FeatureStore
-
-    rng = np.random.default_rng(0)
-    identities, cameras = rng.integers(0, IDENTITIES, count), rng.integers(0, CAMERAS, count)
-    store = FeatureStore.create(path, count, width, "simulated", identities=identities, cameras=cameras)
-    for start in range(store.done, count, 1 << 16):
-        store.append(images(identities[start : start + (1 << 16)], width, seed=start + 2))
+def labels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Identities and cameras of `count` images; the first ones are the same for every count."""
+    drawn = np.random.default_rng(seed).integers(0, IDENTITIES * CAMERAS, count)
+    return drawn % IDENTITIES, drawn // IDENTITIES
 
 
 def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
@@ -36,21 +32,22 @@ def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def prepare(path: str, queries: int, gallery: int):
-    from fusionreid.evaluation.features import FeatureStore
+def build(path: Path, count: int, width: int) -> None:
+    """Features of `count` simulated images, written piece by piece."""
+    identities, _ = labels(count, GALLERY_SEED)
+    features = np.lib.format.open_memmap(path, "w+", np.float32, (count, width))
+    for start in range(0, count, 1 << 16):
+        part = identities[start : start + (1 << 16)]
+        features[start : start + len(part)] = images(part, width, seed=start + 2)
+    features.flush()
 
-    store = FeatureStore.open(path)
-    rng = np.random.default_rng(QUERIES_SEED)
-    query_ids, query_cameras = rng.integers(0, IDENTITIES, queries), rng.integers(0, CAMERAS, queries)
-    query = images(query_ids, store.width, seed=QUERIES_SEED)
-    return (
-        query,
-        store.features[:gallery],
-        query_ids,
-        store.identities[:gallery],
-        query_cameras,
-        store.cameras[:gallery],
-    )
+
+def prepare(path: str, queries: int, gallery: int):
+    features = np.load(path, mmap_mode="r")[:gallery]
+    query_ids, query_cameras = labels(queries, QUERY_SEED)
+    gallery_ids, gallery_cameras = labels(gallery, GALLERY_SEED)
+    query = images(query_ids, features.shape[1], QUERY_SEED)
+    return query, features, query_ids, gallery_ids, query_cameras, gallery_cameras
 
 
 def work(*inputs) -> float:
@@ -88,43 +85,28 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--store", help="measure this store alone and print it as JSON")
+    parser.add_argument("--features", help="measure this file alone and print it as JSON")
     options = parser.parse_args()
-    if options.store:
-        in_this_process(
-            lambda: prepare(options.store, options.queries, options.gallery), work, options.repetitions, mapped=True
-        )
+    queries, repetitions = options.queries, options.repetitions
+    if options.features:
+        inputs = options.features, queries, options.gallery
+        in_this_process(lambda: prepare(*inputs), work, repetitions, mapped=True)
         return
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), options.gallery, options.width)
+        path = Path(folder) / "features.npy"
+        build(path, options.gallery, options.width)
         for gallery in (options.gallery // 4, options.gallery // 2, options.gallery):
-            there = in_a_process(
-                __file__,
-                "--store",
-                folder,
-                "--gallery",
-                gallery,
-                "--queries",
-                options.queries,
-                "--repetitions",
-                options.repetitions,
-            )
-            median, spread = spread_of(there["seconds"])
+            given = {"features": path, "gallery": gallery, "queries": queries, "repetitions": repetitions}
+            found = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
+            seconds, spread = spread_of(found["seconds"])
             rows.append(
-                {
-                    "gallery": gallery,
-                    "queries": options.queries,
-                    "width": options.width,
-                    "seconds": round(median, 2),
-                    "spread": round(spread, 2),
-                    "nanoseconds_per_pair": round(1e9 * median / gallery / options.queries, 2),
-                    "peak_mb": round(there["peak_mb"]),
-                    "matrix_mb": round(4 * gallery * options.queries / 2**20),
-                    "mAP": round(there["result"], 4),
-                    "machine": machine(),
-                }
+                {"gallery": gallery, "queries": queries, "width": options.width}
+                | {"seconds": round(seconds, 2), "spread": round(spread, 2)}
+                | {"nanoseconds_per_pair": round(1e9 * seconds / gallery / queries, 2)}
+                | {"peak_mb": round(found["peak_mb"]), "matrix_mb": round(4 * gallery * queries / 2**20)}
+                | {"mAP": round(found["result"], 4), "machine": machine()}
             )
     print(f"wrote {write_table('gallery_scaling', rows)} and {draw(rows)}")
 

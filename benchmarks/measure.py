@@ -47,7 +47,7 @@ def in_this_process(prepare: Callable, work: Callable, repetitions: int, *, mapp
     imported. Where the features are `mapped` from a file, its pages, which the system takes back at will, are not
     counted: the memory is then looked at every few milliseconds.
     """
-    import fusionreid.metrics  # noqa: F401
+    import fusionreid.evaluation.metrics  # noqa: F401
 
     inputs = prepare()
     before = _memory_mb("RssAnon" if mapped else "VmRSS")

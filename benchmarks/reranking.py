@@ -4,7 +4,7 @@
     python benchmarks/reranking.py --size market1501 --width 5888
 
 Writes results/reranking.csv. `matrix_mb` is the one float32 matrix of all images by all images that the published
-algorithm starts from (it holds several). Every measurement is a process of its own; its memory is the highest beyond
+algorithm starts from (it holds several). Each measurement is a process of its own; its memory is the highest beyond
 the features.
 """
 
@@ -15,14 +15,15 @@ import argparse
 from measure import SIZES, in_a_process, in_this_process, machine, people, spread_of, write_table
 
 
-def rank(rerank: bool):
-    def work(features, labels) -> dict:
-        from fusionreid import evaluate_ranking
+def plain(features, labels, rerank: bool = False) -> dict:
+    from fusionreid import evaluate_ranking
 
-        ranking = evaluate_ranking(*features, *labels, rerank=rerank)
-        return {"mAP": ranking.mAP, "rank-1": ranking.rank(1)}
+    ranking = evaluate_ranking(*features, *labels, rerank=rerank)
+    return {"mAP": ranking.mAP, "rank-1": ranking.rank(1)}
 
-    return work
+
+def reranked(features, labels) -> dict:
+    return plain(features, labels, rerank=True)
 
 
 def main() -> None:
@@ -32,39 +33,26 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="of all but msmt17, which is measured once")
     parser.add_argument("--measure", choices=("plain", "reranked"), help="measure this alone and print it as JSON")
     options = parser.parse_args()
+    sizes, width = options.size or list(SIZES), options.width
     if options.measure:
-        size = options.size[0]
-        in_this_process(
-            lambda: people(*SIZES[size], width=options.width, spread=1.6),
-            rank(options.measure == "reranked"),
-            options.repetitions,
-        )
+        work = {"plain": plain, "reranked": reranked}[options.measure]
+        in_this_process(lambda: people(*SIZES[sizes[0]], width=width, spread=1.6), work, options.repetitions)
         return
 
     rows = []
-    for size in options.size or list(SIZES):
+    for size in sizes:
+        queries, gallery = SIZES[size][:2]
         repetitions = 1 if size == "msmt17" else options.repetitions
         for what in ("plain", "reranked"):
-            there = in_a_process(
-                __file__, "--measure", what, "--size", size, "--width", options.width, "--repetitions", repetitions
-            )
-            median, spread = spread_of(there["seconds"])
-            queries, gallery = SIZES[size][:2]
+            given = {"measure": what, "size": size, "width": width, "repetitions": repetitions}
+            found = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
+            seconds, spread = spread_of(found["seconds"])
             rows.append(
-                {
-                    "size": size,
-                    "queries": queries,
-                    "gallery": gallery,
-                    "width": options.width,
-                    "ranking": what,
-                    "seconds": round(median, 1),
-                    "spread": round(spread, 1) if repetitions > 1 else "",
-                    "peak_mb": round(there["peak_mb"]),
-                    "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20),
-                    "mAP": round(there["result"]["mAP"], 4),
-                    "rank-1": round(there["result"]["rank-1"], 4),
-                    "machine": machine(),
-                }
+                {"size": size, "queries": queries, "gallery": gallery, "width": width, "ranking": what}
+                | {"seconds": round(seconds, 1), "spread": round(spread, 1) if repetitions > 1 else ""}
+                | {"peak_mb": round(found["peak_mb"]), "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20)}
+                | {name: round(value, 4) for name, value in found["result"].items()}
+                | {"machine": machine()}
             )
     print(f"wrote {write_table('reranking', rows)}")
 

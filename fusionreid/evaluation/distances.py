@@ -7,8 +7,8 @@ indices a new (rows, columns) float32 array, which the caller may change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -35,8 +35,7 @@ class FeatureDistances:
             free memory are moved there once; others are moved a part at a time.
 
     Raises:
-        ValueError: for features that are not (images, width) or whose widths differ, numbers that are not finite, or
-            a zero vector where `metric` is "cosine".
+        ValueError: for another shape, two widths, numbers that are not finite, or a zero vector with "cosine".
     """
 
     def __init__(self, query, gallery, *, metric: str = "euclidean", device=None):
@@ -44,15 +43,10 @@ class FeatureDistances:
         query, gallery = _checked(query, "query_features"), _checked(gallery, "gallery_features")
         widths = query.shape[1], gallery.shape[1]
         if widths[0] != widths[1]:
-            raise ValueError(
-                f"query_features and gallery_features: expected one width, found {widths[0]} and {widths[1]}"
-            )
+            raise ValueError(f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}")
         where = [features.device for features in (query, gallery) if isinstance(features, Tensor)]
-        self.metric, self.device, self.shape = (
-            metric,
-            torch.device(device or (where or ["cpu"])[0]),
-            (len(query), len(gallery)),
-        )
+        self.device = torch.device(device or (where or ["cpu"])[0])
+        self.metric, self.shape = metric, (len(query), len(gallery))
         self.query, self.query_norms = self._prepare(query, "query_features")
         self.gallery, self.gallery_norms = self._prepare(gallery, "gallery_features")
 
@@ -83,13 +77,12 @@ class FeatureDistances:
         rows, row_norms = self._part(self.query, self.query_norms, queries)
         out = np.empty((len(rows), len(self.gallery_norms[gallery])), np.float32)
         rows, row_norms = _padded(rows, LEAST_ROWS), _padded(row_norms, LEAST_ROWS)
-        with full_precision():
-            for low in range(0, out.shape[1], PRODUCT):
-                target = out[:, low : low + PRODUCT]
-                part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
-                part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
-                found = self._distance(rows @ part.T, row_norms[:, None] + norms)
-                target[:] = found[: len(target), : target.shape[1]].cpu().numpy()
+        for low in range(0, out.shape[1], PRODUCT):
+            target = out[:, low : low + PRODUCT]
+            part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
+            part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
+            found = self._distance(rows @ part.T, row_norms[:, None] + norms)
+            target[:] = found[: len(target), : target.shape[1]].cpu().numpy()
         return out
 
     def pairs(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -123,16 +116,35 @@ class MatrixDistances:
         return self.matrix[queries][:, gallery].astype(np.float32)
 
 
-def row_slices(count: int) -> Iterator[slice]:
-    """All of `count` queries, a block at a time."""
-    return (slice(low, min(low + ROWS, count)) for low in range(0, count, ROWS))
+def in_threads(work: Callable[[slice], object], count: int) -> list:
+    """What `work` returns for each block of `count` queries, in order; every thread has its own block.
+
+    Threads that share a product wait for each other, which is slow on a busy machine. Products are in full float32:
+    TensorFloat-32, which a training may have switched on, keeps ten bits of a feature.
+    """
+    rows = [slice(low, min(low + ROWS, count)) for low in range(0, count, ROWS)]
+    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, rows))
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-def blocks(distances, queries: slice | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The distances of some queries to the whole gallery: (first column, block) of one block after another."""
-    total = distances.shape[1]
-    for low in range(0, total, COLUMNS):
-        yield low, distances.block(queries, slice(low, min(low + COLUMNS, total)))
+def blocks(distances, queries: slice | np.ndarray, hidden=()) -> Iterator[tuple[int, np.ndarray]]:
+    """The distances of some queries to the whole gallery: (first column, block) of one block after another.
+
+    `hidden` are gallery images, an array for each query, whose distance is set to infinity.
+    """
+    for low in range(0, distances.shape[1], COLUMNS):
+        high = min(low + COLUMNS, distances.shape[1])
+        block = distances.block(queries, slice(low, high))
+        for row, images in zip(block, hidden, strict=False):
+            row[images[(images >= low) & (images < high)] - low] = np.inf
+        yield low, block
 
 
 def smallest(blocks: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,22 +191,11 @@ def _rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device: torc
 
 def _cut(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:
     """Items `low` to `high` of a slice or of an array of indices."""
-    return (
-        slice(which.start + low, min(which.start + high, which.stop)) if isinstance(which, slice) else which[low:high]
-    )
+    if isinstance(which, slice):
+        return slice(which.start + low, min(which.start + high, which.stop))
+    return which[low:high]
 
 
 def _padded(values: Tensor, least: int) -> Tensor:
     missing = max(0, least - len(values))
     return F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)) if missing else values
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Products in float32 on a GPU: TensorFloat-32, which a training may have switched on, keeps ten bits."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

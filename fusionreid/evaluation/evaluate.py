@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import one_of
-from ..data import Dataset, ImageCache, Record, normalise, prefetch
-from ..data.cache import load_images
+from ..data import Dataset, ImageCache, Record, load_images, normalise, prefetch
 from ..devices import autocast
 from ..files import read_json, write_json
 from ..models.fusionreid import FusionReID
@@ -33,17 +32,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 class Retrieval(NamedTuple):
-    """What is ranked: the features of query and gallery, and whose they are.
+    """What is ranked: the features of query and gallery, and whose they are."""
 
-    Attributes:
-        query_features, gallery_features: name -> (Q, width), (G, width) float32, as the model gives them.
-        query_ids, gallery_ids, query_cameras, gallery_cameras: (Q,), (G,) int64.
-    """
-
-    query_features: dict[str, np.ndarray]
-    gallery_features: dict[str, np.ndarray]
-    query_ids: np.ndarray
-    gallery_ids: np.ndarray
+    query_features: dict[str, np.ndarray]  # name -> (Q, width) float32, as the model gives them
+    gallery_features: dict[str, np.ndarray]  # name -> (G, width) float32
+    query_ids: np.ndarray  # (Q,) int64, as the cameras are
+    gallery_ids: np.ndarray  # (G,)
     query_cameras: np.ndarray
     gallery_cameras: np.ndarray
 
@@ -67,24 +61,20 @@ def labels(*splits: Sequence[Record]) -> list[np.ndarray]:
 
 
 def retrieve(model: FusionReID, dataset: Dataset, *, cache_directory: str | Path, **options) -> Retrieval:
-    """The features of a data set's query and gallery; `options` go to `extract`."""
-    splits = dataset.query, dataset.gallery
-    caches = [ImageCache(records, model.config.image_size, cache_directory) for records in splits]
-    features = [extract(model, *split, **options) for split in zip(splits, caches, strict=True)]
-    return Retrieval(*features, *labels(*splits))
-
-
-def extract(model: FusionReID, records: Sequence[Record], cache: ImageCache, **options) -> dict[str, np.ndarray]:
-    """Every feature of every image, in evaluation mode: name -> (N, width) float32.
+    """Every feature of a data set's query and gallery, in evaluation mode.
 
     Args:
-        records: the images; `cache` holds them in the same order.
+        cache_directory: where the decoded images are kept (see `ImageCache`).
         options: `use_cameras` (True; False leaves the camera embedding out, as for cameras that training has not
             seen), `batch_size` (128), `precision` ("float32", "bf16" or "fp16"), `progress` (False).
     """
-    together = np.concatenate(list(_batches(model, records, cache, **options)))
-    ends = np.cumsum(list(model.widths.values()))[:-1]
-    return dict(zip(model.widths, np.split(together, ends, axis=1), strict=True))
+    splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
+    features = []
+    for records in splits:
+        cache = ImageCache(records, model.config.image_size, cache_directory)
+        vectors = np.concatenate(list(_batches(model, records, cache, **options)))
+        features.append(dict(zip(model.widths, np.split(vectors, ends, axis=1), strict=True)))
+    return Retrieval(*features, *labels(*splits))
 
 
 def extract_to_file(
@@ -96,7 +86,8 @@ def extract_to_file(
 
     Args:
         folder: gets `features.npy`, a (N, sum of widths) float32 array, and `features.json`.
-        options: as of `extract`.
+        records: the images; `cache` holds them in the same order.
+        options: as of `retrieve`.
 
     Returns:
         The array as a read-only memory map, which `evaluate_ranking` reads block by block.
@@ -109,16 +100,15 @@ def extract_to_file(
         array.parent.mkdir(parents=True, exist_ok=True)
         state.unlink(missing_ok=True)
         np.lib.format.open_memmap(array, "w+", np.float32, (len(records), width))
-    features = np.load(array, mmap_mode="r")
     with open(array, "r+b") as file:  # on a full disk an OSError, where writing to a memory map ends the process
-        file.seek(features.offset + 4 * width * done)
+        file.seek(np.load(array, mmap_mode="r").offset + 4 * width * done)
         for vectors in _batches(model, records, cache, start=done, **options):
             file.write(normalised(vectors))
             file.flush()
             os.fsync(file.fileno())
             done += len(vectors)
             write_json(state, {"source": source, "done": done})
-    return features
+    return np.load(array, mmap_mode="r")
 
 
 def _fingerprint(model: FusionReID, records: Sequence[Record], options: dict) -> str:
@@ -204,8 +194,7 @@ def embed(
             raise ValueError(f"cameras: expected {len(images)}, one for each image, found {len(cameras)}")
     vectors = np.zeros((len(images), sum(model.widths.values())), np.float32)
     with evaluating(model):
-        for low in range(0, len(images), batch_size):
-            part = slice(low, low + batch_size)
+        for part in (slice(low, low + batch_size) for low in range(0, len(images), batch_size)):
             vectors[part] = _vectors(model, images[part], None if cameras is None else cameras[part], precision)
     return normalised(vectors)
 
@@ -227,29 +216,25 @@ def evaluate(
     """Ranks the query against the gallery by "all" features and by each one alone.
 
     Args:
-        cache_directory: where the decoded images are kept (see `ImageCache`).
         features: which to rank by, "all" among them; default: "all" and each of the model's.
         rerank: as of `evaluate_ranking`.
-        options: for `extract`: `use_cameras`, `batch_size`, `precision`, `progress`.
+        cache_directory, options: as of `retrieve`.
     """
     retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
-    names = features or ("all", *model.widths)
-    return {name: rank(retrieval, name, rerank=rerank, device=device_of(model)) for name in names}
+    options = {"rerank": rerank, "device": device_of(model)}
+    return {name: rank(retrieval, name, **options) for name in features or ("all", *model.widths)}
 
 
-def cross_domain(
-    model: FusionReID, datasets: dict[str, Dataset], *, cache_directory: str | Path, **options
-) -> pd.DataFrame:
+def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> pd.DataFrame:
     """A model on several data sets, with and without its camera embedding: one row each.
 
     With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
-    without it, every camera is an unseen one. `options` go to `evaluate`.
+    without it, every camera is an unseen one. `options` go to `evaluate`, `cache_directory` among them.
     """
     rows = []
-    options |= {"cache_directory": cache_directory, "features": ["all"]}
     for name, dataset in datasets.items():
         for use_cameras in (True, False) if model.num_cameras else (False,):
-            ranking = evaluate(model, dataset, use_cameras=use_cameras, **options)["all"]
+            ranking = evaluate(model, dataset, features=["all"], use_cameras=use_cameras, **options)["all"]
             rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
     return pd.DataFrame(rows)
 

@@ -21,8 +21,6 @@ from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
 from .evaluate import evaluating
 
-AttentionKey = tuple[int, str, str]  # (layer from 1, "seu" or "mfu", branch)
-
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
     """Queries of at most `people` people, and for each a gallery image of the same person from another camera."""
@@ -36,24 +34,20 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
     return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
 
 
-class Similarity:
-    """Grad-CAM target: cosine similarity of the retrieval vector f_a to that of a second image of the person.
+class Similarity(NamedTuple):
+    """Grad-CAM target: cosine similarity of the retrieval vector f_a to that of a second image of the person."""
 
-    People outside training have no class score; retrieval finds them by this similarity.
-    """
-
-    def __init__(self, vector: Tensor):
-        self.vector = vector  # (sum of widths,)
+    vector: Tensor  # (sum of widths,)
 
     def __call__(self, embedding: Tensor) -> Tensor:
         return F.cosine_similarity(embedding, self.vector, dim=0)
 
 
-class ClassScore:
+class ClassScore(NamedTuple):
     """Grad-CAM target for people of the training set: the mean over the features' classifiers of their logit."""
 
-    def __init__(self, model: FusionReID, identity: int):
-        self.model, self.identity = model, int(identity)
+    model: FusionReID
+    identity: int
 
     def __call__(self, embedding: Tensor) -> Tensor:
         features = embedding[None].split(list(self.model.widths.values()), dim=1)
@@ -80,8 +74,8 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
 
     A single branch has "alone": the last map of the CNN, or the tokens that enter the Transformer's last block, as the
     patch tokens that leave it do not reach the class token. With fusion, "before LRU" is X, "after LRU" is F, and
-    "after HTM k" are the local tokens S^l that SEU makes of F in HTM k and that its MFU reads; a ValueError where no
-    unit reads them. `image` (1, 3, H, W) is used to find the module that gives the CNN's map.
+    "after HTM k" are the local tokens S^l that SEU makes of F in HTM k and that its MFU reads, else a ValueError.
+    `image` (1, 3, H, W) is used to find the module that gives the CNN's map.
     """
     grid, net = model.grids[branch], model.branches[branch]
     last = _last_map(net, image) if branch == "cnn" else net
@@ -91,8 +85,8 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
     for number, htm in enumerate(model.fusion.stack, start=1):
         if htm.units != ("seu", "mfu"):
             raise ValueError(
-                f"Grad-CAM after HTM {number}: expected units ('seu', 'mfu'), found {htm.units}; "
-                "only there do local tokens of an HTM reach a feature"
+                f"Grad-CAM after HTM {number}: expected an MFU that reads the local tokens of an SEU, "
+                f"units=('seu', 'mfu'), found {htm.units}"
             )
         shared = htm.seu["cnn"] is htm.seu["transformer"]  # and then called for each branch in turn
         found[f"after HTM {number}"] = Stage(htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0)
@@ -197,9 +191,7 @@ def gradcam(
     for index, each in enumerate(maps):
         low, high = float(each.min()), float(each.max())
         if not low < high < float("inf"):
-            raise ValueError(
-                f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g} everywhere"
-            )
+            raise ValueError(f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g}")
     return maps / maps.amax(dim=(1, 2), keepdim=True)
 
 
@@ -224,7 +216,7 @@ def gradcam_maps(
         cameras, reference_cameras: (B,), or None.
 
     Returns:
-        (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid; "cnn" first, the stages in the order of Fig. 7.
+        (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
     """
     if (references is None) == (identities is None):
         found = "neither" if references is None else "both"
@@ -233,7 +225,7 @@ def gradcam_maps(
     for branch, single in (("cnn", cnn), ("transformer", transformer)):
         for net in (single, model):
             if references is None:
-                targets = [ClassScore(net, identity) for identity in identities]
+                targets = [ClassScore(net, int(identity)) for identity in identities]
             else:
                 targets = similarity_targets(net, references, reference_cameras)
             for name, stage in stages(net, branch, images[:1]).items():
@@ -245,16 +237,13 @@ def gradcam_maps(
 
 
 @contextmanager
-def record_attention(model: FusionReID) -> Iterator[dict[AttentionKey, Tensor]]:
+def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], Tensor]]:
     """Records, inside, the attention weights of every forward pass; those of the last pass are kept.
 
     Yields:
-        (layer, unit, branch) -> (B, heads, h, w): weights of the branch's global token to local tokens, on their own
-        grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's sum to 1; SEU's to
-        less, as the global token also attends to itself.
-
-    Raises:
-        ValueError: the model has no HTM.
+        (layer from 1, "seu" or "mfu", branch) -> (B, heads, h, w): weights of the branch's global token to local
+        tokens, on their own grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's
+        sum to 1; SEU's to less, as the global token also attends to itself.
     """
     if model.fusion is None or not len(model.fusion.stack):
         raise ValueError("attention maps: expected a model with HTMs (FusionConfig.units), found none")
@@ -269,8 +258,8 @@ def record_attention(model: FusionReID) -> Iterator[dict[AttentionKey, Tensor]]:
             weights = attention.weights(*inputs)
         if unit == "seu":
             weights = weights[:, :, 0, 1:]  # from the global token to the local ones
-        height, _ = grids[branch if unit == "seu" else OTHER[branch]]
-        maps[layer, unit, branch] = rearrange(weights.float(), "b heads (h w) -> b heads h w", h=height)
+        grid = grids[branch if unit == "seu" else OTHER[branch]]
+        maps[layer, unit, branch] = rearrange(weights.float(), "b heads (h w) -> b heads h w", h=grid[0])
 
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules):
@@ -278,7 +267,7 @@ def record_attention(model: FusionReID) -> Iterator[dict[AttentionKey, Tensor]]:
         yield maps
 
 
-def attention_maps(model: FusionReID, images: Tensor, cameras: Tensor | None = None) -> dict[AttentionKey, Tensor]:
+def attention_maps(model: FusionReID, images: Tensor, cameras: Tensor | None = None) -> dict:
     """The maps that `record_attention` yields, of normalised images (B, 3, H, W) and cameras (B,) or None."""
     with evaluating(model), torch.no_grad(), record_attention(model) as maps:
         model(images, cameras)

@@ -8,12 +8,11 @@ counted block by block, so the matrix of all distances never exists.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from .distances import FeatureDistances, MatrixDistances, blocks, row_slices, smallest
+from .distances import FeatureDistances, MatrixDistances, blocks, in_threads, smallest
 from .protocol import Protocol
 from .rerank import RerankedDistances, Reranking
 
@@ -95,17 +94,10 @@ def evaluate_distances(
 
 
 class RankedList(NamedTuple):
-    """The first images of the rankings of some queries, junk left out.
+    """The first images of the rankings of some queries, junk left out."""
 
-    Attributes:
-        queries: (n,) indices of the queries.
-        gallery: (n, top) indices of the gallery images, nearest first; -1 where fewer are left.
-        match: (n, top) True where the image is of the query's identity.
-    """
-
-    queries: np.ndarray
-    gallery: np.ndarray
-    match: np.ndarray
+    gallery: np.ndarray  # (n, top) indices of the gallery images, nearest first; -1 where fewer are left
+    match: np.ndarray  # (n, top) True where the image is of the query's identity
 
 
 def nearest(
@@ -128,19 +120,22 @@ def nearest(
     if len(outside := queries[(queries < 0) | (queries > last)]):
         raise ValueError(f"queries: expected indices from 0 to {last}, found {outside}")
     gallery, match = np.full((len(queries), top), -1), np.zeros((len(queries), top), bool)
-    for rows in row_slices(len(queries)):
+
+    def fill(rows: slice) -> None:
         related = [protocol.related(query) for query in queries[rows]]
         junk = [images[~other] for images, other in related]
-        values, columns = smallest(_hidden(blocks(distances, queries[rows]), junk), top)
+        values, columns = smallest(blocks(distances, queries[rows], hidden=junk), top)
         gallery[rows, : values.shape[1]] = np.where(np.isinf(values), -1, columns)
         match[rows] = [np.isin(row, images) for row, (images, _) in zip(gallery[rows], related, strict=True)]
-    return RankedList(queries, gallery, match)
+
+    in_threads(fill, len(queries))
+    return RankedList(gallery, match)
 
 
 def _distances(query_features, gallery_features, rerank, metric: str, device):
-    reranking = Reranking.of(rerank)
-    kind = FeatureDistances if reranking is None else partial(RerankedDistances, reranking=reranking)
-    return kind(query_features, gallery_features, metric=metric, device=device)
+    if (reranking := Reranking.of(rerank)) is None:
+        return FeatureDistances(query_features, gallery_features, metric=metric, device=device)
+    return RerankedDistances(query_features, gallery_features, reranking, metric=metric, device=device)
 
 
 def _evaluate(distances, labels, max_rank: int) -> Ranking:
@@ -148,7 +143,7 @@ def _evaluate(distances, labels, max_rank: int) -> Ranking:
         raise ValueError(f"max_rank={max_rank}: expected 1 or more")
     protocol = Protocol(*labels, shape=distances.shape)
     valid = protocol.valid()
-    ranks = [each for rows in row_slices(len(valid)) for each in _ranks(distances, protocol, valid[rows])]
+    ranks = sum(in_threads(lambda rows: _ranks(distances, protocol, valid[rows]), len(valid)), [])
     precision, trapezoid, penalty = np.array([_score(each) for each in ranks]).T
     first = np.array([each[0] for each in ranks])
     return Ranking(
@@ -174,8 +169,8 @@ def _score(ranks: np.ndarray) -> tuple[float, float, float]:
 def _ranks(distances, protocol: Protocol, queries: np.ndarray) -> list[np.ndarray]:
     """The ranks of each query's matches, from 1, ascending.
 
-    First come the distances of the matches. Then, block by block, the images before each match are counted, those of
-    the query's own identity left out: junk has no rank, and which matches come before a match their order says.
+    First come the distances of the matches. Then the images before each match are counted block by block, without
+    those of the query's identity: junk has no rank, and the matches are in order already.
     """
     related = [protocol.related(query) for query in queries]
     wanted = np.unique(np.concatenate([images for images, _ in related]))
@@ -185,21 +180,10 @@ def _ranks(distances, protocol: Protocol, queries: np.ndarray) -> list[np.ndarra
         values = row[np.searchsorted(wanted, images)]
         order = np.argsort(values, kind="stable")  # the images are in gallery order, and so are ties
         matches.append((values[order], images[order], np.zeros(len(images), np.int64)))
-    for low, block in _hidden(blocks(distances, queries), [images for images, _ in related]):
+    for low, block in blocks(distances, queries, hidden=[images for images, _ in related]):
         for row, (values, images, before) in zip(block, matches, strict=True):
-            before += [_before(row, *match) for match in zip(values.tolist(), (images - low).tolist(), strict=True)]
+            places = np.clip(images - low, 0, len(row))  # a match may stand before or after this block
+            for k, (value, place) in enumerate(zip(values.tolist(), places.tolist(), strict=True)):
+                # Ties by gallery order: an image as far as the match comes before it if it stands before it.
+                before[k] += np.count_nonzero(row[:place] <= value) + np.count_nonzero(row[place:] < value)
     return [before + np.arange(1, len(before) + 1) for _, _, before in matches]
-
-
-def _before(row: np.ndarray, distance: float, place: int) -> int:
-    """How many of a block's images, (columns,) distances, come before a match; ties by gallery order."""
-    place = min(max(place, 0), len(row))  # the match may stand before or after this block
-    return np.count_nonzero(row[:place] <= distance) + np.count_nonzero(row[place:] < distance)
-
-
-def _hidden(blocks, images: list[np.ndarray]):
-    """The blocks with an infinite distance to some images of each row's query."""
-    for low, block in blocks:
-        for row, each in zip(block, images, strict=True):
-            row[each[(each >= low) & (each < low + len(row))] - low] = np.inf
-        yield low, block

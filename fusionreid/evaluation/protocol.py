@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from torch import Tensor
-
-
-class Related(NamedTuple):
-    """The gallery images of a query's identity.
-
-    Attributes:
-        images: (n,) indices in the gallery, ascending.
-        match: (n,) True for images of another camera, False for those of the query's own camera.
-    """
-
-    images: np.ndarray
-    match: np.ndarray
 
 
 class Protocol:
@@ -47,9 +33,10 @@ class Protocol:
         self._start = np.searchsorted(ordered, query_ids, "left")
         self._stop = np.where(query_ids < 0, self._start, np.searchsorted(ordered, query_ids, "right"))
 
-    def related(self, query: int) -> Related:
+    def related(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """The gallery images of a query's identity, (n,) ascending, and which of them are matches, the others junk."""
         images = self._by_identity[self._start[query] : self._stop[query]]
-        return Related(images, self._gallery_cameras[images] != self._query_cameras[query])
+        return images, self._gallery_cameras[images] != self._query_cameras[query]
 
     def valid(self) -> np.ndarray:
         """(num_valid,) the queries that have a match.
@@ -58,18 +45,14 @@ class Protocol:
             ValueError: saying why, where no query has one.
         """
         queries = range(len(self._start))
-        valid = np.flatnonzero([self.related(query).match.any() for query in queries])
+        valid = np.flatnonzero([self.related(query)[1].any() for query in queries])
         if len(valid):
             return valid
-        if shared := int((self._stop > self._start).sum()):
-            why = (
-                f"{shared} of them have images of their identity in the gallery, all from the query's own camera, "
-                "which the protocol leaves out. Are the camera numbers right?"
-            )
-        else:
-            why = "none of their identities is in the gallery. Do the identities of both come from the same split?"
+        shared = int((self._stop > self._start).sum())
         raise ValueError(
-            f"none of the {len(queries)} queries has a match in the gallery of {len(self._by_identity)} images: {why}"
+            f"expected queries with a match in the gallery, found none: {shared} of {len(queries)} have images of "
+            "their identity there, all from the query's own camera, which the protocol leaves out; "
+            + ("are the camera numbers right?" if shared else "do query and gallery come from the same split?")
         )
 
 

@@ -1,8 +1,7 @@
 """k-reciprocal encoding re-ranking (Zhong et al., CVPR 2017) on sparse matrices, never a dense N x N matrix.
 
 Each image is encoded by its k-reciprocal neighbours among all images of query and gallery; two images are near
-(Jaccard) if their encodings overlap. An encoding has some tens of weights that are not zero, so the memory grows with
-the number of images and not with its square. The result is that of the published algorithm.
+(Jaccard) if their encodings overlap. An encoding has some tens of weights that are not zero.
 """
 
 from __future__ import annotations
@@ -12,22 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from .distances import FeatureDistances, blocks, row_slices, smallest
+from .distances import FeatureDistances, blocks, in_threads, smallest
 
 
 @dataclass(frozen=True)
 class Reranking:
-    """Parameters of the re-ranking; the defaults are the published ones.
+    """Parameters of the re-ranking; the defaults are the published ones."""
 
-    Attributes:
-        k1: neighbours that an image's encoding starts from.
-        k2: neighbours whose encodings are averaged (local query expansion); 1 is none.
-        weight: lambda, the share of the original distance in the final one, 0 to 1.
-    """
-
-    k1: int = 20
-    k2: int = 6
-    weight: float = 0.3
+    k1: int = 20  # neighbours that an image's encoding starts from
+    k2: int = 6  # neighbours whose encodings are averaged (local query expansion); 1 is none
+    weight: float = 0.3  # lambda, the share of the original distance in the final one, 0 to 1
 
     def __post_init__(self):
         for name in ("k1", "k2"):
@@ -58,8 +51,9 @@ class RerankedDistances:
         everything = self.original.joined()
         nearest, farthest = neighbours(everything, max(reranking.k1 + 1, reranking.k2))
         encoding = encode(everything, nearest, farthest, reranking.k1)
-        if reranking.k2 > 1:
-            encoding = expand(encoding, nearest[:, : reranking.k2])
+        if reranking.k2 > 1:  # local query expansion: the mean of the encodings of the k2 nearest (Sec. 3.4 there)
+            nearest = nearest[:, : reranking.k2]
+            encoding = _matrix(nearest, np.float32) @ encoding / np.float32(nearest.shape[1])
         self._farthest, self._queries = farthest[:split], encoding[:split]
         self._gallery = encoding[split:].T.tocsr()  # row i: the gallery images that have neighbour i
 
@@ -103,24 +97,23 @@ def k_reciprocal(
     distances = RerankedDistances(query_features, gallery_features, parameters, metric=metric, device=device)
     queries, gallery = distances.shape
     result = np.empty((queries, gallery), np.float32)
-    for rows in row_slices(queries):
+
+    def fill(rows: slice) -> None:
         result[rows] = distances.block(rows, slice(0, gallery))
+
+    in_threads(fill, queries)
     return result
 
 
 def neighbours(distances: FeatureDistances, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of every image among all, itself included, and how far the farthest is: (N, k) and (N,)."""
-    nearest = np.empty((distances.shape[0], min(k, distances.shape[1])), np.int32)
-    farthest = np.full(len(nearest), np.finfo(np.float32).tiny, np.float32)
 
-    def watched(rows: slice):
-        for low, block in blocks(distances, rows):
-            farthest[rows] = np.maximum(farthest[rows], block.max(axis=1))
-            yield low, block
+    def search(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        parts = list(blocks(distances, rows))
+        return smallest(parts, k)[1], np.max([block.max(axis=1) for _, block in parts], axis=0)
 
-    for rows in row_slices(len(nearest)):
-        nearest[rows] = smallest(watched(rows), k)[1]
-    return nearest, farthest
+    nearest, farthest = map(np.concatenate, zip(*in_threads(search, distances.shape[0]), strict=True))
+    return nearest.astype(np.int32), np.maximum(farthest, np.finfo(np.float32).tiny)
 
 
 def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> csr_array:
@@ -139,11 +132,6 @@ def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarra
     weight = np.exp(-np.maximum(distances.pairs(row, column), 0) / farthest[row])
     weight /= np.bincount(row, weight, minlength=len(nearest))[row]
     return csr_array((weight.astype(np.float32), (row, column)), shape=members.shape)
-
-
-def expand(encoding: csr_array, nearest: np.ndarray) -> csr_array:
-    """Local query expansion: the mean of the encodings of each image's k2 nearest (Sec. 3.4 there)."""
-    return _matrix(nearest, np.float32) @ encoding / np.float32(nearest.shape[1])
 
 
 def _reciprocal(nearest: np.ndarray) -> csr_array:

@@ -1,6 +1,7 @@
 """Features of a split, the six and all together, embedding of files, and the baselines."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,8 @@ from fusionreid.evaluation import evaluate as evaluate_module
 from fusionreid.evaluation.evaluate import (
     cross_domain,
     evaluate,
-    extract,
     extract_to_file,
     histogram,
-    labels,
-    normalised,
     rank,
     rank_by_histogram,
     rank_untrained,
@@ -51,10 +49,15 @@ def test_retrieval_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
         retrieval.select("head")
 
 
+def vectors_of(model, dataset, folder, **options):
+    """Query and gallery vectors, all features side by side, and their labels."""
+    return retrieve(model, dataset, cache_directory=folder, **options).select("all")
+
+
 def test_features_on_disk_are_the_same_and_resume(model, tiny_dataset, tmp_path, monkeypatch):
     split = tiny_dataset.gallery
     cache = ImageCache(split, MODEL.image_size, tmp_path, progress=False)
-    expected = normalised(np.hstack(list(extract(model, split, cache, batch_size=5).values())))
+    query, expected, *labels = vectors_of(model, tiny_dataset, tmp_path)
     calls, real = [], evaluate_module._vectors
 
     def vectors(model, images, *rest):
@@ -70,19 +73,7 @@ def test_features_on_disk_are_the_same_and_resume(model, tiny_dataset, tmp_path,
     assert calls == [5, 5, 5, 5, 5, 4], "two batches were kept"
     assert isinstance(found, np.memmap) and not found.flags.writeable
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    query = normalised(
-        np.hstack(
-            list(
-                extract(
-                    model,
-                    tiny_dataset.query,
-                    ImageCache(tiny_dataset.query, MODEL.image_size, tmp_path, progress=False),
-                ).values()
-            )
-        )
-    )
-    ids = labels(tiny_dataset.query, split)
-    assert evaluate_ranking(query, found, *ids).mAP == pytest.approx(evaluate_ranking(query, expected, *ids).mAP)
+    assert evaluate_ranking(query, found, *labels).mAP == pytest.approx(evaluate_ranking(query, expected, *labels).mAP)
     calls.clear()
     extract_to_file(tmp_path / "all", model, split, cache)
     assert calls == [], "all of it is there"
@@ -90,7 +81,7 @@ def test_features_on_disk_are_the_same_and_resume(model, tiny_dataset, tmp_path,
 
 @pytest.mark.parametrize("changed", ["model", "images", "options"])
 def test_features_on_disk_of_something_else_begin_anew(changed, model, tiny_dataset, tmp_path):
-    split, other, options = tiny_dataset.gallery, copy.deepcopy(model), {}
+    other, split, options = copy.deepcopy(model), tiny_dataset.gallery, {}
     cache = ImageCache(split, MODEL.image_size, tmp_path, progress=False)
     extract_to_file(tmp_path / "all", model, split, cache)
     if changed == "model":
@@ -102,7 +93,7 @@ def test_features_on_disk_of_something_else_begin_anew(changed, model, tiny_data
     else:
         options = {"use_cameras": False}
     found = extract_to_file(tmp_path / "all", other, split, cache, **options)
-    expected = normalised(np.hstack(list(extract(other, split, cache, **options).values())))
+    expected = vectors_of(other, replace(tiny_dataset, gallery=split), tmp_path, **options)[1]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -296,7 +296,7 @@ def with_row(value):
             dict(query_cameras=0 * np.arange(40), gallery_cameras=0 * np.arange(300)),
             "query's own camera.*camera numbers",
         ),
-        (dict(query_ids=100 + np.arange(40)), "none of the 40 queries.*none of their identities"),
+        (dict(query_ids=100 + np.arange(40)), "found none: 0 of 40 .*same split"),
     ],
 )
 def test_errors_say_what_is_wrong(changes, message):
