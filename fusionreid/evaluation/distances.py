@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import one_of
-
 ROWS = 64  # queries in a block
 COLUMNS = 1 << 17  # gallery images in a block
 PRODUCT = 4096  # gallery images in one matrix product
@@ -26,27 +24,25 @@ LEAST_ROWS, LEAST_COLUMNS = 64, 512
 
 
 class FeatureDistances:
-    """Squared Euclidean or cosine distances between features, in float32.
+    """Squared Euclidean distances between features, in float32.
 
     Args:
         query, gallery: (Q, D) and (G, D) arrays, memory maps, tensors or lists of real numbers.
-        metric: "euclidean", |q - g|^2, or "cosine", 1 - q.g / (|q| |g|).
         device: where products are computed; by default where the features are. Features that fit in half of a GPU's
             free memory are moved there once; others are moved a part at a time.
 
     Raises:
-        ValueError: for another shape, two widths, numbers that are not finite, or a zero vector with "cosine".
+        ValueError: for another shape, two widths, or numbers that are not finite.
     """
 
-    def __init__(self, query, gallery, *, metric: str = "euclidean", device=None):
-        one_of("metric", metric, ("euclidean", "cosine"))
+    def __init__(self, query, gallery, *, device=None):
         query, gallery = _checked(query, "query_features"), _checked(gallery, "gallery_features")
         widths = query.shape[1], gallery.shape[1]
         if widths[0] != widths[1]:
             raise ValueError(f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}")
         where = [features.device for features in (query, gallery) if isinstance(features, Tensor)]
         self.device = torch.device(device or (where or ["cpu"])[0])
-        self.metric, self.shape = metric, (len(query), len(gallery))
+        self.shape = len(query), len(gallery)
         self.query, self.query_norms = self._prepare(query, "query_features")
         self.gallery, self.gallery_norms = self._prepare(gallery, "gallery_features")
 
@@ -64,14 +60,12 @@ class FeatureDistances:
                 f"{name}, row {int(bad[0])}: expected finite numbers whose squares float32 can hold, found others here "
                 f"and in {len(bad) - 1} more rows"
             )
-        if self.metric == "cosine" and len(zero := (norms == 0).nonzero()):
-            raise ValueError(f"{name}, row {int(zero[0])}: metric='cosine' needs a direction, found a zero vector")
         return features, norms
 
     def joined(self) -> FeatureDistances:
         """The distances of all images, queries first, to all images. Holds the features once more."""
         images = torch.cat([_rows(features, slice(None), self.device) for features in (self.query, self.gallery)])
-        return FeatureDistances(images, images, metric=self.metric)
+        return FeatureDistances(images, images)
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         rows, row_norms = self._part(self.query, self.query_norms, queries)
@@ -81,7 +75,7 @@ class FeatureDistances:
             target = out[:, low : low + PRODUCT]
             part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
             part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
-            found = self._distance(rows @ part.T, row_norms[:, None] + norms)
+            found = row_norms[:, None] + norms - 2 * (rows @ part.T)
             target[:] = found[: len(target), : target.shape[1]].cpu().numpy()
         return out
 
@@ -91,15 +85,11 @@ class FeatureDistances:
         for pair in (slice(low, low + step) for low in range(0, len(queries), step)):
             rows, row_norms = self._part(self.query, self.query_norms, queries[pair])
             part, norms = self._part(self.gallery, self.gallery_norms, gallery[pair])
-            out[pair] = self._distance(torch.linalg.vecdot(rows, part), row_norms + norms).cpu().numpy()
+            out[pair] = (row_norms + norms - 2 * torch.linalg.vecdot(rows, part)).cpu().numpy()
         return out
 
     def _part(self, features, norms: Tensor, which: slice | np.ndarray) -> tuple[Tensor, Tensor]:
-        rows, norms = _rows(features, which, self.device), norms[which]
-        return (rows * norms.rsqrt()[:, None] if self.metric == "cosine" else rows), norms
-
-    def _distance(self, dots: Tensor, norms: Tensor) -> Tensor:
-        return 1 - dots if self.metric == "cosine" else norms - 2 * dots
+        return _rows(features, which, self.device), norms[which]
 
 
 class MatrixDistances:

@@ -265,10 +265,3 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
         for module in dict.fromkeys(modules):
             hooks.enter_context(module.register_forward_pre_hook(read))
         yield maps
-
-
-def attention_maps(model: FusionReID, images: Tensor, cameras: Tensor | None = None) -> dict:
-    """The maps that `record_attention` yields, of normalised images (B, 3, H, W) and cameras (B,) or None."""
-    with evaluating(model), torch.no_grad(), record_attention(model) as maps:
-        model(images, cameras)
-    return maps

@@ -63,19 +63,17 @@ def evaluate_ranking(
     *,
     max_rank: int = 50,
     rerank=None,
-    metric: str = "euclidean",
     device=None,
 ) -> Ranking:
     """Ranks the gallery for each query and scores the ranks of its matches.
 
     Args:
         query_features, gallery_features: (Q, D) and (G, D) arrays, memory maps or tensors of any real type; ranked in
-            float32 and as they are: L2-normalise them first (`fusionreid.embed` does) or use metric="cosine".
+            float32 and as they are: L2-normalise them first, as `fusionreid.embed` does.
         query_ids, gallery_ids: (Q,), (G,) identities; a negative one in the gallery is a distractor.
         query_cameras, gallery_cameras: (Q,), (G,) cameras.
         max_rank: length of the CMC curve.
         rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
-        metric: "euclidean" or "cosine".
         device: where distances are computed; by default where the features are.
 
     Raises:
@@ -83,7 +81,7 @@ def evaluate_ranking(
             has a match from another camera.
     """
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
-    return _evaluate(_distances(query_features, gallery_features, rerank, metric, device), labels, max_rank)
+    return _evaluate(_distances(query_features, gallery_features, rerank, device), labels, max_rank)
 
 
 def evaluate_distances(
@@ -100,21 +98,19 @@ class RankedList(NamedTuple):
     match: np.ndarray  # (n, top) True where the image is of the query's identity
 
 
-def nearest(
-    selection, *, queries=None, top: int = 10, rerank=None, metric: str = "euclidean", device=None
-) -> RankedList:
+def nearest(selection, *, queries=None, top: int = 10, rerank=None, device=None) -> RankedList:
     """The first images of the rankings that `evaluate_ranking` scores.
 
     Args:
         selection: the six first arguments of `evaluate_ranking`, as `Retrieval.select` gives them.
         queries: indices of the queries wanted; by default all. Re-ranking uses all queries in any case.
         top: how many images of each.
-        rerank, metric, device: as in `evaluate_ranking`.
+        rerank, device: as in `evaluate_ranking`.
     """
     if top < 1:
         raise ValueError(f"top={top}: expected 1 or more")
     query_features, gallery_features, *labels = selection
-    distances = _distances(query_features, gallery_features, rerank, metric, device)
+    distances = _distances(query_features, gallery_features, rerank, device)
     protocol, last = Protocol(*labels, shape=distances.shape), distances.shape[0] - 1
     queries = np.arange(last + 1) if queries is None else np.asarray(queries, np.int64).reshape(-1)
     if len(outside := queries[(queries < 0) | (queries > last)]):
@@ -132,10 +128,10 @@ def nearest(
     return RankedList(gallery, match)
 
 
-def _distances(query_features, gallery_features, rerank, metric: str, device):
+def _distances(query_features, gallery_features, rerank, device):
     if (reranking := Reranking.of(rerank)) is None:
-        return FeatureDistances(query_features, gallery_features, metric=metric, device=device)
-    return RerankedDistances(query_features, gallery_features, reranking, metric=metric, device=device)
+        return FeatureDistances(query_features, gallery_features, device=device)
+    return RerankedDistances(query_features, gallery_features, reranking, device=device)
 
 
 def _evaluate(distances, labels, max_rank: int) -> Ranking:

@@ -44,8 +44,8 @@ class Reranking:
 class RerankedDistances:
     """Re-ranked distances of queries to gallery, computed a block at a time; arguments as of `FeatureDistances`."""
 
-    def __init__(self, query, gallery, reranking: Reranking, *, metric: str = "euclidean", device=None):
-        self.original = FeatureDistances(query, gallery, metric=metric, device=device)
+    def __init__(self, query, gallery, reranking: Reranking, *, device=None):
+        self.original = FeatureDistances(query, gallery, device=device)
         self.shape, self.weight = self.original.shape, reranking.weight
         split = self.shape[0]
         everything = self.original.joined()
@@ -75,14 +75,7 @@ class RerankedDistances:
 
 
 def k_reciprocal(
-    query_features,
-    gallery_features,
-    k1: int = 20,
-    k2: int = 6,
-    weight: float = 0.3,
-    *,
-    metric: str = "euclidean",
-    device=None,
+    query_features, gallery_features, k1: int = 20, k2: int = 6, weight: float = 0.3, *, device=None
 ) -> np.ndarray:
     """Re-ranked distances, (1 - weight) Jaccard + weight original (squared Euclidean, over the query's largest).
 
@@ -93,8 +86,7 @@ def k_reciprocal(
     Returns:
         (Q, G) float32, the whole matrix; `evaluate_ranking(..., rerank=...)` ranks by the same numbers without it.
     """
-    parameters = Reranking(k1, k2, weight)
-    distances = RerankedDistances(query_features, gallery_features, parameters, metric=metric, device=device)
+    distances = RerankedDistances(query_features, gallery_features, Reranking(k1, k2, weight), device=device)
     queries, gallery = distances.shape
     result = np.empty((queries, gallery), np.float32)
 

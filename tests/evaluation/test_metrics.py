@@ -113,7 +113,6 @@ def test_equals_the_released_evaluation(blocks_of):
         blocks_of(64, columns)
         for ranking in (
             evaluate_ranking(query, gallery, *labels),
-            evaluate_ranking(data["qf"], data["gf"], *labels, metric="cosine"),
         ):
             assert ranking.mAP == pytest.approx(float(data["mAP"]), abs=1e-6)
             np.testing.assert_allclose(ranking.cmc, data["cmc"], atol=1e-6)
@@ -160,14 +159,6 @@ def test_memory_maps_are_read_without_a_warning(tmp_path, recwarn, blocks_of):
     ranking = evaluate_ranking(query, mapped, *labels)
     assert_equal(ranking, reference(squared(query, gallery), *labels))
     assert not recwarn.list
-
-
-def test_cosine_ignores_lengths():
-    query, gallery, labels = sample("plain")
-    stretched = gallery * np.random.default_rng(0).uniform(0.1, 10, (300, 1)).astype(np.float32)
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
-    expected = reference(1 - unit[0].astype(np.float64) @ unit[1].T.astype(np.float64), *labels)
-    assert_equal(evaluate_ranking(query, stretched, *labels, metric="cosine"), expected)
 
 
 def test_a_matrix_of_distances():
@@ -279,7 +270,6 @@ def with_row(value):
         (dict(query_features=with_row(np.nan)), "query_features, row 7.*finite"),
         (dict(gallery_features=with_row(np.inf)), "gallery_features, row 7.*finite"),
         (dict(gallery_features=with_row(1e30)), "gallery_features.*float32 can hold"),
-        (dict(gallery_features=with_row(0), metric="cosine"), "gallery_features, row 7.*zero vector"),
         (dict(query_features=lambda x: x[:, :5]), "expected one width, found 5 and 12"),
         (dict(query_features=lambda x: x[0]), r"query_features.*\(images, width\).*\(12,\)"),
         (dict(query_features=lambda x: x.astype(complex)), "query_features.*real"),
@@ -289,7 +279,6 @@ def with_row(value):
         (dict(gallery_cameras=lambda x: x[:, None]), "gallery_cameras.*expected 300"),
         (dict(gallery_ids=lambda x: np.where(x == 3, np.nan, x)), "gallery_ids.*NaN"),
         (dict(query_cameras=lambda x: x.astype(str)), "query_cameras.*whole numbers"),
-        (dict(metric="manhattan"), "euclidean.*cosine"),
         (dict(max_rank=0), "max_rank=0"),
         (dict(rerank="twice"), "rerank='twice'"),
         (

@@ -127,12 +127,6 @@ def test_any_container(convert):
     np.testing.assert_allclose(result, published(*(np.asarray(convert(x)) for x in features), 8, 3), atol=1e-5)
 
 
-def test_cosine_is_of_directions():
-    features, _ = people()
-    stretched = [x * np.linspace(0.5, 3, len(x), dtype=np.float32)[:, None] for x in features]
-    np.testing.assert_allclose(k_reciprocal(*stretched, metric="cosine"), published(*features), atol=1e-4)
-
-
 def test_fewer_images_than_neighbours():
     features, _ = people(queries=3, gallery=5)
     np.testing.assert_allclose(k_reciprocal(*features), published(*features), atol=1e-5)
@@ -157,7 +151,6 @@ def test_neighbours_are_those_of_a_sort(columns, monkeypatch):
         (dict(k1=0), "k1=0"),
         (dict(k2=1.5), "k2=1.5"),
         (dict(weight=1.5), "weight=1.5"),
-        (dict(metric="manhattan"), "euclidean"),
     ],
 )
 def test_parameters_are_checked(parameters, message):

@@ -6,75 +6,30 @@ bag and build, not by one colour.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
-# sRGB, 0 to 255.
-TOP_COLOURS = {
-    "black": (30, 30, 34),
-    "white": (226, 226, 222),
-    "grey": (128, 130, 134),
-    "navy": (36, 46, 88),
-    "red": (172, 40, 44),
-    "blue": (58, 104, 176),
-    "green": (60, 110, 74),
-    "beige": (190, 166, 128),
-    "yellow": (214, 178, 62),
-    "pink": (212, 138, 156),
-}
-BOTTOM_COLOURS = {
-    "black": (32, 32, 36),
-    "denim": (66, 88, 126),
-    "navy": (40, 48, 78),
-    "grey": (112, 114, 118),
-    "khaki": (150, 132, 100),
-    "white": (212, 210, 204),
-}
-BAG_COLOURS = {
-    "black": (34, 34, 38),
-    "brown": (110, 72, 44),
-    "red": (160, 40, 48),
-    "blue": (48, 84, 150),
-    "grey": (130, 132, 136),
-    "olive": (92, 96, 62),
-    "tan": (176, 136, 92),
-}
-SHOE_COLOURS = {
-    "black": (30, 30, 32),
-    "white": (224, 224, 222),
-    "brown": (98, 66, 44),
-    "red": (150, 42, 44),
-    "grey": (120, 122, 126),
-}
-HAIR_COLOURS = {
-    "black": (26, 23, 22),
-    "dark brown": (58, 40, 30),
-    "brown": (98, 66, 42),
-    "blond": (186, 150, 96),
-    "red": (134, 66, 36),
-    "grey": (150, 148, 146),
-}
-SKIN = ((238, 200, 172), (222, 178, 146), (198, 150, 116), (160, 112, 80), (112, 76, 54), (78, 54, 42))
+_WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
 
-TOPS = {"t-shirt": 0.28, "long sleeves": 0.2, "hoodie": 0.12, "open jacket": 0.18, "coat": 0.12, "sleeveless": 0.1}
-BOTTOMS = {"trousers": 0.56, "shorts": 0.2, "skirt": 0.14, "long skirt": 0.1}
-PATTERNS = {"plain": 0.42, "stripes": 0.2, "vertical stripes": 0.08, "checks": 0.15, "blocks": 0.15}
-JACKET_PATTERNS = {"plain": 0.7, "checks": 0.2, "blocks": 0.1}
-BOTTOM_SHARES = {"black": 0.3, "denim": 0.26, "navy": 0.12, "grey": 0.12, "khaki": 0.13, "white": 0.07}
-PRINTS = ("disc", "square", "triangle", "band", "cross", "text")
-HAIR_MEN = {"short": 0.5, "shaved": 0.12, "bald": 0.08, "afro": 0.08, "long": 0.06, "beanie": 0.08, "cap": 0.08}
-HAIR_WOMEN = {
-    "short": 0.1,
-    "bob": 0.22,
-    "long": 0.28,
-    "ponytail": 0.18,
-    "bun": 0.08,
-    "afro": 0.06,
-    "beanie": 0.05,
-    "cap": 0.03,
-}
-BAGS = {"none": 0.38, "backpack": 0.28, "shoulder bag": 0.2, "handbag": 0.14}
+# Colours are sRGB, 0 to 255; the numbers of all others are how often they occur.
+TOP_COLOURS = _WARDROBE["top_colours"]
+BOTTOM_COLOURS = _WARDROBE["bottom_colours"]
+BAG_COLOURS = _WARDROBE["bag_colours"]
+SHOE_COLOURS = _WARDROBE["shoe_colours"]
+HAIR_COLOURS = _WARDROBE["hair_colours"]
+SKIN = _WARDROBE["skin"]
+TOPS = _WARDROBE["tops"]
+BOTTOMS = _WARDROBE["bottoms"]
+PATTERNS = _WARDROBE["patterns"]
+JACKET_PATTERNS = _WARDROBE["jacket_patterns"]
+BOTTOM_SHARES = _WARDROBE["bottom_shares"]
+PRINTS = _WARDROBE["prints"]
+HAIR_MEN = _WARDROBE["hair_men"]
+HAIR_WOMEN = _WARDROBE["hair_women"]
+BAGS = _WARDROBE["bags"]
 
 
 @dataclass(frozen=True)
