@@ -19,10 +19,10 @@ from measure import spread_of, write_table
 
 from fusionreid import build_model
 from fusionreid.config import PAPER, PROFILES
+from fusionreid.devices import device_name
 from fusionreid.evaluation.evaluate import autocast
 from fusionreid.models import cost
 from fusionreid.training.losses import objective
-from fusionreid.training.runs import device_name
 from fusionreid.training.train import make_optimizer
 
 

@@ -18,6 +18,13 @@ SIZES = ("smoke", "demo", "full")  # of the synthetic set
 PRECISIONS = ("float32", "bf16", "fp16")
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """The type of an option that is a whole number from `least` to `most`."""
     expected = f"expected a whole number from {least}" + (f" to {most}" if most else "")
@@ -60,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--runs-root", type=Path, default=paths.RUNS, help="of runs (default: %(default)s)")
     computes.add_argument("--device", type=device, help="default: the GPU, if there is one")
 
-    top = argparse.ArgumentParser(prog="fusionreid", description="FusionReID, reproduced.")
+    top = Parser(prog="fusionreid", description="FusionReID, reproduced.")
     commands = top.add_subparsers(required=True, metavar="command")
 
     def command(function: Callable, *parents: argparse.ArgumentParser) -> Callable:

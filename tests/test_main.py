@@ -68,8 +68,8 @@ def test_few_epochs_have_a_short_warm_up():
 def test_a_wrong_value_names_its_option(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments.split())
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and message in last
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and message in line
 
 
 @pytest.mark.parametrize(

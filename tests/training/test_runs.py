@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fusionreid.config import PAPER, DataConfig, profile
-from fusionreid.training.runs import RunConfig, find_start, make_run
+from fusionreid.files import write_json
+from fusionreid.training.runs import RunConfig, find_start, make_run, read_result
 
 DEMO, FULL = profile("demo"), profile("paper")
 
@@ -60,3 +61,42 @@ def test_the_version_of_the_data_belongs_to_the_run(tmp_path):
 
 def test_run_config_is_hashable():
     assert len({RunConfig(), RunConfig(), RunConfig(seed=1)}) == 2
+
+
+RESULT = {
+    "fingerprint": "0123456789ab",
+    "data": {"name": "synthetic", "version": "demo-0, v3"},
+    **{"seed": 0, "commit": "abc", "device": "cpu", "seconds": 1.0},
+    "features": {"all": {"mAP": 0.5, "rank-1": 0.75}},
+}
+
+
+def test_a_result_is_read_and_a_missing_one_is_none(tmp_path):
+    assert read_result("0123456789ab", tmp_path) is None
+    write_json(tmp_path / "0123456789ab" / "result.json", RESULT)
+    assert read_result("0123456789ab", tmp_path) == RESULT
+
+
+@pytest.mark.parametrize(
+    "damaged, message",
+    [
+        ({}, "KeyError: 'fingerprint'"),
+        ([], "TypeError"),
+        (3, "TypeError"),
+        (RESULT | {"fingerprint": "b"}, "that of run b"),
+        (RESULT | {"data": []}, "TypeError"),
+        (RESULT | {"data": {}}, "KeyError: 'name'"),
+        (RESULT | {"features": {}}, "KeyError: 'all'"),
+        (RESULT | {"features": {"all": []}}, "AttributeError"),
+        (RESULT | {"features": {"all": {"mAP": 7}}}, "all/mAP is 7, not a fraction of 1"),
+        (RESULT | {"features": {"all": {"mAP": float("nan")}}}, "all/mAP is nan, not a fraction of 1"),
+        ({key: value for key, value in RESULT.items() if key != "seed"}, "KeyError: 'seed'"),
+    ],
+)
+def test_a_damaged_result_names_the_file_and_the_remedy(tmp_path, damaged, message):
+    path = tmp_path / "0123456789ab" / "result.json"
+    write_json(path, damaged)
+    with pytest.raises(ValueError, match=message) as error:
+        read_result("0123456789ab", tmp_path)
+    assert str(error.value).startswith(f"{path}: expected the result of run 0123456789ab")
+    assert "delete the file to have the run evaluated again" in str(error.value)
