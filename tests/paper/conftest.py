@@ -8,7 +8,6 @@ import pytest
 
 from fusionreid.files import write_json
 from fusionreid.paper import compare, experiments
-from fusionreid.training.runs import METRICS
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def finish(tmp_path):
             features = {
                 feature: {
                     metric: (value.get((feature, metric), 50.0) if isinstance(value, dict) else value) / 100
-                    for metric in METRICS
+                    for metric in compare.ACCURACY
                 }
                 for feature in compare.features_of(variant.config)
             }
