@@ -19,7 +19,7 @@ from measure import spread_of, write_table
 
 from fusionreid import build_model
 from fusionreid.config import PAPER, PROFILES
-from fusionreid.evaluation.evaluate import autocast
+from fusionreid.devices import autocast
 from fusionreid.models import cost
 from fusionreid.training.losses import objective
 from fusionreid.training.runs import device_name
