@@ -19,8 +19,7 @@ from measure import spread_of, write_table
 
 from fusionreid import build_model
 from fusionreid.config import PAPER, PROFILES
-from fusionreid.devices import device_name
-from fusionreid.evaluation.evaluate import autocast
+from fusionreid.devices import autocast, device_name
 from fusionreid.models import cost
 from fusionreid.training.losses import objective
 from fusionreid.training.train import make_optimizer

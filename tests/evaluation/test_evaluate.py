@@ -118,7 +118,7 @@ def test_embed_paths_and_arrays(model, tiny_dataset):
 
 def test_wrong_images_to_embed(model, tiny_dataset, tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="empty.jpg: expected an image, found 0 bytes"):
+    with pytest.raises(ValueError, match="empty.jpg: expected an image"):
         embed(model, [tmp_path / "empty.jpg"])
     with pytest.raises(TypeError, match="expected a list of paths"):
         embed(model, str(tiny_dataset.query[0].path))

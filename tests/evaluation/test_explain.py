@@ -10,7 +10,7 @@ from einops import rearrange
 
 from fusionreid.config import PAPER, PROFILES, RELEASED
 from fusionreid.evaluation import explain
-from fusionreid.models.fusion import GAP, CrossAttention, SelfAttention
+from fusionreid.models.fusion import Attention, GeM
 from fusionreid.models.fusionreid import build_model
 
 SMOKE = PROFILES["smoke"]
@@ -32,6 +32,13 @@ def pictures(seed: int = 0, number: int = 3) -> torch.Tensor:
     return torch.randn(number, 3, *SMOKE.sizes[256, 128], generator=torch.Generator().manual_seed(seed))
 
 
+def attention_maps(model):
+    """The recorded weights of one pass in evaluation mode, without gradients."""
+    with explain.evaluating(model), torch.no_grad(), explain.record_attention(model) as maps:
+        model(pictures(), CAMERAS)
+    return maps
+
+
 def hooks(model) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
 
@@ -46,7 +53,7 @@ def trio():
 def test_weights_are_those_of_the_kernel(name):
     """Values summed with the recorded weights are what each attention module put out in the same pass."""
     model, outputs = tiny(VARIANTS[name]).eval(), []
-    modules = [m for m in model.fusion.modules() if isinstance(m, SelfAttention | CrossAttention)]
+    modules = [m for m in model.fusion.modules() if isinstance(m, Attention)]
     handles = [m.register_forward_hook(lambda m, i, o: outputs.append((m, i, o))) for m in modules]
     with torch.no_grad():
         plain = model(pictures(), CAMERAS).features
@@ -61,12 +68,12 @@ def test_weights_are_those_of_the_kernel(name):
     order = [(layer, unit, branch) for layer in (1, 2) for unit in ("seu", "mfu") for branch in ("cnn", "transformer")]
     for key, (module, inputs, output) in zip(order, outputs, strict=True):
         weights = rearrange(maps[key], "b heads h w -> b heads (h w)")
-        if isinstance(module, SelfAttention):
-            value = module._split(inputs[0])[2]
+        tokens, context = inputs
+        value = rearrange(module.v(tokens if context is None else context), "b n (h d) -> b h n d", h=module.heads)
+        if key[1] == "seu":
             to_itself = 1 - weights.sum(dim=-1, keepdim=True)
             weights, output = torch.cat([to_itself, weights], dim=-1), output[:, 0]
         else:
-            value = rearrange(module.v(inputs[1]), "b n (h d) -> b h n d", h=module.heads)
             torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, module.heads))
         mixed = rearrange(weights[:, :, None] @ value, "b h 1 d -> b (h d)")
         torch.testing.assert_close(module.proj(mixed), output, rtol=1e-4, atol=1e-5)
@@ -76,13 +83,13 @@ def test_attention_grids_and_no_trace():
     model = tiny()
     model.fusion.pool.eval()
     before = [(m, m.training) for m in model.modules()], hooks(model)
-    maps = explain.attention_maps(model, pictures(), CAMERAS)
+    maps = attention_maps(model)
     own, other = model.grids["transformer"], model.grids["cnn"]
     assert own != other and own[0] != own[1]
     assert maps[1, "seu", "transformer"].shape == maps[2, "mfu", "cnn"].shape == (3, 12, *own)
     assert maps[1, "seu", "cnn"].shape == maps[2, "mfu", "transformer"].shape == (3, 12, *other)
     assert [(m, m.training) for m in model.modules()] == before[0] and hooks(model) == before[1] == 0
-    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "neck.bias" not in name)
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "norm.bias" not in name)
     with pytest.raises(RuntimeError, match="stop"), explain.record_attention(model):
         raise RuntimeError("stop")
     assert hooks(model) == 0
@@ -90,15 +97,15 @@ def test_attention_grids_and_no_trace():
 
 def test_attention_needs_htms():
     with pytest.raises(ValueError, match="HTM"):
-        explain.attention_maps(tiny(replace(PAPER, fusion=None)), pictures())
+        attention_maps(tiny(replace(PAPER, fusion=None)))
 
 
 @pytest.mark.parametrize("target", ["similarity", "class"])
 def test_ten_maps_and_no_trace(trio, target):
     for model in trio:
         model.train()
-    gradient = torch.ones_like(trio[0].heads["cnn"].classifier.weight)
-    trio[0].heads["cnn"].classifier.weight.grad = gradient
+    gradient = torch.ones_like(trio[0].necks["cnn"].classifier.weight)
+    trio[0].necks["cnn"].classifier.weight.grad = gradient
     chosen = {"references": pictures(1), "reference_cameras": CAMERAS} if target == "similarity" else {
         "identities": torch.tensor([0, 1, 4])}  # fmt: skip
     maps = explain.gradcam_maps(*trio, pictures(), cameras=CAMERAS, **chosen)
@@ -113,10 +120,10 @@ def test_ten_maps_and_no_trace(trio, target):
     for model in trio:
         assert hooks(model) == 0 and all(module.training for module in model.modules())
         grads = {name for name, p in model.named_parameters() if p.grad is not None}
-        assert grads <= {"heads.cnn.classifier.weight"}
-        assert all(p.requires_grad for name, p in model.named_parameters() if "neck.bias" not in name)
-    assert torch.equal(trio[0].heads["cnn"].classifier.weight.grad, gradient)
-    trio[0].heads["cnn"].classifier.weight.grad = None
+        assert grads <= {"necks.cnn.classifier.weight"}
+        assert all(p.requires_grad for name, p in model.named_parameters() if "norm.bias" not in name)
+    assert torch.equal(trio[0].necks["cnn"].classifier.weight.grad, gradient)
+    trio[0].necks["cnn"].classifier.weight.grad = None
 
 
 @pytest.mark.parametrize("name", ["released", "own_seu", "t2t"])
@@ -152,7 +159,7 @@ def test_centred_is_plain_for_average_pooled_similarity():
     from pytorch_grad_cam import GradCAM
 
     model = tiny(replace(PAPER, transformer=None)).eval()
-    model.branches["cnn"].pool = GAP()
+    model.branches["cnn"].pool = GeM(exponent=1.0)
     targets = [explain.Similarity(torch.rand(model.widths["cnn"]))] * 3
     stage = explain.stages(model, "cnn", pictures(number=1))["alone"]
     plain = explain.gradcam(model, stage, pictures(), targets, method=GradCAM)

@@ -111,9 +111,7 @@ def test_equals_the_released_evaluation(blocks_of):
     labels = [data[name] for name in ("q_ids", "g_ids", "q_cams", "g_cams")]
     for columns in (10000, 700):
         blocks_of(64, columns)
-        for ranking in (
-            evaluate_ranking(query, gallery, *labels),
-        ):
+        for ranking in (evaluate_ranking(query, gallery, *labels),):
             assert ranking.mAP == pytest.approx(float(data["mAP"]), abs=1e-6)
             np.testing.assert_allclose(ranking.cmc, data["cmc"], atol=1e-6)
             assert ranking.rank(1) == ranking.cmc[0] == ranking.summary()["rank-1"]

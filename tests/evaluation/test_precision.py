@@ -6,7 +6,7 @@ import torch
 
 from fusionreid import build_model, embed
 from fusionreid.config import PAPER, profile
-from fusionreid.evaluation.evaluate import autocast
+from fusionreid.devices import autocast
 from fusionreid.training.losses import objective
 
 MODEL = profile("smoke").scale(PAPER)

@@ -146,12 +146,7 @@ def test_neighbours_are_those_of_a_sort(columns, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "parameters, message",
-    [
-        (dict(k1=0), "k1=0"),
-        (dict(k2=1.5), "k2=1.5"),
-        (dict(weight=1.5), "weight=1.5"),
-    ],
+    "parameters, message", [(dict(k1=0), "k1=0"), (dict(k2=1.5), "k2=1.5"), (dict(weight=1.5), "weight=1.5")]
 )
 def test_parameters_are_checked(parameters, message):
     features, _ = people()
