@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 from ..config import DataConfig, one_of
 from ..files import read_json
-
-RENDERER = 3  # version of the synthetic people: raised whenever the same seed gives other pictures
+from .synthetic import RENDERER
 
 
 class Record(NamedTuple):

@@ -1,8 +1,8 @@
 """Distances between queries and gallery (Sec. IV.A), computed a block at a time, and the smallest of them.
 
-`FeatureDistances` computes them from features, `MatrixDistances` has them, `RerankedDistances` of `rerank` re-ranks.
-Each has `shape`, the numbers of queries and gallery images, and `block(queries, gallery)`: for slices or arrays of
-indices a new (rows, columns) float32 array, which the caller may change.
+`FeatureDistances` computes them from features, `RerankedDistances` of `rerank` re-ranks them. Both have `shape`, the
+numbers of queries and gallery images, and `block(queries, gallery)`: for slices or arrays of indices a new
+(rows, columns) float32 array, which the caller may change.
 """
 
 from __future__ import annotations
@@ -90,20 +90,6 @@ class FeatureDistances:
 
     def _part(self, features, norms: Tensor, which: slice | np.ndarray) -> tuple[Tensor, Tensor]:
         return _rows(features, which, self.device), norms[which]
-
-
-class MatrixDistances:
-    """Distances that the caller has already computed: (Q, G) finite numbers, else a ValueError."""
-
-    def __init__(self, matrix):
-        matrix = _checked(matrix, "distances")
-        self.matrix = matrix.float().cpu().numpy() if isinstance(matrix, Tensor) else matrix
-        self.shape = self.matrix.shape
-        if not all(np.isfinite(row).all() for row in self.matrix):
-            raise ValueError("distances: expected finite numbers, found NaN or infinity")
-
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
-        return self.matrix[queries][:, gallery].astype(np.float32)
 
 
 def in_threads(work: Callable[[slice], object], count: int) -> list:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .distances import FeatureDistances, MatrixDistances, blocks, in_threads, smallest
+from .distances import FeatureDistances, blocks, in_threads, smallest
 from .protocol import Protocol
 from .rerank import RerankedDistances, Reranking
 
@@ -82,13 +82,6 @@ def evaluate_ranking(
     """
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
     return _evaluate(_distances(query_features, gallery_features, rerank, device), labels, max_rank)
-
-
-def evaluate_distances(
-    distances, query_ids, gallery_ids, query_cameras, gallery_cameras, *, max_rank: int = 50
-) -> Ranking:
-    """`evaluate_ranking` for a (Q, G) matrix of distances that the caller has already computed."""
-    return _evaluate(MatrixDistances(distances), (query_ids, gallery_ids, query_cameras, gallery_cameras), max_rank)
 
 
 class RankedList(NamedTuple):

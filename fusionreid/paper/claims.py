@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -131,17 +130,6 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
                 "holds": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(mean * theirs), "not run"),
             })  # fmt: skip
     return pd.DataFrame(found)
-
-
-def order(name: str, setting: Setting) -> pd.DataFrame:
-    """How many `pairs` of rows the paper ranks, of those measured, and how many rank `alike` here; a row per metric."""
-    rows = []
-    for metric, part in compare.frame(name, setting, ("all",)).groupby("metric", sort=False):
-        both = part.groupby("variant")[["paper", "ours"]].mean().dropna().round(6)
-        steps = [one - other for one, other in combinations(both.to_numpy(), 2) if one[0] != other[0]]
-        alike = sum(theirs * ours > 0 for theirs, ours in steps)
-        rows.append({"experiment": name, "metric": metric, "pairs": len(steps), "alike": alike})
-    return pd.DataFrame(rows)
 
 
 def shown(checked: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch
 
 from fusionreid.evaluation import distances
 from fusionreid.evaluation.distances import FeatureDistances
-from fusionreid.evaluation.metrics import evaluate_distances, evaluate_ranking, nearest
+from fusionreid.evaluation.metrics import evaluate_ranking, nearest
 
 CONFORMANCE = Path(__file__).parents[1] / "fixtures" / "ranking.npz"
 
@@ -157,15 +157,6 @@ def test_memory_maps_are_read_without_a_warning(tmp_path, recwarn, blocks_of):
     ranking = evaluate_ranking(query, mapped, *labels)
     assert_equal(ranking, reference(squared(query, gallery), *labels))
     assert not recwarn.list
-
-
-def test_a_matrix_of_distances():
-    query, gallery, labels = sample("ties")
-    matrix = squared(query, gallery)
-    assert_equal(evaluate_distances(matrix, *labels), reference(matrix, *labels))
-    matrix[3, 4] = np.nan
-    with pytest.raises(ValueError, match="finite"):
-        evaluate_distances(matrix, *labels)
 
 
 @pytest.mark.parametrize("width", [3, 64, 100, 600])

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from ...config import DataConfig, one_of
 from ...files import atomic_write, locked, read_json, write_json
 from ...processes import bars, cores, pool
-from ..datasets import RENDERER
-from . import scenes, shot
+from . import RENDERER, scenes, shot
 from .body import BodyModel
 from .garments import dress
 from .people import draw
