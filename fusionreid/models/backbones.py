@@ -105,12 +105,7 @@ def keep_last_resolution(cnn: nn.Module) -> None:
 
 
 class CNNBranch(nn.Module):
-    """A CNN whose last stride is 1, pooled by GeM to f_c (Sec. III.A).
-
-    Args:
-        config: whose `cnn` is one of timm's, or of `SMALL`, with the `stem` it asks for.
-        pretrained: ImageNet weights, fetched by timm.
-    """
+    """A CNN, timm's or of `SMALL`, whose last stride is 1, pooled by GeM to f_c (Sec. III.A)."""
 
     def __init__(self, config: ModelConfig, pretrained: bool = False):
         super().__init__()
@@ -143,11 +138,7 @@ class CNNBranch(nn.Module):
 class TransformerBranch(nn.Module):
     """A Vision Transformer with overlapping patches and camera embedding (Sec. III.A).
 
-    Args:
-        config: whose `transformer` is a ViT of timm with a class token, "t2t_vit_14" (which has a grid of its own,
-            whatever the stride), or one of `SMALL`.
-        num_cameras: 0 leaves the camera embedding out.
-        pretrained: ImageNet weights, fetched by timm; position embeddings are resized to the grid.
+    It is a ViT of timm with a class token, or one of `SMALL`; T2T-ViTs have a grid of their own, whatever the stride.
     """
 
     def __init__(self, config: ModelConfig, num_cameras: int = 0, pretrained: bool = False):

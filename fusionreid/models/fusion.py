@@ -7,11 +7,12 @@ local tokens, (B, N, D) each. N may differ between the branches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import pack, rearrange, unpack
-from timm.layers import Mlp
+from timm.layers import Mlp, SelectAdaptivePool2d
 from torch import Tensor, nn
 
 from ..config import FusionConfig
@@ -24,20 +25,12 @@ Tokens = dict[str, Tensor]
 class GeM(nn.Module):
     """Generalised-mean pooling with a learnable exponent (Radenovic et al.): (B, D, H, W) to (B, D)."""
 
-    def __init__(self, exponent: float = 3.0, epsilon: float = 1e-6):
+    def __init__(self, exponent: float = 3.0):
         super().__init__()
         self.exponent = nn.Parameter(torch.full((1,), exponent))
-        self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=self.epsilon).pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)
-
-
-class GAP(nn.Module):
-    """Global average pooling: (B, D, H, W) to (B, D)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
+        return x.clamp(min=1e-6).pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)
 
 
 class LocalRefinementUnit(nn.Module):
@@ -63,10 +56,7 @@ class LocalRefinementUnit(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of tokens to themselves (MHSA, Eq. 3) or to a context (MHCA, Eqs. 6 and 7).
 
-    The projections to q, k and v have no bias; the output projection has one.
-
-    Args:
-        key_norm: applied to the tokens before the projection to keys, not before the one to values.
+    `key_norm` is applied to the tokens before the projection to keys, not before the one to values.
     """
 
     def __init__(self, dim: int, heads: int, key_norm: nn.Module | None = None):
@@ -160,12 +150,7 @@ def _both(make: Callable[[], nn.Module], share: bool) -> nn.ModuleDict:
 
 
 class HeterogeneousTransmissionModule(nn.Module):
-    """HTM (Fig. 3 (a), Fig. 4): the units in the configured order. Only the global tokens move on.
-
-    Attributes:
-        units: the order, ("seu", "mfu") for example.
-        seu, mfu: the unit of each branch ("cnn", "transformer"; shared: the same object twice), or None.
-    """
+    """HTM (Fig. 3 (a), Fig. 4): the units in the configured order. Only the global tokens move on."""
 
     def __init__(self, config: FusionConfig):
         super().__init__()
@@ -174,32 +159,23 @@ class HeterogeneousTransmissionModule(nn.Module):
         self.seu = _both(lambda: SharedEncodingUnit(config), config.share_seu) if "seu" in config.units else None
         self.mfu = _both(lambda: mfu(config), config.share_mfu) if "mfu" in config.units else None
 
-    def encode(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        """Each branch's tokens attend to themselves."""
-        both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
-        return {branch: both[branch][0] for branch in BRANCHES}, {branch: both[branch][1] for branch in BRANCHES}
-
-    def fuse(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        """Each branch's global token attends to the other branch's local tokens."""
-        return {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}, local
-
-    STEPS = {"seu": encode, "mfu": fuse}
-
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:
         for unit in self.units:
-            tokens, local = self.STEPS[unit](self, tokens, local)
+            if unit == "seu":
+                both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
+                tokens, local = ({branch: both[branch][part] for branch in BRANCHES} for part in (0, 1))
+            else:
+                tokens = {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}
         return tokens
 
 
 class DualAttentionMutualFusion(nn.Module):
-    """DMF (Sec. III.B): LRU aligns the branches, of `widths` D_c and D_t, and stacked HTMs fuse them.
-
-    All weights start at PyTorch's defaults.
-    """
+    """DMF (Sec. III.B): LRU aligns the branches, of `widths` D_c and D_t, and stacked HTMs fuse them."""
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):
         super().__init__()
-        pool = {"gem": GeM, "gap": GAP}[config.pooling]
+        average = partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)
+        pool = {"gem": GeM, "gap": average}[config.pooling]
         depth = config.depth if config.units else 0
         self.refine = nn.ModuleDict({b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES})
         self.pool = nn.ModuleDict({branch: pool() for branch in BRANCHES})

@@ -35,12 +35,7 @@ class BNNeck(nn.Module):
 
 
 class FusionReID(nn.Module):
-    """The model of a `ModelConfig`; build it with `build_model`.
-
-    Attributes:
-        widths: width of each feature, in order.
-        grids: height and width of each branch's local map.
-    """
+    """The model of a `ModelConfig`; build it with `build_model`. `widths` has the width of each feature, in order."""
 
     def __init__(
         self, config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
@@ -65,6 +60,7 @@ class FusionReID(nn.Module):
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each branch's local map."""
         return {name: branch.grid for name, branch in self.branches.items()}
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> Output:
@@ -123,7 +119,6 @@ def build_model(
     """FusionReID as configured.
 
     Args:
-        config: `PAPER`, `RELEASED`, or a `dataclasses.replace` of them.
         num_classes: identities in training.
         num_cameras: cameras in training; 0 leaves the camera embedding out.
         pretrained: fetch ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);

@@ -50,8 +50,7 @@ class Report:
     def __str__(self) -> str:
         filled = len(self.loaded) + len(self.resized)
         unused = list(_shorten(dict.fromkeys(self.unused)))
-        if len(unused) > 8:
-            unused[8:] = [f"... ({len(self.unused)} in all)"]
+        unused[8:] = [f"... ({len(self.unused)} in all)"] if len(unused) > 8 else []
         under = f" under {self.prefix!r}" if self.prefix else ""
         lines = [f"{self.source}{under}: {filled} of the branch's {filled + len(self.random)} tensors"]
         lines += [f"  resized        {name}: {how}" for name, how in self.resized.items()]
@@ -210,13 +209,8 @@ def _check(report: Report, target: Mapping[str, Tensor]) -> None:
         )
 
 
-def load_weights(model: nn.Module, cnn: Source | None = None, transformer: Source | None = None) -> dict[str, Report]:
-    """Loads a file for each branch that one is given for; the reports by branch.
-
-    Raises:
-        ValueError: also if the model has no such branch.
-    """
-    sources = {name: source for name, source in {"cnn": cnn, "transformer": transformer}.items() if source is not None}
+def load_weights(model: nn.Module, **sources: Source) -> dict[str, Report]:
+    """Loads `cnn=` and `transformer=`, if given; the reports by branch. Raises ValueError as `load_branch`."""
     for name in sources.keys() - model.branches.keys():
         raise ValueError(f"{describe(sources[name])}: weights for the {name} branch, which this model is without")
     return {name: load_branch(model.branches[name], source) for name, source in sources.items()}

@@ -26,11 +26,7 @@ def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def sinusoid_table(positions: int, dim: int) -> Tensor:
-    """Fixed position embeddings (1, positions, dim): sine in the even columns, cosine in the odd ones.
-
-    Columns 2i and 2i + 1 share the angle position / 10000^(2i / dim) (Vaswani et al., 2017, Sec. 3.5). The class
-    token is position 0, the patches follow row by row.
-    """
+    """Fixed position embeddings (1, positions, dim), of sines and cosines (Vaswani et al., 2017, Sec. 3.5)."""
     exponent = 2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim
     angle = torch.arange(positions, dtype=torch.float64)[:, None] / 10000**exponent
     return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())[None].float()
@@ -91,14 +87,8 @@ class T2TViT(nn.Module):
     """T2T-ViT without its classifier; the defaults are T2T-ViT-14.
 
     Args:
-        image_size: height and width in pixels.
-        embed_dim, depth, heads: of the ViT behind the token modules, whose width is `token_dim`.
+        image_size: height and width in pixels; `grid` follows from it, (16, 8) tokens at 256 x 128.
         drop_path: the last block's stochastic-depth rate; it grows linearly from 0 at the first.
-
-    Attributes:
-        grid: rows and columns of tokens, (16, 8) at 256 x 128.
-        pos_embed: (1, 1 + N, D), a fixed table: a buffer, saved but not trained.
-        blocks, norm: the ViT's, LayerNorm epsilon 1e-5, no bias in the query, key and value projections.
     """
 
     def __init__(

@@ -61,9 +61,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
         config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
         model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected a model's configuration in its header, found {error!r}; {THEIRS}"
-        ) from error
+        found = f"expected a model's configuration in its header, found {error!r}"
+        raise ValueError(f"{path}: {found}; {THEIRS}") from error
     restore(path, model)
     return model.to(device).eval()
 
@@ -92,10 +91,9 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
                 raise ValueError(f"{path}: {label} has numbers that are not finite")
     if optimizer is not None:
         labels = [label for label in file.keys() if label.startswith("optimizer/")]
-        if len(labels) != header.get("optimizer"):  # without them training would continue to other numbers
-            raise ValueError(
-                f"{path}: expected {header.get('optimizer')} tensors of the optimizer, found {len(labels)}"
-            )
+        expected = header.get("optimizer")
+        if len(labels) != expected:  # without them training would continue to other numbers
+            raise ValueError(f"{path}: expected {expected} tensors of the optimizer, found {len(labels)}")
         state = defaultdict(dict)
         for label in labels:
             _, index, key = label.split("/")
@@ -111,6 +109,5 @@ def _open(path: str | Path) -> tuple[safe_open, dict]:
         file = safe_open(path, framework="pt")
         return file, {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except (SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected a safetensors checkpoint, found a damaged or other file ({error}); {THEIRS}"
-        ) from error
+        found = f"expected a safetensors checkpoint, found a damaged or other file ({error})"
+        raise ValueError(f"{path}: {found}; {THEIRS}") from error

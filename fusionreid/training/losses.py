@@ -13,30 +13,20 @@ from ..config import TrainConfig
 from ..models.fusionreid import Output
 
 
-def cross_entropy(logits: Tensor, identities: Tensor, smoothing: float = 0.1) -> Tensor:
-    """Eq. 10 with label smoothing (Szegedy et al.): logits (B, C), identities (B,) in 0 to C - 1."""
-    return F.cross_entropy(logits, identities, label_smoothing=smoothing)
-
-
-def pairwise_distances(features: Tensor, squared: bool = False) -> Tensor:
-    """Euclidean distances (B, B) of features (B, D), in float32; their gradient is finite at zero."""
+def squared_distances(features: Tensor) -> Tensor:
+    """Squared Euclidean distances (B, B) of features (B, D), in float32, and positive: a root has a gradient."""
     features = features.float()
     norms = features.square().sum(dim=1)
     distances = norms[:, None] + norms[None, :] - 2 * features @ features.T
     distances = distances.masked_fill(torch.eye(len(features), dtype=torch.bool, device=features.device), 0.0)
-    return distances.clamp(min=1e-12) if squared else distances.clamp(min=1e-12).sqrt()
+    return distances.clamp(min=1e-12)
 
 
 def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -> Tensor:
     """Eq. 11 with batch-hard mining (Hermans et al.): the farthest positive and the nearest negative of each anchor.
 
-    Args:
-        features: (B, D), not normalised.
-        identities: (B,).
-        distance: "euclidean", or "squared" as Eq. 11 is printed.
-
-    Raises:
-        ValueError: if a batch on the CPU holds one identity only, so that there is no negative.
+    Features are (B, D), not normalised; identities (B,); "squared" distances are as Eq. 11 is printed.
+    Raises ValueError if a batch on the CPU holds one identity only, so that there is no negative.
     """
     same = identities[:, None] == identities[None, :]
     if identities.device.type == "cpu" and bool(same.all()):  # elsewhere the host would wait for the device
@@ -44,7 +34,8 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
             f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
             "it needs at least two (see fusionreid.data.PKSampler)"
         )
-    distances = pairwise_distances(features, squared=distance == "squared")
+    distances = squared_distances(features)
+    distances = distances if distance == "squared" else distances.sqrt()
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     negative = distances.masked_fill(same, torch.inf).amin(dim=1)
     return F.softplus(positive - negative).mean()
@@ -54,6 +45,7 @@ def objective(output: Output, identities: Tensor, config: TrainConfig) -> tuple[
     """Eq. 12: the total loss, and its terms named "cross_entropy/<feature>" and "triplet/<feature>"."""
     terms = {}
     for name, feature in output.features.items():
-        terms[f"cross_entropy/{name}"] = cross_entropy(output.logits[name].float(), identities, config.label_smoothing)
+        logits = output.logits[name].float()
+        terms[f"cross_entropy/{name}"] = F.cross_entropy(logits, identities, label_smoothing=config.label_smoothing)
         terms[f"triplet/{name}"] = triplet(feature, identities, config.triplet_distance)
     return torch.stack(list(terms.values())).sum(), terms

@@ -28,8 +28,6 @@ from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
 from . import checkpoint
 
-NEEDED = ("seed", "commit", "device", "seconds")  # of a result
-
 
 @dataclass(frozen=True)
 class Start:
@@ -121,14 +119,10 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
         result = read_json(path)
         if result["fingerprint"] != fingerprint:
             raise ValueError(f"that of run {result['fingerprint']}")
-        _ = (
-            [result[key] for key in NEEDED],
-            result["data"]["name"],
-            result["data"]["version"],
-            result["features"]["all"],
-        )
-        for feature, numbers in result["features"].items():
-            for metric, value in numbers.items():
+        _ = [result[key] for key in ("seed", "commit", "device", "seconds")]
+        _ = [result["data"][key] for key in ("name", "version")]
+        for feature in ("all", *result["features"]):
+            for metric, value in result["features"][feature].items():
                 if not 0 <= value <= 1:
                     raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
