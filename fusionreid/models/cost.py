@@ -7,44 +7,71 @@ necks among them, without classifiers, class token, position and camera embeddin
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ModelConfig
-from .fusionreid import build_model
+from .fusionreid import FusionReID, build_model
 
-COUNTED = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU)
+COUNTED = (nn.Conv2d, nn.Linear)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs in evaluation."""
+    """What one image costs in evaluation.
 
-    parameters: int  # to the paper's convention, as `macs`
+    Attributes:
+        parameters, macs: to the paper's convention.
+        all_parameters: every parameter of the model, the classifiers' aside.
+        attention_macs: the products of queries with keys and of weights with values, which the paper leaves out.
+    """
+
+    parameters: int
     macs: int
-    all_parameters: int  # every parameter of the model, the classifiers' aside
-    attention_macs: int  # products of queries with keys, and of weights with values, which the paper leaves out
+    all_parameters: int
+    attention_macs: int
 
 
 @cache
-@torch.no_grad()
 def measure(config: ModelConfig) -> Cost:
     """The cost of a configuration. Nothing is allocated or multiplied: the model lives on the `meta` device."""
     with torch.device("meta"):
-        model = build_model(config, num_classes=2, num_cameras=1).eval()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, *config.image_size))
-    # On this device attention is a pair of batched products, and nothing else is one. Two FLOPs are one multiply-add.
-    attention = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
+        return measure_model(build_model(config, num_classes=2, num_cameras=1))
+
+
+@torch.no_grad()
+def measure_model(model: FusionReID) -> Cost:
+    """The cost of a model, by hooks on its layers during one forward pass of one image."""
+    macs, attend = Counter(), F.scaled_dot_product_attention
+
+    def count_layer(module, inputs, output):
+        positions = output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.shape[:-1].numel()
+        macs["layers"] += module.weight.numel() * positions
+
+    def count_attention(query, key, value, *args, **options):
+        macs["attention"] += query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        return attend(query, key, value, *args, **options)
+
+    image = torch.zeros(1, 3, *model.config.image_size, device=next(model.parameters()).device)
+    hooks = [module.register_forward_hook(count_layer) for module in model.modules() if isinstance(module, COUNTED)]
+    try:
+        with mock.patch.object(F, "scaled_dot_product_attention", count_attention):
+            model.eval()(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
     everything = set(model.parameters()) - {neck.classifier.weight for neck in model.necks.values()}
-    counted = {p for m in model.modules() if isinstance(m, COUNTED) for p in m.parameters()}
+    counted = {p for m in model.modules() if isinstance(m, COUNTED + NORMS) for p in m.parameters()}
     return Cost(
         parameters=sum(p.numel() for p in counted & everything),
-        macs=(counter.get_total_flops() - attention) // 2,
+        macs=macs["layers"],
         all_parameters=sum(p.numel() for p in everything),
-        attention_macs=attention // 2,
+        attention_macs=macs["attention"],
     )

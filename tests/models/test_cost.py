@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fusionreid import PAPER, FusionConfig, build_model
 from fusionreid.config import profile
-from fusionreid.models.cost import measure
+from fusionreid.models.cost import measure, measure_model
 from fusionreid.paper.experiments import variants
 
 ROWS = [(table, variant) for table in ("table2", "table5", "table6") for variant in variants(table)]
@@ -42,7 +43,7 @@ def test_convention_by_hand():
     block = 3 * d * d + d * d + 2 * 3 * d * d  # qkv, projection, an MLP of ratio 3
     assert cost.macs == 10 * (3 * 16 * 16 * d) + 6 * tokens * block
     assert cost.attention_macs == 6 * 2 * tokens * tokens * d
-    model = build_model(config, 2, 1)
+    model = build_model(config, 7, 4)
     left_out = [
         model.branches["transformer"].base.cls_token,
         model.branches["transformer"].base.pos_embed,
@@ -50,4 +51,12 @@ def test_convention_by_hand():
         *model.necks["transformer"].classifier.parameters(),
     ]
     everything = sum(parameter.numel() for parameter in model.parameters())
-    assert cost.parameters == everything - sum(parameter.numel() for parameter in left_out)
+    assert measure_model(model).parameters == everything - sum(parameter.numel() for parameter in left_out)
+
+
+def test_hooks_and_patches_are_gone():
+    attend = torch.nn.functional.scaled_dot_product_attention
+    model = build_model(profile("smoke").scale(PAPER), 3)
+    measure_model(model)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.nn.functional.scaled_dot_product_attention is attend
