@@ -31,16 +31,11 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A re-identification set. Identities of `train` are 0 to n - 1; those of the other splits are as in the files.
-
-    Attributes:
-        version: "V1" or "V2" of MSMT17, "demo-0, v3" (size, seed and renderer) of the synthetic set; "" if not known.
-        root: the folder that was read.
-    """
+    """A re-identification set. Identities of `train` are 0 to n - 1; those of the other splits are as in the files."""
 
     name: str
-    version: str
-    root: Path
+    version: str  # "V1" or "V2" of MSMT17, "demo-0, v3" (size, seed and renderer) of the synthetic set; or ""
+    root: Path  # the folder that was read
     train: list[Record]
     query: list[Record]
     gallery: list[Record]

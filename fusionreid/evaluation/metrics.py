@@ -19,27 +19,16 @@ from .rerank import RerankedDistances, Reranking
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well the matches of the queries are ranked; all rates are fractions of 1.
+    """How well the matches of the queries are ranked; all rates are fractions of 1."""
 
-    Attributes:
-        mAP: mean over the valid queries of the mean precision at each match.
-        cmc: (max_rank,) fraction of the valid queries with a match among the first 1, 2, ... images.
-        mINP: mean of matches / rank of the last match (Ye et al., TPAMI 2022).
-        average_precision: (num_valid,) that of each valid query, in the order of `queries`.
-        num_valid: queries that have a match from another camera; only these are scored.
-        mAP_trapezoid: mAP by the trapezoid rule of the original Market-1501 code.
-        queries: (num_valid,) indices of the valid queries.
-        first_match: (num_valid,) rank of the first match, from 1.
-    """
-
-    mAP: float
-    cmc: np.ndarray
-    mINP: float
-    average_precision: np.ndarray
-    num_valid: int
-    mAP_trapezoid: float
-    queries: np.ndarray = field(repr=False)
-    first_match: np.ndarray = field(repr=False)
+    mAP: float  # mean over the valid queries of the mean precision at each match
+    cmc: np.ndarray  # (max_rank,) fraction of the valid queries with a match among the first 1, 2, ... images
+    mINP: float  # mean of matches / rank of the last match (Ye et al., TPAMI 2022)
+    average_precision: np.ndarray  # (num_valid,) of each valid query, in the order of `queries`
+    num_valid: int  # queries that have a match from another camera; only these are scored
+    mAP_trapezoid: float  # mAP by the trapezoid rule of the original Market-1501 code
+    queries: np.ndarray = field(repr=False)  # (num_valid,) indices of the valid queries
+    first_match: np.ndarray = field(repr=False)  # (num_valid,) rank of the first match, from 1
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""

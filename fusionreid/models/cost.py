@@ -25,18 +25,12 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.PReLU)
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs in evaluation.
+    """What one image costs in evaluation."""
 
-    Attributes:
-        parameters, macs: to the paper's convention.
-        all_parameters: every parameter of the model, the classifiers' aside.
-        attention_macs: the products of queries with keys and of weights with values, which the paper leaves out.
-    """
-
-    parameters: int
+    parameters: int  # to the paper's convention, as `macs`
     macs: int
-    all_parameters: int
-    attention_macs: int
+    all_parameters: int  # every parameter of the model, the classifiers' aside
+    attention_macs: int  # products of queries with keys, and of weights with values, which the paper leaves out
 
 
 @cache

@@ -45,19 +45,14 @@ COLUMN = {name: i for i, name in enumerate(ATTRIBUTES)}
 class Template:
     """What all identities share.
 
-    Attributes:
-        faces: (F, 3) triangles.
-        weights: (V, 19) skinning weights on `NAMES`.
-        attributes: (V, 12) columns `ATTRIBUTES`: position on the average body, relative to the head for vertices of
-            the head; `torso` is 0 at the hips and 1 at the neck; `arm` 0 at the shoulder, 1 elbow, 2 wrist; `leg` 0
-            hip, 1 knee, 2 ankle.
-        neighbours: (E, 2) directed edges, for smoothing.
+    Of the attributes, `torso` is 0 at the hips and 1 at the neck, `arm` 0 at the shoulder, 1 elbow, 2 wrist, and `leg`
+    0 at the hip, 1 knee, 2 ankle; positions are on the average body, those of the head's vertices relative to the head.
     """
 
-    faces: np.ndarray
-    weights: np.ndarray
-    attributes: np.ndarray
-    neighbours: np.ndarray
+    faces: np.ndarray  # (F, 3) triangles
+    weights: np.ndarray  # (V, 19) skinning weights on `NAMES`
+    attributes: np.ndarray  # (V, 12) columns `ATTRIBUTES`
+    neighbours: np.ndarray  # (E, 2) directed edges, for smoothing
 
 
 def _part_of(label: str) -> int:

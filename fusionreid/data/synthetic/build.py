@@ -29,22 +29,14 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 @dataclass(frozen=True)
 class Size:
-    """How much is rendered.
+    """How much is rendered."""
 
-    Attributes:
-        train, test: identities.
-        image: height, width in pixels.
-        cameras: least and most cameras that see an identity, of the six.
-        images: least and most pictures of an identity in one camera; in the test split one of them is the query.
-        distractors: pictures in the gallery that match no query: of other people, or of nobody.
-    """
-
-    train: int
-    test: int
-    image: tuple[int, int]
-    cameras: tuple[int, int]
-    images: tuple[int, int]
-    distractors: int
+    train: int  # identities
+    test: int  # identities
+    image: tuple[int, int]  # height, width in pixels
+    cameras: tuple[int, int]  # least and most that see an identity, of the six
+    images: tuple[int, int]  # least and most of an identity in one camera; in the test split one of them is the query
+    distractors: int  # pictures in the gallery that match no query: of other people, or of nobody
 
 
 SIZES = {

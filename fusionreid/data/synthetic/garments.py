@@ -20,21 +20,15 @@ _ANGLES = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 
 @dataclass(frozen=True)
 class Figure:
-    """A dressed identity at rest: the template's mesh, then what is added to it.
+    """A dressed identity at rest: the template's mesh, then what is added to it."""
 
-    Attributes:
-        vertices: (V, 3); faces: (F, 3); weights: (V, 20), the last column is `GRIP`; attributes: (V, 12).
-        layer: (F,) what each triangle is: BODY, HAIR, ...
-        joints: (19, 3); grip: (3,) where a handbag is held.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    weights: np.ndarray
-    attributes: np.ndarray
-    layer: np.ndarray
-    joints: np.ndarray
-    grip: np.ndarray
+    vertices: np.ndarray  # (V, 3)
+    faces: np.ndarray  # (F, 3)
+    weights: np.ndarray  # (V, 20), the last column is `GRIP`
+    attributes: np.ndarray  # (V, 12)
+    layer: np.ndarray  # (F,) what each triangle is: BODY, HAIR, ...
+    joints: np.ndarray  # (19, 3)
+    grip: np.ndarray  # (3,) where a handbag is held
 
 
 def hairline(y, z):

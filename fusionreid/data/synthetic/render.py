@@ -8,19 +8,12 @@ import numpy as np
 
 
 class Fragments(NamedTuple):
-    """What is seen in each covered pixel.
+    """What is seen in each covered pixel."""
 
-    Attributes:
-        pixel: (N,) indices into the flattened picture, ascending.
-        face: (N,) the nearest triangle.
-        barycentric: (N, 3) perspective-correct weights of its corners.
-        depth: (N,) distance along the optical axis, metres.
-    """
-
-    pixel: np.ndarray
-    face: np.ndarray
-    barycentric: np.ndarray
-    depth: np.ndarray
+    pixel: np.ndarray  # (N,) indices into the flattened picture, ascending
+    face: np.ndarray  # (N,) the nearest triangle
+    barycentric: np.ndarray  # (N, 3) perspective-correct weights of its corners
+    depth: np.ndarray  # (N,) distance along the optical axis, metres
 
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Values (V, C) of the vertices at the fragments: (N, C)."""

@@ -17,20 +17,13 @@ WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera. Colours are linear; angles in radians; lengths in metres.
-
-    Attributes:
-        wall_kinds: what stands along the street behind, each on 5 metres, over and over.
-        sharpness: deviation of the blur in pixels of a picture 128 high; resolution: the picture is as if it was
-            smaller by this factor; grain: deviation of the noise, in sRGB 0 to 1.
-        headings: the two directions that most people walk in (0 is towards the camera).
-    """
+    """One camera. Colours are linear; angles in radians; lengths in metres."""
 
     height: float
     distance: float
     wall: float
     ground_kind: str
-    wall_kinds: tuple[str, ...]
+    wall_kinds: tuple[str, ...]  # what stands along the street behind, each on 5 metres, over and over
     ground_colour: np.ndarray
     wall_colour: np.ndarray
     sun: np.ndarray
@@ -39,10 +32,10 @@ class Camera:
     gain: np.ndarray
     contrast: float
     saturation: float
-    sharpness: float
-    resolution: float
-    grain: float
-    headings: tuple[float, float]
+    sharpness: float  # deviation of the blur in pixels of a picture 128 high
+    resolution: float  # the picture is as if it was smaller by this factor
+    grain: float  # deviation of the noise, in sRGB 0 to 1
+    headings: tuple[float, float]  # in which most people walk; 0 is towards the camera
     seed: int
 
     @property

@@ -125,19 +125,12 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
 
 
 class Walk(NamedTuple):
-    """Where the person walks.
+    """Where the person walks."""
 
-    Attributes:
-        heading: radians; 0 is towards the camera.
-        place: x, y on the ground, metres.
-        street: which stretch of its street the camera looks at, metres.
-        empty: the person is left out, as in a false detection.
-    """
-
-    heading: float
-    place: tuple[float, float]
-    street: float
-    empty: bool
+    heading: float  # radians; 0 is towards the camera
+    place: tuple[float, float]  # x, y on the ground, metres
+    street: float  # which stretch of its street the camera looks at, metres
+    empty: bool  # the person is left out, as in a false detection
 
 
 def photograph(
