@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from einops import rearrange
+from torch import nn
 
 from fusionreid.config import PAPER, PROFILES, RELEASED
 from fusionreid.evaluation import explain
-from fusionreid.models.fusion import Attention, GeM
+from fusionreid.models.fusion import Attention
 from fusionreid.models.fusionreid import build_model
 
 SMOKE = PROFILES["smoke"]
@@ -159,7 +160,7 @@ def test_centred_is_plain_for_average_pooled_similarity():
     from pytorch_grad_cam import GradCAM
 
     model = tiny(replace(PAPER, transformer=None)).eval()
-    model.branches["cnn"].pool = GeM(exponent=1.0)
+    model.branches["cnn"].pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     targets = [explain.Similarity(torch.rand(model.widths["cnn"]))] * 3
     stage = explain.stages(model, "cnn", pictures(number=1))["alone"]
     plain = explain.gradcam(model, stage, pictures(), targets, method=GradCAM)
