@@ -24,8 +24,7 @@ from .notebooks import NotebookError, find, parameters, update
 def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, object]) -> dict[Path, dict[str, object]]:
     """What to inject into each notebook: the values that differ from its own.
 
-    A NotebookError says that no notebook knows a name in `given`, of which papermill would only warn. Those in `usual`
-    need not be known.
+    A NotebookError says that no notebook knows a name in `given`, of which papermill would only warn.
     """
     known = {path: parameters(path) for path in notebooks}
     for name in given:

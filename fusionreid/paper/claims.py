@@ -132,10 +132,7 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
 
 
 def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Writes `<path>.csv`; returns a table for reading, so that a cell which ends in `save(...)` shows it.
-
-    It has a row per case; of each metric the paper's difference, ours and whether the signs agree.
-    """
+    """Writes `<path>.csv`; returns a table to show: of each case and metric both differences and the verdict."""
     with atomic_write(f"{path}.csv") as temporary:
         checked.to_csv(temporary, index=False, float_format="%.4f")
     text = pd.DataFrame({
