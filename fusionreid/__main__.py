@@ -12,8 +12,8 @@ from pathlib import Path
 
 from . import paths
 from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
+from .notebooks import NotebookError
 
-LARGEST_SIDE = 4096  # pixels of an image
 SIZES = ("smoke", "demo", "full")  # of the synthetic set
 PRECISIONS = ("float32", "bf16", "fp16")
 
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     starts = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's, or data/weights/<backbone>.pth)"
     add("--cnn-weights", help=starts)
     add("--transformer-weights", help="the same for the Transformer")
-    side = {"type": whole(16, LARGEST_SIDE), "metavar": ("HEIGHT", "WIDTH")}
+    side = {"type": whole(16, 4096), "metavar": ("HEIGHT", "WIDTH")}
     add("--image-size", nargs=2, default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
     add("--stride", type=whole(1, 16), default=PAPER.stride, help="of the ViT's patches: 12 (default) overlaps, 16 not")
     add("--epochs", type=whole(1), help="default: the profile's")
@@ -131,8 +131,7 @@ def run_of(options: argparse.Namespace):
 
     scale, preset = profile(options.profile), RELEASED if options.released else PAPER
     cnn, transformer = (None if name == "none" else name for name in (options.cnn, options.transformer))
-    size = tuple(options.image_size)
-    config = replace(preset, cnn=cnn, transformer=transformer, image_size=size, stride=options.stride)
+    config = replace(preset, cnn=cnn, transformer=transformer, image_size=options.image_size, stride=options.stride)
     weights = {cnn: options.cnn_weights, transformer: options.transformer_weights}
     training = {name: getattr(options, name) for name in ("epochs", "warmup_epochs", "precision")}
     if options.epochs and options.warmup_epochs is None:
@@ -160,12 +159,9 @@ def train(options: argparse.Namespace) -> None:
     where = {"data_root": options.data_root, "runs_root": options.runs_root, "device": options.device}
     folder = train(run_of(options), evaluate, resume=not options.restart, compile=options.compile, **where)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
-        result = folder.result
-        print(
-            f"{folder.path}: {result['data']['name']} {result['data']['version']}, seed {result['seed']}, "
-            f"{result['epochs']} epochs, commit {result['commit']}, {result['device']}"
-        )
-        show(pd.DataFrame(result["features"]).T)
+        line = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
+        print(f"{folder.path}: {line.format(**folder.result)}")
+        show(pd.DataFrame(folder.result["features"]).T)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -196,19 +192,19 @@ def experiments(options: argparse.Namespace) -> int:
     if options.list:
         for name in names:
             listed = listing(name, chosen)
-            listed = listed[listed["row"].isin(options.rows)] if options.rows else listed
-            print(listed.to_string(index=False, na_rep=""))
+            wanted = listed["row"].isin(options.rows or listed["row"])
+            print(listed[wanted].to_string(index=False, na_rep=""))
         return 0
     jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root", "cluster")}
-    failed = False
+    code = 0
     try:
         run_all(names, chosen, **jobs)
     except RunsError as error:
-        failed = True
+        code = 1
         print(f"fusionreid: {error}", file=sys.stderr)
     for name in names:
         print(f"\n{comparison(name, chosen).markdown()}")
-    return int(failed)
+    return code
 
 
 def data(options: argparse.Namespace) -> None:
@@ -224,17 +220,12 @@ def data(options: argparse.Namespace) -> None:
     print(f"{found}\n\n{check.table(found)}\n\n{check.verdict(found)}".rstrip())
 
 
-def reproduce(options: argparse.Namespace) -> int:
+def reproduce(options: argparse.Namespace) -> None:
     """Run the notebooks in order, without a browser; executed copies go to runs/notebooks/."""
-    from .reproduce import NotebookError, reproduce
+    from .reproduce import reproduce
 
     given = {name: literal(value) for name, value in options.parameter}
-    try:
-        reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
-    except NotebookError as error:
-        print(f"\nfusionreid: {error}", file=sys.stderr)
-        return 1
-    return 0
+    reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -245,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished runs are kept; the same command continues from there.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, NotebookError) as error:
         print(f"fusionreid: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 

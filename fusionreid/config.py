@@ -78,9 +78,7 @@ class FusionConfig:
         if self.depth < 1:
             raise ValueError(f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)")
         if not self.refine and self.units:
-            raise ValueError(
-                f"FusionConfig.refine=False leaves units={self.units} without aligned features; use fusion=None"
-            )
+            raise ValueError(f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; use fusion=None")
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,8 @@ class ModelConfig:
     """FusionReID, one of its parts, or one branch alone.
 
     Attributes:
-        cnn, transformer: names of the branches: the paper's ("resnet50", "vit_base_patch16_224",
-            "deit_base_patch16_224", "t2t_vit_14"), the demo's small ones, or any timm CNN or ViT; None leaves
-            the branch out.
+        cnn, transformer: the paper's backbones (`paper.experiments.BACKBONES`), the demo's small ones, or any timm CNN
+            or ViT; None leaves the branch out.
         image_size: height and width in pixels.
         stride: step of the ViT's 16 x 16 patches in pixels: 12 overlaps, 16 does not.
         fusion: the DMF; None is the Dual-branch Feature Extraction (DFE) alone.
@@ -114,9 +111,7 @@ class ModelConfig:
         if self.cnn is None and self.transformer is None:
             raise ValueError("ModelConfig: cnn and transformer are both None; a model has at least one branch")
         if len(self.image_size) != 2 or min(self.image_size) < 16:
-            raise ValueError(
-                f"ModelConfig.image_size={self.image_size}; expected (height, width), each at least 16 pixels"
-            )
+            raise ValueError(f"ModelConfig.image_size={self.image_size}; expected height, width, from 16 pixels")
         if not 1 <= self.stride <= 16:
             raise ValueError(f"ModelConfig.stride={self.stride}; expected 1 to 16 pixels")
         if self.fusion is not None and (self.cnn is None or self.transformer is None):
@@ -154,16 +149,14 @@ class TrainConfig:
     Attributes:
         optimizer: "sgd", the paper's, or "adamw", by which a Transformer learns from random weights too.
         epochs: passes over the training identities, warm-up included.
-        warmup_epochs: linear growth from `learning_rate_start` to `learning_rate`, before the cosine decay to
-            `learning_rate_end`.
+        warmup_epochs: of linear growth to `learning_rate`, before the cosine decay to `learning_rate_end`.
         schedule: "paper", or "released" (the released code's curve: see `train.learning_rate`).
         momentum: of SGD; AdamW's first beta.
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
         identities, images: P and K; a batch is P x K images.
-        label_smoothing: of the cross entropy.
         triplet_distance: "euclidean", or "squared" as Eq. 11 is printed.
-        flip, padding, erasing: probability of a horizontal flip, pixels padded before the random crop, probability
-            of a random erasing.
+        flip, erasing: probabilities of a horizontal flip and of a random erasing.
+        padding: pixels around the image before the random crop.
         precision: "float32", "bf16" or "fp16" autocast.
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
@@ -194,15 +187,13 @@ class TrainConfig:
         one_of("TrainConfig.triplet_distance", self.triplet_distance, ["euclidean", "squared"])
         one_of("TrainConfig.precision", self.precision, ["float32", "bf16", "fp16"])
         if self.identities < 2 or self.images < 2:
-            raise ValueError(
-                f"TrainConfig: identities={self.identities} x images={self.images}; hard mining needs at least 2 x 2"
-            )
+            found = f"identities={self.identities} x images={self.images}"
+            raise ValueError(f"TrainConfig: {found}; hard mining needs at least 2 x 2")
         if self.evaluate_every < 1:
             raise ValueError(f"TrainConfig.evaluate_every={self.evaluate_every}; expected 1 epoch or more")
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(
-                f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs} less 1"
-            )
+            found, epochs = self.warmup_epochs, self.epochs
+            raise ValueError(f"TrainConfig.warmup_epochs={found}; expected 0 to epochs={epochs} less 1")
 
 
 PAPER_TRAINING = TrainConfig()
@@ -274,7 +265,6 @@ PROFILES = {
             learning_rate_start=3e-4,
             learning_rate=3e-3,
             weight_decay=0.05,
-            identities=8,
             images=4,
             padding=5,
             evaluate_every=2,

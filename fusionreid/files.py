@@ -19,8 +19,7 @@ import filelock
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
 
-    Raises:
-        OSError: naming `path`, when the folder cannot be written (read-only, full).
+    An OSError names `path` when the folder cannot be written (read-only, full).
     """
     path = Path(path)
     temporary = None
@@ -70,8 +69,7 @@ def write_lines(path: str | Path, rows: list[dict]) -> None:
 def read_lines(path: str | Path) -> list[dict]:
     """The lines of a JSONL file, none if there is no file; a last line without its end is being written, and left out.
 
-    Raises:
-        ValueError: naming the file and the line that does not parse.
+    A ValueError names the file and the line that does not parse.
     """
     if not Path(path).exists():
         return []

@@ -10,6 +10,8 @@ from .config import Profile
 from .config import profile as find_profile
 from .files import atomic_write
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar
+
 
 class NotebookError(Exception):
     """A notebook that cannot be run, or that failed; the message says which, where and why."""
@@ -21,11 +23,7 @@ def chosen(profile: str) -> Profile:
 
 
 def find(folder: Path, only: list[str] | None = None) -> list[Path]:
-    """The notebooks `NN_name.ipynb` of a folder in order; `only` picks some, each by number or name.
-
-    Raises:
-        NotebookError: there are none, or one in `only` is not there.
-    """
+    """A folder's notebooks `NN_name.ipynb` in order, or those in `only` (number or name); else a NotebookError."""
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise NotebookError(f"{folder}: expected notebooks named NN_name.ipynb, found none")
@@ -37,11 +35,7 @@ def find(folder: Path, only: list[str] | None = None) -> list[Path]:
 
 
 def parameters(path: Path) -> dict[str, object]:
-    """Names and committed values of a notebook's parameters: the literals of its one cell tagged `parameters`.
-
-    Raises:
-        NotebookError: the file is no notebook, or has not one such cell, or the cell holds more than literals.
-    """
+    """The names and literals in a notebook's one cell tagged `parameters`; a NotebookError if it has none such."""
     import nbformat
 
     try:
@@ -64,11 +58,11 @@ def parameters(path: Path) -> dict[str, object]:
     return values
 
 
-def clean(notebook, *, original=None) -> None:
+def clean(notebook) -> None:
     """Makes an executed notebook fit to commit, in place: without traces of the machine and the run.
 
     Removes papermill's metadata and injected cell, widgets and what was written to stderr, numbers the code cells
-    from 1, and names the kernel `python3`. With `original`, the notebook before its run, keeps the ids of its cells.
+    from 1, and names the kernel `python3`.
     """
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     notebook.metadata.clear()
@@ -76,37 +70,17 @@ def clean(notebook, *, original=None) -> None:
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
-    if original is not None and len(original.cells) == len(notebook.cells):
-        for cell, before in zip(notebook.cells, original.cells, strict=True):
-            if "id" in before:
-                cell["id"] = before["id"]
-    count = 0
     for cell in notebook.cells:
-        cell.metadata = type(cell.metadata)({key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)})
-        if cell.cell_type != "code":
-            continue
-        count += 1
+        tags = cell.metadata.get("tags")
+        cell.metadata = type(cell.metadata)({"tags": tags} if tags else {})
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, start=1):
         cell.execution_count = count
-        cell.outputs = _joined(
-            output
-            for output in cell.outputs
-            if output.get("name") != "stderr"
-            and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-        )
+        printed = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = [output for output in printed if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
-
-
-def _joined(outputs) -> list:
-    """The outputs, with neighbouring pieces of stdout as one."""
-    joined = []
-    for output in outputs:
-        if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def update(source: Path, executed: Path) -> None:
@@ -114,6 +88,6 @@ def update(source: Path, executed: Path) -> None:
     import nbformat
 
     notebook = nbformat.read(executed, as_version=4)
-    clean(notebook, original=nbformat.read(source, as_version=4))
+    clean(notebook)
     with atomic_write(source) as temporary:
         nbformat.write(notebook, temporary)

@@ -26,8 +26,7 @@ def cores() -> int:
 def pool(processes: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
     """A pool of new processes, each with its own number of threads.
 
-    Two processes that each use every core wait for each other's threads, and are slower than one after the other.
-    On an error or Ctrl-C the jobs are stopped, as by an exception inside them.
+    Two processes that each use every core wait for each other's threads. On an error or Ctrl-C the jobs are stopped.
     """
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(threads,))

@@ -13,6 +13,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import config, paths
@@ -22,10 +24,7 @@ from .notebooks import NotebookError, find, parameters, update
 def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, object]) -> dict[Path, dict[str, object]]:
     """What to inject into each notebook: the values that differ from its own.
 
-    A name in `given` must be a parameter of at least one of the notebooks; those in `usual` need not be.
-
-    Raises:
-        NotebookError: no notebook knows a name in `given` (papermill would only warn), or an option sets it.
+    A NotebookError says that no notebook knows a name in `given`, of which papermill would only warn.
     """
     known = {path: parameters(path) for path in notebooks}
     for name in given:
@@ -42,11 +41,7 @@ def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, objec
 
 
 def execute(source: Path, target: Path, values: dict[str, object], *, progress: bool = True) -> None:
-    """Runs one notebook in a kernel of this interpreter and writes the executed copy, also when it fails.
-
-    Raises:
-        NotebookError: a cell raised, or the kernel died; the message holds the cell, its first lines and the error.
-    """
+    """Runs one notebook and writes the executed copy, also when it fails; the NotebookError then quotes the cell."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -55,6 +50,7 @@ def execute(source: Path, target: Path, values: dict[str, object], *, progress: 
     log = target.with_suffix(".log")
     bar = {"desc": source.stem, "leave": False, "position": 1, "disable": None} if progress else False
     options = {"kernel_name": "python3", "kernel_manager_class": _logged_kernel(log), "start_timeout": 300}
+    options["coalesce_streams"] = True  # what a cell prints is one output, not one a line
     try:
         papermill.execute_notebook(source, target, values, cwd=source.parent, progress_bar=bar, **options)
     except PapermillExecutionError as error:
@@ -79,34 +75,25 @@ def _logged_kernel(log: Path) -> type:
     return LoggedKernel
 
 
-class PeakMemory:
-    """While entered, the most bytes that this process and its descendants hold together, sampled twice a second.
+@contextmanager
+def memory() -> Iterator[list[int]]:
+    """Twice a second, the bytes that this process and its descendants hold; what they share is counted in each."""
+    import psutil
 
-    Memory that several processes share is counted in each.
-    """
+    this, samples, ended = psutil.Process(), [0], threading.Event()
 
-    def __enter__(self) -> PeakMemory:
-        self.bytes, self._stop = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        import psutil
-
-        this = psutil.Process()
-        while not self._stop.wait(0.5):
-            total = 0
+    def watch() -> None:
+        while not ended.wait(0.5):
+            samples.append(0)
             for process in [this, *this.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:  # it has ended meanwhile
-                    continue
-            self.bytes = max(self.bytes, total)
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    samples[-1] += process.memory_info().rss
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield samples
+    finally:
+        ended.set()
 
 
 def reproduce(
@@ -121,7 +108,6 @@ def reproduce(
     """Executes the notebooks of the repository in order, and stops at the first that fails.
 
     Args:
-        profile: its name.
         dataset: by default the profile's.
         only: numbers or names of notebooks; by default all.
         given: values of notebooks' parameters, by name.
@@ -152,11 +138,11 @@ def reproduce(
         for source in notebooks:
             bar.set_description(source.stem)
             started = time.perf_counter()
-            with PeakMemory() as memory:
+            with memory() as samples:
                 execute(source, folder / source.name, injected[source], progress=progress)
             if overwrite:
                 update(source, folder / source.name)
-            rows.append({"notebook": source.stem, "seconds": time.perf_counter() - started, "peak_bytes": memory.bytes})
+            rows.append({"notebook": source.stem, "seconds": time.perf_counter() - started, "peak_bytes": max(samples)})
             bar.update()
             tqdm.write(_row(**rows[-1]))
             sys.stdout.flush()

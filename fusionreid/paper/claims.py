@@ -109,9 +109,8 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
 
     Returns:
         A row per case and metric: `experiment`, `claim`, `case`, `metric`, `paper` and `ours` (points; the mean over
-        the seeds that have all rows), `std` (NaN below two), `seeds` (how many), `agreeing` (in how many of them the
-        sign is the paper's) and `holds`: "yes", "no", "equal" or "not run". Left out are draws of the paper and, where
-        the profile has stand-ins, cases of single backbones only.
+        the seeds that have all rows), `std`, `seeds` (how many), `agreeing` (of them) and `holds`: "yes", "no", "equal"
+        or "not run". Left out are draws of the paper and, with stand-ins, cases of single backbones only.
     """
     found = []
     measured = compare.frame(names, setting, (*FEATURES, "all"))
@@ -132,8 +131,10 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def shown(checked: pd.DataFrame) -> pd.DataFrame:
-    """`check` for reading: a row per case; of each metric the paper's difference, ours and whether the signs agree."""
+def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Writes `<path>.csv`; returns a table to show: of each case and metric both differences and the verdict."""
+    with atomic_write(f"{path}.csv") as temporary:
+        checked.to_csv(temporary, index=False, float_format="%.4f")
     text = pd.DataFrame({
         "paper": _points(row.paper),
         "ours": _points(row.ours) + ("" if np.isnan(row.std) else f" ± {row.std:.1f}"),
@@ -143,13 +144,6 @@ def shown(checked: pd.DataFrame) -> pd.DataFrame:
     text.index = pd.MultiIndex.from_arrays([*keys, checked["metric"]], names=["of", "claim", "case", "metric"])
     parts = {metric: part.droplevel("metric") for metric, part in text.groupby(level="metric", sort=False)}
     return pd.concat(parts, axis=1).fillna("")
-
-
-def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Writes `<path>.csv`; returns the table for reading, so that a cell which ends in `save(...)` shows it."""
-    with atomic_write(f"{path}.csv") as temporary:
-        checked.to_csv(temporary, index=False, float_format="%.4f")
-    return shown(checked)
 
 
 def report(checked: pd.DataFrame) -> str:

@@ -25,11 +25,8 @@ SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATU
 
 def features_of(config: ModelConfig) -> list[str]:
     """The features that a model has, "all" last."""
-    stages = [""]
-    if config.fusion is not None:
-        stages += ["_refined"] + ["_fused"] * bool(config.fusion.units)
-    branches = [name for name in ("cnn", "transformer") if getattr(config, name) is not None]
-    return [branch + stage for stage in stages for branch in branches] + ["all"]
+    stages = 1 if config.fusion is None else 3 if config.fusion.units else 2
+    return [name for name in FEATURES[: 2 * stages] if getattr(config, name.split("_")[0])] + ["all"]
 
 
 def papers_dataset(name: str, dataset: str) -> str:
@@ -43,10 +40,7 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
     Returns:
         A row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN: the
         paper has none, the run is missing) and `missing`; of the run `fingerprint`, `depth` and `dim` (NaN without
-        fusion), `commit`, `device` and `version` of the data ("" where the run is missing).
-
-    Raises:
-        ValueError: an unknown experiment, or a damaged result, which the message names.
+        fusion), `commit`, `device` and `version` of the data ("" if missing). A damaged result is a ValueError.
     """
     rows = []
     for name in [names] if isinstance(names, str) else names:
@@ -131,9 +125,8 @@ def published() -> pd.DataFrame:
     arrows, stars = theirs["resolution"].map({"384x128": " ↑"}), theirs["overlap"].map({"yes": "*"})
     theirs["variant"] = theirs["variant"].where(theirs["variant"] != "", theirs["method"] + arrows.fillna(""))
     theirs["backbone"] += stars.fillna("")
-    columns = {
-        ("", word): theirs.groupby(["variant", "feature"], sort=False)[word].first() for word in ("backbone", "pattern")
-    }
+    rows = theirs.groupby(["variant", "feature"], sort=False)
+    columns = {("", word): rows[word].first() for word in ("backbone", "pattern")}
     for dataset, part in theirs.set_index(["variant", "feature"]).groupby("dataset", sort=False):
         columns |= {(f"Paper, {DATASETS[dataset]}", metric): part[metric] for metric in ACCURACY}
     return pd.DataFrame(columns)

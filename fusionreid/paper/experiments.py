@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from .. import paths
@@ -28,7 +29,6 @@ BACKBONES = {
     "ViT-B/16*": "vit_base_patch16_224",
     "DeiT-B/16*": "deit_base_patch16_224",
 }
-_CNNS, _TRANSFORMERS = list(BACKBONES)[:3], list(BACKBONES)[3:]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,11 @@ def _fused(**changes) -> ModelConfig:
 
 
 def _backbones() -> dict[str, ModelConfig]:
-    alone = {name: replace(PAPER, cnn=BACKBONES[name], transformer=None, fusion=None) for name in _CNNS}
-    alone |= {name: replace(PAPER, cnn=None, transformer=BACKBONES[name], fusion=None) for name in _TRANSFORMERS}
-    return alone | {
-        f"{cnn} + {transformer}": replace(PAPER, cnn=BACKBONES[cnn], transformer=BACKBONES[transformer])
-        for cnn in _CNNS
-        for transformer in _TRANSFORMERS
+    *cnns, t2t, vit, deit = BACKBONES
+    pairs = [*product(cnns, [None]), *product([None], (t2t, vit, deit)), *product(cnns, (t2t, vit, deit))]
+    return {
+        " + ".join(filter(None, pair)): replace(PAPER, cnn=BACKBONES.get(pair[0]), transformer=BACKBONES.get(pair[1]))
+        for pair in pairs
     }
 
 
@@ -139,7 +138,6 @@ def setting(
     """What tables, claims and curves are made from.
 
     Args:
-        profile: its name ("smoke", "demo", "paper"), or a `Profile` of your own.
         dataset: a name, at the profile's size; by default the profile's own data.
         runs_root, data_root: by default `paths.RUNS`, and `paths.DATA`, where the version of the data is looked up.
     """

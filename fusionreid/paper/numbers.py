@@ -28,7 +28,7 @@ _NUMBERS = ("mAP", "rank-1", "parameters", "FLOPs")
 
 
 def table(name: str) -> pd.DataFrame:
-    """One table of the paper, a row per method, data set and feature, in the paper's order.
+    """One table of the paper (`TABLES`; else a ValueError), a row per method, data set and feature, as printed.
 
     Returns:
         Columns `variant` (the name in `experiments.variants(name)`; empty for other people's methods), `method` (as
@@ -36,9 +36,6 @@ def table(name: str) -> pd.DataFrame:
         `feature` ("all" is f_a), `mAP` and `rank-1` (percent), `parameters` (millions), `FLOPs` (giga multiply-adds),
         `counts` (what the costs count: "model", or "one HTM" in Tables III and IV) and `note`. Numbers are floats, NaN
         where the paper has none; text is never NaN.
-
-    Raises:
-        ValueError: `name` is not one of `TABLES`.
     """
     one_of("table", name, TABLES)
     with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:
@@ -54,7 +51,7 @@ def reported(name: str) -> dict[str, dict[str, float]]:
     Table I, which names all its data sets; "market1501/cnn/mAP" in Fig. 5; "htm/parameters" in Tables III and IV.
     """
     found: dict[str, dict[str, float]] = {}
-    for row in _ours(name):
+    for row in _ours(name).to_dict("records"):
         cost = "htm/" if row["counts"] == "one HTM" else ""
         entries = {key(name, row["dataset"], row["feature"], metric): row[metric] for metric in ("mAP", "rank-1")}
         entries |= {f"{cost}parameters": row["parameters"], f"{cost}macs": row["FLOPs"]}
@@ -71,13 +68,11 @@ def key(name: str, dataset: str, feature: str, metric: str) -> str:
 
 def notes(name: str) -> dict[str, str]:
     """The different notes on each variant's numbers, joined: {variant: note}, "" where there is none."""
-    found: dict[str, dict[str, None]] = {}
-    for row in _ours(name):
-        found.setdefault(row["variant"], {})[row["note"]] = None
-    return {variant: "; ".join(filter(None, lines)) for variant, lines in found.items()}
+    groups = _ours(name).groupby("variant", sort=False)["note"]
+    return {variant: "; ".join(filter(None, lines.unique())) for variant, lines in groups}
 
 
-def _ours(name: str) -> list[dict]:
+def _ours(name: str) -> pd.DataFrame:
     """The rows that are variants of FusionReID, without other people's methods."""
     frame = table(name)
-    return frame[frame["variant"] != ""].to_dict("records")
+    return frame[frame["variant"] != ""]

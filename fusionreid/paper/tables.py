@@ -43,8 +43,7 @@ class Table:
     """Numbers and how they are shown.
 
     Attributes:
-        numbers: a row per method and feature; columns (group, measure), in percent, millions and giga. Columns of text
-            have the group "".
+        numbers: a row per method and feature; columns (group, measure), in percent, millions and giga; text: group "".
         spread: standard deviations over the seeds, in the columns that have one.
         missing: (rows,) how many seeds are missing of each row of ours; NaN where there is none of ours.
         caption, notes: what the numbers are from, and remarks on the paper's.

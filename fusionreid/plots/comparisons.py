@@ -18,7 +18,6 @@ def component_bars(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, 
 
     Args:
         ours, paper: the same rows in the same order: columns `name`, `mAP` and `rank-1` in percent (missing: a gap).
-        ours_title, paper_title: which data and profile each panel shows.
     """
     for data in (ours, paper):
         expect_columns(data, ["name", *style.MEASURES], "component_bars")
@@ -40,14 +39,12 @@ def component_bars(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, 
 
 
 @styled
-def backbone_pairs(data: pd.DataFrame, *, ours_title: str, paper_title: str, measure: str = "mAP") -> Figure:
+def backbone_pairs(data: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
     """Each pair of backbones on a line: the branches alone, their fused features, and all six together.
 
     Args:
         data: columns `pair`, `feature` ("cnn" and "transformer" are the backbones alone; "cnn_fused",
             "transformer_fused", "all"), `paper` and `ours` in percent (missing: a gap).
-        ours_title, paper_title: which data and profile each panel shows.
-        measure: the name of the numbers on the axis.
     """
     expect_columns(data, ["pair", "feature", "paper", "ours"], "backbone_pairs")
     pairs = list(data["pair"].unique())
@@ -65,7 +62,7 @@ def backbone_pairs(data: pd.DataFrame, *, ours_title: str, paper_title: str, mea
             both = data[data["feature"].isin([branch, f"{branch}_fused"])].groupby("pair")[side]
             heights = both.min().index.map(places) + shifts[branch]
             axes.hlines(heights, both.min(), both.max(), color=colour, alpha=0.5)
-        axes.set(xlabel=f"{measure} (%)", title=title)
+        axes.set(xlabel="mAP (%)", title=title)
         axes.margins(x=0.08)
     panels[0].set_yticks(range(len(pairs)), pairs)
     panels[0].set_ylim(len(pairs) - 0.5, -0.5)

@@ -26,7 +26,6 @@ def cmc_curves(curves: Mapping[str, np.ndarray], *, max_rank: int = 20) -> Figur
 
     Args:
         curves: name -> (ranks,) fractions of 1, rank-1 first, as `Ranking.cmc`.
-        max_rank: the last rank drawn.
     """
     length = min([max_rank, *(len(curve) for curve in curves.values())])
     drawn = pd.DataFrame({"rank": np.arange(1, length + 1)} | {name: curve[:length] for name, curve in curves.items()})
@@ -66,7 +65,7 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
 
 
 @styled
-def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float] | None = None) -> Figure:
+def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Figure:
     """mAP of every feature at each evaluation during training.
 
     Args:
@@ -77,7 +76,7 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float] | None
     drawn = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
     figure, axes = plt.subplots(figsize=(7.6, 4.0))
     _feature_lines(axes, drawn.assign(mAP=100 * drawn["mAP"]), "epoch", "mAP")
-    for (name, value), dash in zip((baselines or {}).items(), ("--", "-.", ":"), strict=False):
+    for (name, value), dash in zip(baselines.items(), ("--", "-.", ":"), strict=False):
         label = f"{name} ({100 * value:.1f} %)"
         axes.axhline(100 * value, color=style.GREY, linewidth=1.2, linestyle=dash, label=label)
         drawn = pd.concat([drawn, pd.DataFrame([{"feature": name, "mAP": value}])], ignore_index=True)
@@ -98,12 +97,12 @@ def _feature_lines(axes, data: pd.DataFrame, x: str, y: str) -> None:
             axes.fill_between(mean.index, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
 
 
-def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame | None]) -> Figure:
-    """Panels of mAP and rank-1, a row of them for each side (the paper, ours) that has numbers."""
-    sides = {title: data for title, data in sides.items() if data is not None}
-    figure, panels = plt.subplots(len(sides), 2, figsize=(9, 0.8 + 3.4 * len(sides)), squeeze=False)
-    for row, (title, data) in zip(panels, sides.items(), strict=True):
+def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame]) -> Figure:
+    """Panels of mAP and rank-1, a row of them for each side (the paper, ours)."""
+    for title, data in sides.items():
         expect_columns(data, [x, "feature", *style.MEASURES], f"{title}, by {x}")
+    figure, panels = plt.subplots(2, 2, figsize=(9, 7.6))
+    for row, (title, data) in zip(panels, sides.items(), strict=True):
         costs = "\n{parameters:.3g} M\n{macs:.3g} G" if "macs" in data else ""
         ticks = {place: f"{place:g}" + costs.format(**row) for place, row in data.groupby(x).first().iterrows()}
         for axes, (measure, (name, _)) in zip(row, style.MEASURES.items(), strict=True):
@@ -115,41 +114,34 @@ def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame | None]) -
 
 
 @styled
-def depth_curves(ours: pd.DataFrame, paper: pd.DataFrame | None = None, *, ours_title: str = "Ours",
-                 paper_title: str = "Paper") -> Figure:  # fmt: skip
+def depth_curves(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
     """Fig. 5: accuracy by the number of stacked HTMs, in three groups of curves: backbone, refined, fused.
 
     Args:
-        ours: a row per depth, feature and seed: columns `depth`, `feature` (a name of FEATURES, or "all"), `mAP` and
-            `rank-1` in percent. Several rows of one depth and feature are drawn as mean and standard deviation.
-        paper: the paper's numbers in the same columns, drawn above ours on axes of their own.
-        ours_title, paper_title: which data and profile each row of panels shows.
+        ours, paper: a row per depth, feature and seed: columns `depth`, `feature` (a name of FEATURES, or "all"), `mAP`
+            and `rank-1` in percent. Several seeds are drawn as mean and standard deviation.
     """
     return _accuracy_by("depth", "stacked HTMs, $L$", {paper_title: paper, ours_title: ours})
 
 
 @styled
-def dimension_curves(ours: pd.DataFrame, paper: pd.DataFrame | None = None, *, ours_title: str = "Ours",
-                     paper_title: str = "Paper") -> Figure:  # fmt: skip
+def dimension_curves(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
     """Fig. 6: accuracy by the fused dimension D, with its parameters and multiply-adds.
 
-    Args:
-        ours, paper, ours_title, paper_title: as in `depth_curves`, with `dim` for `depth`; and, where known,
-            `parameters` in millions and `macs` in thousand millions.
+    The arguments are those of `depth_curves`, with `dim` for `depth` and, where known, `parameters` (M) and `macs` (G).
     """
     return _accuracy_by("dim", "fused dimension, $D$", {paper_title: paper, ours_title: ours})
 
 
 @styled
-def likeness(table: pd.DataFrame, *, width: float = 5.6) -> Figure:
+def likeness(table: pd.DataFrame) -> Figure:
     """A square table of correlations between features, as an annotated picture.
 
-    Args:
-        table: as `DataFrame.corr` gives it; names of FEATURES are shown with their symbols.
+    `table` is as `DataFrame.corr` gives it; names of FEATURES are shown with their symbols.
     """
     import seaborn
 
-    figure, axes = plt.subplots(figsize=(width, width))
+    figure, axes = plt.subplots(figsize=(5.6, 5.6))
     shown = table.rename(index=style.FEATURE_LABELS, columns=style.FEATURE_LABELS)
     seaborn.heatmap(shown, vmin=min(0.0, table.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f",
                     square=True, cbar=False, linewidths=1, annot_kws={"fontsize": 9}, ax=axes)  # fmt: skip

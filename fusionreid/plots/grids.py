@@ -26,14 +26,7 @@ def _array(values) -> np.ndarray:
 
 
 def as_pixels(images) -> np.ndarray:
-    """Images of any of the project's kinds as pixels to draw.
-
-    Args:
-        images: (N, 3, H, W) tensor or array, uint8 or normalised float in -1 to 1, or (N, H, W, 3) uint8.
-
-    Returns:
-        (N, H, W, 3) uint8.
-    """
+    """Pixels to draw, (N, H, W, 3) uint8, from these or from (N, 3, H, W), uint8 or normalised float in -1 to 1."""
     images = _array(images)
     if images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
         raise ValueError(f"images: expected (N, 3, H, W) or (N, H, W, 3), found {images.shape}")
@@ -121,7 +114,7 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
 
 
 @styled
-def retrieved_lists(queries, lists, right, *, labels: Sequence[str] = ()) -> Figure:
+def retrieved_lists(queries, lists, right, *, labels: Sequence[str]) -> Figure:
     """Queries and the gallery images ranked first for each; images of the query's own camera are removed beforehand.
 
     A right image has a solid green frame and a tick, a wrong one a dashed orange frame and a cross.
@@ -146,12 +139,10 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str] = ()) -> Fig
         grid.frame(row, column + 1, fill=False, edgecolor=colour, linewidth=min(3.0, 0.04 * tile), linestyle=dash)
         corner = (grid.left[column + 1] + 0.82 * grid.tile[1], grid.top[row] + grid.tile[0] - 0.18 * grid.tile[1])
         disc = dict(boxstyle="circle,pad=0.2", facecolor=colour, edgecolor="white", linewidth=0.7)
-        grid.axes.text(
-            *corner, "✓" if good else "✗", color="white", size=0.2 * tile, ha="center", va="center", bbox=disc
-        )
+        mark = dict(color="white", size=0.2 * tile, ha="center", va="center", bbox=disc)
+        grid.axes.text(*corner, "✓" if good else "✗", **mark)
     rows, ranks = np.indices(right.shape)
-    names = np.asarray(labels)[rows] if labels else rows
-    drawn = pd.DataFrame({"query": names.ravel(), "rank": ranks.ravel() + 1, "right": right.ravel()})
+    drawn = pd.DataFrame({"query": np.asarray(labels)[rows.ravel()], "rank": ranks.ravel() + 1, "right": right.ravel()})
     return with_numbers(grid.figure, drawn)
 
 

@@ -62,12 +62,9 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
         with matplotlib.rc_context(RC):
-            before = set(plt.get_fignums())
-            try:
-                return draw(*args, **kwargs)
-            finally:
-                for number in set(plt.get_fignums()) - before:
-                    plt.close(number)
+            figure = draw(*args, **kwargs)
+            plt.close(figure)
+            return figure
 
     return wrapper
 
@@ -89,13 +86,7 @@ def with_numbers(figure: Figure, drawn: pd.DataFrame) -> Figure:
 def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
     """Writes `<folder>/<name>.png` and the numbers drawn, `figure.drawn`, as `<name>.csv`; each aside, then renamed.
 
-    Args:
-        figure: from a function of `fusionreid.plots`; 200 dpi, grids of photographs 120.
-        name: without suffix; the figures of notebook NN are called `NN_something`.
-        folder: made if it is not there.
-
-    Returns:
-        the figure, so that a cell which ends in `save(...)` shows it.
+    Returns the figure, so that a cell which ends in `save(...)` shows it.
     """
     with matplotlib.rc_context(RC), atomic_write(Path(folder) / f"{name}.png") as temporary:
         figure.savefig(temporary, format="png", dpi=getattr(figure, "saved_dpi", RC["savefig.dpi"]),

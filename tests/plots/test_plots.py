@@ -52,10 +52,8 @@ FIGURES = {
     "training": lambda: plots.training_curves(METRICS),
     "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
-    "depth": lambda: plots.depth_curves(DEPTHS),
-    "depth_paper": lambda: plots.depth_curves(DEPTHS, DEPTHS),
-    "dimension": lambda: plots.dimension_curves(DIMENSIONS),
-    "dimension_paper": lambda: plots.dimension_curves(DIMENSIONS, DIMENSIONS.drop(columns=["parameters", "macs"])),
+    "depth": lambda: plots.depth_curves(DEPTHS, DEPTHS, **TITLES),
+    "dimension": lambda: plots.dimension_curves(DIMENSIONS, DIMENSIONS.drop(columns=["parameters", "macs"]), **TITLES),
     "components": lambda: plots.component_bars(COMPONENTS.replace(52, np.nan), COMPONENTS, **TITLES),
     "pairs": lambda: plots.backbone_pairs(PAIRS, **TITLES),
     "signs": lambda: plots.signs(SIGNS),
@@ -94,25 +92,26 @@ def test_drawn_numbers_are_those_given():
     )
     heat = plots.heat_maps(PIXELS[:1], {"a": np.arange(10.0).reshape(1, 5, 2)}).drawn
     assert heat["value"].tolist() == list(range(10)) and heat["y"].max() == 4
-    assert plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]]).drawn["rank"].tolist() == [1, 2, 3] * 2
+    lists = plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["A", "B"]).drawn
+    assert lists["rank"].tolist() == [1, 2, 3] * 2 and lists["query"].tolist() == ["A"] * 3 + ["B"] * 3
 
 
 def test_mean_and_deviation_over_seeds():
-    axes = plots.depth_curves(DEPTHS).axes[0]
-    assert axes.lines[0].get_ydata()[0] == pytest.approx(51.5)
-    assert len(axes.collections) == 7, "one band for each feature"
-    assert len(plots.depth_curves(DEPTHS.query("seed == 0")).axes[0].collections) == 0
+    above, _, below, _ = plots.depth_curves(DEPTHS, DEPTHS.query("seed == 0"), **TITLES).axes
+    assert below.lines[0].get_ydata()[0] == pytest.approx(51.5)
+    assert len(below.collections) == 7, "one band for each feature"
+    assert len(above.collections) == 0
 
 
 def test_the_papers_curves_have_axes_of_their_own():
     paper = DEPTHS.query("seed == 0").assign(mAP=10.0)
-    above, _, below, _ = plots.depth_curves(DEPTHS, paper).axes
+    above, _, below, _ = plots.depth_curves(DEPTHS, paper, **TITLES).axes
     assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
     assert below.get_title() == "Ours" and min(below.lines[0].get_ydata()) > 50
 
 
 def test_dimensions_say_their_costs():
-    labels = plots.dimension_curves(DIMENSIONS).axes[0].get_xticklabels()
+    labels = plots.dimension_curves(DIMENSIONS, DIMENSIONS, **TITLES).axes[0].get_xticklabels()
     assert [label.get_text() for label in labels] == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
 
 
@@ -158,11 +157,12 @@ def test_styles_tell_all_features_apart():
 
 
 @pytest.mark.parametrize("draw, message", [
-    (lambda: plots.dimension_curves(DIMENSIONS.drop(columns="mAP")), r"missing \['mAP'\]"),
+    (lambda: plots.dimension_curves(DIMENSIONS.drop(columns="mAP"), DIMENSIONS, **TITLES), r"missing \['mAP'\]"),
     (lambda: plots.backbone_pairs(PAIRS.drop(columns="ours"), **TITLES), r"backbone_pairs: .*missing \['ours'\]"),
     (lambda: plots.signs(SIGNS.drop(columns="ours")), r"signs: .*missing \['ours'\]"),
     (lambda: plots.component_bars(COMPONENTS[::-1], COMPONENTS, **TITLES), "expected the paper's rows"),
-    (lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]]), r"right: expected .*\(2, 3\), found \(2, 2\)"),
+    (lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]], labels="AB"),
+     r"right: expected .*\(2, 3\), found \(2, 2\)"),
     (lambda: plots.heat_maps(PIXELS[:2], {"a": np.zeros((3, 5, 2))}), r"maps\['a'\]"),
 ])  # fmt: skip
 def test_clear_errors(draw, message):
