@@ -130,7 +130,7 @@ class CNNBranch(nn.Module):
     def grid(self) -> tuple[int, int]:
         """Height and width of X_c."""
         was_training = self.training
-        local = self.eval()(self.pool.exponent.new_zeros(1, 3, *self.image_size)).local
+        local = self.eval()(next(self.parameters()).new_zeros(1, 3, *self.image_size)).local
         self.train(was_training)
         return tuple(local.shape[-2:])
 
