@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 64  # queries in a block
-COLUMNS = 1 << 17  # gallery images in a block
+COLUMNS = 1 << 16  # gallery images in a block
 PRODUCT = 4096  # gallery images in one matrix product
 # A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in another order. Products
 # of at least this shape give a pair the same bits in every block: equal features then have equal distances, a tie.
@@ -69,15 +69,16 @@ class FeatureDistances:
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         rows, row_norms = self._part(self.query, self.query_norms, queries)
-        out = np.empty((len(rows), len(self.gallery_norms[gallery])), np.float32)
+        count, columns = len(rows), len(self.gallery_norms[gallery])
         rows, row_norms = _padded(rows, LEAST_ROWS), _padded(row_norms, LEAST_ROWS)
-        for low in range(0, out.shape[1], PRODUCT):
-            target = out[:, low : low + PRODUCT]
+        out = torch.empty(len(rows), max(columns, LEAST_COLUMNS), device=self.device)
+        for low in range(0, columns, PRODUCT):
+            low = max(0, min(low, columns - LEAST_COLUMNS))  # a short last part begins earlier
             part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
             part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
-            found = row_norms[:, None] + norms - 2 * (rows @ part.T)
-            target[:] = found[: len(target), : target.shape[1]].cpu().numpy()
-        return out
+            target = out[:, low : low + len(part)]
+            torch.add(row_norms[:, None], norms, out=target).addmm_(rows, part.T, alpha=-2)
+        return out[:count, :columns].cpu().numpy()
 
     def pairs(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """(pairs,) float32: the distance of query i to gallery image j, the last bits not always those of `block`."""
