@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class FeatureDistances:
         rows, row_norms = self._part(self.query, self.query_norms, queries)
         count, columns = len(rows), len(self.gallery_norms[gallery])
         rows, row_norms = _padded(rows, LEAST_ROWS), _padded(row_norms, LEAST_ROWS)
-        out = torch.empty(len(rows), max(columns, LEAST_COLUMNS), device=self.device)
+        out = _empty(len(rows), max(columns, LEAST_COLUMNS)).to(self.device)
         for low in range(0, columns, PRODUCT):
             low = max(0, min(low, columns - LEAST_COLUMNS))  # a short last part begins earlier
             part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
@@ -164,6 +165,11 @@ def _rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device: torc
         return features[which].to(device, torch.float32)
     rows = np.ascontiguousarray(features[which], dtype=np.float32)
     return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(device)  # torch only takes writable ones
+
+
+def _empty(rows: int, columns: int) -> Tensor:
+    """(rows, columns) float32 in memory of its own, which goes back to the system at once; malloc would keep it."""
+    return torch.frombuffer(mmap(-1, 4 * rows * columns), dtype=torch.float32).reshape(rows, columns)
 
 
 def _cut(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:
