@@ -47,7 +47,6 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, list[Record]]:
-        """The three lists by name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
     @property
@@ -66,8 +65,6 @@ class Dataset:
 
 
 class Counts(NamedTuple):
-    """What a split holds."""
-
     identities: int
     images: int
     cameras: int
@@ -98,10 +95,10 @@ NAMES = {  # the pattern of a set's file names, and an example: identity and cam
 
 def open_data(config: DataConfig, root: str | Path) -> Dataset:
     """Reads the set that `config` names; the synthetic one is rendered if it is not there. Raises as `open_dataset`."""
-    if config.name == "synthetic":
-        from .synthetic.build import ensure  # rendering needs the optional package anny
+    if config.name == "synthetic" and not (Path(root) / MARKET_FOLDERS["train"]).is_dir():
+        from .synthetic.build import build  # rendering needs the optional package anny
 
-        ensure(config, root)
+        build(root, config.size, config.seed)
     return open_dataset(config.name, root, size=config.size, seed=config.seed)
 
 

@@ -244,10 +244,9 @@ def histogram(images: np.ndarray, *, bins: int = 8, stripes: int = 6) -> np.ndar
 
     Each channel of each stripe has its own histogram; with square roots their distances are Hellinger's.
     """
-    rows = images.shape[1] // stripes
-    levels = rearrange(
-        images[:, : rows * stripes].astype(np.int64) * bins // 256, "n (s h) w c -> n s (h w) c", s=stripes
-    )
+    height = images.shape[1] // stripes * stripes
+    levels = images[:, :height].astype(np.int64) * bins // 256
+    levels = rearrange(levels, "n (s h) w c -> n s (h w) c", s=stripes)
     counts = np.stack([(levels == level).mean(axis=2) for level in range(bins)], axis=-1)  # (n, s, c, bins)
     return normalised(np.sqrt(rearrange(counts, "n s c b -> n (s c b)"))).astype(np.float32)
 
