@@ -96,9 +96,6 @@ class ImageCache:
             self._build(paths, int(np.prod(shape)), digest.digest(), progress)
         self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """The images of these indices, uint8 (B, 3, H, W), channels last in memory."""
         images = torch.from_numpy(self.images[np.asarray(indices, np.int64)]).permute(0, 3, 1, 2)

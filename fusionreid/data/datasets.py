@@ -42,7 +42,6 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, list[Record]]:
-        """The three lists by name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
     @property
@@ -61,8 +60,6 @@ class Dataset:
 
 
 class Counts(NamedTuple):
-    """What a split holds."""
-
     identities: int
     images: int
     cameras: int
@@ -93,10 +90,10 @@ NAMES = {  # the pattern of a set's file names, and an example: identity and cam
 
 def open_data(config: DataConfig, root: str | Path) -> Dataset:
     """Reads the set that `config` names; the synthetic one is rendered if it is not there. Raises as `open_dataset`."""
-    if config.name == "synthetic":
-        from .synthetic.build import ensure  # rendering needs the optional package anny
+    if config.name == "synthetic" and not (Path(root) / MARKET_FOLDERS["train"]).is_dir():
+        from .synthetic.build import build  # rendering needs the optional package anny
 
-        ensure(config, root)
+        build(root, config.size, config.seed)
     return open_dataset(config.name, root, size=config.size, seed=config.seed)
 
 

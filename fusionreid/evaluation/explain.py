@@ -162,15 +162,12 @@ def gradcam(
     images: Tensor,
     targets: Sequence[Callable[[Tensor], Tensor]],
     cameras: Tensor | None = None,
-    *,
-    method: type | None = None,
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017) of one stage, by the package grad-cam.
 
     Args:
         images: (B, 3, H, W), normalised.
         targets: one for each image, called with its embedding (sum of widths,).
-        method: a class of pytorch_grad_cam, for example its plain GradCAM; by default `centred_gradcam`.
 
     Returns:
         (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1.
@@ -182,7 +179,7 @@ def gradcam(
         raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
     tapped = _Tapped(model, stage, cameras)
     with evaluating(model), torch.enable_grad():
-        cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
+        cam = centred_gradcam()(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
         try:  # not `with cam`, which hides an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))

@@ -22,10 +22,8 @@ class Protocol:
     """
 
     def __init__(self, query_ids, gallery_ids, query_cameras, gallery_cameras, *, shape: tuple[int, int]):
-        query_ids, gallery_ids = (
-            _labels(query_ids, "query_ids", shape[0]),
-            _labels(gallery_ids, "gallery_ids", shape[1]),
-        )
+        query_ids = _labels(query_ids, "query_ids", shape[0])
+        gallery_ids = _labels(gallery_ids, "gallery_ids", shape[1])
         self._query_cameras = _labels(query_cameras, "query_cameras", shape[0])
         self._gallery_cameras = _labels(gallery_cameras, "gallery_cameras", shape[1])
         self._by_identity = np.argsort(gallery_ids, kind="stable")

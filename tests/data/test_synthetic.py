@@ -13,8 +13,9 @@ from PIL import Image
 
 from fusionreid.config import DataConfig
 from fusionreid.data import open_dataset
+from fusionreid.data.datasets import open_data
 from fusionreid.data.synthetic import build as synthetic
-from fusionreid.data.synthetic.build import SIZES, Shot, build, ensure, plan
+from fusionreid.data.synthetic.build import SIZES, Shot, build, plan
 from fusionreid.data.synthetic.people import draw
 from fusionreid.data.synthetic.render import blur, coverage, halve, rasterise
 
@@ -167,9 +168,8 @@ def test_unknown_size(tmp_path):
         build(tmp_path, "huge")
 
 
-def test_ensure_takes_a_folder_as_it_is(tmp_path):
-    (tmp_path / "bounding_box_train").mkdir()
-    assert ensure(DataConfig(size="smoke"), tmp_path) == tmp_path
+def test_a_folder_of_a_set_is_taken_as_it_is(tiny):
+    assert open_data(DataConfig(size="full"), tiny[1]).root == tiny[1]
 
 
 def test_people_differ():

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .people import Person
+
 # Part: (parent, prefixes of anny's bone labels). The limbs of the right side are added below.
 _LEFT = {
     "shoulder": ("chest", ("clavicle", "shoulder01")),
@@ -100,7 +102,7 @@ class BodyModel:
         bones, values = self._model.vertex_bone_indices.numpy(), self._model.vertex_bone_weights.numpy()
         weights = np.zeros((len(bones), len(NAMES)), np.float32)
         parts = np.asarray(self._parts)[bones]
-        np.add.at(weights, (np.arange(len(bones))[:, None].repeat(bones.shape[1], 1), parts), values)
+        np.add.at(weights, (np.arange(len(bones))[:, None], parts), values)
         weights /= weights.sum(1, keepdims=True)
         eyes = [i for i, label in enumerate(self._model.bone_labels) if label.startswith("eye")]
         is_eye = (values * np.isin(bones, eyes)).sum(1)
@@ -121,10 +123,10 @@ def _along(points, a, b, c):
 
 def _attributes(vertices, joints, weights, is_eye):
     joint = {name: joints[i] for name, i in INDEX.items()}
-    total = {
-        kind: sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind))
-        for kind in ("upperarm", "forearm", "hand", "thigh", "shin", "foot", "head")
-    }
+
+    def total(*kinds):
+        return sum(sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind)) for kind in kinds)
+
     left = vertices[:, 0] > 0
     arm, leg = np.zeros(len(vertices)), np.zeros(len(vertices))
     for side, mask in (("L", left), ("R", ~left)):
@@ -132,14 +134,12 @@ def _attributes(vertices, joints, weights, is_eye):
         leg[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot")))
     hips, neck = joint["thigh.L"][2], joint["neck"][2]
     torso = (vertices[:, 2] - hips) / (neck - hips)
-    is_arm = total["upperarm"] + total["forearm"] + total["hand"]
-    is_leg = total["thigh"] + total["shin"] + total["foot"]
     position = vertices.copy()
     head = weights[:, INDEX["head"]] > 0.5
     position[head] -= joint["head"]
     position[~head] -= np.asarray([0, joint["neck"][1], hips], np.float32)
-    kinds = [is_arm, is_leg, total["head"], total["hand"], total["foot"], is_eye]
-    return np.column_stack([position, torso, arm, leg, *kinds])
+    limbs = [total("upperarm", "forearm", "hand"), total("thigh", "shin", "foot")]
+    return np.column_stack([position, torso, arm, leg, *limbs, total("head"), total("hand"), total("foot"), is_eye])
 
 
 def _axis_rotation(axis: int, angle: float) -> np.ndarray:
@@ -164,31 +164,20 @@ def _direction(swing, outwards, side):
     return np.array([side * np.sin(outwards), -np.sin(swing) * np.cos(outwards), -np.cos(swing) * np.cos(outwards)])
 
 
-def pose(
-    joints: np.ndarray,
-    phase: float,
-    stride: float,
-    *,
-    arm_out: float,
-    elbow: float,
-    lean: float,
-    head: tuple[float, float],
-    hold: dict[str, float],
-) -> np.ndarray:
+def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: tuple[float, float]) -> np.ndarray:
     """A moment of walking.
 
     Args:
         joints: (19, 3) at rest.
         phase: of the gait, radians.
         stride: amplitude of the thighs' swing, radians; 0 is standing.
-        arm_out, elbow, lean: angle of the upper arms away from the body, bend of the elbows and of the back, radians.
         head: turn and nod, radians.
-        hold: the swing of an arm ("L", "R") that does not move with the gait.
 
     Returns:
         (19, 3, 4) float32: the rigid transform of each part.
     """
-    rotation, (head_turn, head_nod) = {}, head
+    rotation, lean, (head_turn, head_nod) = {}, person.lean, head
+    arm_out = person.arm_out + (0.1 if person.bag == "shoulder bag" else 0)
     twist = 0.12 * stride / 0.4 * np.sin(phase)
     rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
     rotation["waist"] = _axis_rotation(0, 0.7 * lean)
@@ -197,18 +186,19 @@ def pose(
     rotation["head"] = _axis_rotation(2, head_turn) @ _axis_rotation(0, head_nod)
     at = {name: joints[i].astype(float) for name, i in INDEX.items()}
     for side, sign in (("L", 1), ("R", -1)):
-        swing = stride * np.sin(phase + (0 if sign > 0 else np.pi))
+        turn = phase + (0 if side == "L" else np.pi)
+        swing = stride * np.sin(turn)
         # The knee bends while the leg comes forward.
-        flex = 0.08 + stride * 1.6 * max(0.0, np.cos(phase + (0 if sign > 0 else np.pi))) ** 2
+        flex = 0.08 + stride * 1.6 * max(0.0, np.cos(turn)) ** 2
         thigh_rest = at[f"shin.{side}"] - at[f"thigh.{side}"]
         rotation[f"thigh.{side}"] = _aligning(thigh_rest, _direction(swing + 0.35 * flex, 0.03, sign))
         shin_rest = rotation[f"thigh.{side}"] @ (at[f"foot.{side}"] - at[f"shin.{side}"])
-        rotation[f"shin.{side}"] = (
-            _aligning(shin_rest, _direction(swing - 0.65 * flex, 0.01, sign)) @ rotation[f"thigh.{side}"]
-        )
+        shin = _direction(swing - 0.65 * flex, 0.01, sign)
+        rotation[f"shin.{side}"] = _aligning(shin_rest, shin) @ rotation[f"thigh.{side}"]
         rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
-        arm = hold.get(side, -0.8 * swing)
-        bend = elbow + (max(0.0, arm) * 0.5)
+        held = person.bag == "handbag" and person.bag_side == side
+        arm = 0.03 if held else -0.8 * swing  # a bag keeps the arm from swinging
+        bend = person.elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
         rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)
         rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(upper_rest, _direction(arm, arm_out, sign))
@@ -236,8 +226,6 @@ def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit vertex normals (V, 3), weighted by the faces' areas."""
     a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
     face = np.cross(b - a, c - a)
-    result = np.empty_like(vertices)
-    for axis in range(3):
-        values = np.repeat(face[:, axis], 3)
-        result[:, axis] = np.bincount(faces.reshape(-1), values, minlength=len(vertices))
+    sums = [np.bincount(faces.reshape(-1), np.repeat(values, 3), len(vertices)) for values in face.T]
+    result = np.stack(sums, 1)
     return result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ...config import DataConfig, one_of
+from ...config import one_of
 from ...files import atomic_write, locked, read_json, write_json
 from ...processes import bars, cores, pool
 from . import RENDERER, scenes, shot
@@ -65,10 +65,8 @@ def plan(size: Size, seed: int) -> list[Shot]:
             frame = int(rng.integers(100, 90000))
             query = int(rng.integers(2))
             for index in range(int(rng.integers(size.images[0], size.images[1] + 1))):
-                if identity <= size.train:
-                    folder = FOLDERS[0]
-                else:
-                    folder = FOLDERS[1] if index == query else FOLDERS[2]
+                test = FOLDERS[1] if index == query else FOLDERS[2]
+                folder = FOLDERS[0] if identity <= size.train else test
                 name = f"{identity:04d}_c{camera + 1}s1_{frame + 25 * index:06d}_00.jpg"
                 shots.append(Shot(f"{folder}/{name}", identity, int(camera), index))
     rng = np.random.default_rng([seed, 5])
@@ -120,14 +118,6 @@ def build(
             write_json(finished, {**about, "counts": counts})
             begun.unlink(missing_ok=True)
     return folder
-
-
-def ensure(config: DataConfig, root: str | Path = "data", *, progress: bool = True) -> Path:
-    """The folder of the synthetic set that `config` names, rendered if it is not there; or `root`, if it is a set's."""
-    root = Path(root)
-    if (root / FOLDERS[0]).is_dir():
-        return root
-    return build(root, config.size, config.seed, progress=progress)
 
 
 def _render(folder: Path, size: Size, seed: int, missing: list[Shot], processes: int, progress: bool) -> None:

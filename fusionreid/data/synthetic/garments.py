@@ -14,6 +14,8 @@ from .body import ATTRIBUTES, COLUMN, INDEX, NAMES, Template, normals
 from .people import Person
 
 BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE = range(7)
+# Of the hair, metres; 0.018 of those that are not named here.
+_THICK = dict(bald=0, shaved=0.002, afro=0.065, beanie=0.016, cap=0.012, bun=0.009, ponytail=0.01, short=0.016)
 GRIP = len(NAMES)  # the extra part that follows a hand without turning with it
 _ANGLES = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 
@@ -74,18 +76,14 @@ def covered(person: Person, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _blob(centre, radii, power=2.0, rows=10, columns=16):
     """A superellipsoid: vertices, faces; power 2 is an ellipsoid, larger ones are boxes with round edges."""
-    v = np.linspace(-np.pi / 2, np.pi / 2, rows + 1)[:, None]
-    u = np.linspace(0, 2 * np.pi, columns, endpoint=False)[None, :]
+    v = np.linspace(-np.pi / 2, np.pi / 2, rows + 1).repeat(columns)
+    u = np.tile(np.linspace(0, 2 * np.pi, columns, endpoint=False), rows + 1)
 
     def bend(value):
         return np.sign(value) * np.abs(value) ** (2 / power)
 
-    shape = np.broadcast_shapes(v.shape, u.shape)
-    points = np.stack(
-        [bend(np.cos(v)) * bend(np.cos(u)), bend(np.cos(v)) * bend(np.sin(u)), np.broadcast_to(bend(np.sin(v)), shape)],
-        -1,
-    )
-    return np.asarray(centre) + points.reshape(-1, 3) * np.asarray(radii), _grid(rows + 1, columns)
+    points = np.stack([bend(np.cos(v)) * bend(np.cos(u)), bend(np.cos(v)) * bend(np.sin(u)), bend(np.sin(v))], 1)
+    return centre + points * radii, _grid(rows + 1, columns)
 
 
 def _grid(rows, columns, closed=True):
@@ -134,29 +132,13 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
     vertices = _smooth(vertices, np.maximum(cloth, foot), template.neighbours, 8)
     out = normals(vertices, template.faces)
     base = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}.get(person.top, 0.006 + 0.008 * loose)
-    push = top * (
-        base
-        + np.where(
-            column["is_arm"] > 0.5,
-            0.014 * loose * _ramp(arm, 0, person.sleeves) * (person.sleeves < 1),
-            0.012 * (1 - torso) * (base > 0.01),
-        )
-    )
+    sleeve = 0.014 * loose * _ramp(arm, 0, person.sleeves) * (person.sleeves < 1)
+    push = top * (base + np.where(column["is_arm"] > 0.5, sleeve, 0.012 * (1 - torso) * (base > 0.01)))
     wide = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
     push = np.where(bottom, 0.005 + wide * _ramp(leg, 0.1, max(person.length, 0.4)) * (column["is_leg"] > 0.5), push)
     push = np.where(foot & ~bottom, 0.007, push)
     scalp = hairline(column["y"], column["z"]) * (column["is_head"] > 0.5) * (column["is_eye"] < 0.5)
-    thick = {
-        "bald": 0,
-        "shaved": 0.002,
-        "afro": 0.065,
-        "beanie": 0.016,
-        "cap": 0.012,
-        "bun": 0.009,
-        "ponytail": 0.01,
-        "short": 0.016,
-    }.get(person.hair, 0.018)
-    push = push + np.where((scalp > 0) & (column["is_head"] > 0.5), thick * _ramp(scalp, -0.002, 0.05), 0)
+    push = push + np.where(scalp > 0, _THICK.get(person.hair, 0.018) * _ramp(scalp, -0.002, 0.05), 0)
     dressed = vertices + out * push[:, None]
     pieces = [(dressed, template.faces, np.pad(template.weights, ((0, 0), (0, 1))), a, BODY)]
     side = 1 if person.bag_side == "L" else -1
@@ -197,24 +179,17 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
         add(_blob(grip + [0, 0, -0.23], (0.055, 0.16, 0.115), 5), GRIP, BAG)
         for sign in (-1, 1):
             add(_blob(grip + [0, 0.06 * sign, -0.06], (0.009, 0.009, 0.075)), GRIP, STRAP)
-    count, parts = 0, []
-    for points, faces, *_ in pieces:
-        parts.append(faces + count)
-        count += len(points)
+    points, faces, weights, attributes, layers = zip(*pieces, strict=True)
+    starts = np.cumsum([0, *map(len, points[:-1])])
     return Figure(
-        vertices=np.concatenate([piece[0] for piece in pieces]).astype(np.float32),
-        faces=np.concatenate(parts).astype(np.int32),
-        weights=np.concatenate([piece[2] for piece in pieces]).astype(np.float32),
-        attributes=np.concatenate([piece[3] for piece in pieces]).astype(np.float32),
-        layer=np.concatenate([np.full(len(piece[1]), piece[4], np.uint8) for piece in pieces]),
+        vertices=np.concatenate(points).astype(np.float32),
+        faces=np.concatenate([part + start for part, start in zip(faces, starts, strict=True)]).astype(np.int32),
+        weights=np.concatenate(weights),
+        attributes=np.concatenate(attributes),
+        layer=np.repeat(np.array(layers, np.uint8), [len(part) for part in faces]),
         joints=joints,
         grip=grip.astype(np.float32),
     )
-
-
-def has_tube(person: Person) -> bool:
-    """Whether something hangs around the legs: a skirt, or the tails of a coat."""
-    return person.top == "coat" or "skirt" in person.bottom
 
 
 def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,7 +211,7 @@ def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray,
     centre = points[np.abs(points[:, 2] - hips) < 0.1][:, :2].mean(0)
     directions = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
     turn = np.cos(_ANGLES[:, None] - _ANGLES[None, :])
-    rings, attributes, previous = [], [], None
+    rings, previous = [], None
     heights = np.linspace(start, end, 22)
     flare = (0.002 + 0.004 * person.looseness) * (0.7 if coat else 1.0) * (heights[0] - heights[1]) / 0.025
     for k, height in enumerate(heights):
@@ -250,11 +225,11 @@ def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray,
         previous = radius
         # Folds grow towards the hem.
         folds = 0.012 * (k / 21) * np.sin(_ANGLES * 9 + person.seed % 7)
-        ring = centre + directions * (radius + folds)[:, None]
-        rings.append(np.column_stack([ring, np.full(len(ring), height)]))
-        attribute = np.zeros((len(ring), len(ATTRIBUTES)), np.float32)
-        attribute[:, 0], attribute[:, 1] = 0.16 * directions[:, 0], 0.16 * directions[:, 1]
-        attribute[:, COLUMN["z"]] = height - hips
-        attribute[:, COLUMN["torso"]] = (height - hips) / tall
-        attributes.append(attribute)
-    return np.concatenate(rings), _grid(len(heights), len(_ANGLES)), np.concatenate(attributes)
+        rings.append(centre + directions * (radius + folds)[:, None])
+    rise = np.repeat(heights - hips, len(_ANGLES))
+    attributes = np.zeros((len(rise), len(ATTRIBUTES)), np.float32)
+    attributes[:, :2] = np.tile(0.16 * directions, (len(heights), 1))
+    attributes[:, COLUMN["z"]] = rise
+    attributes[:, COLUMN["torso"]] = rise / tall
+    cloth = np.column_stack([np.concatenate(rings), np.repeat(heights, len(_ANGLES))])
+    return cloth, _grid(len(heights), len(_ANGLES)), attributes

@@ -36,15 +36,10 @@ def noise(*coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
 def _pattern(person: Person, u, v, torso, arm) -> np.ndarray:
     """Where the second colour of the top's pattern is: (N,) booleans; u runs around, v up, metres."""
     width = 0.055 * person.pattern_scale
-    if person.pattern == "stripes":
-        return v % (2 * width) < width
-    if person.pattern == "vertical stripes":
-        return u % (2 * width) < width
-    if person.pattern == "checks":
-        return (v % (2 * width) < width) ^ (u % (2 * width) < width)
-    if person.pattern == "blocks":
-        return [arm, torso > 0.62, torso < 0.36, u > 0][person.seed % 4]
-    return np.zeros(len(u), bool)
+    upright, level = u % (2 * width) < width, v % (2 * width) < width
+    blocks = [arm, torso > 0.62, torso < 0.36, u > 0][person.seed % 4]
+    kinds = {"stripes": level, "vertical stripes": upright, "checks": level ^ upright, "blocks": blocks}
+    return kinds.get(person.pattern, np.zeros(len(u), bool))
 
 
 def _print(person: Person, x, torso, y) -> np.ndarray:
@@ -61,25 +56,20 @@ def _print(person: Person, x, torso, y) -> np.ndarray:
     return inside & (y < -0.01)
 
 
-def _top(person: Person, a, u, hood=False) -> np.ndarray:
+def _top(person: Person, a, u) -> np.ndarray:
     """The colour of the top, (N, 3)."""
     x, y, torso = a[:, COLUMN["x"]], a[:, COLUMN["y"]], a[:, COLUMN["torso"]]
     arm = a[:, COLUMN["is_arm"]] > 0.5
     v = np.where(arm, -0.29 * a[:, COLUMN["arm"]], a[:, COLUMN["z"]])
     colour = np.broadcast_to(linear(TOP_COLOURS[person.top_colour]), (len(a), 3)).copy()
-    if hood:
-        return colour
     colour[_pattern(person, u, v, torso, arm)] = linear(TOP_COLOURS[person.pattern_colour])
     colour[_print(person, x, torso, y) & ~arm] = linear(TOP_COLOURS[person.print_colour])
-    if person.top in ("open jacket", "coat"):
-        width = 0.055 - 0.02 * torso if person.top == "open jacket" else np.clip((torso - 0.55) * 0.15, 0.004, 1)
-        opening = (np.abs(x) < width) & (y < 0) & ~arm
-        inner = linear(TOP_COLOURS[person.inner_colour])
-        colour[opening] = (
-            inner
-            if person.top == "open jacket"
-            else np.where(torso[opening, None] > 0.58, inner, 0.5 * colour[opening])
-        )
+    front, inner = (y < 0) & ~arm, linear(TOP_COLOURS[person.inner_colour])
+    if person.top == "open jacket":
+        colour[front & (np.abs(x) < 0.055 - 0.02 * torso)] = inner
+    if person.top == "coat":
+        opening = front & (np.abs(x) < np.clip((torso - 0.55) * 0.15, 0.004, 1))
+        colour[opening] = np.where(torso[opening, None] > 0.58, inner, 0.5 * colour[opening])
     return colour
 
 
@@ -151,7 +141,7 @@ def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray,
     streaks = 0.6 + 0.8 * noise(a[hair, 0] * 160 + a[hair, 1] * 90, a[hair, 2] * 12, seed=5)
     colour[hair] = linear(HAIR_COLOURS[person.hair_colour]) * streaks[:, None]
     colour[layer == HEADWEAR] = linear(TOP_COLOURS[person.headwear_colour]) * 0.9
-    colour[layer == HOOD] = _top(person, a[layer == HOOD], a[layer == HOOD, 0], hood=True)
+    colour[layer == HOOD] = linear(TOP_COLOURS[person.top_colour])
     bag = layer == BAG
     x, z = a[bag, 0], a[bag, 2]
     shade = np.where((z < -0.02) & (z > -0.14) & (np.abs(x) < 0.11), 0.75, 1.0)
@@ -160,13 +150,10 @@ def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray,
     colour[bag] = linear(BAG_COLOURS[person.bag_colour]) * shade[:, None]
     colour[layer == STRAP] = linear(BAG_COLOURS[person.bag_colour]) * 0.7
     hanging = layer == TUBE
-    if hanging.any():
-        b = a[hanging]
-        if person.top == "coat":
-            colour[hanging] = _top(person, b, np.arctan2(b[:, 0], -b[:, 1]) * 0.16)
-        else:
-            colour[hanging] = linear(BOTTOM_COLOURS[person.bottom_colour])
-            if person.seed % 3 == 0:
-                second = linear(TOP_COLOURS[person.pattern_colour])
-                colour[np.flatnonzero(hanging)[b[:, COLUMN["z"]] % 0.16 < 0.05]] = second
+    if person.top == "coat":
+        colour[hanging] = _top(person, a[hanging], np.arctan2(a[hanging, 0], -a[hanging, 1]) * 0.16)
+    else:
+        colour[hanging] = linear(BOTTOM_COLOURS[person.bottom_colour])
+        if person.seed % 3 == 0:
+            colour[hanging & (a[:, COLUMN["z"]] % 0.16 < 0.05)] = linear(TOP_COLOURS[person.pattern_colour])
     return colour, folds

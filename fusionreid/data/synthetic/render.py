@@ -25,13 +25,12 @@ def _candidates(points, depth, faces, size):
     """Triangles and the pixels whose centres they hold: triangle, pixel, and the weights of corners 1, 2."""
     height, width = size
     x, y = points[faces, 0].T, points[faces, 1].T  # (3, F)
-    near = np.minimum(np.minimum(depth[faces[:, 0]], depth[faces[:, 1]]), depth[faces[:, 2]])
+    near = depth[faces].min(1)
 
     def span(values, limit):
-        low = np.ceil(np.minimum(np.minimum(values[0], values[1]), values[2]) - 0.5)
-        high = np.floor(np.maximum(np.maximum(values[0], values[1]), values[2]) - 0.5)
-        low = np.maximum(low, 0).astype(np.int64)
-        return low, np.minimum(high, limit - 1).astype(np.int64) - low + 1
+        low = np.maximum(np.ceil(values.min(0) - 0.5), 0).astype(np.int64)
+        high = np.minimum(np.floor(values.max(0) - 0.5), limit - 1).astype(np.int64)
+        return low, high - low + 1
 
     (left, across), (top, down) = span(x, width), span(y, height)
     # Most triangles fall between the pixels' centres, and are done with here.
@@ -83,9 +82,8 @@ def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tu
     seen = np.flatnonzero(buffer >= 0)
     last = buffer[seen]
     nearness = nearness[last, None]
-    return Fragments(
-        seen, triangle[last], (weights[last] / nearness).astype(np.float32), (1 / nearness[:, 0]).astype(np.float32)
-    )
+    barycentric = (weights[last] / nearness).astype(np.float32)
+    return Fragments(seen, triangle[last], barycentric, (1 / nearness[:, 0]).astype(np.float32))
 
 
 def blur(image: np.ndarray, radius: float) -> np.ndarray:

@@ -153,11 +153,8 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
             colour = np.where(crown[:, None], green * 1.3, colour)
     if kind == "panels":
         seam = (x % 1.5 < 0.04) | (z % 1.2 < 0.04)
-        colour = np.where(
-            seam[:, None],
-            colour * 0.55,
-            colour * (0.85 + 0.25 * noise(np.floor(x / 1.5) + 0.5, np.floor(z / 1.2) + 0.5, seed=s))[:, None],
-        )
+        shade = 0.85 + 0.25 * noise(np.floor(x / 1.5) + 0.5, np.floor(z / 1.2) + 0.5, seed=s)
+        colour = colour * np.where(seam, np.float32(0.55), shade)[:, None]
         door = (np.abs(x % 6 - 3) < 0.6) & (z < 2.2)
         colour[door] = camera.wall_colour[[2, 0, 1]] * 0.45
     if kind == "columns":
@@ -165,13 +162,10 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
         across = x % 2.2 / 0.55
         round_ = np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
         colour = np.where((across < 1)[:, None], camera.wall_colour * (0.35 + 0.75 * round_)[:, None], colour)
-    colour = colour * (0.75 + 0.25 * np.clip(z / 0.5, 0, 1))[:, None]
-    return colour
+    return colour * (0.75 + 0.25 * np.clip(z / 0.5, 0, 1))[:, None]
 
 
-def background(
-    camera: Camera, u: np.ndarray, v: np.ndarray, street: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def background(camera: Camera, u: np.ndarray, v: np.ndarray, street: float) -> tuple[np.ndarray, ...]:
     """The empty scene.
 
     Args:

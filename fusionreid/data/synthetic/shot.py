@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from . import body, scenes
-from .garments import TUBE, Figure, has_tube, tube
+from .garments import TUBE, Figure, tube
 from .paint import noise, paint
 from .people import Person
 from .render import blur, coverage, halve, rasterise
@@ -21,23 +21,15 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
     """The person somewhere on their way, standing on the ground: vertices, faces, layers, attributes."""
     still = rng.random() < 0.12
     stride = person.stride * (0.12 if still else rng.uniform(0.8, 1.1))
-    transforms = body.pose(
-        figure.joints,
-        rng.uniform(0, 2 * np.pi),
-        stride,
-        arm_out=person.arm_out + (0.1 if person.bag == "shoulder bag" else 0),
-        elbow=person.elbow,
-        lean=person.lean,
-        head=(rng.normal(0, 0.2), rng.normal(0.05, 0.08)),
-        hold={person.bag_side: 0.03} if person.bag == "handbag" else {},  # a bag keeps that arm from swinging
-    )
+    phase = rng.uniform(0, 2 * np.pi)
+    transforms = body.pose(person, figure.joints, phase, stride, (rng.normal(0, 0.2), rng.normal(0.05, 0.08)))
     hand = transforms[body.INDEX[f"hand.{person.bag_side}"]]
     follow = np.eye(3, 4)
     follow[:, 3] = hand[:, :3] @ figure.grip + hand[:, 3] - figure.grip
     transforms = np.concatenate([transforms, follow[None].astype(np.float32)])
     vertices = body.skin(figure.vertices, figure.weights, transforms)
     faces, layer, attributes = figure.faces, figure.layer, figure.attributes
-    if has_tube(person):
+    if person.top == "coat" or "skirt" in person.bottom:
         cloth, cloth_faces, cloth_attributes = tube(person, figure, vertices)
         faces = np.concatenate([faces, cloth_faces + len(vertices)])
         vertices = np.concatenate([vertices, cloth])
@@ -45,15 +37,8 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
         attributes = np.concatenate([attributes, cloth_attributes])
     yaw = base + rng.normal(0, 0.3)
     c, s = np.cos(yaw), np.sin(yaw)
-    vertices = np.stack(
-        [
-            c * vertices[:, 0] - s * vertices[:, 1],
-            s * vertices[:, 0] + c * vertices[:, 1],
-            vertices[:, 2] - vertices[:, 2].min(),
-        ],
-        1,
-    )
-    return vertices, faces, layer, attributes
+    x, y, z = vertices.T
+    return np.stack([c * x - s * y, s * x + c * y, z - z.min()], 1), faces, layer, attributes
 
 
 def _box(points: np.ndarray, rng: np.random.Generator):
