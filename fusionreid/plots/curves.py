@@ -103,12 +103,12 @@ def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame]) -> Figur
         expect_columns(data, [x, "feature", *style.MEASURES], f"{title}, by {x}")
     figure, panels = plt.subplots(2, 2, figsize=(9, 7.6))
     for row, (title, data) in zip(panels, sides.items(), strict=True):
-        costs = "\n{parameters:.3g} M\n{macs:.3g} G" if "macs" in data else ""
+        costs = "\n{parameters:.3g} M\n{macs:.2g} G" if "macs" in data else ""
         ticks = {place: f"{place:g}" + costs.format(**row) for place, row in data.groupby(x).first().iterrows()}
         for axes, (measure, (name, _)) in zip(row, style.MEASURES.items(), strict=True):
             _feature_lines(axes, data, x, measure)
             axes.set(xlabel=label + ", parameters, multiply-adds" * bool(costs), ylabel=f"{name} (%)", title=title)
-            axes.set_xticks(list(ticks), ticks.values())
+            axes.set_xticks(list(ticks), ticks.values(), fontsize=7.5 if costs else 9)
     legend_below(figure, panels[-1, 0], 4)
     return with_numbers(figure, pd.concat([data.assign(source=title) for title, data in sides.items()]))
 
