@@ -104,9 +104,10 @@ def locked(path: str | Path) -> Iterator[None]:
     except (OSError, NotImplementedError):  # a read-only folder, or a file system without locks: nothing to hold
         yield
         return
-    with lock:
-        lock.release()  # `with` has acquired it once more
+    try:
         yield
+    finally:
+        lock.release()
 
 
 _UMASK = os.umask(0)

@@ -159,13 +159,20 @@ class HeterogeneousTransmissionModule(nn.Module):
         self.seu = _both(lambda: SharedEncodingUnit(config), config.share_seu) if "seu" in config.units else None
         self.mfu = _both(lambda: mfu(config), config.share_mfu) if "mfu" in config.units else None
 
+    def encode(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """SEU: the tokens of each branch attend to themselves."""
+        both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
+        return {branch: both[branch][0] for branch in BRANCHES}, {branch: both[branch][1] for branch in BRANCHES}
+
+    def fuse(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """MFU: each branch's global token attends to the other branch's local tokens."""
+        return {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}, local
+
+    STEPS = {"seu": encode, "mfu": fuse}
+
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:
         for unit in self.units:
-            if unit == "seu":
-                both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
-                tokens, local = ({branch: both[branch][part] for branch in BRANCHES} for part in (0, 1))
-            else:
-                tokens = {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}
+            tokens, local = self.STEPS[unit](self, tokens, local)
         return tokens
 
 
