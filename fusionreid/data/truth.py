@@ -47,5 +47,6 @@ def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
 def _root(records: Sequence[Record]) -> Path:
     root = Path(records[0].path).parent.parent
     if not (root / "attributes.csv").is_file():
-        raise FileNotFoundError(f"{root / 'attributes.csv'}: not there; only the synthetic set has masks and attributes")
+        expected = "only the synthetic set has masks and attributes"
+        raise FileNotFoundError(f"{root / 'attributes.csv'}: not there; {expected}")
     return root
