@@ -139,7 +139,7 @@ class DataConfig:
 
     def __post_init__(self):
         one_of("DataConfig.name", self.name, DATASETS)
-        one_of("DataConfig.size", self.size, ["smoke", "demo", "full"])
+        one_of("DataConfig.size", self.size, ["smoke", "demo", "pretrain", "full"])
 
 
 @dataclass(frozen=True)

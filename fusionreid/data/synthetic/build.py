@@ -1,11 +1,14 @@
 """The synthetic benchmark: rendered people, no real one among them, in Market-1501's layout and names.
 
+Beside the pictures lie what is known of them: a mask of the person, and a row of attributes.
+
 Every identity and every picture has its own random generator. So the files do not depend on the number of processes
 nor on what was rendered before, and an interrupted build goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
@@ -13,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from ...config import one_of
@@ -31,8 +36,8 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 class Size:
     """How much is rendered."""
 
-    train: int  # identities
-    test: int  # identities
+    train: int  # identities, a multiple of the four of a group
+    test: int  # identities, likewise
     image: tuple[int, int]  # height, width in pixels
     cameras: tuple[int, int]  # least and most that see an identity, of the six
     images: tuple[int, int]  # least and most of an identity in one camera; in the test split one of them is the query
@@ -41,8 +46,9 @@ class Size:
 
 SIZES = {
     "smoke": Size(train=4, test=4, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
-    "demo": Size(train=64, test=36, image=(128, 64), cameras=(5, 6), images=(3, 4), distractors=70),
-    "full": Size(train=751, test=749, image=(256, 128), cameras=(4, 6), images=(2, 5), distractors=2800),
+    "demo": Size(train=128, test=160, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=100),
+    "pretrain": Size(train=800, test=40, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=0),
+    "full": Size(train=752, test=748, image=(256, 128), cameras=(4, 6), images=(2, 5), distractors=2800),
 }
 
 
@@ -53,6 +59,11 @@ class Shot(NamedTuple):
     identity: int
     camera: int
     index: int
+
+    @property
+    def mask(self) -> str:
+        """The file of the person's mask."""
+        return f"masks/{Path(self.path).with_suffix('.png').as_posix()}"
 
 
 def plan(size: Size, seed: int) -> list[Shot]:
@@ -106,14 +117,15 @@ def build(
         if not any(about.items() <= mark.items() for mark in known):
             # Pictures of another version, or of an unknown one: never mixed with this version's.
             for sub in FOLDERS:
-                for path in (folder / sub).glob("*.jpg"):
+                for path in [*(folder / sub).glob("*.jpg"), *(folder / "masks" / sub).glob("*.png")]:
                     path.unlink()
             finished.unlink(missing_ok=True)
-        missing = [item for item in shots if not (folder / item.path).is_file()]
+        missing = [item for item in shots if not ((folder / item.path).is_file() and (folder / item.mask).is_file())]
         if missing or not finished.exists():
             write_json(begun, about)
             if missing:
                 _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
+            _write_attributes(folder, shots)
             counts = {sub: sum(item.path.startswith(f"{sub}/") for item in shots) for sub in FOLDERS}
             write_json(finished, {**about, "counts": counts})
             begun.unlink(missing_ok=True)
@@ -152,19 +164,31 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
     figure = dress(person, *body)
     cameras = scenes.cameras(seed)
     for item in shots:
-        who = [abs(item.identity), int(item.identity < 0), item.camera]
-        # What the pictures of one walk past a camera share.
-        track = np.random.default_rng([seed, 6, *who])
+        # All that is not the person is drawn for each picture anew: nothing but the person tells who it is.
+        rng = np.random.default_rng([seed, 2, abs(item.identity), int(item.identity < 0), item.camera, item.index])
         camera = cameras[item.camera]
-        heading = camera.headings[int(track.integers(2))] + track.normal(0, 0.35)
-        start = track.uniform([-3.5, -1.5], [3.5, 1.5])
-        street = float(track.uniform(0, 15))
-        rng = np.random.default_rng([seed, 2, *who, item.index])
-        step = (item.index % 4 - 1) * rng.uniform(0.5, 0.9)
-        place = (float(start[0] + step * np.sin(heading)), float(np.clip(start[1] - step * np.cos(heading), -2, 2)))
+        yaw = camera.headings[int(rng.integers(2))] + rng.normal(0, 0.45)
+        place = (float(rng.uniform(-3.5, 3.5)), float(rng.uniform(-1.5, 1.5)))
         empty = item.identity < 0 and rng.random() < 0.3
-        walk = shot.Walk(heading, place, street, empty)
+        walk = shot.Walk(yaw, place, float(rng.uniform(0, 1000)), empty)
         picture = shot.photograph(person, figure, camera, walk, size.image, rng)
+        about = PngInfo()
+        drawn = {"identity": max(item.identity, 0), "camera": item.camera, **picture.attributes}
+        about.add_text("attributes", json.dumps(drawn))
+        with atomic_write(folder / item.mask) as temporary:
+            picture.mask.save(temporary, "PNG", pnginfo=about)
         with atomic_write(folder / item.path) as temporary:
-            picture.save(temporary, "JPEG", quality=shot.QUALITY)
+            picture.image.save(temporary, "JPEG", quality=shot.QUALITY)
     return len(shots)
+
+
+def _write_attributes(folder: Path, shots: list[Shot]) -> None:
+    """Gathers what each mask says about its picture into `attributes.csv`."""
+    with atomic_write(folder / "attributes.csv") as temporary, open(temporary, "w", newline="") as file:
+        rows = []
+        for item in shots:
+            with Image.open(folder / item.mask) as mask:
+                rows.append({"file": item.path, **json.loads(mask.text["attributes"])})
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

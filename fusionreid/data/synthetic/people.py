@@ -1,13 +1,14 @@
 """Who is rendered: the attributes that make an identity of the synthetic benchmark.
 
-Colours are few and shared, as in a street: identities are told apart by the combination of cut, pattern, print, hair,
-bag and build, not by one colour.
+Identities come in groups of four look-alikes. They share an outfit, colours and body, but for one cue: a local one
+(what is printed on the chest, the shoes, the bag, the hair) or a global one (build, height, silhouette, gait), half
+and half.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
@@ -21,6 +22,16 @@ BAG_COLOURS = _WARDROBE["bag_colours"]
 SHOE_COLOURS = _WARDROBE["shoe_colours"]
 HAIR_COLOURS = _WARDROBE["hair_colours"]
 SKIN = _WARDROBE["skin"]
+
+ALIKE = 4  # identities in a group
+CUES = {"local": ("print", "shoes", "bag", "hair"), "global": ("build", "height", "silhouette", "gait")}
+BUILDS = {"thin": (0.0, 0.0), "slim": (0.5, 0.5), "stout": (0.9, 0.25), "heavy": (1.0, 0.0)}  # weight, muscle
+GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
+    "stiff": (0.16, 0.08, 0.1, -0.06),
+    "easy": (0.36, 0.14, 0.3, 0.06),
+    "brisk": (0.52, 0.22, 1.1, 0.04),
+    "stooped": (0.26, 0.34, 0.2, 0.3),
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,10 @@ class Person:
     elbow: float
     lean: float
     seed: int
+    group: int = 0  # of look-alikes, from 1; 0 is none
+    kind: str = ""  # of the cue that tells the group apart: "local" or "global"
+    cue: str = ""
+    value: str = ""  # of the cue, this person's
 
 
 def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> str:
@@ -68,8 +83,62 @@ def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> s
 
 
 def draw(seed: int, identity: int) -> Person:
-    """The identity of this number in the benchmark of this seed. Distractors have negative numbers."""
-    rng = np.random.default_rng([seed, 1, abs(identity), int(identity < 0)])
+    """The identity of this number in the benchmark of this seed. Distractors have negative numbers, and no group."""
+    if identity < 0:
+        return _anybody(np.random.default_rng([seed, 1, -identity, 1]))
+    group, member = divmod(identity - 1, ALIKE)
+    rng = np.random.default_rng([seed, 1, group, 0])
+    kind = tuple(CUES)[group % 2]
+    cue = CUES[kind][group // 2 % len(CUES[kind])]
+    person = replace(_anybody(rng), group=group + 1, kind=kind, cue=cue)
+    return _tell_apart(person, member, rng)
+
+
+def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person:
+    """One of the group's four: `person` with the cue's value of this member. `rng` is the group's, not the member's."""
+    order = rng.permutation(ALIKE)
+    level = int(order[member])
+    woman = person.shape["gender"] > 0.5
+    if person.cue == "print":
+        # On a plain top, in a colour that is seen on it.
+        top = person.top if person.top in ("t-shirt", "long sleeves", "hoodie") else "t-shirt"
+        light = sum(TOP_COLOURS[person.top_colour])
+        colours = [name for name, colour in TOP_COLOURS.items() if abs(sum(colour) - light) > 220]
+        value = str(rng.permutation(_WARDROBE["prints"])[member])
+        sleeves = person.sleeves if person.top == top else 0.7
+        colour = str(colours[int(rng.integers(len(colours)))])
+        changed = dict(top=top, sleeves=sleeves, pattern="plain", print=value, print_colour=colour)
+    elif person.cue == "shoes":
+        value = str(rng.permutation(list(SHOE_COLOURS))[member])
+        changed = dict(shoes=value, length=min(person.length, 1.9))
+    elif person.cue == "bag":
+        value = list(_WARDROBE["bags"])[level]
+        changed = dict(bag=value)
+    elif person.cue == "hair":
+        value = str(rng.permutation(_WARDROBE["hair_cues_women" if woman else "hair_cues_men"])[member])
+        changed = dict(hair=value)
+    elif person.cue == "build":
+        value = list(BUILDS)[level]
+        changed = dict(shape=person.shape | dict(zip(("weight", "muscle"), BUILDS[value], strict=True)))
+    elif person.cue == "height":
+        # A detector's box makes all people equally high: what shows are the proportions that go with the height.
+        value = ("short", "medium", "tall", "very tall")[level]
+        size = (0.1, 0.4, 0.65, 0.95)[level]
+        changed = dict(shape=person.shape | {"height": size, "proportions": size})
+    elif person.cue == "silhouette":
+        value = ("tight", "straight", "loose", "wide")[level]
+        width = (0.0, 0.8, 1.7, 2.8)[level]
+        changed = dict(bottom="trousers", length=1.95, looseness=width, side_stripe="none")
+    else:
+        value = list(GAITS)[level]
+        changed = dict(zip(("stride", "arm_out", "elbow", "lean"), GAITS[value], strict=True))
+        if person.bottom == "long skirt":  # hides how its wearer walks
+            changed |= dict(bottom="trousers", length=1.95)
+    return replace(person, value=value, **changed)
+
+
+def _anybody(rng: np.random.Generator) -> Person:
+    """A person out of the street."""
     woman = bool(rng.random() < 0.5)
     top = _pick(rng, "tops")
     bottom = _pick(rng, "bottoms_women" if woman else "bottoms_men")

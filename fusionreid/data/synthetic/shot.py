@@ -15,10 +15,11 @@ from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94
+EXPOSURE, TINT = 0.12, 0.04  # deviations, from picture to picture, of the logarithm of the light and of its colours
 
 
-def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float):
-    """The person somewhere on their way, standing on the ground: vertices, faces, layers, attributes."""
+def _posed(person: Person, figure: Figure, rng: np.random.Generator, yaw: float):
+    """The person somewhere on their way, standing on the ground: vertices, faces, layers, attributes, gait phase."""
     still = rng.random() < 0.12
     stride = person.stride * (0.12 if still else rng.uniform(0.8, 1.1))
     phase = rng.uniform(0, 2 * np.pi)
@@ -35,10 +36,9 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, base: float
         vertices = np.concatenate([vertices, cloth])
         layer = np.concatenate([layer, np.full(len(cloth_faces), TUBE, np.uint8)])
         attributes = np.concatenate([attributes, cloth_attributes])
-    yaw = base + rng.normal(0, 0.3)
     c, s = np.cos(yaw), np.sin(yaw)
     x, y, z = vertices.T
-    return np.stack([c * x - s * y, s * x + c * y, z - z.min()], 1), faces, layer, attributes
+    return np.stack([c * x - s * y, s * x + c * y, z - z.min()], 1), faces, layer, attributes, phase
 
 
 def _box(points: np.ndarray, rng: np.random.Generator):
@@ -67,12 +67,13 @@ def _shade(camera: Camera, albedo, normal, position, fold, attributes):
     return albedo * (sun[:, None] * camera.sun_colour + sky[:, None] * camera.ambient)
 
 
-def _front(image, rng: np.random.Generator, camera: Camera):
-    """Something that stands before the person: a pole, or a low wall or hedge."""
+def _front(image, rng: np.random.Generator, camera: Camera) -> tuple[str, np.ndarray]:
+    """Draws something that stands before the person; returns its name, and its pixels (H, W)."""
     height, width, _ = image.shape
     light = camera.ambient + 0.4 * camera.sun_colour
     rows, columns = np.mgrid[0:height, 0:width] / height
     if rng.random() < 0.45:
+        name = "pole"
         left, wide = rng.uniform(0.02, 0.45), rng.uniform(0.03, 0.07)
         across = (columns - left) / wide
         inside = (across > 0) & (across < 1)
@@ -80,7 +81,8 @@ def _front(image, rng: np.random.Generator, camera: Camera):
         image[inside] = tone[inside, None] * light
     else:
         top = 1 - rng.uniform(0.12, 0.32)
-        if rng.random() < 0.5:
+        name = str(rng.choice(["hedge", "wall"]))
+        if name == "hedge":
             seed = int(rng.integers(1000))
             leaves = noise(columns * 30, rows * 30, seed=seed)
             inside = rows > top + 0.05 * leaves
@@ -89,12 +91,12 @@ def _front(image, rng: np.random.Generator, camera: Camera):
             inside = rows > top
             colour = (rng.uniform(0.08, 0.4) * np.where(rows < top + 0.02, 1.35, 1.0))[..., None] * np.ones(3)
         image[inside] = (colour * light)[inside]
-    return image
+    return name, inside
 
 
 def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Image:
     """Linear light (H, W, 3) -> the camera's picture."""
-    image = image * camera.gain * np.exp(rng.normal(0, 0.08))
+    image = image * camera.gain * np.exp(rng.normal(0, EXPOSURE) + rng.normal(0, TINT, 3))
     grey = image.mean(2, keepdims=True)
     image = np.clip(grey + camera.saturation * (image - grey), 0, None)
     image = image ** (1 / 2.2)
@@ -110,20 +112,28 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
 
 
 class Walk(NamedTuple):
-    """Where the person walks."""
+    """Where the person is in one picture."""
 
-    heading: float  # radians; 0 is towards the camera
+    yaw: float  # radians; 0 is towards the camera
     place: tuple[float, float]  # x, y on the ground, metres
     street: float  # which stretch of its street the camera looks at, metres
     empty: bool  # the person is left out, as in a false detection
 
 
+class Picture(NamedTuple):
+    """One picture, where the person is seen in it, and what was drawn."""
+
+    image: Image.Image
+    mask: Image.Image  # of the same size, black and white
+    attributes: dict
+
+
 def photograph(
     person: Person, figure: Figure, camera: Camera, walk: Walk, size: tuple[int, int], rng: np.random.Generator
-) -> Image.Image:
+) -> Picture:
     """One picture of `size` (height, width)."""
     high, wide = 2 * size[0], 2 * size[1]
-    vertices, faces, layer, attributes = _posed(person, figure, rng, walk.heading)
+    vertices, faces, layer, attributes, phase = _posed(person, figure, rng, walk.yaw)
     vertices = vertices + [*walk.place, 0]
     plane, depth = camera.project(vertices)
     left, top, box_width, box_height = _box(plane, rng)
@@ -135,6 +145,7 @@ def photograph(
     def pixels(points, shape):
         return (points - [left, top]) / [box_width, box_height] * [shape[1], shape[0]]
 
+    mask, occluder, visible = np.zeros((high, wide)), "", 0.0
     if not walk.empty:
         # The shadow that the sun casts, and the dark under each foot.
         cast = vertices - camera.sun / max(camera.sun[2], 0.2) * vertices[:, 2:]
@@ -162,7 +173,21 @@ def photograph(
         behind = field - blur(field.reshape(high, wide), 5 * high / 256).reshape(-1)
         colour *= (1 - np.clip(behind[seen.pixel] * 2.5, 0, 0.4))[:, None]
         image[seen.pixel] = colour
+        mask.reshape(-1)[seen.pixel] = 1
+        # All of the person, on a canvas twice as high and wide, to know how much the box leaves out.
+        around = coverage(pixels(plane, shape) + [shape[1] / 2, shape[0] / 2], depth, faces, (high, wide))
+        visible = mask.sum() / max(4 * around.sum(), mask.sum(), 1)
     image = image.reshape(high, wide, 3)
     if rng.random() < 0.1 and not walk.empty:
-        image = _front(image, rng, camera)
-    return _develop(halve(image), camera, rng, size)
+        occluder, hidden = _front(image, rng, camera)
+        visible *= mask[~hidden].sum() / max(mask.sum(), 1)
+        mask[hidden] = 0
+    drawn = {
+        **{name: getattr(person, name) for name in ("group", "kind", "cue", "value")},
+        "yaw": round(float(np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)), 1),
+        "phase": round(float(np.degrees(phase)), 1),
+        "visible": round(float(visible), 3),
+        "occluder": occluder,
+    }
+    where = Image.fromarray(halve(mask) > 0.5)
+    return Picture(_develop(halve(image), camera, rng, size), where, drawn)
