@@ -210,7 +210,10 @@ class Profile:
         sizes: the image size that stands for the paper's 256 x 128 and 384 x 128.
         backbones: the branch that stands for each of the paper's.
         dim_divisor: the fused dimension D is divided by it.
-        start: what branches start from, unless a file is given: "random" or "imagenet".
+        head_width: numbers in an attention head of the fusion at every D; None is the configuration's count of heads.
+        stride_divisor: the step of the ViT's patches is divided by it, as the patches of its stand-ins are smaller.
+        start: what branches start from, unless a file is given: "random", "imagenet", or "pretrained", our own weights
+            of the stand-ins (`fusionreid/weights/`).
     """
 
     name: str
@@ -219,16 +222,22 @@ class Profile:
     sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     backbones: dict[str, str] = field(default_factory=dict)
     dim_divisor: int = 1
+    head_width: int | None = None
+    stride_divisor: int = 1
     start: str = "random"
 
     def scale(self, config: ModelConfig) -> ModelConfig:
         """The configuration at this profile's scale; `config` is one at the paper's."""
-        fusion = config.fusion and replace(config.fusion, dim=config.fusion.dim // self.dim_divisor)
+        fusion = config.fusion
+        if fusion:
+            dim = fusion.dim // self.dim_divisor
+            fusion = replace(fusion, dim=dim, heads=dim // self.head_width if self.head_width else fusion.heads)
         return replace(
             config,
             cnn=self.backbones.get(config.cnn, config.cnn),
             transformer=self.backbones.get(config.transformer, config.transformer),
             image_size=self.sizes.get(config.image_size, config.image_size),
+            stride=config.stride // self.stride_divisor,
             fusion=fusion,
         )
 

@@ -215,7 +215,8 @@ def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray,
     heights = np.linspace(start, end, 22)
     flare = (0.002 + 0.004 * person.looseness) * (0.7 if coat else 1.0) * (heights[0] - heights[1]) / 0.025
     for k, height in enumerate(heights):
-        near = points[np.abs(points[:, 2] - height) < 0.03][:, :2] - centre
+        off = np.abs(points[:, 2] - height)
+        near = points[off < max(0.03, np.partition(off, 8)[8])][:, :2] - centre
         # The convex hull's radius from its support function: the nearest of all tangents.
         support = (near @ directions.T).max(0)
         radius = np.where(turn > 0.05, support[None, :] / np.maximum(turn, 0.05), np.inf).min(1)
