@@ -248,8 +248,8 @@ _SMALL = {
     "resnet50": "test_resnet_small",
     "resnet101": "test_resnet_deep",
     "resnet152": "test_resnet_deeper",
-    "vit_base_patch16_224": "test_vit",
-    "deit_base_patch16_224": "test_deit",
+    "vit_base_patch16_224": "test_vit_small",
+    "deit_base_patch16_224": "test_deit_small",
     "t2t_vit_14": "test_t2t_vit",
 }
 

@@ -63,15 +63,36 @@ def run_all(
         ValueError: an unknown experiment or row, or a damaged result.
     """
     runs = plan(names, setting, rows=rows)
-    missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, setting.runs_root) is None}
+    if cluster:
+        side_by_side = partial(_on_cluster, cluster=cluster, folder=setting.runs_root / "cluster", limit=processes)
+    else:
+        side_by_side = partial(on_this_machine, processes=processes, devices=devices)
+    missing = train_missing(runs, setting.runs_root, data_root, side_by_side, progress)
+    done = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
+    done.insert(0, "run", list(runs))
+    done["status"] = ["trained" if name in missing else "loaded" for name in runs]
+    return done[["run", "fingerprint", "seed", "status", "seconds"]]
+
+
+def train_missing(
+    runs: dict[str, RunConfig],
+    runs_root: Path,
+    data_root: str | Path | None = None,
+    side_by_side: Callable | None = None,
+    progress: bool = True,
+) -> dict[str, RunConfig]:
+    """Trains those of the named runs that have no result, by default one a core of this machine; returns them.
+
+    Raises:
+        RunsError: some runs failed; the others are done.
+    """
+    missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None}
     errors = {}
     if missing:
-        open_data(setting.data, data_root or paths.DATA)  # rendered and checked once, before several processes want it
-        work = partial(_train, data_root=data_root, runs_root=setting.runs_root)
-        if cluster:
-            ended = _on_cluster(work, missing, cluster, setting.runs_root / "cluster", processes)
-        else:
-            ended = _on_this_machine(work, missing, processes, devices)
+        for data in {run.data for run in missing.values()}:
+            open_data(data, data_root or paths.DATA)  # rendered and checked once, before several processes want it
+        work = partial(_train, data_root=data_root, runs_root=runs_root)
+        ended = (side_by_side or on_this_machine)(work, missing)
         bar = tqdm(total=len(runs), initial=len(runs) - len(missing), desc="variants", disable=not bars(progress))
         with bar, closing(ended):
             for name, error in ended:
@@ -82,10 +103,7 @@ def run_all(
                 bar.update()
     if errors:
         raise RunsError(errors, len(runs))
-    done = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
-    done.insert(0, "run", list(runs))
-    done["status"] = ["trained" if name in missing else "loaded" for name in runs]
-    return done[["run", "fingerprint", "seed", "status", "seconds"]]
+    return missing
 
 
 def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path, threads: int = 0) -> None:
@@ -96,8 +114,8 @@ def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_r
         train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
 
 
-def _on_this_machine(
-    work: Callable, runs: dict[str, RunConfig], processes: int | None, devices: Sequence[str] | None
+def on_this_machine(
+    work: Callable, runs: dict[str, RunConfig], processes: int | None = None, devices: Sequence[str] | None = None
 ) -> Iterator[tuple[str, str]]:
     """Yields each run's name and error ("": none) as it ends.
 
@@ -129,7 +147,7 @@ def _on_this_machine(
 def _on_cluster(
     work: Callable, runs: dict[str, RunConfig], cluster: str | dict, folder: Path, limit: int | None
 ) -> Iterator[tuple[str, str]]:
-    """As `_on_this_machine`, each run a job of submitit; when it is stopped, it cancels what has not ended."""
+    """As `on_this_machine`, each run a job of submitit; when it is stopped, it cancels what has not ended."""
     try:
         import submitit
     except ImportError as error:

@@ -26,6 +26,7 @@ DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
+WEIGHTS = Path(__file__).resolve().parent / "weights"  # small ones of our own making, in the package
 
 
 def cache(data_root: str | Path | None = None) -> Path:

@@ -25,18 +25,21 @@ IMAGENET = {
     "deit_base_patch16_224": "fb_in1k",
 }
 
-# Half the width of timm's test_resnet and half its time, which pays for more epochs of every run of the demo. Alone it
-# is the weaker network: 77 mAP to 84, on the demo's people in eight epochs.
-_NARROW = {"stem_width": 8, "channels": (16, 32, 48, 96)}
+# The demo's small stand-ins have the paper's own grids of local tokens on images of half the side: 16 x 8 of the CNN
+# (its last two strides are 1), 21 x 10 of the Transformer (patches of 8 pixels, steps of 6).
+_NARROW = {"stem_width": 8, "channels": (16, 32, 48, 96), "output_stride": 16}
+_PATCHES = {"patch_size": 8, "depth": 4}
+_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 1, 1))
 
-# Branches that timm does not have by name: the paper's T2T-ViT-14, and the demo's small stand-ins.
+# Branches that timm does not have by name: the paper's T2T-ViT-14, and the small stand-ins.
 SMALL: dict[str, tuple[str | type[T2TViT], dict]] = {
     "t2t_vit_14": (T2TViT, {}),
     "test_resnet_small": ("test_resnet", _NARROW),
     "test_resnet_deep": ("test_resnet", _NARROW | {"layers": (1, 2, 2, 1)}),
     "test_resnet_deeper": ("test_resnet", _NARROW | {"layers": (2, 2, 3, 2)}),
-    "test_deit": ("test_vit", {"depth": 4}),
-    "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16}),
+    "test_vit_small": ("test_vit", _PATCHES),
+    "test_deit_small": ("test_vit", _PATCHES),
+    "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16, "splits": _SPLITS}),
 }
 
 _PLAIN = "expected a plain ViT of timm with one class token and position embeddings"

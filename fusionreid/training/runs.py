@@ -90,6 +90,8 @@ def make_run(
 
 
 def _default_start(profile: Profile, backbone: str) -> str:
+    if profile.start == "pretrained":
+        return str(paths.WEIGHTS / f"{profile.backbones[backbone]}.safetensors")
     if profile.start != "imagenet":
         return profile.start
     files = (paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fusionreid.config import DataConfig
-from fusionreid.data import open_dataset
+from fusionreid.data import Record, open_dataset, truth
 from fusionreid.data.datasets import open_data
 from fusionreid.data.synthetic import build as synthetic
+from fusionreid.data.synthetic import scenes
+from fusionreid.data.synthetic import shot as camera_shot
 from fusionreid.data.synthetic.build import SIZES, Shot, build, plan
-from fusionreid.data.synthetic.people import draw
+from fusionreid.data.synthetic.people import ALIKE, CUES, draw
 from fusionreid.data.synthetic.render import blur, coverage, halve, rasterise
 
 TINY = replace(SIZES["smoke"], train=2, test=1, cameras=(3, 3), images=(2, 2), distractors=2)
@@ -25,7 +27,7 @@ TINY = replace(SIZES["smoke"], train=2, test=1, cameras=(3, 3), images=(2, 2), d
 def digest(folder) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*.jpg"))
+        for path in sorted(path for path in folder.rglob("*.*") if path.suffix in (".jpg", ".png", ".csv"))
     }
 
 
@@ -116,7 +118,7 @@ def test_plan(name):
 def test_layout(tiny):
     root, folder = tiny
     assert folder == root / "synthetic" / "smoke-3"
-    assert len(digest(folder)) == len(plan(TINY, 3)) == 2 * 6 + 6 + 2
+    assert len(digest(folder)) - 1 == 2 * len(plan(TINY, 3)) == 2 * (2 * 6 + 6 + 2)  # masks too; and the attributes
     dataset = open_dataset("synthetic", root, size="smoke", seed=3)
     assert dataset.num_identities == 2
     assert [len(split) for split in (dataset.train, dataset.query, dataset.gallery)] == [12, 3, 5]
@@ -134,7 +136,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tiny, tmp_path, monkeypa
 def test_resumes_and_never_mixes_versions(tiny, monkeypatch):
     root, folder = tiny
     monkeypatch.setitem(SIZES, "smoke", TINY)
-    before, paths = digest(folder), sorted(folder.rglob("*.jpg"))
+    before, paths = digest(folder), sorted([*folder.rglob("*.jpg"), *folder.rglob("*.png")])
     kept = {path: path.stat().st_mtime_ns for path in paths}
     build(root, "smoke", 3, progress=False)
     assert {path: path.stat().st_mtime_ns for path in paths} == kept  # complete: nothing is rendered
@@ -151,7 +153,7 @@ def test_resumes_and_never_mixes_versions(tiny, monkeypatch):
     monkeypatch.setattr(synthetic, "_render", stop)
     with pytest.raises(KeyboardInterrupt):
         build(root, "smoke", 3, progress=False)
-    assert not digest(folder) and not (folder / "manifest.json").exists()
+    assert set(digest(folder)) <= {"attributes.csv"} and not (folder / "manifest.json").exists()
     monkeypatch.undo()
     monkeypatch.setitem(SIZES, "smoke", TINY)
     assert digest(build(root, "smoke", 3, progress=False)) == before
@@ -164,7 +166,7 @@ def test_without_anny(tmp_path, monkeypatch):
 
 
 def test_unknown_size(tmp_path):
-    with pytest.raises(ValueError, match="'smoke', 'demo', 'full'"):
+    with pytest.raises(ValueError, match="'smoke', 'demo', 'pretrain', 'full'"):
         build(tmp_path, "huge")
 
 
@@ -176,8 +178,65 @@ def test_people_differ():
     people = [draw(0, identity) for identity in range(1, 60)]
     assert draw(0, 7) == people[6] and draw(1, 7) != people[6] and draw(0, -7) != people[6]
     assert len(set(map(str, people))) == len(people)
-    # Colours are shared: no single one tells who it is.
-    assert len({person.top_colour for person in people}) <= 10
+    assert draw(0, -7).group == 0
+
+
+@pytest.mark.parametrize("group", range(16))
+def test_look_alikes_differ_in_their_cue_alone(group):
+    fields = {
+        "print": {"print"},
+        "shoes": {"shoes"},
+        "bag": {"bag"},
+        "hair": {"hair"},
+        "build": {"shape"},
+        "height": {"shape"},
+        "silhouette": {"looseness"},
+        "gait": {"stride", "arm_out", "elbow", "lean"},
+    }
+    people = [asdict(draw(3, identity)) for identity in range(4 * group + 1, 4 * group + 5)]
+    differing = {key for key in people[0] if len({str(person[key]) for person in people}) > 1}
+    cue, kind = people[0]["cue"], people[0]["kind"]
+    assert differing == fields[cue] | {"value"}
+    assert len({person["value"] for person in people}) == ALIKE == 4
+    assert cue in CUES[kind] and kind == ("local", "global")[group % 2]
+    shapes = [person["shape"] for person in people]
+    assert {key for key in shapes[0] if len({shape[key] for shape in shapes}) > 1} == {
+        "build": {"weight", "muscle"}, "height": {"height", "proportions"}
+    }.get(cue, set())  # fmt: skip
+
+
+def test_masks_and_attributes(tiny):
+    root, _ = tiny
+    dataset = open_dataset("synthetic", root, size="smoke", seed=3)
+    table, masks = truth.attributes(dataset.train), truth.masks(dataset.train, TINY.image)
+    assert truth.has_truth(dataset) and masks.shape == (12, *TINY.image)
+    names = [f"bounding_box_train/{record.path.name}" for record in dataset.train]
+    assert table["file"].tolist() == names
+    assert table["camera"].tolist() == [record.camera for record in dataset.train]
+    assert set(table["cue"]) == {"print"} and table["value"].nunique() == 2
+    assert table["visible"].between(0.05, 1).all() and table["yaw"].between(-180, 180).all()
+    assert (table["yaw"].nunique(), table["phase"].nunique()) == (12, 12)  # drawn for each picture
+    # The person stands in the middle of the box, and leaves its edge alone.
+    assert masks[:, :, 8:-8].mean() > 2 * masks.mean() * 0.75 and 0.1 < masks.mean() < 0.6
+    everyone = open_dataset("synthetic", root, size="smoke", seed=3)
+    strangers = [record for record in everyone.gallery if record.identity == 0]
+    assert set(truth.attributes(strangers)["cue"]) == {""}
+
+
+def test_what_hides_the_person_is_not_in_the_mask():
+    rng = np.random.default_rng(0)
+    camera = scenes.cameras(0)[0]
+    for _ in range(8):
+        image = np.zeros((64, 32, 3))
+        name, inside = camera_shot._front(image, rng, camera)
+        assert name in ("pole", "wall", "hedge")
+        np.testing.assert_array_equal(inside, image.any(axis=2))
+
+
+def test_a_real_set_has_no_truth(tmp_path):
+    record = Record(tmp_path / "query" / "0001_c1s1_000001_00.jpg", 1, 0)
+    with pytest.raises(FileNotFoundError, match="only the synthetic set"):
+        truth.attributes([record])
 
 
 def test_a_failing_disk_is_named(tmp_path, monkeypatch):
@@ -185,7 +244,8 @@ def test_a_failing_disk_is_named(tmp_path, monkeypatch):
     pytest.importorskip("anny")
     model = body.BodyModel()
     (tmp_path / "query").write_text("not a folder")
-    monkeypatch.setattr(synthetic.shot, "photograph", lambda *a: Image.new("RGB", (32, 64)))
+    picture = camera_shot.Picture(Image.new("RGB", (32, 64)), Image.new("1", (32, 64)), {})
+    monkeypatch.setattr(synthetic.shot, "photograph", lambda *a: picture)
     task = (TINY, 0, [Shot("query/x.jpg", 1, 0, 0)], (model.template, *model.shape(**draw(0, 1).shape)))
     with pytest.raises(OSError, match="query"):
         synthetic._photograph(tmp_path, *task)

@@ -1,0 +1,62 @@
+"""Weights for the demo's small branches, as ImageNet's for the paper's: learnt on other rendered people.
+
+`python -m fusionreid pretrain` trains each stand-in alone to tell apart the people of a synthetic set whose seed no
+training or test set has, and writes its backbone to `fusionreid/weights/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from . import paths
+from .config import DataConfig, ModelConfig, TrainConfig, one_of
+from .files import atomic_write
+from .jobs import train_missing
+from .training.runs import RunConfig, RunFolder
+
+PEOPLE = DataConfig(size="pretrain", seed=1000)
+_CNN, _TRANSFORMER = TrainConfig(), TrainConfig()
+RECIPES: dict[str, TrainConfig] = {}
+
+
+def run_of(name: str) -> RunConfig:
+    """The training of one stand-in alone."""
+    one_of("stand-in", name, RECIPES)
+    branch = {"cnn": name, "transformer": None} if "resnet" in name else {"cnn": None, "transformer": name}
+    model = ModelConfig(**branch, image_size=(128, 64), stride=6, fusion=None)
+    return RunConfig(model, PEOPLE, RECIPES[name])
+
+
+def pretrain(
+    names: Sequence[str] | None = None,
+    *,
+    folder: str | Path = paths.WEIGHTS,
+    runs_root: str | Path = paths.RUNS,
+    data_root: str | Path = paths.DATA,
+) -> list[Path]:
+    """Trains the stand-ins that have no finished run, side by side, and writes the weights of all.
+
+    Returns:
+        The files: safetensors of 16-bit floats, with the run, its accuracy on other people and the command as metadata.
+    """
+    runs = {name: run_of(name) for name in names or RECIPES}
+    train_missing(runs, Path(runs_root), data_root)
+    files = []
+    for name, run in runs.items():
+        found = RunFolder(run, Path(runs_root))
+        branch = next(iter(found.model().branches.values()))
+        tensors = {key: _half(value) for key, value in branch.base.state_dict().items()}
+        about = {"command": f"python -m fusionreid pretrain {name}", "run": run.describe(), "result": found.result}
+        files.append(Path(folder) / f"{name}.safetensors")
+        with atomic_write(files[-1]) as temporary:
+            save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in about.items()})
+    return files
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
