@@ -1,4 +1,4 @@
-"""The command line: `python -m fusionreid train | evaluate | experiments | data | reproduce`, or `fusionreid ...`."""
+"""The command line: `python -m fusionreid train | evaluate | experiments | data | pretrain | reproduce`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import paths
 from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
 from .notebooks import NotebookError
 
-SIZES = ("smoke", "demo", "full")  # of the synthetic set
+SIZES = ("smoke", "demo", "pretrain", "full")  # of the synthetic set
 PRECISIONS = ("float32", "bf16", "fp16")
 
 
@@ -117,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=whole(0), default=0, help="of the synthetic set (default: %(default)s)")
     add("--processes", type=whole(1), help="that render (default: one a core)")
 
+    add = command(pretrain, sets, runs)
+    add("names", nargs="*", metavar="stand-in", help="default: all")
+
     add = command(reproduce, scale)
     add("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
     value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
@@ -218,6 +221,14 @@ def data(options: argparse.Namespace) -> None:
 
     found = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
     print(f"{found}\n\n{check.table(found)}\n\n{check.verdict(found)}".rstrip())
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Train the demo's small branches on other synthetic people, and write their weights to fusionreid/weights/."""
+    from .pretrain import pretrain
+
+    for path in pretrain(options.names, runs_root=options.runs_root, data_root=options.data_root):
+        print(path)
 
 
 def reproduce(options: argparse.Namespace) -> None:

@@ -77,7 +77,8 @@ def make_run(
     Args:
         data: default: the profile's. Its version is looked up where the data are.
         weights: files by the name of the backbone, {"resnet50": "r50.pth"}; default: the profile's start, but for
-            "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one.
+            "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
+            backbones other than the paper's start at random.
     """
     scaled = profile.scale(config)
     starts = {
@@ -91,7 +92,8 @@ def make_run(
 
 def _default_start(profile: Profile, backbone: str) -> str:
     if profile.start == "pretrained":
-        return str(paths.WEIGHTS / f"{profile.backbones[backbone]}.safetensors")
+        small = profile.backbones.get(backbone)
+        return str(paths.WEIGHTS / f"{small}.safetensors") if small else "random"
     if profile.start != "imagenet":
         return profile.start
     files = (paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))

@@ -86,6 +86,15 @@ class BodyModel:
         self._first = [self._parts.index(i) for i in range(len(NAMES))]
         self.template = self._template()
 
+    def of(self, person: Person) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices and joints at rest of a person, as `shape` gives them."""
+        vertices, joints = self.shape(**person.shape)
+        hips, floor = joints[INDEX["thigh.L"], 2], vertices[:, 2].min()
+        for points in (vertices, joints):
+            points[:, :2] *= person.width
+            points[:, 2] += (person.legs - 1) * (np.minimum(points[:, 2], hips) - floor)
+        return vertices, joints
+
     def shape(self, **phenotype: float) -> tuple[np.ndarray, np.ndarray]:
         """Vertices (V, 3) and the parts' joints (19, 3) at rest, float32; phenotypes are anny's, 0 to 1."""
         import torch

@@ -139,7 +139,7 @@ def _render(folder: Path, size: Size, seed: int, missing: list[Shot], processes:
         identities.setdefault(item.identity, []).append(item)
     model = BodyModel()
     tasks = (
-        (folder, size, seed, shots, (model.template, *model.shape(**draw(seed, identity).shape)))
+        (folder, size, seed, shots, (model.template, *model.of(draw(seed, identity))))
         for identity, shots in identities.items()
     )
     with tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=not bars(progress)) as bar:

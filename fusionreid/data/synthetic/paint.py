@@ -44,7 +44,7 @@ def _pattern(person: Person, u, v, torso, arm) -> np.ndarray:
 
 def _print(person: Person, x, torso, y) -> np.ndarray:
     """Where the front's print is: (N,) booleans."""
-    s, t = x / 0.105, (torso - 0.62) / 0.2
+    s, t = x / 0.14, (torso - 0.6) / 0.27
     inside = {
         "disc": s * s + t * t < 1,
         "square": (np.abs(s) < 0.9) & (np.abs(t) < 0.9),

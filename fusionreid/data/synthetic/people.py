@@ -25,12 +25,18 @@ SKIN = _WARDROBE["skin"]
 
 ALIKE = 4  # identities in a group
 CUES = {"local": ("print", "shoes", "bag", "hair"), "global": ("build", "height", "silhouette", "gait")}
-BUILDS = {"thin": (0.0, 0.0), "slim": (0.5, 0.5), "stout": (0.9, 0.25), "heavy": (1.0, 0.0)}  # weight, muscle
+BUILDS = {  # weight and muscle, anny's, and how wide the body is
+    "thin": (0.0, 0.0, 0.88),
+    "slim": (0.5, 0.5, 1.0),
+    "stout": (0.9, 0.25, 1.08),
+    "heavy": (1.0, 0.0, 1.2),
+}
+LEGS = {"short": 0.82, "medium": 0.96, "tall": 1.1, "very tall": 1.24}  # a taller person's are longer
 GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
-    "stiff": (0.16, 0.08, 0.1, -0.06),
-    "easy": (0.36, 0.14, 0.3, 0.06),
-    "brisk": (0.52, 0.22, 1.1, 0.04),
-    "stooped": (0.26, 0.34, 0.2, 0.3),
+    "stiff": (0.14, 0.06, 0.05, -0.08),
+    "easy": (0.38, 0.14, 0.3, 0.06),
+    "brisk": (0.6, 0.24, 1.4, 0.04),
+    "stooped": (0.26, 0.42, 0.2, 0.42),
 }
 
 
@@ -39,6 +45,8 @@ class Person:
     """One identity. Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1."""
 
     shape: dict[str, float]
+    width: float  # factors on the body that anny gives: on its breadth, and on the length of its legs
+    legs: float
     skin: int
     hair: str
     hair_colour: str
@@ -119,12 +127,13 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
         changed = dict(hair=value)
     elif person.cue == "build":
         value = list(BUILDS)[level]
-        changed = dict(shape=person.shape | dict(zip(("weight", "muscle"), BUILDS[value], strict=True)))
+        changed = dict(
+            shape=person.shape | dict(zip(("weight", "muscle"), BUILDS[value], strict=False)), width=BUILDS[value][2]
+        )
     elif person.cue == "height":
         # A detector's box makes all people equally high: what shows are the proportions that go with the height.
-        value = ("short", "medium", "tall", "very tall")[level]
-        size = (0.1, 0.4, 0.65, 0.95)[level]
-        changed = dict(shape=person.shape | {"height": size, "proportions": size})
+        value = list(LEGS)[level]
+        changed = dict(legs=LEGS[value])
     elif person.cue == "silhouette":
         value = ("tight", "straight", "loose", "wide")[level]
         width = (0.0, 0.8, 1.7, 2.8)[level]
@@ -156,6 +165,8 @@ def _anybody(rng: np.random.Generator) -> Person:
             "muscle": float(rng.uniform(0.3, 0.7)),
             "proportions": float(rng.uniform(0.35, 0.75)),
         },
+        width=1.0,
+        legs=1.0,
         skin=int(rng.choice(len(SKIN), p=[0.22, 0.24, 0.2, 0.14, 0.12, 0.08])),
         hair=hair,
         hair_colour=_pick(rng, "hair_shares"),
