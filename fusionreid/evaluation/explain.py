@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..data import Dataset, Record
+from ..data import Dataset, Record, load_images, normalise
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .evaluate import evaluating
+from .evaluate import device_of, evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
@@ -32,6 +32,20 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
         if others and query.identity not in chosen and len(chosen) < people:
             chosen[query.identity] = query, others[random.integers(len(others))]
     return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
+
+
+def one_each(records: Sequence[Record], people: int, *, seed: int = 0) -> list[Record]:
+    """One image of each of at most `people` people, drawn at random."""
+    order = np.random.default_rng(seed).permutation(len(records))
+    return list({records[index].identity: records[index] for index in order}.values())[:people]
+
+
+def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W), normalised, and cameras (B,), -1 for those that training has not seen, for `model`."""
+    device = device_of(model)
+    images = normalise(load_images([record.path for record in records], model.config.image_size))
+    cameras = torch.tensor([record.camera if record.camera < model.num_cameras else -1 for record in records])
+    return images.to(device), cameras.to(device)
 
 
 class Similarity(NamedTuple):
