@@ -44,8 +44,8 @@ def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
 class Similarity(NamedTuple):
     """Grad-CAM target: how much more the retrieval vector f_a is like a second image than like the average person.
 
-    That is what ranks a gallery. The cosine itself explains little: its gradient leaves out all that the two images
-    share, and its maps lie on the person no more than chance (notebook 10).
+    That is what ranks a gallery. The cosine itself explains little: its gradient is at right angles to f_a, so that the
+    map leaves out what the image already shares with the second one (notebook 10 measures both).
     """
 
     vector: Tensor  # (sum of widths,), the second image's f_a less the mean of the training images

@@ -21,7 +21,6 @@ from ..data import Record
 from ..data.truth import masks as read_masks
 from ..models.fusion import OTHER
 from ..models.fusionreid import FusionReID
-from ..processes import bars
 from .evaluate import evaluating
 from .explain import gradcam_maps, load, record_attention
 
@@ -53,7 +52,6 @@ def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
     peaks = values.flatten(2).argmax(dim=2)
     y = ((peaks // columns + 0.5) * height / rows).long()
     x = ((peaks % columns + 0.5) * width / columns).long()
-    peak = masks[torch.arange(len(masks), device=masks.device)[:, None], y, x]
 
     def total(weights: Tensor, power: int = 1) -> Tensor:
         return (weights * values**power).sum(dim=(2, 3))
@@ -62,8 +60,8 @@ def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         return total(weights) ** 2 / (total(weights, 2) * weights.sum(dim=(-2, -1)))
 
     energy = total(person) / total(image) / masks.mean(dim=(1, 2))[:, None]
+    peak = masks[torch.arange(len(masks), device=masks.device)[:, None], y, x].where(energy.isfinite(), torch.nan)
     found = {"energy": energy, "peak": peak, "breadth": evenness(image), "cover": evenness(person)}
-    found["peak"] = torch.where(energy.isnan(), energy, peak)
     return {name: each.reshape(maps.shape[:-2]).cpu().numpy() for name, each in found.items()}
 
 
@@ -73,18 +71,12 @@ def _spread(cells: int, pixels: int) -> Tensor:
 
 
 def gradcam_scores(
-    model: FusionReID,
-    cnn: FusionReID,
-    transformer: FusionReID,
-    records: Sequence[Record],
-    seconds: Sequence[Record] | None = None,
-    *,
-    progress: bool = True,
+    models: Sequence[FusionReID], records: Sequence[Record], seconds: Sequence[Record] | None = None
 ) -> pd.DataFrame:
     """Scores the ten maps of Fig. 7 of every record, in batches.
 
     Args:
-        model, cnn, transformer: as of `gradcam_maps`.
+        models: FusionReID, and its CNN and its Transformer trained alone.
         records: one image a person, of a set with masks.
         seconds: another image of each; the target is the similarity to it. None: the records are of the training set,
             and the target is the class score.
@@ -95,13 +87,13 @@ def gradcam_scores(
         (correlation with the other branch's map of the stage).
     """
     rows, target = [], "class score" if seconds is None else "similarity"
-    for people, images, cameras, masks in _batches(model, records, progress):
+    for people, images, cameras, masks in _batches(models[0], records):
         if seconds is None:
             chosen = {"identities": torch.tensor([records[person].identity for person in people])}
         else:
-            references = load(model, [seconds[person] for person in people])
+            references = load(models[0], [seconds[person] for person in people])
             chosen = dict(zip(("references", "reference_cameras"), references, strict=True))
-        maps = gradcam_maps(model, cnn, transformer, images, cameras=cameras, **chosen)
+        maps = gradcam_maps(*models, images, cameras=cameras, **chosen)
         for (branch, stage), values in maps.items():
             scores = score(values, masks) | {"other": score(values, np.roll(masks, 1, axis=0))["energy"]}
             scores["overlap"] = _overlap(values, maps[OTHER[branch], stage])
@@ -110,7 +102,7 @@ def gradcam_scores(
     return pd.concat(rows, ignore_index=True)
 
 
-def attention_scores(model: FusionReID, records: Sequence[Record], *, progress: bool = True) -> pd.DataFrame:
+def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFrame:
     """Scores the attention of every head of SEU and MFU (Fig. 8), and of their mean (Fig. 9, "mean"), in batches.
 
     Returns:
@@ -118,7 +110,7 @@ def attention_scores(model: FusionReID, records: Sequence[Record], *, progress: 
         `score`, and `highest`, the map's highest weight.
     """
     rows = []
-    for people, images, cameras, masks in _batches(model, records, progress):
+    for people, images, cameras, masks in _batches(model, records):
         with torch.no_grad(), record_attention(model) as weights:
             model.embed(images, cameras)
         for (layer, unit, branch), values in weights.items():
@@ -161,11 +153,11 @@ def difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> di
     return {"first": first.mean(), "second": second.mean(), "difference": mean, "half": half, "here": here}
 
 
-def _batches(model: FusionReID, records: Sequence[Record], progress: bool) -> Iterator[tuple]:
+def _batches(model: FusionReID, records: Sequence[Record]) -> Iterator[tuple]:
     """Places in `records`, images, cameras and masks of one batch after another."""
     parts = np.array_split(np.arange(len(records)), -(-len(records) // BATCH))  # none of a single person
     with evaluating(model):
-        for people in tqdm(parts, desc="maps", unit="batch", disable=not bars(progress), leave=False):
+        for people in tqdm(parts, desc="maps", unit="batch", leave=False):
             some = [records[person] for person in people]
             yield people, *load(model, some), read_masks(some, model.config.image_size)
 

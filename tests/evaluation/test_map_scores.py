@@ -129,7 +129,7 @@ def test_what_cannot_be_scored_is_nan_and_wrong_shapes_are_errors():
 
 def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
     queries, seconds = explain.pairs(market, 9)
-    table = gradcam_scores(*trio, queries, seconds, progress=False)
+    table = gradcam_scores(trio, queries, seconds)
     assert len(table) == 10 * 5 and (table["target"] == "similarity").all()
     images, cameras = explain.load(trio[0], queries)
     references, reference_cameras = explain.load(trio[0], seconds)
@@ -147,14 +147,14 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(*alone, strict=True)]
     np.testing.assert_allclose(table.query("stage == 'alone'")["overlap"], expected * 2, atol=1e-4)
     monkeypatch.setattr(map_scores, "BATCH", 2)
-    again = gradcam_scores(*trio, queries, seconds, progress=False).sort_values(["branch", "stage", "person"])
+    again = gradcam_scores(trio, queries, seconds).sort_values(["branch", "stage", "person"])
     whole = table.sort_values(["branch", "stage", "person"])
     np.testing.assert_allclose(again[MEASURES + ["overlap"]], whole[MEASURES + ["overlap"]], rtol=1e-3, atol=1e-4)
 
 
 def test_training_people_are_scored_by_their_class(market, trio):
     people = market.train[1:4]
-    table = gradcam_scores(*trio, people, progress=False)
+    table = gradcam_scores(trio, people)
     assert len(table) == 30 and (table["target"] == "class score").all()
     images, cameras = explain.load(trio[0], people)
     identities = torch.tensor([record.identity for record in people])
@@ -164,7 +164,7 @@ def test_training_people_are_scored_by_their_class(market, trio):
 
 
 def test_every_head_is_scored(market, trio):
-    table = attention_scores(trio[0].train(), market.query, progress=False)
+    table = attention_scores(trio[0].train(), market.query)
     assert all(module.training for module in trio[0].modules()), "the model is left as it was"
     assert len(table) == 5 * 8 * 13
     images, cameras = explain.load(trio[0], market.query)
