@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..data import Dataset, Record
+from ..data import Dataset, Record, load_images, normalise
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .evaluate import evaluating
+from .evaluate import device_of, evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
@@ -34,13 +33,25 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
     return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
 
 
-class Similarity(NamedTuple):
-    """Grad-CAM target: cosine similarity of the retrieval vector f_a to that of a second image of the person."""
+def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W), normalised, and cameras (B,), -1 for those that training has not seen, for `model`."""
+    device = device_of(model)
+    images = normalise(load_images([record.path for record in records], model.config.image_size))
+    cameras = torch.tensor([record.camera if record.camera < model.num_cameras else -1 for record in records])
+    return images.to(device), cameras.to(device)
 
-    vector: Tensor  # (sum of widths,)
+
+class Similarity(NamedTuple):
+    """Grad-CAM target: how much more the retrieval vector f_a is like a second image than like the average person.
+
+    That is what ranks a gallery. The cosine itself explains little: its gradient is at right angles to f_a, so that the
+    map leaves out what the image already shares with the second one (notebook 10 measures both).
+    """
+
+    vector: Tensor  # (sum of widths,), the second image's f_a less the mean of the training images
 
     def __call__(self, embedding: Tensor) -> Tensor:
-        return F.cosine_similarity(embedding, self.vector, dim=0)
+        return embedding @ self.vector
 
 
 class ClassScore(NamedTuple):
@@ -56,9 +67,10 @@ class ClassScore(NamedTuple):
 
 
 def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Similarity]:
-    """A target for each second image (B, 3, H, W), as `model` embeds it."""
+    """A target for each second image (B, 3, H, W), as `model` embeds it; the necks know the mean."""
+    mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])
     with evaluating(model), torch.no_grad():
-        return [Similarity(vector) for vector in model.embed(references, cameras)]
+        return [Similarity(vector - mean) for vector in model.embed(references, cameras)]
 
 
 class Stage(NamedTuple):
@@ -144,7 +156,7 @@ def centred_gradcam() -> type:
 
     Plain Grad-CAM keeps what is above zero. Tokens after a LayerNorm have offsets that make the weighted sum negative
     everywhere for some images: the plain map is then empty, the centred one shows the places that speak for the target
-    more than the average place does. For the similarity of an average-pooled map, both are the same.
+    more than the average place does. For the cosine similarity of an average-pooled map, both are the same.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -162,12 +174,15 @@ def gradcam(
     images: Tensor,
     targets: Sequence[Callable[[Tensor], Tensor]],
     cameras: Tensor | None = None,
+    *,
+    method: type | None = None,
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017) of one stage, by the package grad-cam.
 
     Args:
         images: (B, 3, H, W), normalised.
         targets: one for each image, called with its embedding (sum of widths,).
+        method: another class of the package; None is `centred_gradcam()`.
 
     Returns:
         (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1.
@@ -179,7 +194,7 @@ def gradcam(
         raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
     tapped = _Tapped(model, stage, cameras)
     with evaluating(model), torch.enable_grad():
-        cam = centred_gradcam()(tapped, [tapped.tap], reshape_transform=tapped.as_map)
+        cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
         try:  # not `with cam`, which hides an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))

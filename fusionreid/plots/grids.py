@@ -38,15 +38,20 @@ def as_pixels(images) -> np.ndarray:
 
 
 class _Grid:
-    """Images (h, w, 3) of one size in rows and columns; None is a gap. `bar` is room for a colour bar, in inches."""
+    """Images (h, w, 3) of one size in rows and columns; None is a gap. `bar` is room for a colour bar, in inches.
+
+    `captions` are lines of text under images, by (row, column).
+    """
 
     def __init__(self, tiles, *, rows: Sequence = (), columns: Sequence = (), gutters: Sequence[int] = (),
-                 width: float = 9.0, bar: float = 0.0):  # fmt: skip
+                 width: float = 9.0, bar: float = 0.0, captions: Mapping[tuple, str] | None = None):  # fmt: skip
         high, wide = self.tile = next(tile.shape[:2] for row in tiles for tile in row if tile is not None)
         gap = max(2, round(0.06 * wide))
         self.left = [c * (wide + gap) + 3 * gap * sum(g <= c for g in gutters) for c in range(max(map(len, tiles)))]
-        self.top = [r * (high + gap) for r in range(len(tiles))]
-        canvas = np.full((self.top[-1] + high, self.left[-1] + wide, 3), 255, np.uint8)
+        captions = captions or {}
+        under = round(0.2 * wide) * max((text.count("\n") + 1 for text in captions.values()), default=0)
+        self.top = [r * (high + gap + under) for r in range(len(tiles))]
+        canvas = np.full((self.top[-1] + high + under, self.left[-1] + wide, 3), 255, np.uint8)
         beside = 0.1 + bar + 0.08 * max((len(line) for label in rows for line in str(label).split("\n")), default=0)
         above = 0.1 + 0.16 * max((str(label).count("\n") + 1 for label in columns), default=0)
         scale = min((width - beside) / canvas.shape[1], MAX_HEIGHT / canvas.shape[0])  # inches a pixel
@@ -59,6 +64,9 @@ class _Grid:
                     self.frame(r, c, facecolor="#F4F4F4", edgecolor="#BBBBBB", hatch="///", linewidth=0.6)
                 else:
                     canvas[self.top[r] : self.top[r] + high, self.left[c] : self.left[c] + wide] = tile
+        for (r, c), text in captions.items():
+            place = self.left[c] + wide / 2, self.top[r] + high
+            axes.text(*place, text, size=0.17 * wide * self.points, ha="center", va="top", linespacing=1.05)
         axes.imshow(canvas, interpolation="antialiased")
         axes.set(xlim=(-1.5, canvas.shape[1] + 0.5), ylim=(canvas.shape[0] + 0.5, -1.5))
         axes.set_xticks(np.add(self.left[: len(columns)], wide / 2), columns)
@@ -176,8 +184,8 @@ def _finished(grid: _Grid, drawn: list[pd.DataFrame], ends: tuple[str, str]) -> 
 
 
 @styled
-def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = (),
-              labels: Sequence[str] = (), width: float = 10.0) -> Figure:  # fmt: skip
+def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = (), labels: Sequence[str] = (),
+              width: float = 10.0, scores: Mapping[str, Sequence[float]] | None = None) -> Figure:  # fmt: skip
     """Maps laid over images: an image a row, a map a column, each with a colour scale of its own (Fig. 7, Fig. 9).
 
     Args:
@@ -185,32 +193,47 @@ def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = 
         maps: column title -> (N, h, w), or a list of N maps on grids of different sizes.
         gutters: columns (the image is column 0) before which a wider gap separates groups.
         labels: of the rows.
+        scores: column title -> (N,), a number to print under each map.
     """
     pixels = as_pixels(images)
-    tiles, drawn = [[image] for image in pixels], []
-    for name, values in maps.items():
+    tiles, drawn, captions = [[image] for image in pixels], [], {}
+    for column, (name, values) in enumerate(maps.items(), start=1):
         values = [_array(heat) for heat in values]
         if len(values) != len(pixels) or any(heat.ndim != 2 for heat in values):
             raise ValueError(f"maps[{name!r}]: expected {len(pixels)} of (h, w), found {[x.shape for x in values]}")
         for n, heat in enumerate(values):
             tiles[n].append(_overlay(pixels[n], _scaled(heat)))
-            drawn.append(_long(heat, image=labels[n] if labels else n, map=name.replace("\n", " ")))
-    grid = _Grid(tiles, rows=labels, columns=["image", *maps], gutters=gutters, width=width, bar=0.7)
+            names = {"image": labels[n] if labels else n, "map": name.replace("\n", " ")}
+            if scores:
+                names["score"] = float(scores[name][n])
+                captions[n, column] = f"{names['score']:.2f}"
+            drawn.append(_long(heat, **names))
+    columns = ["image", *maps]
+    grid = _Grid(tiles, rows=labels, columns=columns, gutters=gutters, width=width, bar=0.7, captions=captions)
     return _finished(grid, drawn, ("low", "high"))
 
 
 @styled
-def attention_heads(image, maps: Mapping[str, np.ndarray]) -> Figure:
-    """Fig. 8: the weights of every head for one person; a row is one unit of one layer and has one colour scale.
+def attention_heads(image, maps: Mapping[str, np.ndarray], scores: Mapping[str, Sequence] | None = None) -> Figure:
+    """Fig. 8: the weights of every head for one person; a row is one unit of one layer.
+
+    Each head has a colour scale of its own; its highest weight stands under it, below its score if there is one.
 
     Args:
         image: (3, H, W) or (H, W, 3).
         maps: row title -> (heads, h, w), weights of the global token to the local tokens.
+        scores: row title -> (heads,).
     """
     pixels, maps = as_pixels(_array(image)[None])[0], {name: _array(values) for name, values in maps.items()}
-    tiles = [[pixels, *(_overlay(pixels, heat) for heat in _scaled(values))] for values in maps.values()]
+    tiles = [[pixels, *(_overlay(pixels, _scaled(heat)) for heat in values)] for values in maps.values()]
+    drawn, captions = [], {}
+    for row, (name, values) in enumerate(maps.items()):
+        for head, heat in enumerate(values, start=1):
+            names, captions[row, head] = {"unit": name.replace("\n", " "), "head": head}, f"max {heat.max():.2f}"
+            if scores:
+                names["score"] = float(scores[name][head - 1])
+                captions[row, head] = f"{names['score']:.2f}\n{captions[row, head]}"
+            drawn.append(_long(heat, **names))
     columns = ["image", "head 1", *range(2, max(map(len, maps.values())) + 1)]
-    grid = _Grid(tiles, rows=list(maps), columns=columns, gutters=(1,), width=10.0, bar=0.9)
-    drawn = [_long(heat, unit=name.replace("\n", " "), head=head)
-             for name, values in maps.items() for head, heat in enumerate(values, start=1)]  # fmt: skip
-    return _finished(grid, drawn, ("row's lowest", "row's highest"))
+    grid = _Grid(tiles, rows=list(maps), columns=columns, gutters=(1,), width=10.0, bar=0.7, captions=captions)
+    return _finished(grid, drawn, ("low", "high"))

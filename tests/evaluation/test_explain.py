@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
@@ -155,18 +156,33 @@ def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
     torch.testing.assert_close(seen[1].grad, seen[0].grad)
 
 
-def test_centred_is_plain_for_average_pooled_similarity(monkeypatch):
+def test_centred_is_plain_for_the_cosine_of_an_average_pooled_map():
     """Cosine similarity does not change with length, so after average pooling the weighted sum is zero on average."""
     from pytorch_grad_cam import GradCAM
 
     model = tiny(replace(PAPER, transformer=None)).eval()
     model.branches["cnn"].pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    targets = [explain.Similarity(torch.rand(model.widths["cnn"]))] * 3
+    vector = torch.rand(model.widths["cnn"])
+    targets = [lambda embedding: F.cosine_similarity(embedding, vector, dim=0)] * 3
     stage = explain.stages(model, "cnn", pictures(number=1))["alone"]
     centred = explain.gradcam(model, stage, pictures(), targets)
-    monkeypatch.setattr(explain, "centred_gradcam", lambda: GradCAM)
-    plain = explain.gradcam(model, stage, pictures(), targets)
+    plain = explain.gradcam(model, stage, pictures(), targets, method=GradCAM)
     torch.testing.assert_close(centred, plain, rtol=0, atol=1e-3)
+
+
+def test_similarity_is_that_above_the_average_person(trio):
+    """The class of targets that rank a gallery: the same for every image that is like the average."""
+    model = trio[0].eval()
+    mean = torch.arange(sum(model.widths.values())).float()
+    for part, name in zip(mean.split(list(model.widths.values())), model.widths, strict=True):
+        model.necks[name].norm.running_mean.copy_(part)
+    targets = explain.similarity_targets(model, pictures(1), CAMERAS)
+    with torch.no_grad():
+        vectors, others = model.embed(pictures(1), CAMERAS), model.embed(pictures(), CAMERAS)
+    for target, vector, other in zip(targets, vectors, others, strict=True):
+        torch.testing.assert_close(target(other) - target(mean), (other - mean) @ (vector - mean))
+    for name in model.widths:
+        model.necks[name].norm.running_mean.zero_()
 
 
 def test_an_empty_map_is_an_error(trio):

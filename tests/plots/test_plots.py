@@ -63,6 +63,8 @@ FIGURES = {
     "heat": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2)), "b\nb": RANDOM.random((2, 8, 4))},
                                     gutters=(1,), labels=["x", "y"]),
     "heads": lambda: plots.attention_heads(PIXELS[0], {"SEU 1\nCNN": RANDOM.random((12, 5, 2))}),
+    "scored": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2))}, scores={"a": [0.5, 1.25]}),
+    "scored_heads": lambda: plots.attention_heads(PIXELS[0], {"a": RANDOM.random((2, 5, 2))}, {"a": [0.5, 1.25]}),
 }  # fmt: skip
 
 
@@ -94,6 +96,21 @@ def test_drawn_numbers_are_those_given():
     assert heat["value"].tolist() == list(range(10)) and heat["y"].max() == 4
     lists = plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["A", "B"]).drawn
     assert lists["rank"].tolist() == [1, 2, 3] * 2 and lists["query"].tolist() == ["A"] * 3 + ["B"] * 3
+
+
+def test_maps_carry_their_scores_and_heads_their_maximum():
+    maps = RANDOM.random((2, 5, 2))
+    texts = {text.get_text(): text.get_position() for text in FIGURES["scored"]().axes[0].texts}
+    assert list(texts) == ["0.50", "1.25"] and texts["0.50"][1] < texts["1.25"][1], "each under its own row"
+    heads = plots.attention_heads(PIXELS[0], {"a": maps}, {"a": [0.5, 1.25]})
+    assert [text.get_text() for text in heads.axes[0].texts] == [
+        f"{score}\nmax {each.max():.2f}" for score, each in zip(("0.50", "1.25"), maps, strict=True)
+    ]
+    assert heads.drawn.groupby("head")["score"].unique().explode().tolist() == [0.5, 1.25]
+    assert "score" not in plots.attention_heads(PIXELS[0], {"a": maps}).drawn
+    scaled = plots.attention_heads(PIXELS[0], {"a": np.stack([maps[0], 7 * maps[0]])}).axes[0].images[0].get_array()
+    one, other = (scaled[:64, start : start + 32] for start in (32 + 2 + 6, 2 * 34 + 6))
+    assert np.array_equal(one, other), "a head has a scale of its own"
 
 
 def test_mean_and_deviation_over_seeds():

@@ -1,0 +1,169 @@
+"""How much of a map lies on the person: Fig. 7 to 9 in numbers, over all people (the paper shows six, and no number).
+
+A map is on a grid of its own. What its cells weigh on the person, when it is resized bilinearly to the image, is read
+from the mask once; every score is then a sum over the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from scipy.stats import t
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data import Record
+from ..data.truth import masks as read_masks
+from ..models.fusion import OTHER
+from ..models.fusionreid import FusionReID
+from .evaluate import evaluating
+from .explain import gradcam_maps, load, record_attention
+
+BATCH = 32  # images explained together
+
+
+def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+    """Scores maps by masks of the person.
+
+    Args:
+        maps: (N, ..., h, w), 0 or more, on their own grid.
+        masks: (N, H, W) bool, True where the person is seen.
+
+    Returns:
+        Each (N, ...) float32, nan where the mask is empty or the map is all zero:
+        energy: the share of the map's sum on the person over the person's share of the image; 1 is chance.
+        peak: 1 if the centre of the map's highest cell (the first of equals) lies on the person, else 0.
+        breadth: (sum m)^2 / sum m^2 as a share of the image: 1 for a uniform map, 1 / cells for a single one.
+        cover: the same of the person: 1 for a map that is even on the person.
+    """
+    masks = torch.as_tensor(masks).to(maps.device, torch.float32)
+    if maps.ndim < 3 or masks.ndim != 3 or len(maps) != len(masks):
+        raise ValueError(f"expected maps (N, ..., h, w) and masks (N, H, W), found {maps.shape} and {masks.shape}")
+    values = rearrange(maps.float(), "n ... h w -> n (...) h w")
+    (rows, columns), (height, width) = values.shape[2:], masks.shape[1:]
+    down, across = _spread(rows, height).to(values), _spread(columns, width).to(values)  # (h, H), (w, W)
+    person = einsum(masks, down, across, "n y x, h y, w x -> n h w")[:, None]  # what a cell weighs on the person
+    image = einsum(down, across, "h y, w x -> h w")
+    peaks = values.flatten(2).argmax(dim=2)
+    y = ((peaks // columns + 0.5) * height / rows).long()
+    x = ((peaks % columns + 0.5) * width / columns).long()
+
+    def total(weights: Tensor, power: int = 1) -> Tensor:
+        return (weights * values**power).sum(dim=(2, 3))
+
+    def evenness(weights: Tensor) -> Tensor:
+        return total(weights) ** 2 / (total(weights, 2) * weights.sum(dim=(-2, -1)))
+
+    energy = total(person) / total(image) / masks.mean(dim=(1, 2))[:, None]
+    peak = masks[torch.arange(len(masks), device=masks.device)[:, None], y, x].where(energy.isfinite(), torch.nan)
+    found = {"energy": energy, "peak": peak, "breadth": evenness(image), "cover": evenness(person)}
+    return {name: each.reshape(maps.shape[:-2]).cpu().numpy() for name, each in found.items()}
+
+
+def _spread(cells: int, pixels: int) -> Tensor:
+    """The share of each cell in each pixel, (cells, pixels), when a row of cells is resized linearly."""
+    return F.interpolate(torch.eye(cells)[None], pixels, mode="linear", align_corners=False)[0]
+
+
+def gradcam_scores(
+    models: Sequence[FusionReID], records: Sequence[Record], seconds: Sequence[Record] | None = None
+) -> pd.DataFrame:
+    """Scores the ten maps of Fig. 7 of every record, in batches.
+
+    Args:
+        models: FusionReID, and its CNN and its Transformer trained alone.
+        records: one image a person, of a set with masks.
+        seconds: another image of each; the target is the similarity to it. None: the records are of the training set,
+            and the target is the class score.
+
+    Returns:
+        A row a map: target, branch, stage, person (its place in `records`), the scores of `score`, `other` (energy on
+        the mask of the next person of the batch: what a map owes to people standing in the middle) and `overlap`
+        (correlation with the other branch's map of the stage).
+    """
+    rows, target = [], "class score" if seconds is None else "similarity"
+    for people, images, cameras, masks in _batches(models[0], records):
+        if seconds is None:
+            chosen = {"identities": torch.tensor([records[person].identity for person in people])}
+        else:
+            references = load(models[0], [seconds[person] for person in people])
+            chosen = dict(zip(("references", "reference_cameras"), references, strict=True))
+        maps = gradcam_maps(*models, images, cameras=cameras, **chosen)
+        for (branch, stage), values in maps.items():
+            scores = score(values, masks) | {"other": score(values, np.roll(masks, 1, axis=0))["energy"]}
+            scores["overlap"] = _overlap(values, maps[OTHER[branch], stage])
+            names = {"target": target, "branch": branch, "stage": stage}
+            rows.append(pd.DataFrame({**names, "person": people, **scores}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFrame:
+    """Scores the attention of every head of SEU and MFU (Fig. 8), and of their mean (Fig. 9, "mean"), in batches.
+
+    Returns:
+        A row a map: branch, layer, unit, head (from 1, or "mean"), person (its place in `records`), the scores of
+        `score`, and `highest`, the map's highest weight.
+    """
+    rows = []
+    for people, images, cameras, masks in _batches(model, records):
+        with torch.no_grad(), record_attention(model) as weights:
+            model.embed(images, cameras)
+        for (layer, unit, branch), values in weights.items():
+            for head, each in [*enumerate(values.unbind(1), start=1), ("mean", values.mean(dim=1))]:
+                names = {"branch": branch, "layer": layer, "unit": unit, "head": head, "person": people}
+                scores = score(each, masks) | {"highest": each.amax(dim=(1, 2)).cpu().numpy()}
+                rows.append(pd.DataFrame({**names, **scores}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The mean of every score over people, a row for each value of `by`, in the order of the rows.
+
+    `low` and `high` are the ends of the 95 % interval (Student's t) of the energy. What `by` does not tell apart, heads
+    for example, is averaged within each person before, as a person's maps are not independent.
+    """
+    measures = list(scores.select_dtypes("floating"))
+    each = scores.groupby([*by, "person"], sort=False)[measures].mean().groupby(by, sort=False)
+    mean, people = each.mean(), each["energy"].count()
+    half = t.ppf(0.975, people - 1) * each["energy"].sem()
+    mean.insert(1, "low", mean["energy"] - half)
+    mean.insert(2, "high", mean["energy"] + half)
+    return mean.assign(people=people).reset_index()
+
+
+def difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
+    """Whether a measure of the maps chosen by `more`, column -> value, is above that of `less`, for the same people.
+
+    Returns:
+        The means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people), and
+        `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
+    """
+    first, second = (
+        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)].groupby("person")[measure].mean()
+        for where in (more, less)
+    )
+    each = first - second
+    mean, half = each.mean(), t.ppf(0.975, each.count() - 1) * each.sem()
+    here = "yes" if mean > half else "the opposite" if mean < -half else "undecided"
+    return {"first": first.mean(), "second": second.mean(), "difference": mean, "half": half, "here": here}
+
+
+def _batches(model: FusionReID, records: Sequence[Record]) -> Iterator[tuple]:
+    """Places in `records`, images, cameras and masks of one batch after another."""
+    parts = np.array_split(np.arange(len(records)), -(-len(records) // BATCH))  # none of a single person
+    with evaluating(model):
+        for people in tqdm(parts, desc="maps", unit="batch", leave=False):
+            some = [records[person] for person in people]
+            yield people, *load(model, some), read_masks(some, model.config.image_size)
+
+
+def _overlap(first: Tensor, second: Tensor) -> np.ndarray:
+    """Correlation of maps (N, h, w), (N, h', w'), each resized to the finer grid: (N,)."""
+    grid = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
+    pairs = [F.interpolate(each[:, None], grid, mode="bilinear").flatten(1) for each in (first, second)]
+    return F.cosine_similarity(*(each - each.mean(dim=1, keepdim=True) for each in pairs)).numpy()
