@@ -131,7 +131,7 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
             shape=person.shape | dict(zip(("weight", "muscle"), BUILDS[value], strict=False)), width=BUILDS[value][2]
         )
     elif person.cue == "height":
-        # A detector's box makes all people equally high: what shows are the proportions that go with the height.
+        # A detector's box makes all people equally high: what shows is how long the legs are.
         value = list(LEGS)[level]
         changed = dict(legs=LEGS[value])
     elif person.cue == "silhouette":
