@@ -242,8 +242,7 @@ class Profile:
         )
 
 
-# DeiT-B/16 is ViT-B/16 with other pre-trained weights; from scratch they would be one network, so the small
-# stand-ins differ in depth (see backbones.SMALL).
+# DeiT-B/16 is ViT-B/16 with other pre-trained weights, and so are their stand-ins (see `pretrain`).
 _SMALL = {
     "resnet50": "test_resnet_small",
     "resnet101": "test_resnet_deep",
@@ -262,25 +261,29 @@ PROFILES = {
         ),
         sizes={(256, 128): (64, 32), (384, 128): (96, 32)},
         backbones=_SMALL,
-        dim_divisor=16,
+        dim_divisor=12,
+        head_width=8,
+        stride_divisor=2,
     ),
     "demo": Profile(
         name="demo",
         data=DataConfig(size="demo"),
         train=TrainConfig(
-            optimizer="adamw",
-            epochs=8,
-            warmup_epochs=2,
-            learning_rate_start=3e-4,
-            learning_rate=3e-3,
-            weight_decay=0.05,
+            epochs=4,
+            warmup_epochs=1,
+            learning_rate_start=2e-3,
+            learning_rate=2e-2,
+            weight_decay=5e-4,
             images=4,
             padding=5,
             evaluate_every=2,
         ),
         sizes={(256, 128): (128, 64), (384, 128): (192, 64)},
         backbones=_SMALL,
-        dim_divisor=8,
+        dim_divisor=12,
+        head_width=8,
+        stride_divisor=2,
+        start="pretrained",
     ),
     "paper": Profile(
         name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, start="imagenet"

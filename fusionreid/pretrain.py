@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,8 +21,27 @@ from .jobs import train_missing
 from .training.runs import RunConfig, RunFolder
 
 PEOPLE = DataConfig(size="pretrain", seed=1000)
-_CNN, _TRANSFORMER = TrainConfig(), TrainConfig()
-RECIPES: dict[str, TrainConfig] = {}
+_CNN = TrainConfig(
+    optimizer="adamw",
+    epochs=12,
+    warmup_epochs=1,
+    learning_rate_start=3e-4,
+    learning_rate=3e-3,
+    weight_decay=0.05,
+    identities=16,
+    images=4,
+    padding=5,
+    evaluate_every=12,
+)
+_TRANSFORMER = replace(_CNN, learning_rate_start=2e-4, learning_rate=2e-3)
+RECIPES: dict[str, TrainConfig] = {
+    "test_resnet_small": _CNN,
+    "test_resnet_deep": _CNN,
+    "test_resnet_deeper": _CNN,
+    "test_vit_small": _TRANSFORMER,
+    "test_deit_small": replace(_TRANSFORMER, epochs=8),
+    "test_t2t_vit": _TRANSFORMER,
+}
 
 
 def run_of(name: str) -> RunConfig:
