@@ -133,12 +133,13 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
             if theirs == 0 or same in seen or (claim.order and setting.profile.backbones):
                 continue
             seen.add(same)
-            mean, low, high, runs = recorded.contrast(weights, metric)
-            sure = np.sign(low) * (np.sign(low) == np.sign(high))
+            less = recorded.contrast(weights, metric)
+            sure = np.sign(less.low) if less.low * less.high > 0 else 0 * less.low  # NaN: not recorded
             verdict = {1: "yes", -1: "no", 0: "undecided"}.get(sure * np.sign(theirs), "not recorded")
             found.append({
                 "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": theirs,
-                "recorded": mean, "low": low, "high": high, "runs": runs, "verdict": verdict, "ours": own,
+                "recorded": less.mean, "low": less.low, "high": less.high, "runs": less.runs, "ours": own,
+                "verdict": verdict,
                 "sign": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(own * theirs), "not run"),
             })  # fmt: skip
     found = pd.DataFrame(found)

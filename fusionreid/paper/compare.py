@@ -92,7 +92,8 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
         A row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent);
         `paper_less`, `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the
         95 % interval of `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row,
-        runs); `std` of ours over its seeds and `missing` (seeds that are not run); `configuration` (see `recorded`).
+        runs) and `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not
+        run); `configuration` (see `recorded`).
     """
     key = ["experiment", "variant", "feature", "metric"]
     measured = frame(names, setting, features)
@@ -117,9 +118,17 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
         row = {"configuration": own, "recorded": values.mean(), "runs": len(values)}
         if own != reference:
             less = recorded.contrast({(own, feature): 1.0, (reference, feature): -1.0}, metric)
-            row |= {"recorded_less": less.mean, "low": less.low, "high": less.high, "runs": less.runs}
+            row |= {
+                "recorded_less": less.mean,
+                "low": less.low,
+                "high": less.high,
+                "runs": less.runs,
+                "alike": less.alike,
+            }
         rows.append(row)
-    blank = pd.DataFrame(rows, found.index, ["recorded", "recorded_less", "low", "high", "runs", "configuration"])
+    blank = pd.DataFrame(
+        rows, found.index, ["configuration", "recorded", "recorded_less", "low", "high", "runs", "alike"]
+    )
     return found.join(blank).reset_index()
 
 
@@ -147,14 +156,17 @@ def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
 
     Returns:
         A row per experiment and metric: `half width` (median), `widest`, the `paper`'s differences (their median size),
-        `rows` and how many of them are `decided`: their interval leaves zero out.
+        `rows`, how many of them are `decided` (their interval leaves zero out), and how many are `uneven`: their data
+        seeds differ by more than chance at 5 %.
     """
     found = differences(names, setting).dropna(subset=["low", "high"])
     half, paper_size = (found["high"] - found["low"]) / 2, found["paper_less"].abs()
-    found = found.assign(half=half, paper=paper_size, decided=found["low"] * found["high"] > 0)
+    found = found.assign(
+        half=half, paper=paper_size, decided=found["low"] * found["high"] > 0, uneven=found["alike"] < 0.05
+    )
     groups = found.groupby(["experiment", "metric"], sort=False)
     columns = {"half width": groups["half"].median(), "widest": groups["half"].max(), "paper": groups["paper"].median()}
-    return pd.DataFrame(columns | {"rows": groups.size(), "decided": groups["decided"].sum()})
+    return pd.DataFrame(columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum()))
 
 
 def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:

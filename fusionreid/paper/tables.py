@@ -107,12 +107,14 @@ def comparison(name: str, setting: Setting, features: Sequence[str] | None = Non
     anything = found["recorded"].notna().any()
     numbers, spread = {}, {}
     for side, title in titles.items():
+        if (side == "paper" and (name == "table1" or name not in paper.TABLES)) or (
+            side == "recorded" and not anything
+        ):
+            continue
         for metric in ACCURACY:
             numbers[title, metric] = wide[side, metric]
             if side != "ours" or not anything:
                 numbers[title, f"Δ {metric}"] = wide[f"{side}_less", metric]
-        if side == "recorded" and not anything or side == "paper" and name == "table1":
-            numbers = {column: values for column, values in numbers.items() if column[0] != title}
     for metric in ACCURACY:
         spread[titles["recorded"], f"Δ {metric}"] = (wide["high", metric] - wide["low", metric]) / 2
         spread[titles["ours"], metric] = wide["std", metric]
@@ -137,7 +139,7 @@ def switched(name: str) -> pd.DataFrame:
     columns = {"differs from PAPER in": [changes(variant.config) or "nothing" for variant in variants(name)]}
     for key, label in {"parameters": "parameters (M)", "macs": "multiply-adds (G)"}.items():
         printed = [f" ({value:.1f})" if value > 0 else "" for value in counted[f"paper_{key}"]]
-        columns[one + label] = [f"{ours:.1f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)]
+        columns[one + label] = [f"{ours:.2f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)]
     return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
 
 

@@ -61,7 +61,7 @@ PEOPLE = 40
 
 @pytest.fixture
 def people(tmp_path):
-    """Two synthetic sets of 40 people, smoke-0 and smoke-1: person n has 1 + n % 3 queries. Its images are never opened."""
+    """The folders smoke-0 and smoke-1, of 40 people each; person n has 1 + n % 3 queries. No image is opened."""
     for seed in (0, 1):
         folder = tmp_path / "data" / f"smoke-{seed}"
         for split in MARKET_FOLDERS.values():
