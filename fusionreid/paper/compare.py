@@ -173,7 +173,8 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
     """Fig. 5 or 6 for `plots.depth_curves` and `plots.dimension_curves`, by "paper", "recorded" and "ours".
 
     Each has a row per point, feature and seed or recorded run: columns `variant`, `depth` and `dim` at the paper's
-    scale, `here` (D in this profile), `feature`, `mAP` and `rank-1` in percent. What has not been run is left out.
+    scale, of ours `here` (D in this profile), `feature`, `mAP` and `rank-1` in percent. What has not been run is left
+    out.
     """
     measured = frame(name, setting).rename(columns={"dim": "here"}).drop(columns="depth")
     fusions = [{"variant": each.name, "depth": each.config.fusion.depth, "dim": each.config.fusion.dim,
@@ -184,6 +185,7 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
         side: measured.pivot(index=[*point, "seed"], columns="metric", values=side).dropna().reset_index()
         for side in ("paper", "ours")
     }
+    sides["paper"] = sides["paper"].drop(columns="here")
     points = measured[point].drop_duplicates()
     sides["recorded"] = points.merge(
         recorded.load()[0].rename(columns={"configuration": "key"})[["key", "feature", "seed", *ACCURACY]],

@@ -32,7 +32,8 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         places = np.arange(len(cases))
         axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
         hollow = dict(marker="D", facecolors="none", edgecolors=style.BLACK)
-        axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
+        if data["paper"].notna().any():
+            axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
         axes.scatter(rows["recorded"], places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval")
         axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"])
         axes.axvline(0, color=style.GREY, linewidth=1, zorder=1)
@@ -55,7 +56,7 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
     for axes, (name, (order, share_seu, share_mfu)) in zip(panels[0], units.items(), strict=True):
         for height, branch in ((1, "cnn"), (0, "transformer")):
             axes.annotate("", (len(order) + 0.45, height), (-0.55, height),
-                          arrowprops=dict(arrowstyle="->", color=style.BRANCH_COLOURS[branch]))  # fmt: skip
+                          zorder=0, arrowprops=dict(arrowstyle="->", color=style.BRANCH_COLOURS[branch]))  # fmt: skip
         for place, unit in enumerate(order):
             shared = share_seu if unit == "seu" else share_mfu
             drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})

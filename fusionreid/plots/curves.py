@@ -110,7 +110,11 @@ def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame], titles: 
             for feature, part in sides[thin].groupby("feature") if thin else ():
                 colour = style.FEATURE_STYLES[feature]["color"]
                 axes.plot(part[x], part[measure], "_", color=colour, markersize=9, markeredgewidth=0.8, alpha=0.8)
-            axes.set(xlabel=label, ylabel=f"{name} (%)", title=titles[side] + (f"\n–: {titles[thin]}" if thin else ""))
+            axes.set(
+                xlabel=label,
+                ylabel=f"{name} (%)",
+                title=titles[side] + (f"\nthin marks: {titles[thin]}" if thin else ""),
+            )
             axes.set_xticks(list(points), [_tick(x, place, first) for place, first in points.items()], fontsize=8)
     legend_below(figure, panels[0, 0], 4)
     return with_numbers(figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()]))

@@ -106,7 +106,7 @@ def test_the_papers_curves_have_axes_of_their_own():
     paper = SIDES["paper"].assign(mAP=10.0)
     above, _, below, _ = plots.depth_curves(SIDES | {"paper": paper}, titles=TITLES).axes
     assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
-    assert below.get_title() == "Recorded\n–: Own run" and min(below.lines[0].get_ydata()) > 50
+    assert below.get_title() == "Recorded\nthin marks: Own run" and min(below.lines[0].get_ydata()) > 50
 
 
 def test_dimensions_say_their_costs_and_their_width_here():
