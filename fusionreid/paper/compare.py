@@ -188,7 +188,7 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
     sides["paper"] = sides["paper"].drop(columns="here")
     points = measured[point].drop_duplicates()
     sides["recorded"] = points.merge(
-        recorded.load()[0].rename(columns={"configuration": "key"})[["key", "feature", "seed", *ACCURACY]],
+        recorded.load().rows.rename(columns={"configuration": "key"})[["key", "feature", "seed", *ACCURACY]],
         on=["key", "feature"],
     )
     return sides

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,25 +35,35 @@ def configuration(run: RunConfig) -> str:
     return replace(run, seed=0, data=replace(run.data, seed=0, version=version)).fingerprint
 
 
-def load() -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+class Recorded(NamedTuple):
+    """What is recorded; see `load`."""
+
+    rows: pd.DataFrame
+    scores: dict[str, np.ndarray]
+    by_row: dict[tuple[str, str], pd.DataFrame]
+
+
+def load() -> Recorded:
     """What is recorded.
 
     Returns:
-        A row per run and feature; `row` is the first variant that it is ("table2: DFE"), `mAP` and `rank-1` are in
-        percent, `run` and `configuration` are fingerprints. And arrays: by run the (features, metrics, people) float16
-        scores, fractions of 1, features as in the rows; by the data's name and version the (2, people) identities and
-        their numbers of queries.
+        `rows`, one per run and feature: `row` is the first variant that it is ("table2: DFE"), `mAP` and `rank-1` are
+        in percent, `run` and `configuration` are fingerprints. `scores`, by run the (features, metrics, people) float16
+        fractions of 1; by the data's name and version the (2, people) identities and their numbers of queries.
+        `by_row`, by (configuration, feature) its rows, by `data_seed` and `seed`; `place` is the feature's in `scores`.
     """
     files = [paths.RECORDED / f"recorded{suffix}" for suffix in (".csv", ".npz")]
     return _read(*((file, file.stat().st_mtime_ns) if file.is_file() else (None, 0) for file in files))
 
 
 @functools.lru_cache(maxsize=2)
-def _read(table: tuple[Path | None, int], scores: tuple[Path | None, int]) -> tuple[pd.DataFrame, dict]:
+def _read(table: tuple[Path | None, int], scores: tuple[Path | None, int]) -> Recorded:
     if None in (table[0], scores[0]):
-        return pd.DataFrame(columns=_COLUMNS), {}
+        return Recorded(pd.DataFrame(columns=_COLUMNS), {}, {})
+    rows = pd.read_csv(table[0], keep_default_na=False)
+    placed = rows.assign(place=rows.groupby("run").cumcount()).set_index(["data_seed", "seed"])
     with np.load(scores[0]) as arrays:
-        return pd.read_csv(table[0], keep_default_na=False), dict(arrays)
+        return Recorded(rows, dict(arrays), dict(list(placed.groupby(["configuration", "feature"]))))
 
 
 def record(setting: Setting, data_root: str | Path | None = None) -> int:
@@ -62,8 +73,7 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         ValueError: a run's data are not those at hand, or its result is damaged.
     """
     dataset = open_data(setting.data, data_root or paths.DATA)
-    rows, arrays = load()
-    found, arrays = [], dict(arrays)
+    rows, found, arrays = load().rows, [], dict(load().scores)
     for label, run in plan([*EXPERIMENTS, "differences"], setting).items():
         if (result := read_result(run.fingerprint, setting.runs_root)) is None:
             continue
@@ -107,9 +117,9 @@ def _of_queries(file: Path, features: list[str]) -> np.ndarray:
 
 
 def of(key: str, feature: str) -> pd.DataFrame:
-    """The rows of one configuration and feature, `data_seed` and `seed` as index."""
-    rows = load()[0]
-    return rows[(rows["configuration"] == key) & (rows["feature"] == feature)].set_index(["data_seed", "seed"])
+    """The rows of one configuration and feature, by `data_seed` and `seed`; none where nothing is recorded."""
+    none = pd.DataFrame(columns=_COLUMNS).set_index(["data_seed", "seed"])
+    return load().by_row.get((key, feature), none)
 
 
 def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
@@ -119,42 +129,34 @@ def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
         weights: by (configuration, feature); one row less another is {(one, "all"): 1, (other, "all"): -1}.
         metric: "mAP" or "rank-1".
     """
-    rows, arrays = load()
-    chosen = {pair: of(*pair) for pair in weights}
+    scores, chosen = load().scores, {pair: of(*pair) for pair in weights}
     shared = functools.reduce(pd.Index.intersection, (each.index for each in chosen.values()))
-    parts = []
-    for data_seed in sorted(shared.unique("data_seed")):
-        seeds = sorted(seed for data, seed in shared if data == data_seed)
-        total = 0
-        for (key, feature), weight in weights.items():
-            runs = chosen[key, feature].loc[[(data_seed, seed) for seed in seeds]]
-            total = total + weight * np.stack([_of_people(run, feature, metric) for run in runs["run"]])
-        parts.append((100 * total, arrays[f"{runs['data'].iloc[0]} {runs['version'].iloc[0]}"][1]))
-    return difference_interval(parts)
-
-
-def _of_people(run: str, feature: str, metric: str) -> np.ndarray:
-    """(people,) the scores of one run."""
-    rows, arrays = load()
-    features = rows.loc[rows["run"] == run, "feature"].tolist()
-    return arrays[run][features.index(feature), METRICS.index(metric)].astype(float)
+    total: dict[str, dict[int, np.ndarray]] = {}  # by data, by seed: (people,)
+    for pair, weight in weights.items():
+        for row in chosen[pair].loc[shared].reset_index().to_dict("records"):
+            people = total.setdefault(f"{row['data']} {row['version']}", {})
+            value = weight * scores[row["run"]][row["place"], METRICS.index(metric)].astype(float)
+            people[row["seed"]] = people.get(row["seed"], 0) + value
+    return difference_interval([
+        (100 * np.stack(list(seeds.values())), scores[data][1]) for data, seeds in total.items()
+    ])  # fmt: skip
 
 
 def about(keys: list[str]) -> str:
     """How many seeds and people stand behind the rows of some configurations, and where they were made."""
-    rows, arrays = load()
+    rows, scores, _ = load()
     rows = rows[rows["configuration"].isin(keys)]
     if rows.empty:
         return "nothing of this setting"
     seeds = rows.groupby("configuration")["run"].nunique()
     runs = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    people = sum(arrays[name].shape[1] for name in (rows["data"] + " " + rows["version"]).unique())
+    people = sum(scores[name].shape[1] for name in (rows["data"] + " " + rows["version"]).unique())
     return (
         f"{runs} runs a row, training seeds {_listed(rows['seed'])}, data seeds {_listed(rows['data_seed'])}, "
-        f"{people} test people, data {_listed(rows['version'])}, commit {_listed(rows['commit'])}, "
+        f"{people} test people, data {_listed(rows['version'], '; ')}, commit {_listed(rows['commit'])}, "
         f"device {_listed(rows['device'])}"
     )
 
 
-def _listed(values: pd.Series) -> str:
-    return ", ".join(map(str, sorted(values.unique())))
+def _listed(values: pd.Series, between: str = ", ") -> str:
+    return between.join(map(str, sorted(values.unique())))

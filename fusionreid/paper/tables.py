@@ -154,13 +154,14 @@ def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
 
 def _caption(name: str, setting: Setting, found: pd.DataFrame) -> str:
     """Where the numbers come from: seeds, people, data, commit, device, and what is missing."""
+    title = paper.TITLES.get(name, "The text and the code")
     data, seeds = setting.data, ", ".join(map(str, setting.seeds))
     seeds = f"seeds {seeds} (mean ± standard deviation)" if len(setting.seeds) > 1 else f"seed {seeds}"
     runs = compare.frame(name, setting, ("all",)).drop_duplicates("fingerprint")
     done = runs[~runs["missing"]]
     version, device, commit = (", ".join(sorted(set(done[key]) - {""})) for key in ("version", "device", "commit"))
     text = (
-        f"{paper.TITLES.get(name, name)}; percent, at the last epoch. Δ: difference from the row {BASES[name]}, ± its "
+        f"{title}; percent, at the last epoch. Δ: difference from the row {BASES[name]}, ± its "
         f"95 % interval over seeds and people. Recorded: {recorded.about(found['configuration'].unique())}. Own run: "
         f"profile {setting.profile.name}, data {DATASETS[data.name]} {version or data.version}, {seeds}, commit "
         f"{commit or 'none yet'}, device {device or 'none yet'}."

@@ -14,7 +14,7 @@ from fusionreid.paper import experiments, recorded
 
 def test_scores_are_averaged_by_person(setting, record, tmp_path):
     record("table5", {"GeM": 10}, seeds=(3,), data_seeds=(1,))
-    rows, arrays = recorded.load()
+    rows, arrays, _ = recorded.load()
     (run,) = rows["run"].unique()
     with np.load(tmp_path / run / "average_precision.npz") as scores:
         whole = scores["all"]
@@ -36,10 +36,10 @@ def test_recording_again_replaces_and_adds_in_a_stable_order(record):
     assert record("table5", {"GAP": 4, "GeM": 10}, seeds=(0, 1)) == 8
     assert [file.read_bytes() for file in files] == first, "the same runs, the same bytes"
     record("table5", {"GeM": 20}, seeds=(0,))
-    changed, _ = recorded.load()
+    changed = recorded.load().rows
     assert len(changed) == 2 * 4 * 7 and changed["mAP"].max() > 65
     record("table2", {"DFE": 0}, seeds=(0,))
-    assert set(recorded.load()[0]["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
+    assert set(recorded.load().rows["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
 
 
 def test_a_variant_finds_its_rows_by_configuration(setting):
@@ -56,7 +56,7 @@ def test_a_variant_finds_its_rows_by_configuration(setting):
 def test_contrasts_are_paired(record):
     """What two rows have in common, how easy a person is, cancels; a row less itself is nothing."""
     record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
-    rows, _ = recorded.load()
+    rows = recorded.load().rows
     gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
     less = recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP")
     assert less.mean == pytest.approx(6, abs=0.2) and less.runs == 8 and less.high - less.low < 1
@@ -69,7 +69,7 @@ def test_contrasts_are_paired(record):
 def test_only_seeds_that_both_rows_have_are_compared(record):
     record("table5", {"GeM": 10}, seeds=(0, 1, 2))
     record("table5", {"GAP": 4}, seeds=(1, 2, 3), data_seeds=(1,))
-    rows, _ = recorded.load()
+    rows = recorded.load().rows
     gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
     assert recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP").runs == 2
     nothing = recorded.contrast({(gem, "all"): 1.0, ("0123456789ab", "all"): -1.0}, "mAP")
