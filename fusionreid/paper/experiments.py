@@ -105,13 +105,19 @@ _CONFIGURATIONS = {
 
 
 def changes(config: ModelConfig) -> str:
-    """The fields in which a configuration differs from PAPER: "share_seu=False, share_mfu=True"; "" for PAPER."""
+    """The fields in which a configuration differs from PAPER: "share_seu=False, share_mfu=True"; "" for PAPER.
+
+    That a branch alone has no fusion is not said.
+    """
+    alone = None in (config.cnn, config.transformer)
     pairs = [(config, PAPER)] + [(config.fusion, PAPER.fusion)] * (config.fusion is not None)
     found = [
         f"{each.name}={getattr(own, each.name)}"
         for own, default in pairs
         for each in fields(own)
-        if getattr(own, each.name) != getattr(default, each.name) and not is_dataclass(getattr(own, each.name))
+        if getattr(own, each.name) != getattr(default, each.name)
+        and not is_dataclass(getattr(own, each.name))
+        and not (alone and each.name == "fusion")
     ]
     return ", ".join(found)
 

@@ -101,7 +101,8 @@ def test_what_is_switched_is_said_with_its_costs():
     assert table.loc["SEU shared, MFU unshared", "differs from PAPER in"] == "nothing"
     assert list(table)[1:] == ["one HTM: parameters (M)", "one HTM: multiply-adds (G)"]
     assert tables.switched("differences").iloc[1].tolist()[0] == "mfu_residual=attention"
-    assert tables.switched("table2").loc["ResNet50", "differs from PAPER in"] == "transformer=None, fusion=None"
+    assert tables.switched("table2").loc["ResNet50", "differs from PAPER in"] == "transformer=None"
+    assert tables.switched("table2").loc["DFE", "differs from PAPER in"] == "fusion=None"
 
 
 def test_the_caption_says_where_the_numbers_are_from(setting, finish):
