@@ -102,10 +102,12 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
 
     add = command(experiments, scale, sets, runs)
-    add("names", nargs="+", metavar="experiment", help="table1 to table6, figure5, figure6, or all")
-    add("--seeds", type=whole(0), nargs="+", default=[0], help="default: 0")
+    add("names", nargs="+", metavar="experiment", help="table1 to table6, figure5, figure6, differences, or all")
+    add("--seeds", type=whole(0), nargs="+", default=[0], help="of training (default: 0)")
+    add("--data-seeds", type=whole(0), nargs="+", default=[0], help="of the synthetic set (default: 0)")
     add("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
     add("--list", action="store_true", help="train nothing; say what there is to run")
+    add("--record", action="store_true", help="add all finished runs of these seeds to the recorded ones, for git")
     add("--processes", type=whole(1), help="at once (default: one a core, or one a GPU)")
     add("--devices", type=device, nargs="+", help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)")
     add("--cluster", choices=["slurm", "local"], help="one job a run, by submitit")
@@ -185,28 +187,40 @@ def evaluate(options: argparse.Namespace) -> None:
 def experiments(options: argparse.Namespace) -> int:
     """Train the runs of tables and figures that are missing, and print them beside the paper's numbers."""
     from .jobs import RunsError, run_all
+    from .paper import recorded
     from .paper.compare import listing
     from .paper.experiments import EXPERIMENTS, plan, setting
     from .paper.tables import comparison
 
-    names = list(EXPERIMENTS) if "all" in options.names else options.names
-    chosen = setting(options.profile, options.dataset, options.seeds, options.runs_root, options.data_root)
-    plan(names, chosen, rows=options.rows)  # an unknown name is an error before anything runs
-    if options.list:
-        for name in names:
-            listed = listing(name, chosen)
-            wanted = listed["row"].isin(options.rows or listed["row"])
-            print(listed[wanted].to_string(index=False, na_rep=""))
-        return 0
+    names = [each for name in options.names for each in (EXPERIMENTS if name == "all" else [name])]
+    data = profile(options.profile).data
+    data = replace(data, name=options.dataset or data.name)
+    if data.name != "synthetic" and options.data_seeds != [0]:
+        raise ValueError(f"--data-seeds {options.data_seeds} are draws of the synthetic set, not of {data.name}")
+    settings = [
+        setting(options.profile, replace(data, seed=seed), options.seeds, options.runs_root, options.data_root)
+        for seed in options.data_seeds
+    ]
+    plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
     jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root", "cluster")}
     code = 0
-    try:
-        run_all(names, chosen, **jobs)
-    except RunsError as error:
-        code = 1
-        print(f"fusionreid: {error}", file=sys.stderr)
-    for name in names:
-        print(f"\n{comparison(name, chosen).markdown()}")
+    for chosen in settings:
+        if options.list:
+            for name in names:
+                listed = listing(name, chosen)
+                wanted = listed["row"].isin(options.rows or listed["row"])
+                print(listed[wanted].to_string(index=False, na_rep=""))
+            continue
+        try:
+            run_all(names, chosen, **jobs)
+        except RunsError as error:
+            code = 1
+            print(f"fusionreid: {error}", file=sys.stderr)
+        if options.record:
+            print(f"{recorded.record(chosen, options.data_root)} runs recorded in {paths.RECORDED / 'recorded.csv'}")
+    for chosen in settings if not options.list else ():
+        for name in names:
+            print(f"\n{comparison(name, chosen).markdown()}")
     return code
 
 

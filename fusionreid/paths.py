@@ -2,7 +2,8 @@
 
 Absolute, so that a notebook finds the same files in JupyterLab (which starts it in its own folder), under papermill
 and in the tests. `FUSIONREID_ROOT`, `FUSIONREID_DATA`, `FUSIONREID_RUNS` and `FUSIONREID_CACHE` in the environment move
-the whole, the data sets, the runs and the decoded images, for a cluster whose scratch space lies elsewhere.
+the whole, the data sets, the runs and the decoded images, for a cluster whose scratch space lies elsewhere, and
+`FUSIONREID_RECORDED` the recorded runs, which are committed beside the paper's numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def _folder(variable: str, default: Path) -> Path:
 ROOT = _folder("FUSIONREID_ROOT", _root())
 DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
+RECORDED = _folder("FUSIONREID_RECORDED", Path(__file__).parent / "paper")
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
 WEIGHTS = Path(__file__).resolve().parent / "weights"  # small ones of our own making, in the package

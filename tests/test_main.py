@@ -8,6 +8,8 @@ from fusionreid import build_model, jobs
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
 from fusionreid.models import released
+from fusionreid.paper import recorded
+from fusionreid.paper.experiments import EXPERIMENTS
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
 
@@ -82,6 +84,7 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
         ("evaluate nowhere.pth --released --dataset synthetic", 1, "nowhere.pth"),
         ("experiments table7", 2, "'table7' is not known; it is one of: 'table1'"),
         ("experiments table5 --rows GMP", 2, "row='GMP' is not known; it is one of: 'GeM', 'GAP'"),
+        ("experiments all --dataset market1501 --data-seeds 0 1", 2, "draws of the synthetic set, not of market1501"),
         ("data check market1501", 1, "market1501: "),
     ],
 )
@@ -136,6 +139,14 @@ def test_experiments_train_and_print_their_tables(tmp_path, monkeypatch, capsys)
     assert "1 of 2 runs failed" in written.err and "Table V" in written.out
     assert main([*arguments, "--list", "--rows", "GAP"]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 2
+
+    trained, kept = [], []
+    monkeypatch.setattr(jobs, "run_all", lambda names, setting, **_: trained.append((names, setting.data.seed)))
+    monkeypatch.setattr(recorded, "record", lambda setting, root: kept.append(setting.data.seed) or 7)
+    everything = ["experiments", "all", "differences", *arguments[2:], "--data-seeds", "0", "2", "--record"]
+    assert main(everything) == 0 and kept == [0, 2]
+    assert trained == [([*EXPERIMENTS, "differences"], seed) for seed in (0, 2)]
+    assert "7 runs recorded in" in capsys.readouterr().out
 
     def stop(*_, **__):
         raise KeyboardInterrupt

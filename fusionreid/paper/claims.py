@@ -1,13 +1,16 @@
 """What the paper says of its numbers (Sec. IV.D), as differences whose sign can be looked up in any data.
 
-A claim is a weighted sum of accuracies; most are one row less another. The sign of the paper's own numbers decides.
-What holds by construction is not counted: a profile's stand-ins for the backbones were chosen by how they do alone.
+A claim is a weighted sum of accuracies; most are one row less another. The sign of the paper's own numbers is looked up
+in the recorded runs, where an interval that holds zero decides nothing, and apart from that in the reader's own run.
+What holds by construction is not counted: a profile's stand-ins for the backbones were chosen by how they do alone, so
+their order says nothing, alone or in a pair. What two tables hold is counted once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,9 @@ import pandas as pd
 
 from ..config import FEATURES, LABELS
 from ..files import atomic_write
-from . import compare
+from . import compare, recorded
 from . import numbers as paper
-from .experiments import BACKBONES, DEPTHS, Setting
+from .experiments import BACKBONES, DEPTHS, Setting, variants
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,18 @@ class Claim:
     text: str
     case: str
     weights: dict[tuple[str, str], float]
+    order: bool = False  # of backbones: where they have stand-ins it holds by construction
 
 
-def _above(text: str, *pairs: tuple[str, str], better: str = "all", worse: str = "all") -> list[Claim]:
+def _above(
+    text: str, *pairs: tuple[str, str], better: str = "all", worse: str = "all", order: bool = False
+) -> list[Claim]:
     """A claim for each pair of variants, the better one first, of the features `better` and `worse`."""
     found = []
     for one, other in pairs:
         first = one if (better, worse) == ("all", "all") else f"{one}, {LABELS[better]}"
         second = other if worse == "all" else LABELS[worse]  # of the same variant
-        found.append(Claim(text, f"{first} > {second}", {(one, better): 1.0, (other, worse): -1.0}))
+        found.append(Claim(text, f"{first} > {second}", {(one, better): 1.0, (other, worse): -1.0}, order))
     return found
 
 
@@ -51,10 +57,10 @@ def _of_table6() -> list[Claim]:
         *_above("fusion lifts the Transformer's feature", *over_transformer, better="transformer_fused"),
         *_above("all six features beat one branch's fused", *together, worse="cnn_fused"),
         *_above("all six features beat one branch's fused", *together, worse="transformer_fused"),
-        *_above("ViT-B/16* and DeiT-B/16* beat the ResNets", *((one, cnn) for one in (vit, deit) for cnn in cnns)),
-        *_above("ViT-B/16*, then DeiT-B/16*, then T2T-ViT-14", (vit, deit), (deit, t2t)),
-        *_above("a deeper ResNet is better, alone", *deeper),
-        *_above("a deeper ResNet is better, in a pair", *inside),
+        *_above("ViT-B/16* and DeiT-B/16* beat the ResNets", *product((vit, deit), cnns), order=True),
+        *_above("ViT-B/16*, then DeiT-B/16*, then T2T-ViT-14", (vit, deit), (deit, t2t), order=True),
+        *_above("a deeper ResNet is better, alone", *deeper, order=True),
+        *_above("a deeper ResNet is better, in a pair", *inside, order=True),
     ]
 
 
@@ -108,59 +114,69 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
     """Each claim on some experiments, beside what was measured.
 
     Returns:
-        A row per case and metric: `experiment`, `claim`, `case`, `metric`, `paper` and `ours` (points; the mean over
-        the seeds that have all rows), `std`, `seeds` (how many), `agreeing` (of them) and `holds`: "yes", "no", "equal"
-        or "not run". Left out are draws of the paper and, with stand-ins, cases of single backbones only.
+        A row per case and metric: `experiment`, `claim`, `case`, `metric`; `paper`, `recorded` and `ours` (points; ours
+        is the mean over the reader's seeds), the 95 % interval of `recorded` from `low` to `high` and its `runs`;
+        `verdict` of the recorded runs, one of VERDICTS ("undecided": the interval holds zero); `sign` of the own run,
+        "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`. Draws of the
+        paper are left out.
     """
-    found = []
+    found, seen = [], set()
     measured = compare.frame(names, setting, (*FEATURES, "all"))
     for (name, metric), part in measured.groupby(["experiment", "metric"], sort=False):
         rows = part.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
+        keys = {each.name: recorded.configuration(setting.run(each.config, 0)) for each in variants(name)}
         for claim in CLAIMS[name]:
+            weights = {(keys[row], feature): weight for (row, feature), weight in claim.weights.items()}
+            same = (metric, frozenset(weights.items()))
             sums = rows.loc[list(claim.weights)].mul(list(claim.weights.values()), axis=0).sum(skipna=False).round(6)
-            theirs, values = sums["paper"].iloc[0], sums["ours"].dropna()
-            if theirs == 0 or (setting.profile.backbones and {row for row, _ in claim.weights} <= set(BACKBONES)):
+            theirs, own = sums["paper"].iloc[0], round(sums["ours"].mean(), 6)
+            if theirs == 0 or same in seen or (claim.order and setting.profile.backbones):
                 continue
-            mean = round(values.mean(), 6)
+            seen.add(same)
+            less = recorded.contrast(weights, metric)
+            sure = np.sign(less.low) if less.low * less.high > 0 else 0 * less.low  # NaN: not recorded
+            verdict = {1: "yes", -1: "no", 0: "undecided"}.get(sure * np.sign(theirs), "not recorded")
             found.append({
                 "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": theirs,
-                "ours": mean, "std": values.std(ddof=1), "seeds": len(values),
-                "agreeing": int((values * theirs > 0).sum()),
-                "holds": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(mean * theirs), "not run"),
+                "recorded": less.mean, "low": less.low, "high": less.high, "runs": less.runs, "ours": own,
+                "verdict": verdict,
+                "sign": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(own * theirs), "not run"),
             })  # fmt: skip
-    return pd.DataFrame(found)
+    found = pd.DataFrame(found)
+    found["part"] = found["experiment"].map({"table6": "Table VI"}).fillna("all others")
+    sizes = ["under 1 point", "1 to 3", "3 and more"]
+    return found.assign(size=pd.cut(found["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes))
+
+
+VERDICTS = ("yes", "no", "undecided", "not recorded")
+
+
+def totals(checked: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
+    """How many cases have which verdict, and how many have the paper's sign in the own run, of those that are run.
+
+    Args:
+        by: columns of `check` besides the metric. `part` keeps Table VI apart, which has most of the cases.
+    """
+    groups = checked.groupby([*by, "metric"], sort="size" in by, observed=True)  # sizes ascend, claims stay in order
+    counts = groups["verdict"].value_counts().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)
+    counts["own run"] = groups["sign"].agg(lambda signs: f"{sum(signs == 'yes')} of {sum(signs != 'not run')}")
+    return counts.rename_axis(columns=None)
 
 
 def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Writes `<path>.csv`; returns a table to show: of each case and metric both differences and the verdict."""
+    """Writes `<path>.csv`; returns a table to show: of each case and metric the differences, verdict and own sign."""
     with atomic_write(f"{path}.csv") as temporary:
         checked.to_csv(temporary, index=False, float_format="%.4f")
     text = pd.DataFrame({
         "paper": _points(row.paper),
-        "ours": _points(row.ours) + ("" if np.isnan(row.std) else f" ± {row.std:.1f}"),
-        "holds": row.holds if row.seeds < 2 else f"{row.holds} ({row.agreeing} of {row.seeds})",
+        "recorded": _points(row.recorded) + ("" if np.isnan(row.low) else f" ± {(row.high - row.low) / 2:.1f}"),
+        "holds": row.verdict,
+        "own run": row.sign,
     } for row in checked.itertuples())  # fmt: skip
     keys = [checked["experiment"].map(_short), checked["claim"], checked["case"]]
     text.index = pd.MultiIndex.from_arrays([*keys, checked["metric"]], names=["of", "claim", "case", "metric"])
     parts = {metric: part.droplevel("metric") for metric, part in text.groupby(level="metric", sort=False)}
     return pd.concat(parts, axis=1).fillna("")
-
-
-def report(checked: pd.DataFrame) -> str:
-    """`check` in Markdown: of each claim in how many cases the sign is the paper's, and the first four where not."""
-    lines = []
-    for (name, claim), group in checked.groupby(["experiment", "claim"], sort=False):
-        done = group[group["holds"] != "not run"]
-        yes = (done["holds"] == "yes").groupby(done["metric"], sort=False)
-        counts = [f"{metric} {part.sum()} of {len(part)}" for metric, part in yes]
-        counts += [f"{len(group) - len(done)} not run"] if len(done) < len(group) else []
-        no = done[done["holds"] != "yes"].itertuples()
-        others = [f"{row.metric} {row.case} (paper {_points(row.paper)}, here {_points(row.ours)})" for row in no]
-        others[4:] = [f"{len(others) - 4} more"] if len(others) > 4 else []
-        tail = f". Not in: {'; '.join(others)}" if others else ""
-        text = f"{_short(name)}, {claim}: the paper's sign in {', '.join(counts)}{tail}."
-        lines.append("- " + text.replace("*", r"\*").replace("_", r"\_").replace(">", r"\>"))
-    return "\n".join(lines)
 
 
 def _short(name: str) -> str:

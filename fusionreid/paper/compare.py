@@ -1,6 +1,6 @@
-"""The paper's numbers meet ours here, and nowhere else: one tidy frame, from which tables, claims and curves are made.
+"""The paper's numbers meet ours here, and nowhere else: tidy frames, from which tables, claims and curves are made.
 
-A run that has not finished is a gap in the frame, not an error.
+Ours are the recorded runs (`recorded`) and the reader's own. What has not been run is a gap in a frame, not an error.
 """
 
 from __future__ import annotations
@@ -11,14 +11,27 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..config import DATASETS, FEATURES, ModelConfig, Profile
+from ..config import DATASETS, FEATURES, LABELS, ModelConfig, Profile
 from ..models.cost import measure
 from ..training.runs import read_result
 from . import numbers as paper
+from . import recorded
 from .experiments import Setting, variants
 
 ACCURACY = ("mAP", "rank-1")
 COSTED = ("table2", "table3", "table4", "table5", "table6")
+# The row that differences are from: the full model, or what it is built on.
+BASES = {
+    "table1": "FusionReID*",
+    "table2": "DFE",
+    "table3": "SEU, MFU",
+    "table4": "SEU shared, MFU unshared",
+    "table5": "GeM",
+    "table6": "ResNet50 + ViT-B/16*",
+    "figure5": "L = 2",
+    "figure6": "D = 768",
+    "differences": "PAPER",
+}
 # Which features an experiment shows; every other one shows "all", the features side by side.
 SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATURES, "all")}
 
@@ -72,10 +85,113 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
     return pd.DataFrame(rows)
 
 
-def titles(name: str, setting: Setting) -> tuple[str, str]:
-    """What the numbers of each side are: ours, and the paper's."""
-    ours = f"Ours, {DATASETS[setting.data.name]} ({setting.profile.name})"
-    return ours, f"Paper, {DATASETS[papers_dataset(name, setting.data.name)]}"
+def differences(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of `frame`, means over the seeds, each beside its recorded runs and less its reference row (`BASES`).
+
+    Returns:
+        A row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent);
+        `paper_less`, `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the
+        95 % interval of `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row,
+        runs) and `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not
+        run); `configuration` (see `recorded`).
+    """
+    key = ["experiment", "variant", "feature", "metric"]
+    measured = frame(names, setting, features)
+    base = measured[measured["variant"] == measured["experiment"].map(BASES)]
+    where = ["experiment", "feature", "metric", "seed"]
+    joined = measured.join(base.set_index(where)[["paper", "ours"]].add_suffix("_base"), on=where)
+    for side in ("paper", "ours"):  # seed by seed, where both rows have been run
+        less = joined[side] - joined[f"{side}_base"]
+        joined[f"{side}_less"] = less.where(joined["variant"] != joined["experiment"].map(BASES))
+    groups = joined.groupby(key, sort=False)
+    found = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
+    found["std"], found["missing"] = groups["ours"].std(), groups["missing"].sum()
+    keys = {
+        (name, variant.name): recorded.configuration(setting.run(variant.config, 0))
+        for name in measured["experiment"].unique()
+        for variant in variants(name)
+    }
+    rows = []
+    for name, variant, feature, metric in found.index:
+        own, reference = keys[name, variant], keys[name, BASES[name]]
+        values = recorded.of(own, feature)[metric]
+        row = {"configuration": own, "recorded": values.mean(), "runs": len(values)}
+        if own != reference:
+            less = recorded.contrast({(own, feature): 1.0, (reference, feature): -1.0}, metric)
+            row |= {
+                "recorded_less": less.mean,
+                "low": less.low,
+                "high": less.high,
+                "runs": less.runs,
+                "alike": less.alike,
+            }
+        rows.append(row)
+    blank = pd.DataFrame(
+        rows, found.index, ["configuration", "recorded", "recorded_less", "low", "high", "runs", "alike"]
+    )
+    return found.join(blank).reset_index()
+
+
+def titles(name: str, setting: Setting) -> dict[str, str]:
+    """What the numbers of each side are: "paper", "recorded" and "ours", the reader's own run."""
+    ours = f"{DATASETS[setting.data.name]} ({setting.profile.name})"
+    paper_title = f"Paper, {DATASETS[papers_dataset(name, setting.data.name)]}"
+    return {"paper": paper_title, "recorded": f"Recorded, {ours}", "ours": f"Own run, {ours}"}
+
+
+def dots(name: str, setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
+    """`differences` for `plots.differences`: of each row but the reference, `case`, `metric` and points."""
+    found = differences(name, setting, features)
+    found = found[found["variant"] != BASES[name]]
+    several = found["feature"].nunique() > 1
+    cases = found["variant"] + (", " + found["feature"].map(LABELS) if several else "")
+    points = {side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")}
+    return found.assign(case=cases, **points)
+
+
+def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
+    """What the recorded seeds can decide, and cannot: half the width of the intervals of `differences`, in points.
+
+    A difference of half the interval's width is found half of the time, a smaller one less often.
+
+    Returns:
+        A row per experiment and metric: `half width` (median), `widest`, the `paper`'s differences (their median size),
+        `rows`, how many of them are `decided` (their interval leaves zero out), and how many are `uneven`: their data
+        seeds differ by more than chance at 5 %.
+    """
+    found = differences(names, setting).dropna(subset=["low", "high"])
+    half, paper_size = (found["high"] - found["low"]) / 2, found["paper_less"].abs()
+    found = found.assign(
+        half=half, paper=paper_size, decided=found["low"] * found["high"] > 0, uneven=found["alike"] < 0.05
+    )
+    groups = found.groupby(["experiment", "metric"], sort=False)
+    columns = {"half width": groups["half"].median(), "widest": groups["half"].max(), "paper": groups["paper"].median()}
+    return pd.DataFrame(columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum()))
+
+
+def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
+    """Fig. 5 or 6 for `plots.depth_curves` and `plots.dimension_curves`, by "paper", "recorded" and "ours".
+
+    Each has a row per point, feature and seed or recorded run: columns `variant`, `depth` and `dim` at the paper's
+    scale, of ours `here` (D in this profile), `feature`, `mAP` and `rank-1` in percent. What has not been run is left
+    out.
+    """
+    measured = frame(name, setting).rename(columns={"dim": "here"}).drop(columns="depth")
+    fusions = [{"variant": each.name, "depth": each.config.fusion.depth, "dim": each.config.fusion.dim,
+                "key": recorded.configuration(setting.run(each.config, 0))} for each in variants(name)]  # fmt: skip
+    measured = measured.merge(pd.DataFrame(fusions), on="variant")
+    point = ["depth", "dim", "variant", "here", "feature", "key"]
+    sides = {
+        side: measured.pivot(index=[*point, "seed"], columns="metric", values=side).dropna().reset_index()
+        for side in ("paper", "ours")
+    }
+    sides["paper"] = sides["paper"].drop(columns="here")
+    points = measured[point].drop_duplicates()
+    sides["recorded"] = points.merge(
+        recorded.load().rows.rename(columns={"configuration": "key"})[["key", "feature", "seed", *ACCURACY]],
+        on=["key", "feature"],
+    )
+    return sides
 
 
 def listing(name: str, setting: Setting) -> pd.DataFrame:
@@ -92,31 +208,6 @@ def listing(name: str, setting: Setting) -> pd.DataFrame:
         "run": first["fingerprint"],
         "ours mAP": first["ours"].round(1),
     })  # fmt: skip
-
-
-def bars(name: str, setting: Setting) -> dict:
-    """The arguments of `plots.component_bars`: the rows of both sides in percent, means over the seeds, and titles."""
-    means = frame(name, setting, ("all",)).pivot_table(
-        index="variant", columns="metric", values=["paper", "ours"], dropna=False, sort=False
-    )
-    sides = {side: means[side].rename_axis(index="name", columns=None).reset_index() for side in ("ours", "paper")}
-    return sides | dict(zip(("ours_title", "paper_title"), titles(name, setting), strict=True))
-
-
-def pairs(setting: Setting, metric: str = "mAP") -> pd.DataFrame:
-    """Table VI for `plots.backbone_pairs`: a row per pair of backbones and feature, in percent, means over the seeds.
-
-    Of the features "cnn" and "transformer" are the backbones as trained alone.
-    """
-    found = frame("table6", setting)
-    means = found[found["metric"] == metric].groupby(["variant", "feature"])[["paper", "ours"]].mean()
-    rows = []
-    for pair in (variant.name for variant in variants("table6") if " + " in variant.name):
-        cnn, transformer = pair.split(" + ")
-        sources = {"cnn": (cnn, "all"), "transformer": (transformer, "all")}
-        sources |= {feature: (pair, feature) for feature in SHOWN["table6"]}
-        rows += [{"pair": pair, "feature": feature, **means.loc[source]} for feature, source in sources.items()]
-    return pd.DataFrame(rows)
 
 
 def published() -> pd.DataFrame:

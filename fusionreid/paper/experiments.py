@@ -7,7 +7,7 @@ have one fingerprint and are trained once, by `fusionreid.jobs`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -102,6 +102,24 @@ _CONFIGURATIONS = {
         "one SEU for each branch": _fused(share_seu=False),
     },
 }
+
+
+def changes(config: ModelConfig) -> str:
+    """The fields in which a configuration differs from PAPER: "share_seu=False, share_mfu=True"; "" for PAPER.
+
+    That a branch alone has no fusion is not said.
+    """
+    alone = None in (config.cnn, config.transformer)
+    pairs = [(config, PAPER)] + [(config.fusion, PAPER.fusion)] * (config.fusion is not None)
+    found = [
+        f"{each.name}={getattr(own, each.name)}"
+        for own, default in pairs
+        for each in fields(own)
+        if getattr(own, each.name) != getattr(default, each.name)
+        and not is_dataclass(getattr(own, each.name))
+        and not (alone and each.name == "fusion")
+    ]
+    return ", ".join(found)
 
 
 def variants(name: str) -> list[Variant]:

@@ -16,24 +16,11 @@ import pandas as pd
 
 from ..config import DATASETS, LABELS
 from ..files import atomic_write
-from . import compare
+from . import compare, recorded
 from . import numbers as paper
-from .compare import ACCURACY, features_of
-from .experiments import Setting, variants
+from .compare import ACCURACY, BASES, features_of
+from .experiments import Setting, changes, variants
 
-# The row that differences are from: the full model, or what it is built on.
-BASES = {
-    "table1": "FusionReID*",
-    "table2": "DFE",
-    "table3": "SEU, MFU",
-    "table4": "SEU shared, MFU unshared",
-    "table5": "GeM",
-    "table6": "ResNet50 + ViT-B/16*",
-    "figure5": "L = 2",
-    "figure6": "D = 768",
-    "differences": "PAPER",
-}
-COSTS = {"parameters": "parameters (M)", "macs": "FLOPs (G)"}
 GAP, NOT_RUN = "–", "not run"
 KEYS = ["variant", "feature"]
 
@@ -43,9 +30,9 @@ class Table:
     """Numbers and how they are shown.
 
     Attributes:
-        numbers: a row per method and feature; columns (group, measure), in percent, millions and giga; text: group "".
-        spread: standard deviations over the seeds, in the columns that have one.
-        missing: (rows,) how many seeds are missing of each row of ours; NaN where there is none of ours.
+        numbers: a row per method and feature; columns (group, measure), in percent and points; text: group "".
+        spread: behind ±: of a recorded difference half of its 95 % interval, of own runs the standard deviation.
+        missing: (rows,) how many seeds of the own run are missing; NaN where the row is other people's.
         caption, notes: what the numbers are from, and remarks on the paper's.
     """
 
@@ -66,15 +53,14 @@ class Table:
             return values.astype(str).tolist()
         best = sorted(values.round(1).dropna().unique(), reverse=True)[:2] if measure in ACCURACY else []
         marks = dict(zip(best, ("<b>{}</b>", "<u>{}</u>"), strict=True)) if len(best) == 2 else {}  # one is no best
-        ours, sign = group.startswith("Ours"), "+" * measure.startswith("Δ")
-        digits = 3 if ours and measure in COSTS.values() and values.max() < 10 else 1
+        own, sign = group.startswith("Own"), "+" * measure.startswith("Δ")
         texts = []
         for row, (value, rounded) in enumerate(zip(values, values.round(1), strict=True)):
-            missing = ours and measure in ACCURACY and self.missing.iloc[row] > 0
+            missing = own and measure in ACCURACY and self.missing.iloc[row] > 0
             if math.isnan(value):
-                texts.append(NOT_RUN if missing else "" if ours or sign else GAP)
+                texts.append(NOT_RUN if missing else GAP if group.startswith("Paper") and not sign else "")
                 continue
-            text = f"{value:{sign}.{digits}f}"
+            text = f"{value:{sign}.1f}"
             text = text.lstrip("+-") if float(text) == 0 else text
             deviation = self.spread[column].iloc[row] if column in self.spread else math.nan
             text += "" if math.isnan(deviation) else f" ± {deviation:.1f}"
@@ -104,44 +90,57 @@ def _head(column: tuple[str, str]) -> str:
     return ": ".join(filter(None, column))
 
 
-def comparison(name: str, setting: Setting, features: Sequence[str] | None = None, costs: bool = False) -> Table:
-    """An experiment's table: the paper's columns, then ours, each with its difference from the base row.
+def comparison(name: str, setting: Setting, features: Sequence[str] | None = None) -> Table:
+    """An experiment's table: the paper's columns, the recorded runs', each less the base row, and the reader's own run.
 
     Args:
         features: which; by default those that the experiment shows.
-        costs: parameters and multiply-adds too, at the paper's scale; of one HTM where the paper counts one.
     """
-    measured = compare.frame(name, setting, features)
-    ours, theirs = compare.titles(name, setting)
-    first = measured.drop_duplicates([*KEYS, "metric"])  # the paper's numbers are the same beside every seed
-    printed = compare.published() if name == "table1" else _accuracies(first, "paper", theirs, BASES[name])[0]
-    index = printed.index
-    means, spread = (each.reindex(index) for each in _accuracies(measured, "ours", ours, BASES[name]))
-    parts = [printed.dropna(axis=1, how="all"), means]
-    if costs:
-        counted = compare.costs([name]).set_index("name")
-        one = ", one HTM" if "one HTM" in set(counted["counts"]) else ""
-        counted = counted.reindex(index.get_level_values("variant")).set_axis(index)
-        for place, group, prefix in ((1, "Paper", "paper_"), (3, "Ours, at the paper's scale", "")):
-            columns = {(group + one, label): counted[prefix + key] for key, label in COSTS.items()}
-            parts.insert(place, pd.DataFrame(columns).dropna(axis=1, how="all"))
-    missing = measured[measured["metric"] == "mAP"].groupby(KEYS)["missing"].sum().reindex(index)
-    numbers = (part.set_axis(_labels(name, index)) for part in (pd.concat(parts, axis=1), spread, missing))
-    return Table(*numbers, _caption(name, setting, measured), _notes(name, setting, measured))
+    found = compare.differences(name, setting, features)
+    columns = ["paper", "recorded", "ours", "paper_less", "recorded_less", "ours_less", "std", "low", "high", "missing"]
+    wide = found.pivot(index=KEYS, columns="metric", values=columns)
+    index = pd.MultiIndex.from_frame(found[KEYS].drop_duplicates())
+    if name == "table1":
+        printed = compare.published()
+        index = printed.index
+    wide, titles = wide.reindex(index), compare.titles(name, setting)
+    anything = found["recorded"].notna().any()
+    numbers, spread = {}, {}
+    for side, title in titles.items():
+        if (side == "paper" and (name == "table1" or name not in paper.TABLES)) or (
+            side == "recorded" and not anything
+        ):
+            continue
+        for metric in ACCURACY:
+            numbers[title, metric] = wide[side, metric]
+            if side != "ours" or not anything:
+                numbers[title, f"Δ {metric}"] = wide[f"{side}_less", metric]
+    for metric in ACCURACY:
+        spread[titles["recorded"], f"Δ {metric}"] = (wide["high", metric] - wide["low", metric]) / 2
+        spread[titles["ours"], metric] = wide["std", metric]
+    numbers = pd.DataFrame(numbers).astype(float)
+    if name == "table1":
+        numbers = pd.concat([printed, numbers], axis=1)
+    parts = (numbers, pd.DataFrame(spread).astype(float), wide["missing", "mAP"].astype(float))
+    labels = _labels(name, index)
+    return Table(
+        *(part.set_axis(labels) for part in parts), _caption(name, setting, found), _notes(name, setting, found)
+    )
 
 
-def _accuracies(measured: pd.DataFrame, side: str, group: str, base: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and deviations over the seeds, of the accuracies and of their differences from the base row.
+def switched(name: str) -> pd.DataFrame:
+    """What each row of an experiment switches, and costs, at the paper's scale: the same in every profile.
 
-    A difference is taken seed by seed, over the seeds that both rows have, from the base's row of the same feature.
+    Returns:
+        A row per variant: the fields that differ from PAPER, and parameters and multiply-adds, the paper's in brackets.
     """
-    index = pd.MultiIndex.from_frame(measured[KEYS].drop_duplicates())
-    names, features = (index.get_level_values(key) for key in KEYS)
-    values = measured.pivot(index=KEYS, columns=["metric", "seed"], values=side).reindex(index)
-    reference = values[names == base].droplevel("variant").reindex(features).set_axis(index)
-    less = (values - reference)[names != base].reindex(index).rename(columns="Δ {}".format, level="metric")
-    both = pd.concat({group: pd.concat([values, less], axis=1)}, axis=1).T.groupby(level=[0, 1], sort=False)
-    return both.mean().T, both.std().T
+    counted = compare.costs([name])
+    one = "one HTM: " if "one HTM" in set(counted["counts"]) else ""
+    columns = {"differs from PAPER in": [changes(variant.config) or "nothing" for variant in variants(name)]}
+    for key, label in {"parameters": "parameters (M)", "macs": "multiply-adds (G)"}.items():
+        printed = [f" ({value:.1f})" if value > 0 else "" for value in counted[f"paper_{key}"]]
+        columns[one + label] = [f"{ours:.2f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)]
+    return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
 
 
 def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
@@ -153,33 +152,36 @@ def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
     return pd.MultiIndex.from_tuples([(row, LABELS[own.get(row, feature)]) for row, feature in index], names=KEYS)
 
 
-def _caption(name: str, setting: Setting, measured: pd.DataFrame) -> str:
-    """Where the numbers come from: profile, data, seeds, commit, device, and what is missing."""
-    runs = measured.drop_duplicates("fingerprint")
-    done, data, seeds = runs[~runs["missing"]], setting.data, ", ".join(map(str, setting.seeds))
+def _caption(name: str, setting: Setting, found: pd.DataFrame) -> str:
+    """Where the numbers come from: seeds, people, data, commit, device, and what is missing."""
+    title = paper.TITLES.get(name, "The text and the code")
+    data, seeds = setting.data, ", ".join(map(str, setting.seeds))
     seeds = f"seeds {seeds} (mean ± standard deviation)" if len(setting.seeds) > 1 else f"seed {seeds}"
+    runs = compare.frame(name, setting, ("all",)).drop_duplicates("fingerprint")
+    done = runs[~runs["missing"]]
     version, device, commit = (", ".join(sorted(set(done[key]) - {""})) for key in ("version", "device", "commit"))
     text = (
-        f"{paper.TITLES.get(name, name)}. Ours: profile {setting.profile.name}, data {DATASETS[data.name]} "
-        f"{version or data.version}, {seeds}, commit {commit or 'none yet'}, device {device or 'none yet'}; percent, "
-        f"at the last epoch. Δ: difference from the row {BASES[name]}."
+        f"{title}; percent, at the last epoch. Δ: difference from the row {BASES[name]}, ± its "
+        f"95 % interval over seeds and people. Recorded: {recorded.about(found['configuration'].unique())}. Own run: "
+        f"profile {setting.profile.name}, data {DATASETS[data.name]} {version or data.version}, {seeds}, commit "
+        f"{commit or 'none yet'}, device {device or 'none yet'}."
     )
     if setting.profile.name != "paper" or compare.papers_dataset(name, data.name) != data.name:
-        text += " The two sides differ in data or scale: compare orders and signs, not values."
-    return text + (f" {len(runs) - len(done)} of {len(runs)} runs are missing." if len(done) < len(runs) else "")
+        text += " Paper and ours differ in data or scale: compare orders and signs, not values."
+    return text + (f" {len(runs) - len(done)} of {len(runs)} own runs are missing." if len(done) < len(runs) else "")
 
 
-def _notes(name: str, setting: Setting, measured: pd.DataFrame) -> tuple[str, ...]:
+def _notes(name: str, setting: Setting, found: pd.DataFrame) -> tuple[str, ...]:
     """What a reader of the paper's columns must know: what is misprinted, lost, or plotted and not printed."""
-    found, dataset = {}, compare.papers_dataset(name, setting.data.name)
+    notes, dataset = {}, compare.papers_dataset(name, setting.data.name)
     for row in paper.table(name).to_dict("records") if name in paper.TABLES else ():
-        if name != "table1" and (row["dataset"] != dataset or row["feature"] not in set(measured["feature"])):
+        if name != "table1" and (row["dataset"] != dataset or row["feature"] not in set(found["feature"])):
             continue
         of = (row["variant"] or row["method"]) + (f", {DATASETS[row['dataset']]}" if name == "table1" else "")
         for part in row["note"].split("; "):
             if part.startswith(("misprint", "lost", "printed", "plotted")):
-                found.setdefault(part, {})[of] = None
-    return tuple(f"{', '.join(of)}: {part}" for part, of in found.items())
+                notes.setdefault(part, {})[of] = None
+    return tuple(f"{', '.join(of)}: {part}" for part, of in notes.items())
 
 
 def save(table: Table, path: str | Path) -> Table:
@@ -189,6 +191,6 @@ def save(table: Table, path: str | Path) -> Table:
     with atomic_write(f"{path}.csv") as temporary:
         spread = table.spread.dropna(axis=1, how="all")
         flat = pd.concat([table.numbers, spread], axis=1)
-        flat.columns = [*map(_head, table.numbers), *(f"{_head(column)} std" for column in spread)]
+        flat.columns = [*map(_head, table.numbers), *(f"{_head(column)} ±" for column in spread)]
         flat.assign(caption=table.caption).to_csv(temporary, float_format="%.4f")
     return table

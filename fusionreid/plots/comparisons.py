@@ -1,104 +1,74 @@
-"""The paper beside ours: components (Table II), pairs of backbones (Table VI), costs, and all differences at once."""
+"""The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and costs."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..paper.numbers import TITLES
 from . import style
 from .style import expect_columns, legend_below, styled, with_numbers
 
 
 @styled
-def component_bars(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
-    """A table as bars, the paper's numbers and ours each on an axis of its own.
+def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
+    """Differences in accuracy: recorded ones as dots with their intervals, beside the paper's.
 
     Args:
-        ours, paper: the same rows in the same order: columns `name`, `mAP` and `rank-1` in percent (missing: a gap).
+        data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`, `metric`, `paper`,
+            `recorded`, its interval from `low` to `high`, and `ours`, all in points (missing: a gap).
+        titles: what "paper", "recorded" and "ours" are.
+        label: of the axes; it follows the name of the metric.
     """
-    for data in (ours, paper):
-        expect_columns(data, ["name", *style.MEASURES], "component_bars")
-    if list(ours["name"]) != list(paper["name"]):
-        raise ValueError(f"component_bars: expected the paper's rows {list(paper['name'])}, found {list(ours['name'])}")
-    places = np.arange(len(ours))
-    figure, panels = plt.subplots(1, 2, figsize=(10, 0.52 * len(ours) + 1.7), sharey=True)
-    for axes, data, title in zip(panels, (paper, ours), (paper_title, ours_title), strict=True):
-        for (measure, (name, colour)), shift in zip(style.MEASURES.items(), (-0.2, 0.2), strict=True):
-            values = data[measure].astype(float)
-            bars = axes.barh(places + shift, values.fillna(0), height=0.38, color=colour, label=name)
-            axes.bar_label(bars, ["no run" if np.isnan(v) else f"{v:.1f}" for v in values], padding=3, fontsize=8.5)
-        axes.set(xlabel="accuracy (%)", title=title, xlim=(0, 1.15 * data[[*style.MEASURES]].fillna(1).max(axis=None)))
-        axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(places, list(ours["name"]))
-    panels[0].invert_yaxis()
-    legend_below(figure, panels[0], 2)
-    return with_numbers(figure, pd.concat([paper.assign(source=paper_title), ours.assign(source=ours_title)]))
+    needed = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
+    expect_columns(data, needed, "differences")
+    cases = list(data["case"].unique())
+    figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
+    for axes, (metric, (name, colour)) in zip(panels, style.MEASURES.items(), strict=True):
+        rows = data[data["metric"] == metric].set_index("case").reindex(cases)
+        places = np.arange(len(cases))
+        axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
+        hollow = dict(marker="D", facecolors="none", edgecolors=style.BLACK)
+        if data["paper"].notna().any():
+            axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
+        axes.scatter(rows["recorded"], places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval")
+        axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"])
+        axes.axvline(0, color=style.GREY, linewidth=1, zorder=1)
+        axes.set(xlabel=f"{name} {label} (points)")
+    panels[0].set_yticks(range(len(cases)), cases)
+    panels[0].set_ylim(len(cases) - 0.5, -0.5)
+    legend_below(figure, panels[0], 3)
+    return with_numbers(figure, data[needed])
 
 
 @styled
-def backbone_pairs(data: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
-    """Each pair of backbones on a line: the branches alone, their fused features, and all six together.
+def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
+    """Fig. 4: one HTM of each structure. A box over both lines is one unit that both branches share.
 
     Args:
-        data: columns `pair`, `feature` ("cnn" and "transformer" are the backbones alone; "cnn_fused",
-            "transformer_fused", "all"), `paper` and `ours` in percent (missing: a gap).
+        units: by the structure's name the order of its units, "seu" and "mfu", and whether each of the two is shared.
     """
-    expect_columns(data, ["pair", "feature", "paper", "ours"], "backbone_pairs")
-    pairs = list(data["pair"].unique())
-    places = {pair: place for place, pair in enumerate(pairs)}
-    labels = style.FEATURE_LABELS | {"cnn": "CNN alone, $f$", "transformer": "Transformer alone, $f$"}
-    shifts = {"cnn": -0.2, "transformer": 0.2, "cnn_fused": -0.2, "transformer_fused": 0.2, "all": 0.0}
-    figure, panels = plt.subplots(1, 2, figsize=(10, 0.5 * len(pairs) + 1.9), sharey=True)
-    for axes, side, title in zip(panels, ("paper", "ours"), (paper_title, ours_title), strict=True):
-        for feature, shift in shifts.items():
-            rows, look = data[data["feature"] == feature], style.FEATURE_STYLES[feature]
-            fill = "none" if feature in style.BRANCH_COLOURS else look["color"]
-            axes.scatter(rows[side], rows["pair"].map(places) + shift, s=34, marker=look["marker"], facecolors=fill,
-                         edgecolors=look["color"], linewidths=1.4, zorder=3, label=labels[feature])  # fmt: skip
-        for branch, colour in style.BRANCH_COLOURS.items():
-            both = data[data["feature"].isin([branch, f"{branch}_fused"])].groupby("pair")[side]
-            heights = both.min().index.map(places) + shifts[branch]
-            axes.hlines(heights, both.min(), both.max(), color=colour, alpha=0.5)
-        axes.set(xlabel="mAP (%)", title=title)
-        axes.margins(x=0.08)
-    panels[0].set_yticks(range(len(pairs)), pairs)
-    panels[0].set_ylim(len(pairs) - 0.5, -0.5)
-    legend_below(figure, panels[0], 5)
-    return with_numbers(figure, data)
-
-
-@styled
-def signs(data: pd.DataFrame) -> Figure:
-    """Every difference that the paper prints: its size there, and ours, above zero where the sign is the paper's.
-
-    Args:
-        data: a row per case and metric, as `claims.check` returns: columns `experiment`, `case`, `metric`, `paper` and
-            `ours` in points. Rows that the paper does not print, or that are not run, are left out.
-    """
-    needed = ["experiment", "case", "metric", "paper", "ours"]
-    expect_columns(data, needed, "signs")
-    drawn = data.dropna(subset=["paper", "ours"])[needed]
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
-    for axes, (metric, (title, _)) in zip(panels, style.MEASURES.items(), strict=True):
-        rows = drawn[drawn["metric"] == metric]
-        ours = rows["ours"] * np.sign(rows["paper"])
-        for name, colour, marker in zip(drawn["experiment"].unique(), style.PALETTE, style.MARKERS, strict=False):
-            of = rows["experiment"] == name
-            axes.scatter(rows["paper"][of].abs(), ours[of], s=34, marker=marker, alpha=0.8, color=colour, linewidths=0,
-                         label=TITLES[name].split(":")[0])  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_yscale("symlog", linthresh=1)
-        axes.axhline(0, color=style.GREY, linewidth=1)
-        axes.set(xlabel="size of the difference in the paper (points)", xlim=(0.08, 20),
-                 title=f"{title}: {(ours > 0).sum()} of {len(rows)} with the paper's sign")  # fmt: skip
-        axes.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
-    panels[0].set_ylabel("ours, in the paper's direction (points)")
-    legend_below(figure, panels[0], 8)
-    return with_numbers(figure, drawn)
+    figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
+    drawn = []
+    for axes, (name, (order, share_seu, share_mfu)) in zip(panels[0], units.items(), strict=True):
+        for height, branch in ((1, "cnn"), (0, "transformer")):
+            axes.annotate("", (len(order) + 0.45, height), (-0.55, height),
+                          zorder=0, arrowprops=dict(arrowstyle="->", color=style.BRANCH_COLOURS[branch]))  # fmt: skip
+        for place, unit in enumerate(order):
+            shared = share_seu if unit == "seu" else share_mfu
+            drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
+            colour = style.GREEN if unit == "seu" else style.PURPLE
+            for low, high in [(-0.3, 1.3)] if shared else [(-0.3, 0.3), (0.7, 1.3)]:
+                axes.add_patch(plt.Rectangle((place, low), 0.7, high - low, facecolor="white", edgecolor=colour, lw=2))
+                axes.text(place + 0.35, (low + high) / 2, unit.upper(), ha="center", va="center", color=colour)
+        axes.set(title=name, xlim=(-0.6, 2.5), ylim=(-0.5, 1.5))
+        axes.axis("off")
+    for branch, height in (("CNN", 1.0), ("Transformer", 0.0)):
+        panels[0][0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
+    return with_numbers(figure, pd.DataFrame(drawn))
 
 
 @styled

@@ -97,40 +97,56 @@ def _feature_lines(axes, data: pd.DataFrame, x: str, y: str) -> None:
             axes.fill_between(mean.index, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
 
 
-def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame]) -> Figure:
-    """Panels of mAP and rank-1, a row of them for each side (the paper, ours)."""
-    for title, data in sides.items():
-        expect_columns(data, [x, "feature", *style.MEASURES], f"{title}, by {x}")
+def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
+    """Panels of mAP and rank-1: the paper's above, recorded runs with bands below, the own run as thin marks."""
+    for side, data in sides.items():
+        expect_columns(data, [x, "feature", *style.MEASURES], f"{side}, by {x}")
     figure, panels = plt.subplots(2, 2, figsize=(9, 7.6))
-    for row, (title, data) in zip(panels, sides.items(), strict=True):
-        costs = "\n{parameters:.3g} M\n{macs:.2g} G" if "macs" in data else ""
-        ticks = {place: f"{place:g}" + costs.format(**row) for place, row in data.groupby(x).first().iterrows()}
+    for row, (side, thin) in zip(panels, (("paper", None), ("recorded", "ours")), strict=True):
+        data = sides[side] if thin is None or len(sides[side]) else sides[thin]
+        points = {place: first for place, first in data.groupby(x).first().iterrows()}
         for axes, (measure, (name, _)) in zip(row, style.MEASURES.items(), strict=True):
-            _feature_lines(axes, data, x, measure)
-            axes.set(xlabel=label + ", parameters, multiply-adds" * bool(costs), ylabel=f"{name} (%)", title=title)
-            axes.set_xticks(list(ticks), ticks.values(), fontsize=7.5 if costs else 9)
-    legend_below(figure, panels[-1, 0], 4)
-    return with_numbers(figure, pd.concat([data.assign(source=title) for title, data in sides.items()]))
+            _feature_lines(axes, sides[side], x, measure)
+            for feature, part in sides[thin].groupby("feature") if thin else ():
+                colour = style.FEATURE_STYLES[feature]["color"]
+                axes.plot(part[x], part[measure], "_", color=colour, markersize=9, markeredgewidth=0.8, alpha=0.8)
+            axes.set(
+                xlabel=label,
+                ylabel=f"{name} (%)",
+                title=titles[side] + (f"\nthin marks: {titles[thin]}" if thin else ""),
+            )
+            axes.set_xticks(list(points), [_tick(x, place, first) for place, first in points.items()], fontsize=8)
+    legend_below(figure, panels[0, 0], 4)
+    return with_numbers(figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()]))
+
+
+def _tick(x: str, place: float, point: pd.Series) -> str:
+    """A point's place on the axis, with its width in a smaller profile and its costs where they are known."""
+    here = f"\n({point['here']:g} here)" if x == "dim" and point.get("here", place) != place else ""
+    return f"{place:g}" + here + ("\n{parameters:.3g} M\n{macs:.2g} G".format(**point) if "macs" in point else "")
 
 
 @styled
-def depth_curves(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
+def depth_curves(sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
     """Fig. 5: accuracy by the number of stacked HTMs, in three groups of curves: backbone, refined, fused.
 
     Args:
-        ours, paper: a row per depth, feature and seed: columns `depth`, `feature` (a name of FEATURES, or "all"), `mAP`
-            and `rank-1` in percent. Several seeds are drawn as mean and standard deviation.
+        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per depth, feature and seed, with
+            columns `depth`, `feature` (a name of FEATURES, or "all"), `mAP` and `rank-1` in percent. Several seeds are
+            drawn as their mean and a band of one standard deviation.
+        titles: what each of the sides is.
     """
-    return _accuracy_by("depth", "stacked HTMs, $L$", {paper_title: paper, ours_title: ours})
+    return _accuracy_by("depth", "stacked HTMs, $L$", sides, titles)
 
 
 @styled
-def dimension_curves(ours: pd.DataFrame, paper: pd.DataFrame, *, ours_title: str, paper_title: str) -> Figure:
-    """Fig. 6: accuracy by the fused dimension D, with its parameters and multiply-adds.
+def dimension_curves(sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
+    """Fig. 6: accuracy by the fused dimension D of the paper's scale, and that of the profile where it is another.
 
-    The arguments are those of `depth_curves`, with `dim` for `depth` and, where known, `parameters` (M) and `macs` (G).
+    The arguments are those of `depth_curves`, with `dim` for `depth` and, where known, `here` (D in the profile),
+    `parameters` (M) and `macs` (G).
     """
-    return _accuracy_by("dim", "fused dimension, $D$", {paper_title: paper, ours_title: ours})
+    return _accuracy_by("dim", "fused dimension, $D$", sides, titles)
 
 
 @styled

@@ -1,8 +1,9 @@
 """What a run is, and its folder: configuration, environment, metrics, checkpoint and result.
 
 `runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line for each step, epoch and
-evaluation), `checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json` and
-`average_precision.npz`: for each feature the average precision of each query, NaN for one without a match.
+evaluation), `checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json`,
+`average_precision.npz` and `first_match.npz`: for each feature the average precision of each query, and the rank of its
+first match; NaN for a query without a match.
 """
 
 from __future__ import annotations
@@ -224,12 +225,13 @@ class RunFolder:
             write_text(self.path / "weights.txt", f"{weights}\n")
 
     def write_result(self, rankings: Mapping, dataset: Dataset, seconds: float, environment: dict) -> None:
-        """Writes `average_precision.npz` and `result.json` from the last epoch's `Ranking` of each feature."""
-        precision = {feature: np.full(len(dataset.query), np.nan) for feature in rankings}
-        for feature, ranking in rankings.items():
-            precision[feature][ranking.queries] = ranking.average_precision
-        with atomic_write(self.path / "average_precision.npz") as temporary:
-            np.savez_compressed(temporary, **precision)
+        """Writes the scores of each query and `result.json` from the last epoch's `Ranking` of each feature."""
+        for name in ("average_precision", "first_match"):
+            scores = {feature: np.full(len(dataset.query), np.nan) for feature in rankings}
+            for feature, ranking in rankings.items():
+                scores[feature][ranking.queries] = getattr(ranking, name)
+            with atomic_write(self.path / f"{name}.npz") as temporary:
+                np.savez_compressed(temporary, **scores)
         result = {
             "fingerprint": self.config.fingerprint,
             "data": {"name": dataset.name, "version": dataset.version},

@@ -31,6 +31,7 @@ NAMES = [
     "10_gradcam",
     "11_attention",
     "12_summary",
+    "14_text_and_code",
 ]
 CELL_LINES, FUNCTION_LINES, FILE_BYTES = 15, 10, 2 * 2**20
 MACHINE_PATH = re.compile(r"(?<![\w.~:/])/(home|Users|root|tmp|private|mnt|work|scratch)/|[A-Z]:\\\\?Users")
@@ -47,6 +48,15 @@ def test_notebook_has_the_shape(path):
     except NotebookError as error:
         found = [str(error)]
     assert not found, f"{path.name}:\n" + "\n".join(found)
+
+
+def test_titles_are_numbered_alike_and_links_lead_to_notebooks():
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        assert re.match(rf"# {path.stem[:2]} · \w", notebook.cells[0].source), path.stem
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        for link in re.findall(r"\]\(([^)#]+\.ipynb)", prose):
+            assert (path.parent / link).is_file(), f"{path.stem}: {link}"
 
 
 def test_committed_figures_are_named_after_their_notebooks():

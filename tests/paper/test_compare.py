@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fusionreid.config import PROFILES
+from fusionreid.data.synthetic import RENDERER
 from fusionreid.models.fusionreid import build_model
 from fusionreid.paper import compare
-from fusionreid.paper.experiments import EXPERIMENTS, variants
+from fusionreid.paper.experiments import DIMENSIONS, EXPERIMENTS, variants
 
 
 def test_a_row_for_each_variant_feature_metric_and_seed(setting, finish):
@@ -21,7 +22,7 @@ def test_a_row_for_each_variant_feature_metric_and_seed(setting, finish):
     assert done["variant"].tolist() == ["ResNet50"] * 2 + ["ResNet152"] * 2 and set(done["seed"]) == {0}
     assert done["ours"].tolist() == pytest.approx([50, 50, 60, 60])
     assert done["paper"].tolist() == [54.3, 78.1, 61.0, 82.7]
-    assert set(done["commit"]) == {"0123abc"} and set(done["version"]) == {"smoke-0, v3"}
+    assert set(done["commit"]) == {"0123abc"} and set(done["version"]) == {f"smoke-0, v{RENDERER}"}
 
 
 def test_an_empty_folder_is_all_gaps(setting):
@@ -82,15 +83,42 @@ def test_what_there_is_to_run(setting, finish, tmp_path):
     assert [listed.loc["DFE + LRU", "run"]] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_frames_for_figures(setting, finish):
-    finish("table6", [55.0] * 15)
-    pairs = compare.pairs(setting())
-    assert len(pairs) == 9 * 5 and pairs["ours"].round(6).eq(55).all()
-    assert pairs["paper"].head().tolist() == [54.3, 50.9, 60.8, 56.7, 61.9]
-    bars = compare.bars("table2", setting())
-    assert bars["paper"]["name"].tolist() == bars["ours"]["name"].tolist() == [row.name for row in variants("table2")]
-    assert bars["ours"]["mAP"].isna().any()  # DFE is not in Table VI: a gap
-    assert bars["ours_title"] == "Ours, synthetic (smoke)" and bars["paper_title"] == "Paper, MSMT17"
+def test_differences_hold_the_recorded_runs_and_the_own_one(setting, finish, record):
+    assert record("table5", {"GeM": 10, "GAP": 4}) == 16
+    finish("table5", [50.0, 40.0])  # the own run of data seed 0, seed 0, after it was recorded
+    found = compare.differences("table5", setting()).set_index(["variant", "metric"])
+    row = found.loc["GAP", "mAP"]
+    assert row["paper_less"] == pytest.approx(68.6 - 69.5) and row["ours_less"] == pytest.approx(-10)
+    assert row["low"] < -6 < row["high"] and row["recorded_less"] == pytest.approx(-6, abs=2) and row["runs"] == 8
+    gem = found.loc["GeM", "mAP"]
+    assert gem["recorded"] - row["recorded"] == pytest.approx(-row["recorded_less"], abs=0.05)
+    assert found.loc["GeM", ["paper_less", "recorded_less", "low", "ours_less"]].isna().all(axis=None)
+    dots = compare.dots("table5", setting())
+    assert dots["case"].tolist() == ["GAP", "GAP"] and dots["recorded"].iloc[0] == row["recorded_less"]
+    decided = compare.decides(["table5"], setting()).loc["table5", "mAP"]
+    assert decided["half width"] == pytest.approx((row["high"] - row["low"]) / 2)
+    assert decided["rows"] == decided["decided"] == 1 and decided["paper"] == pytest.approx(0.9)
+
+
+def test_own_differences_are_paired_by_seed(setting, finish):
+    finish("table5", (40, 30), seed=0)
+    finish("table5", (50, 48), seed=1)
+    finish("table5", (60, None), seed=2)
+    found = compare.differences("table5", setting(seeds=(0, 1, 2))).set_index(["variant", "metric"])
+    # -10 and -2; the seed that only one of them has says nothing of their difference.
+    assert found.loc["GAP", "mAP"]["ours_less"] == pytest.approx(-6)
+    assert found.loc["GAP", "mAP"]["missing"] == 1 and found["recorded"].isna().all()
+
+
+def test_the_curves_have_the_papers_scale_and_a_row_for_each_run(setting, finish, record):
+    assert compare.curves("figure6", setting())["recorded"].empty
+    record("figure6", {"D = 768": 10})
+    finish("figure6", [50.0] * 3)
+    sides = compare.curves("figure6", setting())
+    assert sides["paper"]["dim"].tolist() == list(DIMENSIONS) and set(sides["recorded"]["dim"]) == {768}
+    assert sides["ours"]["dim"].tolist() == list(DIMENSIONS[:3]) and sides["ours"]["here"].tolist() == [24, 36, 48]
+    assert len(sides["recorded"]) == 8
+    assert set(compare.curves("figure5", setting())["recorded"]["depth"]) == {2}, "the same runs"
 
 
 def test_every_row_costs_what_the_paper_says():

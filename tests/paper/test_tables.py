@@ -9,7 +9,7 @@ from fusionreid.paper import experiments, tables
 from fusionreid.paper import numbers as paper
 from fusionreid.paper.experiments import EXPERIMENTS, variants
 
-OURS, PAPER = "Ours, synthetic (smoke)", "Paper, MSMT17"
+OURS, RECORDED, PAPER = "Own run, synthetic (smoke)", "Recorded, synthetic (smoke)", "Paper, MSMT17"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -22,6 +22,7 @@ def test_every_table_has_all_its_rows_before_anything_has_run(setting, name):
     ours = cells.loc[[label in {variant.name for variant in variants(name)} for label in labels], (OURS, "mAP")]
     assert (ours == "not run").all()
     assert "are missing" in table.caption and paper.TITLES[name] in table.caption
+    assert "Recorded: nothing of this setting" in table.caption
 
 
 def test_the_papers_numbers_and_ours_never_share_a_column(setting, finish):
@@ -62,9 +63,46 @@ def test_several_seeds_are_a_mean_and_a_deviation(setting, finish):
     finish("table5", (60, None), seed=2)
     table = tables.comparison("table5", setting(seeds=(0, 1, 2)))
     assert list(table.cells()[(OURS, "mAP")]) == ["<b>50.0 ± 10.0</b>", "<u>39.0 ± 12.7 (1 not run)</u>"]
-    # Paired by seed: -10 and -2; the seed that only one of them has says nothing of their difference.
-    assert list(table.cells()[(OURS, "Δ mAP")]) == ["", "-6.0 ± 5.7"]
-    assert "seeds 0, 1, 2 (mean ± standard deviation)" in table.caption and "1 of 6 runs are missing" in table.caption
+    assert list(table.cells()[(OURS, "Δ mAP")]) == ["", "-6.0"]
+    assert "seeds 0, 1, 2 (mean ± standard deviation)" in table.caption
+    assert "1 of 6 own runs are missing" in table.caption
+
+
+def test_recorded_runs_stand_between_the_papers_and_the_own_one(setting, finish, record):
+    record("table5", {"GeM": 10, "GAP": 4})
+    finish("table5", (40, 30))
+    table = tables.comparison("table5", setting())
+    assert list(table.numbers) == [
+        *((group, measure) for group in (PAPER, RECORDED) for measure in ("mAP", "Δ mAP", "rank-1", "Δ rank-1")),
+        (OURS, "mAP"), (OURS, "rank-1"),
+    ]  # fmt: skip
+    cells = table.cells()
+    assert list(cells[(OURS, "mAP")]) == ["<b>40.0</b>", "<u>30.0</u>"]
+    first, second = cells[(RECORDED, "Δ mAP")]
+    less, half = map(float, second.split(" ± "))
+    assert first == "" and -9 < less < -3 and 0 < half < 4
+    assert "8 runs a row, training seeds 0, 1, 2, 3, data seeds 0, 1, 80 test people" in table.caption
+    assert "± its 95 % interval over seeds and people" in table.caption
+
+
+def test_a_row_that_is_not_recorded_is_a_gap(setting, record):
+    record("table5", {"GeM": 10})
+    cells = tables.comparison("table5", setting()).cells()
+    assert cells.loc["GAP", (RECORDED, "mAP")] == "" and cells.loc["GeM", (RECORDED, "mAP")] != ""
+
+
+def test_what_is_switched_is_said_with_its_costs():
+    table = tables.switched("table4")
+    changes, parameters, macs = table.loc["SEU unshared, MFU shared"]
+    assert changes == "share_seu=False, share_mfu=True"
+    for text, printed in ((parameters, "21.3"), (macs, "2.9")):
+        ours, theirs = text.split()
+        assert theirs == f"({printed})" and float(ours) == pytest.approx(float(printed), abs=0.15)
+    assert table.loc["SEU shared, MFU unshared", "differs from PAPER in"] == "nothing"
+    assert list(table)[1:] == ["one HTM: parameters (M)", "one HTM: multiply-adds (G)"]
+    assert tables.switched("differences").iloc[1].tolist()[0] == "mfu_residual=attention"
+    assert tables.switched("table2").loc["ResNet50", "differs from PAPER in"] == "transformer=None"
+    assert tables.switched("table2").loc["DFE", "differs from PAPER in"] == "fusion=None"
 
 
 def test_the_caption_says_where_the_numbers_are_from(setting, finish):
@@ -97,16 +135,6 @@ def test_backbones_show_three_features_a_pair(setting, finish):
     assert row[(PAPER, "mAP")] == 67.8
     assert [label[1] for label in table.numbers.index[:7]] == ["CNN"] * 3 + ["Transformer"] * 3 + ["CNN fused"]
     assert any("107.0 stands for 108.0" in note for note in table.notes)
-
-
-def test_costs_are_of_one_htm_where_the_paper_counts_one(setting):
-    table = tables.comparison("table3", setting(), costs=True)
-    for cost in ("parameters (M)", "FLOPs (G)"):
-        ours = table.numbers[("Ours, at the paper's scale, one HTM", cost)]
-        assert (ours - table.numbers[("Paper, one HTM", cost)]).abs().max() < 0.15
-    assert list(table.cells()[("Paper, one HTM", "parameters (M)")]) == ["21.3", "7.1", "21.3", "14.2"]
-    plain = tables.comparison("table3", setting())
-    assert {group for group, _ in plain.numbers} == {OURS, PAPER}
 
 
 def test_the_figures_stand_beside_the_plotted_points(setting):
@@ -149,5 +177,5 @@ def test_save_writes_both_copies(setting, finish, tmp_path):
     read = pd.read_csv(tmp_path / "figures" / "07_pooling.csv")
     assert list(read["variant"]) == ["GeM", "GAP"]
     assert list(read[f"{PAPER}: mAP"]) == [69.5, 68.6] and list(read[f"{OURS}: mAP"]) == [45, 39]
-    assert read[f"{OURS}: mAP std"].iloc[0] == pytest.approx(7.0711)
+    assert read[f"{OURS}: mAP ±"].iloc[0] == pytest.approx(7.0711)
     assert set(read["caption"]) == {table.caption}

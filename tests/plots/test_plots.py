@@ -36,27 +36,24 @@ DEPTHS = pd.DataFrame([
 ])  # fmt: skip
 DIMENSIONS = pd.DataFrame({"dim": [384, 768, 1536], "feature": "all", "mAP": [60, 61, 60.5], "rank-1": [80, 82, 81],
                            "parameters": [1.0, 2, 3], "macs": [0.1, 0.2, 0.3]})  # fmt: skip
-COMPONENTS = pd.DataFrame({"name": ["DFE", "+ LRU"], "mAP": [50, 52], "rank-1": [70, 72]})
+POINTS = pd.DataFrame([
+    {"case": case, "metric": metric, "paper": 1.0, "recorded": 0.5 + place, "low": 0.2, "high": 2.0, "ours": 3.0}
+    for metric in ("mAP", "rank-1") for place, case in enumerate(("DFE + LRU", "DFE + LRU + SEU"))
+])  # fmt: skip
 COSTS = pd.DataFrame({"name": list("abc"), "parameters": [1.0, 2, 3], "paper_parameters": [1.1, 2, 4],
                       "macs": [1.0, 2, 3], "paper_macs": [1.0, 2, 3], "misprint": [False, False, True]})  # fmt: skip
-PAIRS = pd.DataFrame([
-    {"pair": pair, "feature": feature, "paper": 60.0 + place, "ours": math.nan if pair == "B" else 70.0 - place}
-    for pair in ("A", "B") for place, feature in enumerate(LABELS) if "refined" not in feature
-])  # fmt: skip
-SIGNS = pd.DataFrame({"experiment": ["table2", "table2", "table3", "figure5"], "case": list("abcd"),
-                      "metric": ["mAP", "rank-1", "rank-1", "mAP"], "paper": [1.0, 0.2, -0.1, math.nan],
-                      "ours": [3.0, -0.5, -2.0, 1.0]})  # fmt: skip
-TITLES = dict(ours_title="Ours", paper_title="Paper")
+SIDES = {"paper": DEPTHS.query("seed == 0"), "recorded": DEPTHS, "ours": DEPTHS.query("seed == 1")}
+WIDTHS = {"paper": DIMENSIONS, "recorded": DIMENSIONS.assign(here=[48, 96, 192]), "ours": DIMENSIONS}
+TITLES = dict(paper="Paper", recorded="Recorded", ours="Own run")
 FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
     "training": lambda: plots.training_curves(METRICS),
     "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
-    "depth": lambda: plots.depth_curves(DEPTHS, DEPTHS, **TITLES),
-    "dimension": lambda: plots.dimension_curves(DIMENSIONS, DIMENSIONS.drop(columns=["parameters", "macs"]), **TITLES),
-    "components": lambda: plots.component_bars(COMPONENTS.replace(52, np.nan), COMPONENTS, **TITLES),
-    "pairs": lambda: plots.backbone_pairs(PAIRS, **TITLES),
-    "signs": lambda: plots.signs(SIGNS),
+    "depth": lambda: plots.depth_curves(SIDES, titles=TITLES),
+    "dimension": lambda: plots.dimension_curves(WIDTHS, titles=TITLES),
+    "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
+    "structures": lambda: plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}),
     "parity": lambda: plots.cost_parity(COSTS),
     "batch": lambda: plots.batch_sheet(torch.randn(6, 3, 64, 32), torch.tensor([4, 4, 4, 7, 7, 7])),
     "retrieved": lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["AP 50 %", "AP 9 %"]),
@@ -114,38 +111,47 @@ def test_maps_carry_their_scores_and_heads_their_maximum():
 
 
 def test_mean_and_deviation_over_seeds():
-    above, _, below, _ = plots.depth_curves(DEPTHS, DEPTHS.query("seed == 0"), **TITLES).axes
+    above, _, below, _ = plots.depth_curves(SIDES, titles=TITLES).axes
     assert below.lines[0].get_ydata()[0] == pytest.approx(51.5)
     assert len(below.collections) == 7, "one band for each feature"
     assert len(above.collections) == 0
+    assert min(line.get_ydata()[0] for line in below.lines[7:]) == 52, "marks of the own run"
+    assert len(below.lines) == 14 and len(above.lines) == 7
 
 
 def test_the_papers_curves_have_axes_of_their_own():
-    paper = DEPTHS.query("seed == 0").assign(mAP=10.0)
-    above, _, below, _ = plots.depth_curves(DEPTHS, paper, **TITLES).axes
+    paper = SIDES["paper"].assign(mAP=10.0)
+    above, _, below, _ = plots.depth_curves(SIDES | {"paper": paper}, titles=TITLES).axes
     assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
-    assert below.get_title() == "Ours" and min(below.lines[0].get_ydata()) > 50
+    assert below.get_title() == "Recorded\nthin marks: Own run" and min(below.lines[0].get_ydata()) > 50
 
 
-def test_dimensions_say_their_costs():
-    labels = plots.dimension_curves(DIMENSIONS, DIMENSIONS, **TITLES).axes[0].get_xticklabels()
-    assert [label.get_text() for label in labels] == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
+def test_dimensions_say_their_costs_and_their_width_here():
+    above, _, below, _ = plots.dimension_curves(WIDTHS, titles=TITLES).axes
+    texts = [[label.get_text() for label in axes.get_xticklabels()] for axes in (above, below)]
+    assert texts[0] == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
+    assert texts[1][0] == "384\n(48 here)\n1 M\n0.1 G"
 
 
 def test_missing_runs_are_gaps():
-    nothing = COMPONENTS.assign(**{"mAP": math.nan, "rank-1": math.nan})
-    figure = plots.component_bars(nothing, COMPONENTS, **TITLES)
-    assert {text.get_text() for text in figure.axes[1].texts} == {"no run"}
-    assert plots.signs(SIGNS.assign(ours=math.nan)).drawn.empty
+    nothing = {"recorded": math.nan, "low": math.nan, "high": math.nan}
+    assert plots.differences(POINTS.assign(**nothing), titles=TITLES, label="more").drawn["recorded"].isna().all()
+    empty = plots.depth_curves(SIDES | {"recorded": DEPTHS.iloc[:0]}, titles=TITLES).axes[2]
+    assert len(empty.lines) == 7 and [label.get_text() for label in empty.get_xticklabels()] == list("123456")
+    plots.depth_curves(SIDES | {"recorded": DEPTHS.iloc[:0], "ours": DEPTHS.iloc[:0]}, titles=TITLES)
 
 
-def test_signs_are_turned_to_the_papers_direction():
-    figure = plots.signs(SIGNS)
-    assert [axes.get_title() for axes in figure.axes] == [
-        "mAP: 1 of 1 with the paper's sign",
-        "Rank-1: 1 of 2 with the paper's sign",
-    ]
-    assert figure.drawn["case"].tolist() == ["a", "b", "c"]  # the paper does not print the last
+def test_differences_are_dots_with_intervals():
+    first, second = plots.differences(POINTS, titles=TITLES, label="less that of DFE").axes
+    (interval,) = [each for each in first.collections if hasattr(each, "get_segments")]
+    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [[0.2, 2.0]] * 2
+    assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
+
+
+def test_a_shared_unit_is_one_box():
+    figure = plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)})
+    assert [len(axes.patches) for axes in figure.axes] == [1 + 2, 1]
+    assert figure.drawn["shared"].tolist() == [True, False, True]
 
 
 def test_contact_sheet_shows_identities_by_cameras(tmp_path):
@@ -174,10 +180,9 @@ def test_styles_tell_all_features_apart():
 
 
 @pytest.mark.parametrize("draw, message", [
-    (lambda: plots.dimension_curves(DIMENSIONS.drop(columns="mAP"), DIMENSIONS, **TITLES), r"missing \['mAP'\]"),
-    (lambda: plots.backbone_pairs(PAIRS.drop(columns="ours"), **TITLES), r"backbone_pairs: .*missing \['ours'\]"),
-    (lambda: plots.signs(SIGNS.drop(columns="ours")), r"signs: .*missing \['ours'\]"),
-    (lambda: plots.component_bars(COMPONENTS[::-1], COMPONENTS, **TITLES), "expected the paper's rows"),
+    (lambda: plots.dimension_curves(WIDTHS | {"ours": DIMENSIONS.drop(columns="mAP")}, titles=TITLES),
+     r"ours, by dim: .*missing \['mAP'\]"),
+    (lambda: plots.differences(POINTS.drop(columns="low"), titles=TITLES, label=""), r"missing \['low'\]"),
     (lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]], labels="AB"),
      r"right: expected .*\(2, 3\), found \(2, 2\)"),
     (lambda: plots.heat_maps(PIXELS[:2], {"a": np.zeros((3, 5, 2))}), r"maps\['a'\]"),

@@ -88,6 +88,7 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         "metrics.jsonl",
         "checkpoint.safetensors",
         "average_precision.npz",
+        "first_match.npz",
         "result.json",
     }
     assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
@@ -102,6 +103,9 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         for feature, numbers in folder.result["features"].items():
             assert precision[feature].shape == (len(tiny_dataset.query),)
             assert np.nanmean(precision[feature]) == pytest.approx(numbers["mAP"])
+    with np.load(folder.path / "first_match.npz") as first:
+        for feature, numbers in folder.result["features"].items():
+            assert np.mean(first[feature][np.isfinite(first[feature])] == 1) == pytest.approx(numbers["rank-1"])
 
 
 def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):

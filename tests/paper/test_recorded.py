@@ -1,0 +1,89 @@
+"""Finished runs become rows that can be committed: averaged by person, merged, found by configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fusionreid import paths
+from fusionreid.config import PAPER, DataConfig
+from fusionreid.paper import experiments, recorded
+
+
+def test_scores_are_averaged_by_person(setting, record, tmp_path):
+    record("table5", {"GeM": 10}, seeds=(3,), data_seeds=(1,))
+    rows, arrays, _ = recorded.load()
+    (run,) = rows["run"].unique()
+    with np.load(tmp_path / run / "average_precision.npz") as scores:
+        whole = scores["all"]
+    people, queries = arrays[f"synthetic {rows['version'].iloc[0]}"]
+    assert people.tolist() == list(range(101, 141)) and queries.sum() == len(whole) - 1
+    # Person 101 has two queries, the first without a match; 102 has three.
+    place = rows["feature"].tolist().index("all")
+    assert arrays[run].shape == (7, 2, 40) and arrays[run].dtype == np.float16
+    assert arrays[run][place, 0, :2] == pytest.approx([whole[1], whole[2:5].mean()], abs=1e-3)
+    assert arrays[run][place, 1] == pytest.approx((arrays[run][place, 0] > 0.5).astype(float))
+    weighted = (arrays[run][place] * queries).sum(axis=1) / queries.sum()
+    assert 100 * weighted == pytest.approx(rows.loc[rows["feature"] == "all", ["mAP", "rank-1"]].iloc[0], abs=0.05)
+
+
+def test_recording_again_replaces_and_adds_in_a_stable_order(record):
+    files = [paths.RECORDED / "recorded.csv", paths.RECORDED / "recorded.npz"]
+    assert record("table5", {"GeM": 10, "GAP": 4}, seeds=(1, 0)) == 8
+    first = [file.read_bytes() for file in files]
+    assert record("table5", {"GAP": 4, "GeM": 10}, seeds=(0, 1)) == 8
+    assert [file.read_bytes() for file in files] == first, "the same runs, the same bytes"
+    record("table5", {"GeM": 20}, seeds=(0,))
+    changed = recorded.load().rows
+    assert len(changed) == 2 * 4 * 7 and changed["mAP"].max() > 65
+    record("table2", {"DFE": 0}, seeds=(0,))
+    assert set(recorded.load().rows["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
+
+
+def test_a_variant_finds_its_rows_by_configuration(setting):
+    own = setting()
+    key = recorded.configuration(own.run(PAPER, 0))
+    other = experiments.setting("smoke", replace(own.data, seed=1, version=""), (5,), runs_root=own.runs_root)
+    assert key == recorded.configuration(other.run(PAPER, 5))
+    assert key != recorded.configuration(own.run(replace(PAPER, fusion=None), 0))
+    longer = replace(own.profile, train=replace(own.profile.train, epochs=3))
+    assert key != recorded.configuration(replace(own, profile=longer).run(PAPER, 0)), "trained otherwise: a gap"
+    assert key != recorded.configuration(experiments.setting("smoke", DataConfig("market1501")).run(PAPER, 0))
+
+
+def test_contrasts_are_paired(record):
+    """What two rows have in common, how easy a person is, cancels; a row less itself is nothing."""
+    record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
+    rows = recorded.load().rows
+    gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
+    less = recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP")
+    assert less.mean == pytest.approx(6, abs=0.2) and less.runs == 8 and less.high - less.low < 1
+    alone = recorded.contrast({(gem, "all"): 1.0}, "mAP")
+    assert alone.high - alone.low > 3, "the people differ by ten points"
+    features = recorded.contrast({(gem, "cnn"): 1.0, (gem, "all"): -1.0}, "rank-1")
+    assert features[:3] == (0, 0, 0)
+
+
+def test_only_seeds_that_both_rows_have_are_compared(record):
+    record("table5", {"GeM": 10}, seeds=(0, 1, 2))
+    record("table5", {"GAP": 4}, seeds=(1, 2, 3), data_seeds=(1,))
+    rows = recorded.load().rows
+    gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
+    assert recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP").runs == 2
+    nothing = recorded.contrast({(gem, "all"): 1.0, ("0123456789ab", "all"): -1.0}, "mAP")
+    assert nothing.runs == 0 and np.isnan(nothing.mean)
+    assert recorded.about([gem]).startswith("6 runs a row, training seeds 0, 1, 2, data seeds 0, 1, 80 test people")
+    assert recorded.about(["0123456789ab"]) == "nothing of this setting"
+
+
+def test_runs_on_other_data_are_refused(setting, finish, people):
+    (people / "smoke-0" / "manifest.json").write_text('{"size": "smoke", "seed": 0, "version": 1}')
+    finish("table5", [50.0])
+    with pytest.raises(ValueError, match="trained on version 'smoke-0, .*smoke-0, v1"):
+        recorded.record(setting(), people / "smoke-0")
+
+
+def test_nothing_finished_records_nothing(setting, people):
+    assert recorded.record(setting(), people / "smoke-0") == 0 and not paths.RECORDED.exists()
