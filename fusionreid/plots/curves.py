@@ -143,7 +143,7 @@ def histograms(table: pd.DataFrame) -> Figure:
 
     figure, panels = plt.subplots(1, table.shape[1], figsize=(3.4 * table.shape[1], 2.8), squeeze=False)
     for axes, name in zip(panels[0], table, strict=True):
-        seaborn.histplot(table, x=name, color=style.GREEN, shrink=0.9, ax=axes)
+        seaborn.histplot(table, x=name, bins=20, color=style.GREEN, shrink=0.9, ax=axes)
         axes.set(xlabel=name, ylabel="images")
     return with_numbers(figure, table)
 

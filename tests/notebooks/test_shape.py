@@ -49,6 +49,15 @@ def test_notebook_has_the_shape(path):
     assert not found, f"{path.name}:\n" + "\n".join(found)
 
 
+def test_the_first_notebooks_are_numbered_and_linked():
+    """In the order of reading: a title "# NN · ...", and in the last cell links to the one before and the next."""
+    for place, path in enumerate(NOTEBOOKS[:4]):
+        cells = nbformat.read(path, as_version=4).cells
+        assert cells[0].source.startswith(f"# {path.stem[:2]} · ")
+        neighbours = [NOTEBOOKS[other].name for other in (place - 1, place + 1) if other >= 0]
+        assert re.findall(r"\]\((\S+)\)", cells[-1].source) == neighbours
+
+
 def test_committed_figures_are_named_after_their_notebooks():
     numbers = {path.stem[:2] for path in NOTEBOOKS}
     figures = [path for path in (ROOT / "figures").glob("*") if path.name[:2].isdigit()]
