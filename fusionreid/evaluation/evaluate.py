@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -237,33 +236,3 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
             ranking = evaluate(model, dataset, features=["all"], use_cameras=use_cameras, **options)["all"]
             rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
     return pd.DataFrame(rows)
-
-
-def colour_bands(images: np.ndarray, cameras: np.ndarray, *, bands: int = 4, bins: int = 4) -> np.ndarray:
-    """Colour histograms of horizontal bands: uint8 (N, H, W, 3) and cameras (N,) to (N, bands * bins^3), L2-normalised.
-
-    Only the middle third of the width counts, where the person is. Colours are normalised per camera, to mean 0 and
-    deviation 1 of each channel, and cut to two deviations. With square roots the distances are Hellinger's.
-    """
-    third = images.shape[2] // 3
-    pixels = images[:, : images.shape[1] // bands * bands, third:-third].astype(np.float32)
-    for camera in np.unique(cameras):
-        of = pixels[cameras == camera]
-        pixels[cameras == camera] = (of - of.mean(axis=(0, 1, 2))) / of.std(axis=(0, 1, 2))
-    levels = np.clip(np.floor((pixels + 2) / 4 * bins), 0, bins - 1).astype(np.int64)
-    colours = rearrange(levels @ [bins**2, bins, 1], "n (b h) w -> n b (h w)", b=bands)
-    counts = np.stack([(colours == colour).mean(axis=2) for colour in range(bins**3)], axis=2)
-    return normalised(np.sqrt(rearrange(counts, "n b c -> n (b c)"))).astype(np.float32)
-
-
-def rank_by_colour(dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path) -> Ranking:
-    """A baseline: the gallery ranked by colours alone."""
-    splits, names = (dataset.query, dataset.gallery), labels(dataset.query, dataset.gallery)
-    images = [ImageCache(records, image_size, cache_directory).images for records in splits]
-    features = [colour_bands(*each) for each in zip(images, names[2:], strict=True)]
-    return evaluate_ranking(*features, *names)
-
-
-def rank_untrained(model: FusionReID, dataset: Dataset, cache_directory: str | Path) -> Ranking:
-    """A baseline: the gallery ranked by all features of a model as `build_model` makes it."""
-    return evaluate(model, dataset, cache_directory=cache_directory, features=["all"])["all"]

@@ -56,6 +56,9 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
             if f"{term}/{feature}" in drawn:
                 axes.plot(drawn[f"{term}/{feature}"], label=style.FEATURE_LABELS[feature],
                           **style.FEATURE_STYLES[feature], markevery=max(1, len(drawn) // 8))  # fmt: skip
+    panels[1].axhline(np.log(2), color=style.GREY, linewidth=1.2, linestyle="--")
+    panels[1].annotate("log 2: the hardest positive as far\nas the hardest negative", (0.98, np.log(2)), fontsize=8,
+                       xycoords=("axes fraction", "data"), ha="right", va="bottom", color=style.GREY)  # fmt: skip
     panels[2].plot(drawn["learning_rate"], color=style.BLACK)
     for axes, title in zip(panels, ("label-smoothed cross entropy", "triplet loss", "learning rate"), strict=True):
         _whole_numbers(axes, xlabel="epoch", title=title)
@@ -147,6 +150,18 @@ def dimension_curves(sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, 
     `parameters` (M) and `macs` (G).
     """
     return _accuracy_by("dim", "fused dimension, $D$", sides, titles)
+
+
+@styled
+def histograms(table: pd.DataFrame) -> Figure:
+    """How often the values of each column are found, numbers or names; a row of the table is an image."""
+    import seaborn
+
+    figure, panels = plt.subplots(1, table.shape[1], figsize=(3.4 * table.shape[1], 2.8), squeeze=False)
+    for axes, name in zip(panels[0], table, strict=True):
+        seaborn.histplot(table, x=name, bins=20, color=style.GREEN, shrink=0.9, ax=axes)
+        axes.set(xlabel=name, ylabel="images")
+    return with_numbers(figure, table)
 
 
 @styled

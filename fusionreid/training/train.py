@@ -130,7 +130,7 @@ def train(
     data_root: str | Path | None = None,
     runs_root: str | Path | None = None,
     device: str | torch.device | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[RunFolder], None] = True,
     resume: bool = True,
     compile: bool = False,
 ) -> RunFolder:
@@ -143,6 +143,7 @@ def train(
         evaluate: `fusionreid.evaluation.evaluate.evaluate`.
         dataset: default: `run.data` under `data_root`.
         device: default: the GPU, if there is one.
+        progress: a bar; or what is called with the run's folder after each epoch, to draw its `metrics`, say.
         resume: False begins anew, over what an unfinished run left.
         compile: `torch.compile` the model; worth it for long runs on a GPU.
 
@@ -205,6 +206,8 @@ def train(
                 progressed = {"epoch": epoch, "seconds": seconds, "scaler": scaler.state_dict()}
                 checkpoint.save(folder.checkpoint, model, optimizer if epoch < config.epochs else None, **progressed)
                 bar.set_postfix_str(f"loss {loss:.2f}")
+                if callable(progress):
+                    progress(folder)
             state.wait_for_everyone()
         if main:
             rankings = evaluate(model, dataset, cache_directory=cache)

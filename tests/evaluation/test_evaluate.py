@@ -1,4 +1,4 @@
-"""Features of a split, the six and all together, embedding of files, and the baselines."""
+"""Features of a split, the six and all together, and embedding of files."""
 
 import copy
 from dataclasses import replace
@@ -11,16 +11,7 @@ from fusionreid import build_model, embed, evaluate_ranking
 from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache, load_images, normalise
 from fusionreid.evaluation import evaluate as evaluate_module
-from fusionreid.evaluation.evaluate import (
-    colour_bands,
-    cross_domain,
-    evaluate,
-    extract_to_file,
-    rank,
-    rank_by_colour,
-    rank_untrained,
-    retrieve,
-)
+from fusionreid.evaluation.evaluate import cross_domain, evaluate, extract_to_file, rank, retrieve
 from fusionreid.evaluation.metrics import nearest
 
 MODEL = profile("smoke").scale(PAPER)
@@ -134,28 +125,6 @@ def test_cross_domain_has_a_row_with_and_without_cameras(model, tiny_dataset, tm
     table = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path)
     assert table[["dataset", "camera embedding"]].values.tolist() == [["tiny", True], ["tiny", False]]
     assert table["mAP"].between(0, 1).all() and table["mAP"].nunique() == 2
-
-
-def test_colour_bands_are_the_slow_loop():
-    images = np.random.default_rng(0).integers(0, 256, (3, 12, 9, 3), dtype=np.uint8)
-    cameras = np.array([1, 0, 1])
-    vectors = colour_bands(images, cameras, bands=3, bins=2)
-    for n in range(3):
-        of = images[cameras == cameras[n]][:, :, 3:6].astype(np.float64)
-        mean, deviation = of.mean(axis=(0, 1, 2)), of.std(axis=(0, 1, 2))
-        counts = np.zeros((3, 2, 2, 2))
-        for y in range(12):
-            for x in range(3, 6):
-                red, green, blue = ((images[n, y, x] - mean) / deviation >= 0).astype(int)
-                counts[y // 4, red, green, blue] += 1
-        expected = np.sqrt(counts.ravel())
-        assert np.allclose(vectors[n], expected / np.linalg.norm(expected), atol=1e-6)
-
-
-def test_baselines(tiny_dataset, tmp_path):
-    assert 0 < rank_by_colour(tiny_dataset, MODEL.image_size, tmp_path).mAP <= 1
-    fresh = build_model(MODEL, tiny_dataset.num_identities, tiny_dataset.num_cameras)
-    assert 0 < rank_untrained(fresh, tiny_dataset, tmp_path).mAP <= 1
 
 
 def test_public_names():

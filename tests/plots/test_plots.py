@@ -49,6 +49,7 @@ FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
     "training": lambda: plots.training_curves(METRICS),
     "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
+    "histograms": lambda: plots.histograms(pd.DataFrame({"yaw": [-9.0, 3, 4], "occluder": ["", "pole", "pole"]})),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
     "depth": lambda: plots.depth_curves(SIDES, titles=TITLES),
     "dimension": lambda: plots.dimension_curves(WIDTHS, titles=TITLES),

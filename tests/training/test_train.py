@@ -29,7 +29,7 @@ SMOKE = profile("smoke")
 RUN = replace(make_run(SMOKE), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
 
 
-def run_tiny(tiny_dataset, folder, run=RUN, **options):
+def run_tiny(tiny_dataset, folder, run=RUN, progress=False, **options):
     return train.train(
         run,
         evaluate,
@@ -37,7 +37,7 @@ def run_tiny(tiny_dataset, folder, run=RUN, **options):
         data_root=folder / "data",
         runs_root=folder / "runs",
         device="cpu",
-        progress=False,
+        progress=progress,
         **options,
     )
 
@@ -114,6 +114,20 @@ def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
     again = run_tiny(None, tmp_path)  # not even the data is opened
     assert again.result == first.result
     assert (first.path / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_progress_is_told_after_each_epoch(tiny_dataset, tmp_path):
+    seen = []
+
+    def progress(folder):
+        metrics = folder.metrics
+        seen.append((metrics["epoch"].max(), folder.finished, set(metrics["kind"])))
+
+    run_tiny(tiny_dataset, tmp_path, progress=progress)
+    both = {"step", "epoch"}
+    assert seen == [(1, False, both), (2, False, both | {"evaluation"}), (3, False, both | {"evaluation"})]
+    run_tiny(tiny_dataset, tmp_path, progress=progress)
+    assert len(seen) == 3, "a finished run has no epochs left"
 
 
 def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path, monkeypatch):

@@ -1,0 +1,91 @@
+"""Plain colours against a slow loop, chance, and a background that names people or does not."""
+
+import numpy as np
+import pytest
+
+from fusionreid.data import Dataset
+from fusionreid.evaluation.baselines import COLOURS, colour_bands, edge_shortcut, plain_features, rank_by_colour
+from fusionreid.evaluation.evaluate import rank
+
+SIZE = (64, 32)
+
+
+@pytest.mark.parametrize("per_camera", [True, False])
+@pytest.mark.parametrize("middle", [True, False])
+def test_colour_bands_are_the_slow_loop(middle, per_camera):
+    images = np.random.default_rng(0).integers(0, 256, (3, 13, 9, 3), dtype=np.uint8)  # the last row is in no band
+    cameras = np.array([1, 0, 1])
+    vectors = colour_bands(images, cameras, bands=3, bins=2, middle=middle, per_camera=per_camera)
+    columns = range(3, 6) if middle else range(9)
+    for n in range(3):
+        of = images[cameras == cameras[n]][:, :12, columns].astype(np.float64)
+        threshold = of.mean(axis=(0, 1, 2)) if per_camera else 128
+        counts = np.zeros((3, 2, 2, 2))
+        for y in range(12):
+            for x in columns:
+                red, green, blue = (images[n, y, x] >= threshold).astype(int)
+                counts[y // 4, red, green, blue] += 1
+        expected = np.sqrt(counts.ravel())
+        assert np.allclose(vectors[n], expected / np.linalg.norm(expected), atol=1e-6)
+
+
+def test_normalised_colours_forget_the_light_of_a_camera():
+    people = np.random.default_rng(0).integers(0, 120, (4, 16, 9, 3), dtype=np.uint8)
+    images, cameras = np.concatenate([people, 2 * people + 10]), np.repeat([0, 1], 4)
+    likeness = {}
+    for per_camera in (True, False):
+        vectors = colour_bands(images, cameras, bands=4, per_camera=per_camera)
+        likeness[per_camera] = (vectors[:4] * vectors[4:]).sum(axis=1)
+    assert likeness[True].min() > 0.999 and likeness[False].max() < 0.8
+
+
+def test_the_best_colours_find_coloured_people_and_chance_does_not(tiny_dataset, tmp_path):
+    retrieval = plain_features(tiny_dataset, SIZE, tmp_path)
+    scores = {name: rank(retrieval, name).mAP for name in retrieval.query_features}
+    assert list(scores) == ["chance", *COLOURS]
+    best = rank_by_colour(tiny_dataset, SIZE, tmp_path).mAP
+    assert best == max(scores[name] for name in COLOURS) > 0.6
+
+
+def test_chance_is_the_mean_of_random_orders(tiny_dataset, tmp_path):
+    """Of G images R are matches: the mean precision is (H_G + (G - H_G) (R - 1) / (G - 1)) / G."""
+    query, gallery = tiny_dataset.query * 100, tiny_dataset.gallery
+    dataset = Dataset("synthetic", "tiny", tiny_dataset.root, tiny_dataset.train, query, gallery)
+    found = rank(plain_features(dataset, (8, 4), tmp_path), "chance").mAP
+    size, matches = len(gallery) - 1, 5  # six cameras, and the query's own is left out
+    harmonic = (1 / np.arange(1, size + 1)).sum()
+    assert found == pytest.approx((harmonic + (size - harmonic) * (matches - 1) / (size - 1)) / size, abs=0.02)
+
+
+def street(shortcut: bool):
+    """240 images, two of each person by each camera; with a shortcut, the two have edges of one colour."""
+    random = np.random.default_rng(1)
+    identities, cameras = np.repeat(np.arange(40), 6), np.tile(np.repeat(np.arange(3), 2), 40)
+    colours = (
+        random.uniform(60, 200, (40, 3, 3))[identities, cameras] if shortcut else random.uniform(60, 200, (240, 3))
+    )
+    images = random.normal(128, 9, (240, 32, 16, 3))
+    images[:, :, [0, -1]] += (colours - 128)[:, None, None]
+    masks = np.zeros((240, 32, 16), bool)
+    masks[:, 4:-4, 5:-5] = True
+    return images.clip(0, 255).astype(np.uint8), masks, identities, cameras
+
+
+def test_a_planted_shortcut_is_found():
+    found = edge_shortcut(*street(shortcut=True))
+    assert found["accuracy"] > 0.5 > found["chance"] + 10 * found["standard error"] and found["images"] == 240
+
+
+def test_without_a_shortcut_the_edges_are_at_chance():
+    found = edge_shortcut(*street(shortcut=False))
+    assert found["chance"] == pytest.approx(1 / 79, abs=0.003), "one of the 79 other images of the camera"
+    assert abs(found["accuracy"] - found["chance"]) < 3 * found["standard error"]
+
+
+def test_people_who_stand_in_the_edge_are_left_out():
+    images, masks, identities, cameras = street(shortcut=True)
+    masks[: 6 * 20, 8, 0] = True
+    found = edge_shortcut(images, masks, identities, cameras)
+    assert found["images"] == 120
+    masks[:] = True
+    assert edge_shortcut(images, masks, identities, cameras)["images"] == 0
