@@ -211,7 +211,6 @@ class Profile:
         backbones: the branch that stands for each of the paper's.
         dim_divisor: the fused dimension D is divided by it.
         head_width: numbers in an attention head of the fusion at every D; None is the configuration's count of heads.
-        stride_divisor: the step of the ViT's patches is divided by it, as the patches of its stand-ins are smaller.
         start: what branches start from, unless a file is given: "random", "imagenet", or "pretrained", our own weights
             of the stand-ins (`fusionreid/weights/`).
     """
@@ -223,7 +222,6 @@ class Profile:
     backbones: dict[str, str] = field(default_factory=dict)
     dim_divisor: int = 1
     head_width: int | None = None
-    stride_divisor: int = 1
     start: str = "random"
 
     def scale(self, config: ModelConfig) -> ModelConfig:
@@ -237,7 +235,6 @@ class Profile:
             cnn=self.backbones.get(config.cnn, config.cnn),
             transformer=self.backbones.get(config.transformer, config.transformer),
             image_size=self.sizes.get(config.image_size, config.image_size),
-            stride=config.stride // self.stride_divisor,
             fusion=fusion,
         )
 
@@ -261,9 +258,8 @@ PROFILES = {
         ),
         sizes={(256, 128): (64, 32), (384, 128): (96, 32)},
         backbones=_SMALL,
-        dim_divisor=12,
+        dim_divisor=16,
         head_width=8,
-        stride_divisor=2,
     ),
     "demo": Profile(
         name="demo",
@@ -280,9 +276,8 @@ PROFILES = {
         ),
         sizes={(256, 128): (128, 64), (384, 128): (192, 64)},
         backbones=_SMALL,
-        dim_divisor=12,
+        dim_divisor=8,
         head_width=8,
-        stride_divisor=2,
         start="pretrained",
     ),
     "paper": Profile(

@@ -21,9 +21,8 @@ from .jobs import train_missing
 from .training.runs import RunConfig, RunFolder
 
 PEOPLE = DataConfig(size="pretrain", seed=1000)
-_CNN = TrainConfig(
+_BASE = TrainConfig(
     optimizer="adamw",
-    epochs=10,
     warmup_epochs=1,
     learning_rate_start=3e-4,
     learning_rate=3e-3,
@@ -31,13 +30,13 @@ _CNN = TrainConfig(
     identities=16,
     images=4,
     padding=5,
-    evaluate_every=5,
+    evaluate_every=4,
 )
-_TRANSFORMER = replace(_CNN, learning_rate_start=2e-4, learning_rate=2e-3)
+_CNN, _TRANSFORMER = (replace(_BASE, epochs=12), replace(_BASE, epochs=32, learning_rate=2e-3))
 RECIPES: dict[str, TrainConfig] = {
     "test_resnet_small": _CNN,
     "test_vit_small": _TRANSFORMER,
-    "test_deit_small": replace(_TRANSFORMER, epochs=6),  # the same network as the one before, less learnt
+    "test_deit_small": replace(_TRANSFORMER, epochs=20),  # the same network as the one before, less learnt
     "test_resnet_deep": _CNN,
     "test_t2t_vit": _TRANSFORMER,
     "test_resnet_deeper": _CNN,
@@ -48,7 +47,7 @@ def run_of(name: str) -> RunConfig:
     """The training of one stand-in alone."""
     one_of("stand-in", name, RECIPES)
     branch = {"cnn": name, "transformer": None} if "resnet" in name else {"cnn": None, "transformer": name}
-    model = ModelConfig(**branch, image_size=(128, 64), stride=6, fusion=None)
+    model = ModelConfig(**branch, image_size=(128, 64), fusion=None)
     return RunConfig(model, PEOPLE, RECIPES[name])
 
 

@@ -22,6 +22,7 @@ ROOMS = [
     ["paper"],
     ["plots"],
     ["jobs"],
+    ["pretrain"],
     ["reproduce", "notebooks"],
     ["__init__", "__main__"],
 ]

@@ -13,14 +13,13 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
-SoftSplits = tuple[tuple[int, int, int], ...]
-SOFT_SPLITS: SoftSplits = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding; together a step of 16 pixels
+SOFT_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding; together a step of 16 pixels
 
 
-def soft_split_grids(image_size: tuple[int, int], splits: SoftSplits = SOFT_SPLITS) -> list[tuple[int, int]]:
+def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of tokens after each soft split of an image of (height, width) pixels."""
     grids, size = [], tuple(image_size)
-    for kernel, stride, padding in splits:
+    for kernel, stride, padding in SOFT_SPLITS:
         size = tuple((side + 2 * padding - kernel) // stride + 1 for side in size)
         grids.append(size)
     return grids
@@ -67,19 +66,18 @@ class TokenTransformer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, N, embed_dim), one for about each 16 x 16 pixels by the paper's splits."""
+    """Images (B, 3, H, W) -> tokens (B, N, embed_dim), one for about each 16 x 16 pixels."""
 
-    def __init__(self, image_size: tuple[int, int], splits: SoftSplits, embed_dim: int, token_dim: int):
+    def __init__(self, image_size: tuple[int, int], embed_dim: int = 384, token_dim: int = 64):
         super().__init__()
-        self.splits, self.grids = splits, soft_split_grids(image_size, splits)
-        kernels = [kernel for kernel, _, _ in splits]
-        self.attention1 = TokenTransformer(3 * kernels[0] ** 2, token_dim)
-        self.attention2 = TokenTransformer(token_dim * kernels[1] ** 2, token_dim)
-        self.project = nn.Linear(token_dim * kernels[2] ** 2, embed_dim)
+        self.grids = soft_split_grids(image_size)
+        self.attention1 = TokenTransformer(3 * SOFT_SPLITS[0][0] ** 2, token_dim)
+        self.attention2 = TokenTransformer(token_dim * SOFT_SPLITS[1][0] ** 2, token_dim)
+        self.project = nn.Linear(token_dim * SOFT_SPLITS[2][0] ** 2, embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         x, layers = images, (self.attention1, self.attention2, self.project)
-        for layer, (kernel, stride, padding), (rows, _) in zip(layers, self.splits, self.grids, strict=True):
+        for layer, (kernel, stride, padding), (rows, _) in zip(layers, SOFT_SPLITS, self.grids, strict=True):
             tokens = layer(rearrange(F.unfold(x, kernel, stride=stride, padding=padding), "b c n -> b n c"))
             x = rearrange(tokens, "b (h w) c -> b c h w", h=rows)
         return tokens
@@ -100,13 +98,12 @@ class T2TViT(nn.Module):
         depth: int = 14,
         heads: int = 6,
         token_dim: int = 64,
-        splits: SoftSplits = SOFT_SPLITS,
         drop_path: float = 0.1,
     ):
         super().__init__()
         self.embed_dim = embed_dim
-        self.tokens_to_token = TokensToToken(image_size, splits, embed_dim, token_dim)
-        self.grid = self.tokens_to_token.grids[-1]
+        self.grid = soft_split_grids(image_size)[-1]
+        self.tokens_to_token = TokensToToken(image_size, embed_dim, token_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.register_buffer("pos_embed", sinusoid_table(1 + self.grid[0] * self.grid[1], embed_dim))
         self.blocks = nn.ModuleList(
