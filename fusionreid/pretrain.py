@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 
 from . import paths
 from .config import DataConfig, ModelConfig, TrainConfig, one_of
+from .data.synthetic import RENDERER
 from .files import atomic_write
 from .jobs import train_missing
 from .training.runs import RunConfig, RunFolder
 
-PEOPLE = DataConfig(size="pretrain", seed=1000)
+PEOPLE = DataConfig(size="pretrain", seed=1000, version=f"v{RENDERER}")
 _BASE = TrainConfig(
     optimizer="adamw",
     warmup_epochs=1,
