@@ -269,7 +269,6 @@ PROFILES = {
             warmup_epochs=1,
             learning_rate_start=2e-3,
             learning_rate=2e-2,
-            weight_decay=5e-4,
             images=4,
             padding=5,
             evaluate_every=3,
