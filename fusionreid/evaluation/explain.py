@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..data import Dataset, Record
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .evaluate import evaluating
+from .embed import evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
