@@ -51,6 +51,7 @@ class Gallery:
 
     Raises:
         FileNotFoundError: naming a picture that is not there.
+        ValueError: if there is no picture that can be read.
         OSError: naming a file that cannot be written (read-only, full).
     """
 
@@ -64,9 +65,11 @@ class Gallery:
             self._folder.mkdir(parents=True, exist_ok=True)
             with locked(self._folder / "gallery.lock"):
                 rows = self._update(model, wanted, options)
+        if not rows:
+            found = f"{len(wanted)}, of which none can be read: {next(iter(self.unreadable.values()), '')}"
+            raise ValueError(f"{self._root}: expected at least one picture, found {found.removesuffix(': ')}")
         self.paths = [self._path(entry) for entry in rows]
-        shape = (len(rows), self._width)  # an empty file cannot be mapped
-        self.features = np.memmap(self._features, np.float16, "r", shape=shape) if rows else np.zeros(shape, np.float16)
+        self.features = np.memmap(self._features, np.float16, "r", shape=(len(rows), self._width))
 
     def search(self, vectors: np.ndarray, top: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The gallery's most similar pictures to vectors (Q, D), L2-normalised, as `embed` gives them.

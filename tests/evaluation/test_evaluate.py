@@ -6,7 +6,7 @@ import torch
 
 from fusionreid import build_model, evaluate_ranking
 from fusionreid.config import PAPER, profile
-from fusionreid.data import ImageCache, load_images, normalise
+from fusionreid.data import load_images, normalise
 from fusionreid.evaluation.evaluate import (
     camera_choices,
     colour_bands,

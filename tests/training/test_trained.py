@@ -48,7 +48,9 @@ def test_a_run_is_loaded_by_folder_fingerprint_and_file(run, tmp_path, monkeypat
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_an_authors_checkpoint_is_recognised(suffix, tmp_path):
-    theirs = build_model(ModelConfig(cnn="resnet18", transformer=None, stem="released", image_size=(256, 128)), 4).eval()
+    theirs = build_model(
+        ModelConfig(cnn="resnet18", transformer=None, stem="released", image_size=(256, 128)), 4
+    ).eval()
     released.save(theirs, tmp_path / f"theirs{suffix}")
     found = load(tmp_path / f"theirs{suffix}", "cpu")
     assert found.config.cnn == "resnet18" and found.config.stem == RELEASED.stem
