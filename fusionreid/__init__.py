@@ -2,12 +2,13 @@
 
 from . import data
 from .config import PAPER, RELEASED, FusionConfig, ModelConfig
-from .evaluation.evaluate import embed
+from .evaluation.embed import embed
 from .evaluation.metrics import evaluate_ranking
 from .evaluation.rerank import k_reciprocal
 from .models import cost, released
 from .models.fusionreid import build_model
 from .paper import experiments
+from .training.trained import load
 
 __all__ = [
     "PAPER",
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate_ranking",
     "experiments",
     "k_reciprocal",
+    "load",
     "released",
 ]
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line: `python -m fusionreid train | evaluate | experiments | data | pretrain | reproduce`."""
+"""The command line: `python -m fusionreid train | evaluate | experiments | search | ...`, or `fusionreid ...`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .notebooks import NotebookError
 
 SIZES = ("smoke", "demo", "pretrain", "full")  # of the synthetic set
 PRECISIONS = ("float32", "bf16", "fp16")
+MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
+SUMMARY = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"  # of a result
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,12 +96,25 @@ def parser() -> argparse.ArgumentParser:
     add("--restart", action="store_true", help="begin an unfinished run anew")
 
     add = command(evaluate, sets, computes)
-    add("checkpoint", type=Path, help="runs/<fingerprint>/checkpoint.safetensors")
-    add("--released", action="store_true", help="the checkpoint is one of the authors' released code")
+    add("model", help=MODEL)
     add("--dataset", nargs="+", required=True, choices=DATASETS, metavar="NAME", help=", ".join(DATASETS))
     add("--size", choices=SIZES, default="demo", help="of the synthetic set (default: %(default)s)")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
     add("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
+
+    add = command(search, computes)
+    add("gallery", type=Path, metavar="GALLERY_FOLDER", help="pictures of people, in folders below too")
+    add("queries", type=Path, nargs="+", metavar="QUERY_IMAGE")
+    add("--top", type=whole(1), default=10, help="pictures for each query (default: %(default)s)")
+    add("--model", default="demo", help=f"{MODEL} (default: %(default)s)")
+    add("--index", type=Path, help="folder of the gallery's features (default: GALLERY_FOLDER/.fusionreid)")
+    add("--to", type=Path, default="search.png", help="the contact sheet (default: %(default)s)")
+
+    add = command(export)
+    add("model", help=f"a finished run; with --format onnx or torch {MODEL}")
+    add("--to", type=Path, required=True, metavar="FILE")
+    kinds = ("safetensors", "onnx", "torch")
+    add("--format", choices=kinds, default=kinds[0], help="weights in float16, or a graph (default: %(default)s)")
 
     add = command(experiments, scale, sets, runs)
     add("names", nargs="+", metavar="experiment", help="table1 to table6, figure5, figure6, differences, or all")
@@ -164,24 +179,55 @@ def train(options: argparse.Namespace) -> None:
     where = {"data_root": options.data_root, "runs_root": options.runs_root, "device": options.device}
     folder = train(run_of(options), evaluate, resume=not options.restart, compile=options.compile, **where)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
-        line = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
-        print(f"{folder.path}: {line.format(**folder.result)}")
+        print(f"{folder.path}: {SUMMARY.format(**folder.result)}")
         show(pd.DataFrame(folder.result["features"]).T)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Rank data sets by a trained model, with and without its camera embedding."""
     from .data.datasets import open_data
-    from .devices import default_device
     from .evaluation.evaluate import cross_domain
-    from .models import released
-    from .training import checkpoint
+    from .training.trained import load
 
-    load = released.load if options.released else checkpoint.load
-    model = load(options.checkpoint).to(options.device or default_device())
+    model = load(options.model, options.device)
     sets = {name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset}
     how = {"cache_directory": paths.cache(options.data_root), "precision": options.precision}
     show(cross_domain(model, sets, rerank=options.rerank or None, **how))
+
+
+def search(options: argparse.Namespace) -> None:
+    """Find the most similar pictures in a folder: their paths and similarities, and a contact sheet."""
+    from .evaluation.embed import embed
+    from .evaluation.gallery import Gallery, pictures_in, write_sheet
+    from .training.trained import load
+
+    pictures = pictures_in(options.gallery)
+    model = load(options.model, options.device)
+    vectors = embed(model, options.queries)
+    gallery = Gallery(options.index or options.gallery / ".fusionreid", model, pictures, progress=True)
+    for why in gallery.unreadable.values():
+        print(f"skipped {why}", file=sys.stderr)
+    similarities, rows = gallery.search(vectors, options.top)
+    found = [
+        [(gallery.paths[r], s) for r, s in zip(*hits, strict=True)] for hits in zip(rows, similarities, strict=True)
+    ]
+    for query, hits in zip(options.queries, found, strict=True):
+        print(query, *(f"  {similarity:.3f}  {path}" for path, similarity in hits), sep="\n")
+    write_sheet(options.to, options.queries, found)
+    print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a trained model as one file: small weights, or a graph for ONNX runtimes or torch.export."""
+    from .evaluation.export import export
+    from .training.trained import load, publish
+
+    if options.format == "safetensors":
+        header = publish(options.model, options.to)
+        print(SUMMARY.format(**header["result"]), f"digest {header['digest']}", sep=", ")
+    else:
+        export(load(options.model, "cpu"), options.to, options.format)
+    print(f"{options.to}: {options.to.stat().st_size / 1e6:.2f} MB")
 
 
 def experiments(options: argparse.Namespace) -> int:

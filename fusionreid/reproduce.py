@@ -125,6 +125,9 @@ def reproduce(
     dataset = config.DataConfig(name=dataset or config.profile(profile).data.name).name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
         raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
+    if not paths.NOTEBOOKS.is_dir():
+        needed = "the notebooks come with the repository, not with the installed package: clone it and run this there"
+        raise NotebookError(f"{paths.NOTEBOOKS}: no such folder; {needed}, or name the checkout in FUSIONREID_ROOT")
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"

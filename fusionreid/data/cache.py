@@ -29,22 +29,27 @@ def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "
         FileNotFoundError: no such file.
         ValueError: naming the file, if it cannot be read or decoded, or has 32 bits a channel (of unknown range).
     """
-    height, width = image_size
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):  # gray of 16 bits, which PIL would clip at 255
-            image = Image.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ValueError(f"32 bits a channel, mode {image.mode}; save it with 8 or 16 bits")
-        image = image.convert("RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling[interpolation.upper()])
-        return np.asarray(image)
+        with Image.open(path) as image:
+            return fit(image, image_size, interpolation)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
         raise ValueError(f"{path}: expected an image, found what cannot be decoded ({error})") from error
+
+
+def fit(image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
+    """What `decode` does to an opened image. A ValueError for 32 bits a channel; PIL's errors for a damaged file."""
+    height, width = image_size
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # gray of 16 bits, which PIL would clip at 255
+        image = Image.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32 bits a channel, mode {image.mode}; save it with 8 or 16 bits")
+    image = image.convert("RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return np.asarray(image)
 
 
 def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data import Dataset, ImageCache
-from .evaluate import Retrieval, labels, normalised, rank
+from .embed import normalised
+from .evaluate import Retrieval, labels, rank
 from .metrics import Ranking
 
 COLOURS = {  # what `colour_bands` is told, from the weakest

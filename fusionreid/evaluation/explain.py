@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..data import Dataset, Record, load_images, normalise
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .evaluate import device_of, evaluating
+from .embed import device_of, evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:

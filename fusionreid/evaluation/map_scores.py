@@ -21,7 +21,7 @@ from ..data import Record
 from ..data.truth import masks as read_masks
 from ..models.fusion import OTHER
 from ..models.fusionreid import FusionReID
-from .evaluate import evaluating
+from .embed import evaluating
 from .explain import gradcam_maps, load, record_attention
 
 BATCH = 32  # images explained together

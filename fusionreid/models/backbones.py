@@ -168,7 +168,7 @@ class TransformerBranch(nn.Module):
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> BranchOutput:
         """Images (B, 3, H, W) and cameras (B,) to f_t (B, D_t) and X_t (B, D_t, H_t, W_t)."""
         patches = self.base.patch_embed(images)  # (B, N, D)
-        cls = repeat(self.base.cls_token, "1 1 d -> b 1 d", b=len(images))
+        cls = repeat(self.base.cls_token, "1 1 d -> b 1 d", b=images.shape[0])
         tokens = torch.cat([cls, patches], dim=1) + self.base.pos_embed + self.embed_cameras(cameras)
         for block in self.base.blocks:
             tokens = block(tokens)

@@ -106,8 +106,8 @@ class FusionReID(nn.Module):
                 f"cameras: expected shape ({len(images)},) on {images.device}, as the images, "
                 f"found {tuple(cameras.shape)} on {cameras.device}"
             )
-        # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break here.
-        if self.num_cameras and len(cameras) and cameras.device.type == "cpu" and not torch.compiler.is_compiling():
+        # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break, an exported one keep B.
+        if not torch.compiler.is_compiling() and self.num_cameras and len(cameras) and cameras.device.type == "cpu":
             low, high = int(cameras.min()), int(cameras.max())
             if low < -1 or high >= self.num_cameras:
                 raise ValueError(f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}")

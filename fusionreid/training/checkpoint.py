@@ -17,7 +17,7 @@ from ..config import FusionConfig, ModelConfig
 from ..files import atomic_write
 from ..models.fusionreid import FusionReID, build_model
 
-THEIRS = "one of the released code is loaded by fusionreid.released.load, or evaluate --released"
+THEIRS = "fusionreid.load takes any checkpoint, also one of the released code"
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,107 @@
+"""Trained models by name: the one that comes with the package, a run's, or a checkpoint's; and a run made one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .. import paths
+from ..devices import default_device
+from ..files import read_json
+from ..models import released
+from ..models.fusionreid import FusionReID
+from . import checkpoint
+from .runs import read_result
+
+WEIGHTS = paths.PACKAGE / "weights"
+
+
+def load(source: str | Path, device: str | torch.device | None = None) -> FusionReID:
+    """A trained model in evaluation mode, ready to embed.
+
+    Args:
+        source: "demo", which comes with the package; a run, "runs/<fingerprint>" or its fingerprint alone; or a file,
+            one of this package's checkpoints or one of the authors' released code.
+        device: default: the GPU, if there is one.
+
+    Raises:
+        FileNotFoundError: saying what was looked for and what there is.
+        ValueError: naming the file, which is damaged or holds something else.
+    """
+    path = find(source)
+    if path.is_dir():
+        path = path / "checkpoint.safetensors"
+    model = released.load(path) if _is_released(path) else checkpoint.load(path)
+    if expected := _state(path).get("digest"):
+        if (found := digest(model)) != expected:
+            raise ValueError(f"{path}: expected weights of digest {expected}, found {found}; fetch the file again")
+    return model.to(device or default_device())
+
+
+def find(source: str | Path) -> Path:
+    """The file or the run's folder that `load` means by `source`; a FileNotFoundError says what there is."""
+    candidates = [WEIGHTS / f"{source}.safetensors", Path(source), paths.ROOT / source, paths.RUNS / Path(source).name]
+    for path in candidates:
+        if path.is_file() or (path / "checkpoint.safetensors").is_file():
+            return path
+    if folder := next((path for path in candidates[1:] if path.is_dir()), None):
+        raise FileNotFoundError(f"{folder}: expected a run with a checkpoint.safetensors, found none; train it first")
+    runs = len(list(paths.RUNS.glob("*/checkpoint.safetensors")))
+    expected = "expected 'demo', a run (runs/<fingerprint>) or a checkpoint's file, found none of that name"
+    raise FileNotFoundError(f"model {str(source)!r}: {expected}; {paths.RUNS} has {runs} runs with a checkpoint")
+
+
+def publish(source: str | Path, path: str | Path) -> dict:
+    """Writes a finished run as one small file: weights in float16, and where they come from in the header.
+
+    Returns:
+        The header: "run" (the run's configuration), "result" (with commit, data and seed) and "digest".
+
+    Raises:
+        FileNotFoundError, ValueError: if the run is not there, not finished, or its weights do not fit into float16.
+    """
+    folder = find(source)
+    result = read_result(folder.name, folder.parent) if folder.is_dir() else None
+    if result is None:
+        raise FileNotFoundError(
+            f"{folder}: expected the folder of a finished run, found no result.json; train it first"
+        )
+    model = checkpoint.load(folder / "checkpoint.safetensors").half()
+    if large := [name for name, tensor in checkpoint.tensors(model).items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{folder}: numbers too large for float16 in {', '.join(large[:5])}")
+    header = {"run": read_json(folder / "config.json"), "result": result, "digest": digest(model)}
+    checkpoint.save(path, model, **header)
+    return header
+
+
+def digest(model: FusionReID) -> str:
+    """Sixteen hexadecimal digits of a model's configuration and weights, which are taken as float32."""
+    content = hashlib.sha256(json.dumps(asdict(model.config)).encode())
+    for name, tensor in sorted(checkpoint.tensors(model).items()):
+        content.update(name.encode())
+        value = tensor.detach().cpu().contiguous()
+        content.update((value.float() if value.is_floating_point() else value).numpy())
+    return content.hexdigest()[:16]
+
+
+def _metadata(path: Path) -> dict:
+    """The header of a safetensors file; empty for any other or a damaged one, which its reader will name."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        return {}
+
+
+def _is_released(path: Path) -> bool:
+    """Whether a file is the released code's: not safetensors, or without a configuration in its header."""
+    return "config" not in _metadata(path)
+
+
+def _state(path: Path) -> dict:
+    return json.loads(_metadata(path).get("state", "{}"))

@@ -1,0 +1,79 @@
+"""Pictures of any kind become the vectors that the model gives for their pixels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusionreid import build_model, embed
+from fusionreid.config import PAPER, profile
+from fusionreid.data import load_images, normalise
+
+MODEL = profile("smoke").scale(PAPER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(MODEL, 4, 6).eval()
+
+
+@pytest.fixture(scope="module")
+def paths(tiny_dataset):
+    return [record.path for record in tiny_dataset.query[:5]]
+
+
+def plainly(model, images, cameras=None):
+    with torch.no_grad():
+        return torch.nn.functional.normalize(model.embed(normalise(images), cameras), dim=1).numpy()
+
+
+def test_paths_and_arrays_in_batches(model, tiny_dataset, paths):
+    cameras = [record.camera for record in tiny_dataset.query[:5]]
+    images = load_images(paths, MODEL.image_size)
+    vectors = embed(model, paths, cameras, batch_size=2)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, plainly(model, images, torch.tensor(cameras)), atol=1e-5)
+    np.testing.assert_allclose(embed(model, images.numpy(), cameras), vectors, atol=1e-5)
+    np.testing.assert_allclose(embed(model, paths), plainly(model, images), atol=1e-5)
+    assert not np.allclose(embed(model, paths), vectors, atol=1e-3), "a camera changes the vector"
+    assert embed(model, []).shape == (0, vectors.shape[1])
+
+
+def test_every_kind_of_picture_in_one_list(model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 50, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    turned, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = 6  # shown after a turn by 90 degrees to the right
+    image.rotate(90, expand=True).save(turned, exif=exif)
+    with_alpha = image.convert("RGBA")
+    same = [image, pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels.transpose(2, 0, 1)), turned, with_alpha]
+    vectors = embed(model, [*same, np.asarray(with_alpha)])
+    resized = np.asarray(image.resize(MODEL.image_size[::-1], Image.Resampling.BILINEAR))
+    expected = plainly(model, torch.from_numpy(resized.transpose(2, 0, 1)[None].copy()))
+    np.testing.assert_allclose(vectors, np.repeat(expected, 7, axis=0), atol=1e-5)
+    gray = image.convert("L")
+    grays = embed(model, [gray, np.asarray(gray), np.asarray(gray)[:, :, None], gray.convert("P"), gray.convert("RGB")])
+    np.testing.assert_allclose(grays, np.repeat(grays[:1], 5, axis=0), atol=1e-5)
+    assert not np.allclose(grays[0], vectors[0], atol=1e-3)
+
+
+def test_wrong_pictures(model, paths, tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="empty.jpg: expected an image"):
+        embed(model, [tmp_path / "empty.jpg"])
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        embed(model, [tmp_path / "nowhere.jpg"])
+    with pytest.raises(TypeError, match="expected a list of paths or images, found one"):
+        embed(model, str(paths[0]))
+    with pytest.raises(TypeError, match="expected paths, PIL images or arrays, found None"):
+        embed(model, [None])
+    with pytest.raises(TypeError, match="expected uint8"):
+        embed(model, np.zeros((1, 3, 64, 32), np.float32))
+    for shape in ((64, 32, 2), (2, 64, 32), (0, 32, 3), (64,)):
+        with pytest.raises(ValueError, match=r"images: expected \(H, W\)"):
+            embed(model, [np.zeros(shape, np.uint8)])
+    with pytest.raises(ValueError, match="cameras: expected 2"):
+        embed(model, paths[:2], [0])
+    with pytest.raises(ValueError, match=r"cameras: expected 0 to 5 \(-1: unseen\), found 6"):
+        embed(model, paths[:2], [0, 6])

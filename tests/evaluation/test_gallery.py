@@ -1,0 +1,197 @@
+"""A gallery on disk has the features of its pictures, whatever came, changed, went or was cut off."""
+
+import copy
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusionreid import build_model, embed, evaluate_ranking
+from fusionreid.config import PAPER, profile
+from fusionreid.evaluation import gallery as module
+from fusionreid.evaluation.evaluate import retrieve
+from fusionreid.evaluation.gallery import Gallery, pictures_in, write_sheet
+
+MODEL = profile("smoke").scale(PAPER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(MODEL, 4, 6).eval()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine pictures, two of them in a folder below; a hidden one and a text, which are none."""
+    random = np.random.default_rng(0)
+    for name in [*(f"{number}.png" for number in range(7)), "below/7.jpg", "below/8.PNG", ".hidden/9.png"]:
+        path = tmp_path / "people" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 20, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "people" / "notes.txt").write_text("no picture")
+    return tmp_path / "people"
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The numbers of pictures that each batch of a gallery embedded."""
+    counts, real = [], module.embed_batches
+
+    def counted(*arguments, **options):
+        for indices, vectors in real(*arguments, **options):
+            counts.append(len(indices))
+            yield indices, vectors
+
+    monkeypatch.setattr(module, "embed_batches", counted)
+    return counts
+
+
+def check(gallery, model, pictures):
+    assert sorted(gallery.paths) == sorted(pictures)
+    np.testing.assert_allclose(gallery.features, embed(model, gallery.paths), atol=1e-3)
+    assert os.path.getsize(gallery._features) == gallery.features.nbytes
+
+
+def opened(folder, model, **options):
+    return Gallery(folder / ".fusionreid", model, pictures_in(folder), **options)
+
+
+def test_features_are_those_of_embed_and_are_kept(model, folder, embedded):
+    gallery = opened(folder, model)
+    assert gallery.paths == pictures_in(folder) and len(gallery.paths) == 9
+    check(gallery, model, gallery.paths)
+    assert isinstance(gallery.features, np.memmap) and not gallery.features.flags.writeable
+    opened(folder, model)
+    assert embedded == [9], "nothing is embedded twice"
+    moved = folder.rename(folder.with_name("moved"))
+    check(opened(moved, model), model, pictures_in(moved))
+    assert embedded == [9], "features that lie in the folder move with it"
+
+
+def test_pictures_come_change_and_go(model, folder, embedded):
+    opened(folder, model)
+    (folder / "1.png").unlink()
+    (folder / "3.png").unlink()
+    check(opened(folder, model), model, pictures_in(folder))
+    assert embedded == [9], "forgetting embeds nothing"
+    Image.new("RGB", (30, 60), "red").save(folder / "2.png")
+    Image.new("RGB", (30, 60), "blue").save(folder / "new.png")
+    check(opened(folder, model), model, pictures_in(folder))
+    assert embedded == [9, 2]
+    for number in (0, 4, 5, 6):
+        (folder / f"{number}.png").unlink()
+    Image.new("RGB", (30, 60), "green").save(folder / "2.png")
+    check(opened(folder, model), model, pictures_in(folder))
+    assert embedded == [9, 2, 1]
+
+
+@pytest.mark.parametrize("where", ["while embedding", "while closing gaps"])
+def test_what_was_cut_off_goes_on(where, model, folder, embedded, monkeypatch):
+    if where == "while embedding":
+        real = module._to_disk
+
+        def cut(file):
+            real(file)
+            if len(embedded) == 2 and file.name.endswith(".jsonl"):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "_to_disk", cut)
+        with pytest.raises(KeyboardInterrupt):
+            opened(folder, model, batch_size=4)
+        monkeypatch.setattr(module, "_to_disk", real)
+        check(opened(folder, model, batch_size=4), model, pictures_in(folder))
+        assert embedded == [4, 4, 1], "two batches were kept"
+        return
+    opened(folder, model)
+    (folder / "1.png").unlink()
+    real, writes = module.write_lines, []
+
+    def cut(*arguments):
+        writes.append(arguments)
+        if len(writes) == 2:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(module, "write_lines", cut)
+    with pytest.raises(KeyboardInterrupt):
+        opened(folder, model)
+    monkeypatch.setattr(module, "write_lines", real)
+    check(opened(folder, model), model, pictures_in(folder))
+    assert embedded == [9]
+
+
+def test_a_features_file_that_lost_its_end_is_mended(model, folder, embedded):
+    first = opened(folder, model)
+    os.truncate(first._features, first.features.nbytes // 2)
+    check(opened(folder, model), model, pictures_in(folder))
+    assert embedded[0] == 9 and 0 < sum(embedded[1:]) < 9
+
+
+def test_another_model_has_features_of_its_own(model, folder):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    check(opened(folder, model), model, pictures_in(folder))
+    check(opened(folder, other), other, pictures_in(folder))
+    check(opened(folder, model), model, pictures_in(folder))
+
+
+def test_unreadable_pictures_are_named_and_left_out(model, folder):
+    (folder / "3.png").write_bytes(b"no picture")
+    (folder / "empty.jpg").touch()
+    gallery = opened(folder, model)
+    assert set(gallery.unreadable) == {folder / "3.png", folder / "empty.jpg"}
+    assert all("expected an image" in why for why in gallery.unreadable.values())
+    check(gallery, model, [path for path in pictures_in(folder) if path not in gallery.unreadable])
+    shutil.copy(folder / "2.png", folder / "3.png")
+    assert folder / "3.png" in opened(folder, model).paths
+    with pytest.raises(
+        ValueError, match="only: expected at least one picture, found 1, of which none can be read: .*jpg"
+    ):
+        Gallery(folder / "only", model, [folder / "empty.jpg"])
+
+
+def test_search_is_the_slow_product_block_by_block(model, folder, monkeypatch):
+    gallery = opened(folder, model)
+    queries = embed(model, [folder / "below" / "7.jpg", folder / "2.png"])
+    monkeypatch.setattr(module, "BLOCK", 4 * queries.shape[1])
+    similarities, rows = gallery.search(queries, top=5)
+    expected = queries @ embed(model, gallery.paths).T
+    np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1)[:, :5])
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, rows, axis=1), atol=1e-3)
+    assert [gallery.paths[row].name for row in rows[:, 0]] == ["7.jpg", "2.png"]
+    assert gallery.search(queries, top=99)[1].shape == (2, 9)
+
+
+def test_a_benchmark_s_gallery_is_ranked_from_disk(model, tiny_dataset, tmp_path):
+    query, features, *names = retrieve(model, tiny_dataset, cache_directory=tmp_path).select()
+    gallery = Gallery(tmp_path / "features", model, tiny_dataset.gallery, batch_size=5)
+    np.testing.assert_allclose(gallery.features, features, atol=1e-3)
+    from_disk = evaluate_ranking(query, gallery.features, *names)
+    assert from_disk.mAP == pytest.approx(evaluate_ranking(query, features, *names).mAP, abs=0.01)
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path, folder):
+    for path, message in [
+        (tmp_path / "nowhere", "expected a folder of pictures, found nothing"),
+        (folder / "1.png", "found a file"),
+        (folder / ".hidden" / "none", "found nothing"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            pictures_in(path)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="bare: expected pictures .*found none"):
+        pictures_in(tmp_path / "bare")
+
+
+def test_the_sheet_shows_queries_and_what_was_found(folder, tmp_path):
+    one, two = folder / "1.png", folder / "2.png"
+    write_sheet(tmp_path / "sheet.png", [one, two], [[(two, 0.5)], [(one, 0.5), (two, 1.0)]])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    shown = np.asarray(Image.open(one).resize((64, 128), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(pixels[8 : 8 + 128, 8 : 8 + 64], shown)

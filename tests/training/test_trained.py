@@ -1,0 +1,112 @@
+"""Trained models by name, and a run made one small file."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fusionreid import build_model, load, paths
+from fusionreid.config import PAPER, RELEASED, ModelConfig, profile
+from fusionreid.models import released
+from fusionreid.training import checkpoint, trained
+
+MODEL = profile("smoke").scale(PAPER)
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 64 * 32).reshape(2, 3, 64, 32)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The folder of a finished run, and its model."""
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    folder = paths.RUNS / "0123456789ab"
+    torch.manual_seed(0)
+    model = build_model(MODEL, 4, 6).eval()
+    checkpoint.save(folder / "checkpoint.safetensors", model, epoch=2)
+    result = {"fingerprint": folder.name, "seed": 0, "epochs": 2, "commit": "abc", "device": "cpu", "seconds": 1.0}
+    result |= {"data": {"name": "synthetic", "version": "v3"}, "features": {"all": {"mAP": 0.5}}}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "config.json").write_text(json.dumps({"fingerprint": folder.name, "seed": 0}))
+    return folder, model
+
+
+def same(model, other, **tolerance):
+    with torch.no_grad():
+        expected, found = (each.cpu().embed(PIXELS) for each in (model, other))
+    assert not other.training
+    torch.testing.assert_close(found, expected, **tolerance)
+
+
+def test_a_run_is_loaded_by_folder_fingerprint_and_file(run, tmp_path, monkeypatch):
+    folder, model = run
+    for source in (folder, str(folder), folder.name, f"runs/{folder.name}", folder / "checkpoint.safetensors"):
+        same(model, load(source, "cpu"))
+    monkeypatch.chdir(tmp_path)
+    same(model, load(f"runs/{folder.name}", "cpu"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_authors_checkpoint_is_recognised(suffix, tmp_path):
+    theirs = build_model(
+        ModelConfig(cnn="resnet18", transformer=None, stem="released", image_size=(256, 128)), 4
+    ).eval()
+    released.save(theirs, tmp_path / f"theirs{suffix}")
+    found = load(tmp_path / f"theirs{suffix}", "cpu")
+    assert found.config.cnn == "resnet18" and found.config.stem == RELEASED.stem
+    for name, tensor in checkpoint.tensors(theirs).items():
+        torch.testing.assert_close(checkpoint.tensors(found)[name], tensor)
+
+
+def test_a_run_becomes_one_small_file(run, tmp_path, monkeypatch):
+    folder, model = run
+    monkeypatch.setattr(trained, "WEIGHTS", tmp_path / "weights")
+    header = trained.publish(folder.name, trained.WEIGHTS / "demo.safetensors")
+    assert header["result"]["features"]["all"]["mAP"] == 0.5 and header["run"]["fingerprint"] == folder.name
+    path = trained.WEIGHTS / "demo.safetensors"
+    assert path.stat().st_size < 0.6 * (folder / "checkpoint.safetensors").stat().st_size
+    found = load("demo", "cpu")
+    assert (found.num_cameras, found.config) == (6, MODEL) and next(found.parameters()).dtype == torch.float32
+    same(model, found, atol=5e-3, rtol=5e-3)
+    assert trained.digest(found) == header["digest"] != trained.digest(model)
+
+
+def test_changed_weights_are_noticed(run, tmp_path):
+    path = tmp_path / "demo.safetensors"
+    trained.publish(run[0], path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["model/branches.cnn.pool.exponent"] += 1
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match="demo.safetensors: expected weights of digest"):
+        load(path)
+
+
+def test_what_cannot_be_loaded_says_why(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model 'nothing': expected 'demo', a run .* has 1 runs"):
+        load("nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: expected a run with a checkpoint.safetensors, found none"):
+        load(tmp_path / "empty")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match="text.pth"):
+        load(tmp_path / "text.pth")
+    (tmp_path / "half.safetensors").write_bytes((run[0] / "checkpoint.safetensors").read_bytes()[:9000])
+    with pytest.raises(ValueError, match="half.safetensors"):
+        load(tmp_path / "half.safetensors")
+
+
+def test_what_cannot_be_published_says_why(run, tmp_path):
+    folder, model = run
+    with pytest.raises(FileNotFoundError, match="expected the folder of a finished run"):
+        trained.publish(folder / "checkpoint.safetensors", tmp_path / "out.safetensors")
+    with torch.no_grad():
+        model.necks["cnn"].norm.running_var.fill_(1e6)
+    checkpoint.save(folder / "checkpoint.safetensors", model)
+    with pytest.raises(ValueError, match="too large for float16 in necks.cnn.norm.running_var"):
+        trained.publish(folder, tmp_path / "out.safetensors")
+    (folder / "result.json").unlink()
+    with pytest.raises(FileNotFoundError, match="found no result.json; train it first"):
+        trained.publish(folder, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
