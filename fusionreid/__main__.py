@@ -162,7 +162,8 @@ def run_of(options: argparse.Namespace):
     given = {name: value for name, value in training.items() if value is not None}
     scale = replace(scale, train=replace(scale.train, **given))
     data = replace(scale.data, name=options.dataset or scale.data.name)
-    return make_run(scale, config, seed=options.seed, data=data, weights=weights, data_root=options.data_root)
+    roots = {"data_root": options.data_root, "runs_root": options.runs_root}
+    return make_run(scale, config, seed=options.seed, data=data, weights=weights, **roots)
 
 
 def show(table) -> None:

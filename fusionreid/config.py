@@ -129,7 +129,8 @@ class DataConfig:
 
     Attributes:
         size, seed: of the synthetic set.
-        version: of the renderer ("v3"), or of MSMT17 ("V1", "V2"); `data.datasets.with_version` finds it.
+        version: of the renderer ("v3"), or of a real set's files ("3f2a9c01", "V1, 3f2a9c01" of MSMT17);
+            `training.runs.find_version` finds it.
     """
 
     name: str = "synthetic"

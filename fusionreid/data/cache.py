@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +65,12 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
 class ImageCache:
     """The decoded and resized images of a list of records.
 
-    The first use decodes the images on all cores into one file; later uses map it into memory, as `images`, uint8
-    (N, H, W, 3). The file ends with a digest of the images' paths, sizes in bytes and times of change; if the digest
-    is not there, the file is made again. If several processes want it, one makes it and the others wait.
+    The first use decodes the images on all cores into one file; later uses map it into memory. The file ends with a
+    checksum of each image and a digest of these and of the images' paths, sizes in bytes and times of change; if the
+    digest is not there, the file is made again. If several processes want it, one makes it and the others wait.
+
+    An image's checksum is compared when it is first read. One that is damaged on the disk is decoded again, with a
+    warning, and the file is removed, so that the next use makes it anew.
 
     Args:
         records: anything with a `path`, or paths.
@@ -87,7 +93,7 @@ class ImageCache:
         progress: bool = True,
     ):
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
-        paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
+        self.paths = paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
         if not paths:
             raise ValueError("ImageCache: no record; expected at least one image")
         self.image_size, self.interpolation = tuple(image_size), interpolation
@@ -97,49 +103,68 @@ class ImageCache:
         digest = hashlib.sha256(f"{DECODER} {interpolation} {shape}".encode())
         for path, status in zip(paths, map(os.stat, paths), strict=True):
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        if not _is_valid(self.path, int(np.prod(shape)), digest.digest()):
-            self._build(paths, int(np.prod(shape)), digest.digest(), progress)
-        self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
+        size = int(np.prod(shape))
+        self.checksums = _checksums(self.path, size, len(paths), digest.copy())
+        if self.checksums is None:
+            self.checksums = self._build(paths, size, digest, progress)
+        self.images = np.memmap(self.path, np.uint8, "c", shape=shape)  # what is mended stays in memory
+        self.checked = np.zeros(len(paths), bool)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The images of these indices, a copy: uint8 (B, H, W, 3)."""
+        indices = np.asarray(indices, np.int64)
+        for index in np.unique(indices[~self.checked[indices]]):
+            if zlib.crc32(self.images[index]) != self.checksums[index]:
+                warnings.warn(f"{self.path}: damaged at {self.paths[index]}, which is decoded again", stacklevel=2)
+                self.images[index] = decode(self.paths[index], self.image_size, self.interpolation)
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+            self.checked[index] = True
+        return self.images[indices]
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """The images of these indices, uint8 (B, 3, H, W), channels last in memory."""
-        images = torch.from_numpy(self.images[np.asarray(indices, np.int64)]).permute(0, 3, 1, 2)
+        images = torch.from_numpy(self.read(indices)).permute(0, 3, 1, 2)
         if torch.device(device).type == "cuda":  # from pinned memory it is copied while the host goes on
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
-    def _build(self, paths: list[str], size: int, digest: bytes, progress: bool) -> None:
-        """Writes the file: the decoded images (`size` bytes), then the digest."""
+    def _build(self, paths: list[str], size: int, digest: hashlib._Hash, progress: bool) -> np.ndarray:
+        """Writes the file: the decoded images (`size` bytes), their checksums, which it returns, then the digest."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                if _is_valid(self.path, size, digest):  # another process made it while this one waited
-                    return
+                found = _checksums(self.path, size, len(paths), digest.copy())
+                if found is not None:  # another process made it while this one waited
+                    return found
                 for leftover in self.path.parent.glob(f".{self.path.name}.*"):  # of a process that was killed
                     leftover.unlink(missing_ok=True)
                 free = shutil.disk_usage(self.path.parent).free
                 if free < size:
                     raise OSError(f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
                 with atomic_write(self.path) as temporary:
-                    self._decode_into(temporary, paths, progress)
+                    checksums = self._decode_into(temporary, paths, progress)
+                    digest.update(checksums)
                     with open(temporary, "ab") as file:
-                        file.write(digest)
+                        file.write(checksums.tobytes() + digest.digest())
+                return checksums
         except OSError as error:
             message = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {error.strerror or error}"
             remedy = "Free the disk, or name a folder that can be written in FUSIONREID_CACHE"
             raise OSError(error.errno or 0, f"{message}. {remedy}", str(self.path)) from error
 
-    def _decode_into(self, file: Path, paths: list[str], progress: bool) -> None:
-        def work(index: int) -> None:
+    def _decode_into(self, file: Path, paths: list[str], progress: bool) -> np.ndarray:
+        def work(index: int) -> int:
             image = decode(paths[index], self.image_size, self.interpolation)
             # Written, not mapped: a full disk is an error here, and the end of the process in a memory map.
             with open(file, "r+b") as opened:
                 opened.seek(index * image.nbytes)
                 opened.write(image)
+            return zlib.crc32(image)
 
         bar = {"desc": f"Decoding to {self.path.name}", "unit": "image", "disable": not bars(progress)}
         with ThreadPoolExecutor(cores()) as pool:  # threads: PIL decodes and resizes outside Python's lock
-            list(tqdm(pool.map(work, range(len(paths))), total=len(paths), **bar))
+            return np.array(list(tqdm(pool.map(work, range(len(paths))), total=len(paths), **bar)), "<u4")
 
 
 def prefetch(
@@ -156,9 +181,12 @@ def prefetch(
             yield following.result()
 
 
-def _is_valid(path: Path, size: int, digest: bytes) -> bool:
+def _checksums(path: Path, size: int, count: int, digest: hashlib._Hash) -> np.ndarray | None:
+    """The images' checksums (N,) from the end of a file; None if it is not whole, or of other images."""
     if not path.is_file():
-        return False
+        return None
     with open(path, "rb") as file:
         file.seek(size)
-        return file.read(len(digest) + 1) == digest
+        end = file.read(4 * count + digest.digest_size + 1)
+    digest.update(end[: 4 * count])
+    return np.frombuffer(end, "<u4", count) if end[4 * count :] == digest.digest() else None

@@ -14,8 +14,7 @@ from pathlib import Path
 from .. import paths
 from ..config import PAPER, DataConfig, ModelConfig, Profile, one_of
 from ..config import profile as find_profile
-from ..data.datasets import with_version
-from ..training.runs import RunConfig, make_run
+from ..training.runs import RunConfig, find_version, make_run
 from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
@@ -143,7 +142,7 @@ class Setting:
 
     def run(self, config: ModelConfig, seed: int) -> RunConfig:
         """The run of a configuration at the paper's scale."""
-        return make_run(self.profile, config, seed=seed, data=self.data)
+        return make_run(self.profile, config, seed=seed, data=self.data, runs_root=self.runs_root)
 
 
 def setting(
@@ -162,7 +161,7 @@ def setting(
     profile = find_profile(profile)
     if isinstance(dataset, str):
         dataset = replace(profile.data, name=dataset, version="")
-    data = with_version(dataset or profile.data, data_root or paths.DATA)
+    data = find_version(dataset or profile.data, data_root, runs_root)
     return Setting(profile, data, tuple(seeds), Path(runs_root or paths.RUNS))
 
 

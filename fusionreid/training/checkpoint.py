@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import zlib
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -45,25 +46,34 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
         "optimizer": len(moments) if optimizer else None,
         "state": state,
     }
+    content = {name: tensor.cpu().contiguous() for name, tensor in content.items()}
+    header["checksums"] = {name: _checksum(tensor) for name, tensor in content.items()}
+    metadata = {key: json.dumps(value) for key, value in header.items()}
     with atomic_write(path) as temporary:
         try:
-            content = {name: tensor.contiguous() for name, tensor in content.items()}
-            save_file(content, temporary, metadata={key: json.dumps(value) for key, value in header.items()})
+            save_file(content, temporary, metadata=metadata | {"checksum": _header_checksum(metadata)})
         except SafetensorError as error:  # safetensors' own kind, also for a full disk
             raise OSError(errno.EIO, str(error)) from error
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
-    """The model of a checkpoint that `save` wrote, in evaluation mode. Raises as `restore`."""
-    _, header = _open(path)
+    """The model of a checkpoint that `save` wrote, in evaluation mode. Raises as `restore`.
+
+    The model that the header describes has no memory until its shapes are found to be those in the file.
+    """
+    file, header = _open(path)
     try:
         config = header["config"]
         config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
-        model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
-    except (KeyError, TypeError) as error:
+        if config["fusion"] and config["fusion"].depth > len(file.keys()):
+            raise ValueError(f"a depth of {config['fusion'].depth} over {len(file.keys())} tensors")
+        with torch.device("meta"):
+            model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         found = f"expected a model's configuration in its header, found {error!r}"
         raise ValueError(f"{path}: {found}; {THEIRS}") from error
-    restore(path, model)
+    _fit(path, file, model)
+    restore(path, model.to_empty(device="cpu"))
     return model.to(device).eval()
 
 
@@ -76,18 +86,20 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
     """Loads into a model, and an optimizer if one is given, of the same shape.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, and tensors that are missing, unknown or not right.
+        FileNotFoundError, ValueError: naming the file, and tensors that are missing, unknown, damaged or not finite.
     """
     file, header = _open(path)
-    wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
-    stored = {label for label in file.keys() if label.startswith("model/")}
-    wrong = sorted(stored ^ wanted.keys())
-    wrong += [key for key in stored & wanted.keys() if file.get_slice(key).get_shape() != list(wanted[key].shape)]
-    if wrong:
-        raise ValueError(f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}")
+    checksums = header.get("checksums", {})  # none in files of before there were any
+
+    def stored(label: str) -> Tensor:
+        tensor = file.get_tensor(label)
+        if checksums and checksums.get(label) != _checksum(tensor):
+            raise ValueError(f"{path}: {label} is damaged: its checksum is another")
+        return tensor
+
     with torch.no_grad():
-        for label, tensor in wanted.items():
-            if not tensor.copy_(file.get_tensor(label)).isfinite().all():
+        for label, tensor in _fit(path, file, model).items():
+            if not tensor.copy_(stored(label)).isfinite().all():
                 raise ValueError(f"{path}: {label} has numbers that are not finite")
     if optimizer is not None:
         labels = [label for label in file.keys() if label.startswith("optimizer/")]
@@ -97,8 +109,27 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
         state = defaultdict(dict)
         for label in labels:
             _, index, key = label.split("/")
-            state[int(index)][key] = file.get_tensor(label).clone()  # else it would hold the file
+            state[int(index)][key] = stored(label).clone()  # else it would hold the file
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _fit(path: str | Path, file: safe_open, model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors by the names that they have in the file; a ValueError unless names and shapes are equal."""
+    wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
+    stored = {label for label in file.keys() if label.startswith("model/")}
+    wrong = sorted(stored ^ wanted.keys())
+    wrong += [key for key in stored & wanted.keys() if file.get_slice(key).get_shape() != list(wanted[key].shape)]
+    if wrong:
+        raise ValueError(f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}")
+    return wanted
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _header_checksum(metadata: dict[str, str]) -> str:
+    return str(zlib.crc32(json.dumps(metadata, sort_keys=True).encode()))
 
 
 def _open(path: str | Path) -> tuple[safe_open, dict]:
@@ -107,7 +138,10 @@ def _open(path: str | Path) -> tuple[safe_open, dict]:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         file = safe_open(path, framework="pt")
-        return file, {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+        metadata = file.metadata() or {}
+        if metadata.pop("checksum", None) not in (None, _header_checksum(metadata)):
+            raise ValueError("the checksum of its header is another")
+        return file, {key: json.loads(text) for key, text in metadata.items()}
     except (SafetensorError, ValueError) as error:
         found = f"expected a safetensors checkpoint, found a damaged or other file ({error})"
         raise ValueError(f"{path}: {found}; {THEIRS}") from error

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,12 @@ def make_run(
     data: DataConfig | None = None,
     weights: Mapping[str, str] | None = None,
     data_root: str | Path | None = None,
+    runs_root: str | Path | None = None,
 ) -> RunConfig:
     """The run of a paper-scale configuration in a profile.
 
     Args:
-        data: default: the profile's. Its version is looked up where the data are.
+        data: default: the profile's. Its version is looked up, see `find_version`.
         weights: files by the name of the backbone, {"resnet50": "r50.pth"}; default: the profile's start, but for
             "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
             backbones other than the paper's start at random.
@@ -87,8 +89,31 @@ def make_run(
         for branch, name in (("cnn", config.cnn), ("transformer", config.transformer))
         if name
     }
-    data = with_version(data or profile.data, data_root or paths.DATA)
+    data = find_version(data or profile.data, data_root, runs_root)
     return RunConfig(scaled, data, profile.train, seed, **starts)
+
+
+def find_version(
+    data: DataConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
+) -> DataConfig:
+    """`data` with the version of the files under `data_root`.
+
+    Where there are none, on a machine that has only the runs, it is the version of the finished runs of this set. If
+    they are of several, a warning names them, and none is taken.
+    """
+    found = with_version(data, data_root or paths.DATA)
+    if found.version:
+        return found
+    versions = set()
+    for result in Path(runs_root or paths.RUNS).glob("*/result.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is named when it is read
+            about = DataConfig(**read_json(result.with_name("config.json"))["data"])
+            versions |= {about.version} if replace(about, version="") == data else set()
+    if len(versions) > 1:
+        known = ", ".join(map(repr, sorted(versions)))
+        warnings.warn(f"{data.name} is not there, and runs are of {known}: choose DataConfig.version", stacklevel=3)
+        return data
+    return replace(data, version=min(versions, default=""))
 
 
 def _default_start(profile: Profile, backbone: str) -> str:

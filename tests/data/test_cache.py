@@ -6,6 +6,7 @@ import errno
 import io
 import multiprocessing
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -50,8 +51,6 @@ def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
     assert np.array_equal(ImageCache(records, SIZE, tmp_path / "cache").images, cache.images)
     assert len(decoded) == 70
     assert not [name for name in os.listdir(tmp_path / "cache") if name.startswith(".")]
-    with pytest.raises(ValueError, match="read-only"):
-        cache.images[0] = 0
 
 
 def test_batch_and_load_images(records, tmp_path):
@@ -128,6 +127,12 @@ def cut_short(records, cache):
     os.truncate(cache.path, 1000)
 
 
+def other_checksum(records, cache):
+    with open(cache.path, "r+b") as file:
+        file.seek(70 * 16 * 8 * 3 + 5)
+        file.write(b"bad")
+
+
 def torn(records, cache):
     with open(cache.path, "r+b") as file:  # full length, the end never written
         file.seek(-20, os.SEEK_END)
@@ -143,7 +148,7 @@ def empty(records, cache):
     cache.path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("spoil", [stale_by_content, stale_by_date, cut_short, torn, too_long, empty])
+@pytest.mark.parametrize("spoil", [stale_by_content, stale_by_date, cut_short, other_checksum, torn, too_long, empty])
 def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil):
     cache = ImageCache(records, SIZE, tmp_path / "cache")
     spoil(records, cache)
@@ -151,6 +156,29 @@ def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil
     again = ImageCache(records, SIZE, tmp_path / "cache")
     assert len(decoded) == 70 and again.path == cache.path
     assert np.array_equal(again.images, expected(records))
+
+
+@pytest.mark.parametrize("bits", [1, 255])
+def test_a_damaged_image_is_decoded_again_and_the_file_is_made_anew(records, tmp_path, decoded, bits):
+    cache = ImageCache(records, SIZE, tmp_path / "cache")
+    with open(cache.path, "r+b") as file:  # the length and the end are as they were
+        for index in (7, 8):
+            file.seek(index * 16 * 8 * 3 + 100)
+            (byte,) = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ bits]))
+    damaged = ImageCache(records, SIZE, tmp_path / "cache")
+    decoded.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        damaged.batch([0, 6, 9])  # of the others nothing is said
+    with pytest.warns(UserWarning, match=f"{cache.path}: damaged at .*007.png, which is decoded again"):
+        assert np.array_equal(damaged.read([9, 7, 7]), expected([records[index] for index in (9, 7, 7)]))
+    assert len(decoded) == 1 and not cache.path.exists()
+    with pytest.warns(UserWarning, match="damaged at .*008.jpg"):
+        assert np.array_equal(damaged.read(range(70)), expected(records))
+    again = ImageCache(records, SIZE, tmp_path / "cache")
+    assert len(decoded) == 72 and np.array_equal(again.images, expected(records))
 
 
 def test_another_size_or_list_has_a_file_of_its_own(records, tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fusionreid.config import DataConfig
-from fusionreid.data import open_dataset
+from fusionreid.data import datasets, open_dataset
 from fusionreid.data.check import table, verdict
-from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, with_version
+from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, read, with_version
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_01.jpg", "0007_c12s2_000001_00.jpg"],
@@ -31,7 +33,9 @@ LISTS = {
     "list_gallery.txt": ["0000/0000_001_07_0303afternoon_0033_0.jpg 0", "0001/0001_001_05_x_0033_0.jpg 1"],
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*as published has", "ignore:.*more than one folder")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*as published has", "ignore:.*more than one folder", "ignore:.*identities of train"
+)
 
 
 def make(folder: Path, files: dict[str, list[str]]) -> Path:
@@ -51,6 +55,11 @@ def make_msmt17(folder: Path, version: str = "V1", lists: dict[str, list[str]] =
     return folder
 
 
+def edition(dataset) -> str:
+    """The version without the digest of the files, which is always there."""
+    return re.fullmatch(r"(?:(V[12]), )?[0-9a-f]{8}", dataset.version)[1] or ""
+
+
 def short(records) -> list[tuple[str, int, int]]:
     return [(path.name, identity, camera) for path, identity, camera in records]
 
@@ -67,7 +76,7 @@ def test_market_drops_junk_keeps_distractors_and_counts_cameras_from_zero(tmp_pa
     ]
     assert short(dataset.query) == [("0001_c1s1_001051_00.jpg", 1, 0)]
     assert short(dataset.gallery) == [("0000_c2s1_000026_01.jpg", 0, 1), ("0001_c5s3_001051_00.jpg", 1, 4)]
-    assert (dataset.num_identities, dataset.num_cameras, dataset.version) == (2, 12, "")
+    assert (dataset.num_identities, dataset.num_cameras, edition(dataset)) == (2, 12, "")
     assert dataset.query[0].path == tmp_path / "market1501" / "query" / "0001_c1s1_001051_00.jpg"
 
 
@@ -87,30 +96,72 @@ def test_msmt17_joins_train_and_val_and_tells_its_version(tmp_path, version, cap
         ("0000_001_02_0303morning_0015_0.jpg", 0, 1),
     ]
     assert [record.identity for record in dataset.gallery] == [0, 1]
-    assert (dataset.version, dataset.num_cameras, dataset.num_identities) == (version, 15, 2)
+    assert (edition(dataset), dataset.num_cameras, dataset.num_identities) == (version, 15, 2)
     assert all(record.path.is_file() for split in dataset.splits.values() for record in split)
-    assert f"MSMT17 {version} in" in capsys.readouterr().err
+    assert f"MSMT17 {version}, " in capsys.readouterr().err
 
 
-def test_the_version_is_found_without_reading_the_set(tmp_path):
+def test_the_version_is_that_of_the_files(tmp_path):
     def version(name, root):
         return with_version(DataConfig(name=name), root).version
 
     assert version("market1501", tmp_path) == version("msmt17", tmp_path / "nowhere") == ""
     assert version("synthetic", tmp_path) == f"v{RENDERER}"
-    make_msmt17(tmp_path / "a", "V1")
-    make_msmt17(tmp_path / "b" / "MSMT17_V2", "V2")
-    assert version("msmt17", tmp_path / "a") == "V1"
-    assert version("msmt17", tmp_path / "b") == "V2"
-    make_msmt17(tmp_path / "a", "V2")
+    for folder, edition in (("a", "V1"), ("b/MSMT17_V2", "V2")):
+        dataset = open_dataset("msmt17", make_msmt17(tmp_path / folder, edition))
+        assert version("msmt17", dataset.root) == dataset.version and dataset.version.startswith(f"{edition}, ")
+    make_msmt17(tmp_path / "a", "V2")  # both editions in one folder: nobody knows
     assert version("msmt17", tmp_path / "a") == ""
     assert with_version(DataConfig(name="msmt17", version="V1"), tmp_path / "b").version == "V1"
+
+
+def remove(folder):
+    (folder / "bounding_box_train" / MARKET["bounding_box_train"][0]).unlink()
+
+
+def rename(folder):
+    (folder / "query" / MARKET["query"][0]).rename(folder / "query" / "0001_c1s1_001051_01.jpg")
+
+
+def move(folder):
+    name = MARKET["bounding_box_test"][2]
+    (folder / "bounding_box_test" / name).rename(folder / "query" / name)
+
+
+def resize(folder):
+    (folder / "query" / MARKET["query"][0]).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("change", [remove, rename, move, resize])
+def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, change):
+    folder, copy = make(tmp_path / "market1501", MARKET), make(tmp_path / "elsewhere" / "Market-1501", MARKET)
+    before = with_version(DataConfig(name="market1501"), tmp_path)
+    assert with_version(DataConfig(name="market1501"), copy) == before  # wherever it lies
+    assert open_data(before, tmp_path).version == before.version
+    (folder / "query" / "Thumbs.db").touch()
+    assert open_data(before, tmp_path).version == before.version  # what is not read does not count
+    change(folder)
+    with pytest.raises(ValueError, match=f"market1501: expected market1501 {before.version}, found [0-9a-f]{{8}}: "):
+        open_data(before, tmp_path)
+    os.utime(folder / "query", (1, 1))  # a new date, however fast the test is
+    assert with_version(DataConfig(name="market1501"), tmp_path).version not in ("", before.version)
+
+
+def test_files_are_looked_at_once_unless_a_folder_has_changed(tmp_path, monkeypatch):
+    folder, looked = make(tmp_path / "market1501", MARKET), []
+    monkeypatch.setattr(datasets, "read", lambda *which: looked.append(which) or read(*which))
+    for _ in range(2):
+        with_version(DataConfig(name="market1501"), tmp_path)
+    assert len(looked) == 1
+    os.utime(folder / "bounding_box_train", (1, 1))
+    with_version(DataConfig(name="market1501"), tmp_path)
+    assert len(looked) == 2
 
 
 def test_msmt17_whose_blurred_images_lie_in_v1s_folders_is_v2_by_its_name(tmp_path):
     make_msmt17(tmp_path / "MSMT17_V2", "V1")
     with pytest.warns(UserWarning, match="its name says V2"):
-        assert open_dataset("msmt17", tmp_path).version == "V2"
+        assert edition(open_dataset("msmt17", tmp_path)) == "V2"
 
 
 @pytest.mark.parametrize(("folder", "version"), [("msmt17/MSMT17_V2", "V2"), ("msmt17", "")])
@@ -118,7 +169,7 @@ def test_msmt17_in_markets_layout(tmp_path, folder, version):
     names = {sub: [f"000{i}_c{i + 9}_0001.jpg", f"000{i}_000_0{i + 1}_x_0015_0.jpg"] for i, sub in enumerate(MARKET)}
     make(tmp_path / folder, names)
     dataset = open_dataset("msmt17", tmp_path)
-    assert dataset.version == version
+    assert edition(dataset) == version
     assert short(dataset.query) == [("0001_000_02_x_0015_0.jpg", 1, 1), ("0001_c10_0001.jpg", 1, 9)]
 
 
@@ -157,8 +208,8 @@ def test_two_folders_of_one_set_are_a_warning_and_a_link_is_not(tmp_path):
         open_dataset("msmt17", tmp_path)
     make_msmt17(tmp_path / "MSMT17_V2", "V2")
     with pytest.warns(UserWarning, match="more than one folder.*MSMT17_V1 is read, not .*MSMT17_V2"):
-        assert open_dataset("msmt17", tmp_path).version == "V1"
-    assert open_dataset("msmt17", tmp_path / "MSMT17_V2").version == "V2"
+        assert edition(open_dataset("msmt17", tmp_path)) == "V1"
+    assert edition(open_dataset("msmt17", tmp_path / "MSMT17_V2")) == "V2"
 
 
 def test_synthetic(tmp_path):
@@ -174,6 +225,25 @@ def test_synthetic(tmp_path):
     assert open_dataset("synthetic", tmp_path, size="smoke", seed=3).version == "smoke-3, v9"
     with pytest.raises(FileNotFoundError, match="demo-0/manifest.json: .*not there.*make it with"):
         open_dataset("synthetic", tmp_path)
+
+
+def test_a_synthetic_set_must_be_the_one_of_its_manifest_and_of_the_run(tmp_path):
+    folder = make(tmp_path / "synthetic" / "smoke-3", MARKET)
+    about = {"size": "smoke", "seed": 3, "version": 9}
+    about["counts"] = {"bounding_box_train": 3, "query": 1, "bounding_box_test": 2}
+    (folder / "manifest.json").write_text(json.dumps(about))
+    config = DataConfig(size="smoke", seed=3, version="v9")
+    assert open_data(config, folder).version == "smoke-3, v9"
+    for other in (replace(config, version="v8"), replace(config, seed=4)):
+        with pytest.raises(ValueError, match="expected synthetic smoke-[34], v[89], found smoke-3, v9: other files"):
+            open_data(other, folder)
+    remove(folder)
+    with pytest.raises(ValueError, match="manifest.json: expected {'bounding_box_train': 3, .*'bounding_box_train': 2"):
+        open_data(config, folder)
+    for damaged in ("[]", "3"):
+        (folder / "manifest.json").write_text(damaged)
+        with pytest.raises(ValueError, match="manifest.json: expected size, seed and version, found"):
+            open_data(config, folder)
 
 
 @pytest.mark.filterwarnings("default:.*as published has")
@@ -305,6 +375,18 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
 def test_a_link_that_leads_to_itself_is_passed_over(tmp_path):
     (tmp_path / "market1501").symlink_to("market1501")
     with pytest.raises(FileNotFoundError, match="market1501: no folder of it"):
+        open_dataset("market1501", tmp_path)
+
+
+def test_links_that_loop_are_named(tmp_path):
+    (tmp_path / "market1501").symlink_to("market1501")
+    with pytest.raises(FileNotFoundError, match="nothing, as there is no folder .*/market1501"):
+        open_dataset("market1501", tmp_path / "market1501")
+    folder = make(tmp_path / "Market-1501", MARKET)
+    (folder / "market1501").symlink_to("..")  # to a folder above: found once
+    assert len(open_dataset("market1501", tmp_path).train) == 3
+    (folder / "query" / "0001_c1s1_000001_00.jpg").symlink_to("0001_c1s1_000001_00.jpg")
+    with pytest.raises(OSError, match="symbolic links: .*0001_c1s1_000001_00.jpg"):
         open_dataset("market1501", tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Runs: what their fingerprint depends on, and what branches start from."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -50,13 +51,39 @@ def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
     assert make_run(DEMO).cnn_start.source == "random"
 
 
-def test_the_version_of_the_data_belongs_to_the_run(tmp_path):
-    (tmp_path / "MSMT17_V1" / "train").mkdir(parents=True)
-    (tmp_path / "MSMT17_V1" / "list_train.txt").touch()
-    data = DataConfig(name="msmt17", size="full")
-    assert make_run(FULL, data=data, data_root=tmp_path).data.version == "V1"
-    assert make_run(FULL, data=data, data_root=tmp_path / "nowhere").data.version == ""
+@pytest.mark.filterwarnings("ignore:.*as published has")
+def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_path):
+    image = tmp_path / "data" / "market1501" / "query" / "0001_c1s1_000001_00.jpg"
+    for name in ("bounding_box_train/0002_c1s1_000001_00.jpg", "bounding_box_test/0001_c2s1_000001_00.jpg", image):
+        path = tmp_path / "data" / "market1501" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def made(folder="data"):
+        return make_run(FULL, data_root=tmp_path / folder, runs_root=tmp_path / "runs")
+
+    half = made()
+    image.with_name("0001_c1s1_000002_00.jpg").touch()
+    os.utime(image.parent, (1, 1))  # a new date, however fast the test is
+    whole = made()
+    assert half.fingerprint != whole.fingerprint
+    assert made("nowhere").data.version == ""
+    finish(half, tmp_path / "runs")
+    assert made("nowhere") == half and made() == whole
+    finish(replace(half, data=DataConfig(name="dukemtmc", size="full", version="other")), tmp_path / "runs")
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "result.json").touch()
+    assert made("nowhere") == half
+    finish(whole, tmp_path / "runs")
+    with pytest.warns(UserWarning, match="market1501 is not there, and runs are of .*choose DataConfig.version"):
+        assert made("nowhere").data.version == ""
     assert make_run(DEMO).data.version.startswith("v")
+
+
+def finish(run, root):
+    """Writes what tells of a finished run."""
+    write_json(root / run.fingerprint / "config.json", {"fingerprint": run.fingerprint, **run.describe()})
+    write_json(root / run.fingerprint / "result.json", {})
 
 
 def test_run_config_is_hashable():

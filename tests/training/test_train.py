@@ -279,9 +279,10 @@ def cut_off(tiny_dataset, folder, monkeypatch):
 
 
 def rewritten(path, change):
-    """Writes a checkpoint again, its tensors and metadata changed."""
+    """Writes a checkpoint again, its tensors and metadata changed, without checksums."""
     with safe_open(path, framework="pt") as file:
         content, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    del metadata["checksum"], metadata["checksums"]
     change(content, metadata)
     save_file(content, path, metadata=metadata)
 
@@ -393,3 +394,36 @@ def test_two_processes_compute_what_one_computes(tiny_dataset, tmp_path):
         rows = read_lines(folder / "runs" / run.fingerprint / "metrics.jsonl")
         losses[processes] = [row["loss"] for row in rows if row["kind"] == "step"]
     assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+
+
+@pytest.mark.parametrize("place", ["model", "optimizer", "state"])
+def test_one_flipped_bit_is_found(tiny_dataset, tmp_path, monkeypatch, place):
+    path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    label = min(name for name in header if name.startswith(place + "/")) if place != "state" else ""
+    bit = begin + header[label]["data_offsets"][0] if label else content.index(b"seconds") + 12
+    content[bit] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checksum is another|checksum of its header is another") as error:
+        run_tiny(tiny_dataset, tmp_path)
+    assert str(path) in str(error.value) and label in str(error.value) and "--restart" in str(error.value)
+    if place != "optimizer":
+        with pytest.raises(ValueError, match=f"{path}: "):
+            checkpoint.load(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_resumed_run_does_not_hold_the_old_checkpoint(tiny_dataset, tmp_path, monkeypatch):
+    """A file that is mapped stays on the disk after another one has replaced it: a third copy at the next save."""
+    cut_off(tiny_dataset, tmp_path, monkeypatch)
+    mapped, save = [], checkpoint.save
+
+    def noted(*args, **state):
+        mapped.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line)
+        save(*args, **state)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    assert run_tiny(tiny_dataset, tmp_path).finished
+    assert not [line for line in mapped if "checkpoint" in line] and [line for line in mapped if ".images" in line]
