@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,50 +12,12 @@ from pathlib import Path
 from . import paths
 from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
 from .notebooks import NotebookError
+from .options import Parser, device, literal, whole
 
 SIZES = ("smoke", "demo", "pretrain", "full")  # of the synthetic set
 PRECISIONS = ("float32", "bf16", "fp16")
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 SUMMARY = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"  # of a result
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The type of an option that is a whole number from `least` to `most`."""
-    expected = f"expected a whole number from {least}" + (f" to {most}" if most else "")
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (most and int(text) > most):
-            raise argparse.ArgumentTypeError(f"{expected}, found {text!r}")
-        return int(text)
-
-    return parse
-
-
-def device(text: str) -> str:
-    """The type of an option that is a device of this machine."""
-    import torch
-
-    try:
-        torch.ones(1, device=text).item()  # "meta" has no numbers
-    except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        why = str(error).strip().split("\n")[0]
-        raise argparse.ArgumentTypeError(f"expected a device of this machine, found {text!r} ({why})") from error
-    return text
-
-
-def literal(text: str):
-    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 def parser() -> argparse.ArgumentParser:
