@@ -26,10 +26,10 @@ def _folder(variable: str, default: Path) -> Path:
 ROOT = _folder("FUSIONREID_ROOT", _root())
 DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
-RECORDED = _folder("FUSIONREID_RECORDED", Path(__file__).parent / "paper")
+RECORDED = _folder("FUSIONREID_RECORDED", PACKAGE / "paper")
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
-WEIGHTS = Path(__file__).resolve().parent / "weights"  # small ones of our own making, in the package
+WEIGHTS = PACKAGE / "weights"  # small ones of our own making, in the package
 
 
 def cache(data_root: str | Path | None = None) -> Path:

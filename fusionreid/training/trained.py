@@ -18,8 +18,6 @@ from ..models.fusionreid import FusionReID
 from . import checkpoint
 from .runs import read_result
 
-WEIGHTS = paths.PACKAGE / "weights"
-
 
 def load(source: str | Path, device: str | torch.device | None = None) -> FusionReID:
     """A trained model in evaluation mode, ready to embed.
@@ -45,7 +43,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
 
 def find(source: str | Path) -> Path:
     """The file or the run's folder that `load` means by `source`; a FileNotFoundError says what there is."""
-    candidates = [WEIGHTS / f"{source}.safetensors", Path(source), paths.ROOT / source, paths.RUNS / Path(source).name]
+    ours, run = paths.WEIGHTS / f"{source}.safetensors", paths.RUNS / Path(source).name
+    candidates = [ours, Path(source), paths.ROOT / source, run]
     for path in candidates:
         if path.is_file() or (path / "checkpoint.safetensors").is_file():
             return path

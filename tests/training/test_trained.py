@@ -60,10 +60,10 @@ def test_an_authors_checkpoint_is_recognised(suffix, tmp_path):
 
 def test_a_run_becomes_one_small_file(run, tmp_path, monkeypatch):
     folder, model = run
-    monkeypatch.setattr(trained, "WEIGHTS", tmp_path / "weights")
-    header = trained.publish(folder.name, trained.WEIGHTS / "demo.safetensors")
+    monkeypatch.setattr(trained.paths, "WEIGHTS", tmp_path / "weights")
+    header = trained.publish(folder.name, trained.paths.WEIGHTS / "demo.safetensors")
     assert header["result"]["features"]["all"]["mAP"] == 0.5 and header["run"]["fingerprint"] == folder.name
-    path = trained.WEIGHTS / "demo.safetensors"
+    path = trained.paths.WEIGHTS / "demo.safetensors"
     assert path.stat().st_size < 0.6 * (folder / "checkpoint.safetensors").stat().st_size
     found = load("demo", "cpu")
     assert (found.num_cameras, found.config) == (6, MODEL) and next(found.parameters()).dtype == torch.float32
