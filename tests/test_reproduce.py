@@ -146,7 +146,7 @@ def test_a_wrong_argument_is_explained_before_anything_runs(folder, capsys, argu
 def test_an_installed_package_says_that_it_needs_a_checkout(folder):
     folder.rmdir()
     with pytest.raises(NotebookError, match="notebooks: no such folder; .* clone it"):
-        reproduce("smoke")
+        reproduce.reproduce("smoke")
 
 
 def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
