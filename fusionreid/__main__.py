@@ -174,7 +174,7 @@ def search(options: argparse.Namespace) -> None:
         [(gallery.paths[r], s) for r, s in zip(*hits, strict=True)] for hits in zip(rows, similarities, strict=True)
     ]
     for query, hits in zip(options.queries, found, strict=True):
-        print(query, *(f"  {similarity:.3f}  {path}" for path, similarity in hits), sep="\n")
+        print(query, *(f"  {similarity:.4f}  {path}" for path, similarity in hits), sep="\n")
     write_sheet(options.to, options.queries, found)
     print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
 

@@ -143,6 +143,12 @@ def test_a_wrong_argument_is_explained_before_anything_runs(folder, capsys, argu
     assert not paths.RUNS.exists()
 
 
+def test_an_installed_package_says_that_it_needs_a_checkout(folder):
+    folder.rmdir()
+    with pytest.raises(NotebookError, match="notebooks: no such folder; .* clone it"):
+        reproduce.reproduce("smoke")
+
+
 def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
     source = "import sys\nprint('a', flush=True)\nprint('noise', file=sys.stderr, flush=True)\nprint('b')\n3"
     path = write(folder, "00_a.ipynb", source)

@@ -183,7 +183,7 @@ def write_sheet(path: str | Path, queries: Sequence[Path], found: Sequence[Seque
     sheet = Image.new("RGB", (columns * (wide + gap) + 2 * gap, len(queries) * (high + text + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (query, hits) in enumerate(zip(queries, found, strict=True)):
-        tiles = [(query, "query"), *((picture, f"{similarity:.3f}") for picture, similarity in hits)]
+        tiles = [(query, "query"), *((picture, f"{similarity:.4f}") for picture, similarity in hits)]
         for column, (picture, label) in enumerate(tiles):
             place = gap + column * (wide + gap) + gap * (column > 0), gap + row * (high + text + gap)
             sheet.paste(Image.fromarray(decode(picture, (high, wide))), place)

@@ -149,9 +149,7 @@ def test_unreadable_pictures_are_named_and_left_out(model, folder):
     check(gallery, model, [path for path in pictures_in(folder) if path not in gallery.unreadable])
     shutil.copy(folder / "2.png", folder / "3.png")
     assert folder / "3.png" in opened(folder, model).paths
-    with pytest.raises(
-        ValueError, match="only: expected at least one picture, found 1, of which none can be read: .*jpg"
-    ):
+    with pytest.raises(ValueError, match="only: expected at least one picture, found 1, .*: .*empty.jpg"):
         Gallery(folder / "only", model, [folder / "empty.jpg"])
 
 
