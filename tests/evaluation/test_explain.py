@@ -86,10 +86,10 @@ def test_attention_grids_and_no_trace():
     model.fusion.pool.eval()
     before = [(m, m.training) for m in model.modules()], hooks(model)
     maps = attention_maps(model)
-    own, other = model.grids["transformer"], model.grids["cnn"]
+    own, other, heads = model.grids["transformer"], model.grids["cnn"], model.config.fusion.heads
     assert own != other and own[0] != own[1]
-    assert maps[1, "seu", "transformer"].shape == maps[2, "mfu", "cnn"].shape == (3, 12, *own)
-    assert maps[1, "seu", "cnn"].shape == maps[2, "mfu", "transformer"].shape == (3, 12, *other)
+    assert maps[1, "seu", "transformer"].shape == maps[2, "mfu", "cnn"].shape == (3, heads, *own)
+    assert maps[1, "seu", "cnn"].shape == maps[2, "mfu", "transformer"].shape == (3, heads, *other)
     assert [(m, m.training) for m in model.modules()] == before[0] and hooks(model) == before[1] == 0
     assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "norm.bias" not in name)
     with pytest.raises(RuntimeError, match="stop"), explain.record_attention(model):

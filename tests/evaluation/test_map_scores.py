@@ -166,7 +166,7 @@ def test_training_people_are_scored_by_their_class(market, trio):
 def test_every_head_is_scored(market, trio):
     table = attention_scores(trio[0].train(), market.query)
     assert all(module.training for module in trio[0].modules()), "the model is left as it was"
-    assert len(table) == 5 * 8 * 13
+    assert len(table) == 5 * 8 * (trio[0].config.fusion.heads + 1)
     images, cameras = explain.load(trio[0], market.query)
     with explain.evaluating(trio[0]), torch.no_grad(), explain.record_attention(trio[0]) as weights:
         trio[0].embed(images, cameras)

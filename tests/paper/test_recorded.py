@@ -81,7 +81,7 @@ def test_only_seeds_that_both_rows_have_are_compared(record):
 def test_runs_on_other_data_are_refused(setting, finish, people):
     (people / "smoke-0" / "manifest.json").write_text('{"size": "smoke", "seed": 0, "version": 1}')
     finish("table5", [50.0])
-    with pytest.raises(ValueError, match="trained on version 'smoke-0, .*smoke-0, v1"):
+    with pytest.raises(ValueError, match="expected synthetic smoke-0, .*found smoke-0, v1"):
         recorded.record(setting(), people / "smoke-0")
 
 
