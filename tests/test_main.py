@@ -10,6 +10,7 @@ from fusionreid.config import PAPER, RELEASED, profile
 from fusionreid.models import released
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
+from fusionreid.training import checkpoint
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
 
@@ -80,7 +81,7 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
         ("train --profile paper --cnn-weights random --transformer-weights random", 1, "bounding_box_train"),
         ("train --profile smoke --cnn-weights no.pth", 1, "weights 'no.pth': expected 'random', 'imagenet' or a file"),
         ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "expected 0 to epochs=3 less 1"),
-        ("evaluate nowhere.safetensors --dataset synthetic", 1, "'nowhere.safetensors': expected 'demo', a run"),
+        ("evaluate nowhere.pth --dataset synthetic", 1, "model 'nowhere.pth': expected 'demo', a run"),
         ("experiments table7", 2, "'table7' is not known; it is one of: 'table1'"),
         ("experiments table5 --rows GMP", 2, "row='GMP' is not known; it is one of: 'GeM', 'GAP'"),
         ("experiments all --dataset market1501 --data-seeds 0 1", 2, "draws of the synthetic set, not of market1501"),
@@ -108,6 +109,27 @@ def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, 
     monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda config, root: tiny_dataset)
     arguments = ["evaluate", str(tmp_path / "theirs.pth"), "--dataset", "market1501", "--data-root", str(tmp_path)]
     assert main(arguments) == 0 and "market1501" in capsys.readouterr().out
+
+
+def test_a_folder_is_searched_from_a_shell(tiny_dataset, tmp_path, capsys):
+    checkpoint.save(tmp_path / "model.safetensors", build_model(profile("smoke").scale(PAPER), 4))
+    query, index = tiny_dataset.gallery[7].path, tmp_path / "index"
+    arguments = ["search", str(tiny_dataset.root), str(query), "--model", str(tmp_path / "model.safetensors")]
+    arguments += ["--top", "2", "--index", str(index), "--to", str(tmp_path / "sheet.png"), "--device", "cpu"]
+    assert main(arguments) == 0
+    named, first, second, last = capsys.readouterr().out.strip().splitlines()
+    assert named == str(query) and first.split() == ["1.0000", str(query)] and float(second.split()[0]) < 1
+    assert last.startswith("60 pictures searched") and (tmp_path / "sheet.png").is_file() and any(index.iterdir())
+    assert main(["search", str(tmp_path / "none"), str(query)]) == 2
+    assert "none: expected a folder of pictures, found nothing" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_is_not_exported(tmp_path, capsys):
+    checkpoint.save(tmp_path / "run" / "checkpoint.safetensors", build_model(profile("smoke").scale(PAPER), 4))
+    assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.safetensors")]) == 1
+    assert "expected the folder of a finished run" in capsys.readouterr().err
+    graph = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.pt2"), "--format", "torch"]
+    assert main(graph) == 0 and "out.pt2" in capsys.readouterr().out
 
 
 def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):
