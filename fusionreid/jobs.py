@@ -110,7 +110,7 @@ def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_r
     if threads:
         torch.set_num_threads(threads)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Is the set complete")  # `run_all` has said it
+        warnings.filterwarnings("ignore", message=".*(Is the set complete| too: )")  # `run_all` has said it
         train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
 
 

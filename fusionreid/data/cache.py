@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +69,8 @@ class ImageCache:
     checksum of each image and a digest of these and of the images' paths, sizes in bytes and times of change; if the
     digest is not there, the file is made again. If several processes want it, one makes it and the others wait.
 
-    An image's checksum is compared when it is first read. One that is damaged on the disk is decoded again, with a
-    warning, and the file is removed, so that the next use makes it anew.
+    An image's checksum is compared when it is first read. One that is damaged is decoded again and written to its
+    place, with a warning.
 
     Args:
         records: anything with a `path`, or paths.
@@ -93,22 +93,22 @@ class ImageCache:
         progress: bool = True,
     ):
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
-        self.paths = paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
-        if not paths:
+        self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
+        if not self.paths:
             raise ValueError("ImageCache: no record; expected at least one image")
         self.image_size, self.interpolation = tuple(image_size), interpolation
-        shape = (len(paths), *self.image_size, 3)
-        key = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
+        shape = (len(self.paths), *self.image_size, 3)
+        key = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
         self.path = Path(directory) / f"{image_size[0]}x{image_size[1]}-{interpolation}-{key}.images"
         digest = hashlib.sha256(f"{DECODER} {interpolation} {shape}".encode())
-        for path, status in zip(paths, map(os.stat, paths), strict=True):
+        for path, status in zip(self.paths, map(os.stat, self.paths), strict=True):
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         size = int(np.prod(shape))
-        self.checksums = _checksums(self.path, size, len(paths), digest.copy())
+        self.checksums = _checksums(self.path, size, len(self.paths), digest.copy())
         if self.checksums is None:
-            self.checksums = self._build(paths, size, digest, progress)
-        self.images = np.memmap(self.path, np.uint8, "c", shape=shape)  # what is mended stays in memory
-        self.checked = np.zeros(len(paths), bool)
+            self.checksums = self._build(size, digest, progress)
+        self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
+        self.checked = np.zeros(len(self.paths), bool)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """The images of these indices, a copy: uint8 (B, H, W, 3)."""
@@ -116,9 +116,7 @@ class ImageCache:
         for index in np.unique(indices[~self.checked[indices]]):
             if zlib.crc32(self.images[index]) != self.checksums[index]:
                 warnings.warn(f"{self.path}: damaged at {self.paths[index]}, which is decoded again", stacklevel=2)
-                self.images[index] = decode(self.paths[index], self.image_size, self.interpolation)
-                with suppress(OSError):
-                    self.path.unlink(missing_ok=True)
+                self._decode_into(self.path, index)
             self.checked[index] = True
         return self.images[indices]
 
@@ -129,12 +127,12 @@ class ImageCache:
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
-    def _build(self, paths: list[str], size: int, digest: hashlib._Hash, progress: bool) -> np.ndarray:
+    def _build(self, size: int, digest: hashlib._Hash, progress: bool) -> np.ndarray:
         """Writes the file: the decoded images (`size` bytes), their checksums, which it returns, then the digest."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                found = _checksums(self.path, size, len(paths), digest.copy())
+                found = _checksums(self.path, size, len(self.paths), digest.copy())
                 if found is not None:  # another process made it while this one waited
                     return found
                 for leftover in self.path.parent.glob(f".{self.path.name}.*"):  # of a process that was killed
@@ -143,7 +141,7 @@ class ImageCache:
                 if free < size:
                     raise OSError(f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
                 with atomic_write(self.path) as temporary:
-                    checksums = self._decode_into(temporary, paths, progress)
+                    checksums = self._decode_all_into(temporary, progress)
                     digest.update(checksums)
                     with open(temporary, "ab") as file:
                         file.write(checksums.tobytes() + digest.digest())
@@ -153,18 +151,20 @@ class ImageCache:
             remedy = "Free the disk, or name a folder that can be written in FUSIONREID_CACHE"
             raise OSError(error.errno or 0, f"{message}. {remedy}", str(self.path)) from error
 
-    def _decode_into(self, file: Path, paths: list[str], progress: bool) -> np.ndarray:
-        def work(index: int) -> int:
-            image = decode(paths[index], self.image_size, self.interpolation)
-            # Written, not mapped: a full disk is an error here, and the end of the process in a memory map.
-            with open(file, "r+b") as opened:
-                opened.seek(index * image.nbytes)
-                opened.write(image)
-            return zlib.crc32(image)
-
-        bar = {"desc": f"Decoding to {self.path.name}", "unit": "image", "disable": not bars(progress)}
+    def _decode_all_into(self, file: Path, progress: bool) -> np.ndarray:
+        count, bar = len(self.paths), {"desc": f"Decoding to {self.path.name}", "unit": "image"}
         with ThreadPoolExecutor(cores()) as pool:  # threads: PIL decodes and resizes outside Python's lock
-            return np.array(list(tqdm(pool.map(work, range(len(paths))), total=len(paths), **bar)), "<u4")
+            checksums = pool.map(partial(self._decode_into, file), range(count))
+            return np.array(list(tqdm(checksums, total=count, disable=not bars(progress), **bar)), "<u4")
+
+    def _decode_into(self, file: Path, index: int) -> int:
+        """Writes an image to its place in the file, and returns its checksum."""
+        image = decode(self.paths[index], self.image_size, self.interpolation)
+        # Written, not mapped: a full disk is an error here, and the end of the process in a memory map.
+        with open(file, "r+b") as opened:
+            opened.seek(index * image.nbytes)
+            opened.write(image)
+        return zlib.crc32(image)
 
 
 def prefetch(

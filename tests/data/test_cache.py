@@ -51,6 +51,8 @@ def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
     assert np.array_equal(ImageCache(records, SIZE, tmp_path / "cache").images, cache.images)
     assert len(decoded) == 70
     assert not [name for name in os.listdir(tmp_path / "cache") if name.startswith(".")]
+    with pytest.raises(ValueError, match="read-only"):
+        cache.images[0] = 0
 
 
 def test_batch_and_load_images(records, tmp_path):
@@ -159,14 +161,14 @@ def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil
 
 
 @pytest.mark.parametrize("bits", [1, 255])
-def test_a_damaged_image_is_decoded_again_and_the_file_is_made_anew(records, tmp_path, decoded, bits):
+def test_a_damaged_image_is_decoded_again(records, tmp_path, decoded, bits):
     cache = ImageCache(records, SIZE, tmp_path / "cache")
+    whole = cache.path.read_bytes()
     with open(cache.path, "r+b") as file:  # the length and the end are as they were
         for index in (7, 8):
-            file.seek(index * 16 * 8 * 3 + 100)
-            (byte,) = file.read(1)
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte ^ bits]))
+            place = index * 16 * 8 * 3 + 100
+            file.seek(place)
+            file.write(bytes([whole[place] ^ bits]))
     damaged = ImageCache(records, SIZE, tmp_path / "cache")
     decoded.clear()
     with warnings.catch_warnings():
@@ -174,11 +176,10 @@ def test_a_damaged_image_is_decoded_again_and_the_file_is_made_anew(records, tmp
         damaged.batch([0, 6, 9])  # of the others nothing is said
     with pytest.warns(UserWarning, match=f"{cache.path}: damaged at .*007.png, which is decoded again"):
         assert np.array_equal(damaged.read([9, 7, 7]), expected([records[index] for index in (9, 7, 7)]))
-    assert len(decoded) == 1 and not cache.path.exists()
+    assert len(decoded) == 1
     with pytest.warns(UserWarning, match="damaged at .*008.jpg"):
         assert np.array_equal(damaged.read(range(70)), expected(records))
-    again = ImageCache(records, SIZE, tmp_path / "cache")
-    assert len(decoded) == 72 and np.array_equal(again.images, expected(records))
+    assert len(decoded) == 2 and cache.path.read_bytes() == whole
 
 
 def test_another_size_or_list_has_a_file_of_its_own(records, tmp_path):
