@@ -57,7 +57,7 @@ def fake(tmp_path, monkeypatch):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Runs in this process: new ones take seconds to start."""
-    monkeypatch.setattr(jobs, "_on_this_machine", lambda work, runs, *_: ((n, work(r, "cpu")) for n, r in runs.items()))
+    monkeypatch.setattr(jobs, "on_this_machine", lambda work, runs, **_: ((n, work(r, "cpu")) for n, r in runs.items()))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_each_run_fails_alone(fake, tmp_path, capfd):
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_ctrl_c_stops_the_processes_and_what_they_do(fake, tmp_path):
     (tmp_path / "working").mkdir()
-    ended = jobs._on_this_machine(fake.wait, {"a": tmp_path / "working"}, None, ["cpu"])
+    ended = jobs.on_this_machine(fake.wait, {"a": tmp_path / "working"}, None, ["cpu"])
 
     def interrupt(*_):
         if list((tmp_path / "working").iterdir()):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from fusionreid import paths
 from fusionreid.config import PAPER, DataConfig, profile
 from fusionreid.files import write_json
 from fusionreid.training.runs import RunConfig, find_start, make_run, read_result
@@ -41,14 +42,16 @@ def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
     monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
     assert {make_run(FULL).cnn_start.source, make_run(FULL).transformer_start.source} == {"imagenet"}
     assert make_run(FULL, replace(PAPER, cnn=None)).cnn_start.source == "random"
-    assert make_run(DEMO).cnn_start.source == "random"
+    own = {"demo": str(paths.WEIGHTS / "test_resnet_small.safetensors"), "smoke": "random"}
+    assert {name: make_run(profile(name)).cnn_start.source for name in own} == own
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet50.pth").touch()
     (tmp_path / "other.pth").touch()
     assert make_run(FULL).cnn_start.source.endswith("resnet50.pth")
     assert make_run(FULL).transformer_start.source == "imagenet"
     assert make_run(FULL, weights={"resnet50": str(tmp_path / "other.pth")}).cnn_start.source.endswith("other.pth")
-    assert make_run(DEMO).cnn_start.source == "random"
+    assert make_run(DEMO).cnn_start.source == own["demo"]
+    assert make_run(DEMO, replace(PAPER, cnn="resnet18")).cnn_start.source == "random"  # no stand-in of ours
 
 
 @pytest.mark.filterwarnings("ignore:.*as published has")

@@ -79,7 +79,7 @@ def test_changed_weights_are_noticed(run, tmp_path):
     tensors = load_file(path)
     tensors["model/branches.cnn.pool.exponent"] += 1
     save_file(tensors, path, metadata)
-    with pytest.raises(ValueError, match="demo.safetensors: expected weights of digest"):
+    with pytest.raises(ValueError, match="demo.safetensors: model/branches.cnn.pool.exponent is damaged"):
         load(path)
 
 
