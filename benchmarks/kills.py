@@ -130,8 +130,7 @@ def main() -> int:
         expected = finish(run, place / "data", trial)
         seconds = time.monotonic() - started
         while sum(killed.values()) < given.kills and time.monotonic() - began < 60 * given.minutes:
-            trial = place / str(sum(killed.values()))
-            trial.mkdir()
+            trial = Path(tempfile.mkdtemp(dir=place))
             stages = []
             for _ in range(min(2, given.kills - sum(killed.values()))):
                 process = start(run, place / "data", trial)
@@ -143,6 +142,9 @@ def main() -> int:
             found = finish(run, place / "data", trial)
             killed.update(stages)
             equal.update(stages if found == expected else [])
+            for part in expected:
+                if found[part] != expected[part]:
+                    print(f"{stages}: {part} is {found[part]!s:.200}, not {expected[part]!s:.200}", file=sys.stderr)
     print(f"| killed ({seconds:.1f} s a run) | times | ended with equal numbers |\n|---|---|---|")
     for name in sorted(killed):
         print(f"| {name} | {killed[name]} | {equal[name]} |")

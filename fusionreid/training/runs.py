@@ -209,7 +209,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / f"{self.config.fingerprint}.lock"
         with locked(lock):
-            for leftover in self.path.glob(".*.*.*"):
+            for leftover in (*self.path.glob(".*.*.*"), *self.path.glob(".tmp*")):  # ours, and those of safetensors
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
                 self.checkpoint.unlink(missing_ok=True)

@@ -336,7 +336,8 @@ def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_pa
 
 def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
     path = cut_off(tiny_dataset, tmp_path, monkeypatch)
-    (path / ".checkpoint.safetensors.abc.safetensors").write_bytes(b"half")
+    for leftover in (".checkpoint.safetensors.abc.safetensors", ".tmpAbc123"):  # ours, and that of safetensors
+        (path / leftover).write_bytes(b"half")
     run_tiny(tiny_dataset, tmp_path)
     assert not list(path.glob(".*"))
 
