@@ -11,18 +11,7 @@ from .paper import experiments
 from .training.trained import load
 
 __all__ = [
-    "PAPER",
-    "RELEASED",
-    "FusionConfig",
-    "ModelConfig",
-    "build_model",
-    "cost",
-    "data",
-    "embed",
-    "evaluate_ranking",
-    "experiments",
-    "k_reciprocal",
-    "load",
-    "released",
-]
+    "PAPER", "RELEASED", "FusionConfig", "ModelConfig", "build_model", "cost", "data", "embed", "evaluate_ranking",
+    "experiments", "k_reciprocal", "load", "released",
+]  # fmt: skip
 __version__ = "0.1.0"

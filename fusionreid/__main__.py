@@ -1,7 +1,5 @@
 """The command line: `python -m fusionreid train | evaluate | experiments | search | ...`, or `fusionreid ...`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

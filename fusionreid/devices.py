@@ -1,7 +1,5 @@
 """What numbers depend on besides the configuration: the device, the precision, the versions."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import version

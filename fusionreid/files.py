@@ -1,7 +1,5 @@
 """Files that are never half written, and locks between processes."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Many runs side by side: one process a core or GPU, or one job a run on a cluster."""
 
-from __future__ import annotations
-
 import time
 import traceback
 import warnings
@@ -83,8 +81,7 @@ def train_missing(
 ) -> dict[str, RunConfig]:
     """Trains those of the named runs that have no result, by default one a core of this machine; returns them.
 
-    Raises:
-        RunsError: some runs failed; the others are done.
+    Raises RunsError: some runs failed; the others are done.
     """
     missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None}
     errors = {}

@@ -1,7 +1,5 @@
 """The notebook files: which there are, their parameters, and what of an executed one is fit to commit."""
 
-from __future__ import annotations
-
 import ast
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The types of options of the command line, and a parser that says in one line what is wrong."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 from collections.abc import Callable

@@ -6,8 +6,6 @@ the whole, the data sets, the runs and the decoded images, for a cluster whose s
 `FUSIONREID_RECORDED` the recorded runs, which are committed beside the paper's numbers.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Processes, cores and progress bars."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

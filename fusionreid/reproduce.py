@@ -7,8 +7,6 @@ Executed copies go to `runs/notebooks/<profile>-<dataset>/`. The notebooks thems
 which makes the committed outputs.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

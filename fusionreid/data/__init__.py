@@ -6,13 +6,5 @@ from .datasets import Dataset, Record, open_dataset
 from .sampler import PKSampler
 
 __all__ = [
-    "Augment",
-    "Dataset",
-    "PKSampler",
-    "ImageCache",
-    "Record",
-    "load_images",
-    "normalise",
-    "open_dataset",
-    "prefetch",
-]
+    "Augment", "Dataset", "ImageCache", "PKSampler", "Record", "load_images", "normalise", "open_dataset", "prefetch",
+]  # fmt: skip

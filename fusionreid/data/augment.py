@@ -3,8 +3,6 @@
 Each image has its own draw. The draws are made on the CPU, so the host never waits for a GPU.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from typing import NamedTuple
@@ -52,13 +50,9 @@ class Augment:
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Augments images (B, 3, H, W) uint8 on any device.
 
-        Flips, crops and boxes depend on the generator alone. The noise also depends on the kind of device.
-
-        Args:
-            generator: on the CPU; None is torch's default generator.
-
-        Returns:
-            (B, 3, H, W) float32, normalised, on the device of `images`, channels last in memory.
+        Flips, crops and boxes depend on the generator alone, which is on the CPU (None: torch's default one). The noise
+        also depends on the kind of device. Returns (B, 3, H, W) float32, normalised, on the device of `images`,
+        channels last in memory.
         """
         _check(images)
         seed = int(torch.randint(2**62, (), generator=generator))

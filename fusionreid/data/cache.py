@@ -1,7 +1,5 @@
 """Images decoded and resized once, kept in one memory-mapped file, and read from it by the batch."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -127,7 +125,7 @@ class ImageCache:
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
-    def _build(self, size: int, digest: hashlib._Hash, progress: bool) -> np.ndarray:
+    def _build(self, size: int, digest, progress: bool) -> np.ndarray:
         """Writes the file: the decoded images (`size` bytes), their checksums, which it returns, then the digest."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +179,7 @@ def prefetch(
             yield following.result()
 
 
-def _checksums(path: Path, size: int, count: int, digest: hashlib._Hash) -> np.ndarray | None:
+def _checksums(path: Path, size: int, count: int, digest) -> np.ndarray | None:
     """The images' checksums (N,) from the end of a file; None if it is not whole, or of other images."""
     if not path.is_file():
         return None

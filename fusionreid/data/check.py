@@ -1,7 +1,5 @@
 """What `data check` prints: a set's identities, images and cameras beside the published ones."""
 
-from __future__ import annotations
-
 from .datasets import PUBLISHED, Counts, Dataset, count
 
 

@@ -5,8 +5,6 @@ begins with the set's name (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-rei
 Cameras count from 0 and are never renumbered split by split.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import sys

@@ -1,7 +1,5 @@
 """Folders and names of files: where a set lies, in which layout, and the records of its splits."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

@@ -1,7 +1,5 @@
 """What should be apart and is not: images in two splits, and people in training and test."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path

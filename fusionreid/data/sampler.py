@@ -1,7 +1,5 @@
 """Batches of P identities x K images, which hard mining needs (Sec. IV.B: 8 x 16)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 `<set>/attributes.csv` has a row an image, `<set>/masks/<folder>/<name>.png` is white where the person is seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What training has to beat: chance and plain colours; and whether the background names people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

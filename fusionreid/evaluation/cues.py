@@ -1,7 +1,5 @@
 """The paper's thesis as a measurement: how well a feature tells look-alikes apart, by a local cue or a global one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -128,8 +128,7 @@ def blocks(distances, queries: slice | np.ndarray, hidden=()) -> Iterator[tuple[
 def smallest(blocks: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k smallest distances of each row, ascending, ties by gallery order, from what the function `blocks` gives.
 
-    Returns:
-        values (rows, k) float32 and columns (rows, k) int64; fewer than k where the gallery is smaller.
+    Returns values (rows, k) float32 and columns (rows, k) int64; fewer than k where the gallery is smaller.
     """
     values = columns = None
     for low, block in blocks:

@@ -1,7 +1,5 @@
 """From images to retrieval vectors, a batch at a time; also from pictures of any kind and size (f_a of Sec. III.D)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Everything is read by hooks, which are always removed; afterwards the model is as it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle

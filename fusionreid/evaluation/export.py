@@ -1,7 +1,5 @@
 """A trained model as one graph, for ONNX runtimes and `torch.export`: pixels in, retrieval vectors out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -32,10 +30,8 @@ def export(model: FusionReID, path: str | Path, format: str = "onnx") -> None:
     """Writes a model as a graph for any batch size, on the CPU.
 
     Its inputs are `images`, uint8 (B, 3, H, W) RGB of the model's size, and, if the model has a camera embedding,
-    `cameras`, int64 (B,), -1 for unseen ones; its output is `vectors`, float32 (B, D), as `embed` gives them.
-
-    Args:
-        format: "onnx", or "torch" for `torch.export.load`.
+    `cameras`, int64 (B,), -1 for unseen ones; its output is `vectors`, float32 (B, D), as `embed` gives them. `format`
+    is "onnx", or "torch" for `torch.export.load`.
 
     Raises:
         ValueError: for an unknown format.

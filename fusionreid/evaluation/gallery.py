@@ -1,7 +1,5 @@
 """A gallery of pictures on disk: their features in one file, kept up to date, and searched a block at a time."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

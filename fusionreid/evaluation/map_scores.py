@@ -4,8 +4,6 @@ A map is on a grid of its own. What its cells weigh on the person, when it is re
 from the mask once; every score is then a sum over the grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -105,9 +103,8 @@ def gradcam_scores(
 def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFrame:
     """Scores the attention of every head of SEU and MFU (Fig. 8), and of their mean (Fig. 9, "mean"), in batches.
 
-    Returns:
-        A row a map: branch, layer, unit, head (from 1, or "mean"), person (its place in `records`), the scores of
-        `score`, and `highest`, the map's highest weight.
+    Returns a row a map: branch, layer, unit, head (from 1, or "mean"), person (its place in `records`), the scores of
+    `score`, and `highest`, the map's highest weight.
     """
     rows = []
     for people, images, cameras, masks in _batches(model, records):
@@ -139,9 +136,8 @@ def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
     """Whether a measure of the maps chosen by `more`, column -> value, is above that of `less`, for the same people.
 
-    Returns:
-        The means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people), and
-        `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
+    Returns the means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people),
+    and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
     """
     first, second = (
         scores[(scores[list(where)] == pd.Series(where)).all(axis=1)].groupby("person")[measure].mean()

@@ -5,8 +5,6 @@ nearer ones, and of the equally far ones those that stand before it in the galle
 counted block by block, so the matrix of all distances never exists.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

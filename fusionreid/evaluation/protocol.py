@@ -1,7 +1,5 @@
 """Which gallery images a query is scored on: the protocol of Market-1501 (Zheng et al., ICCV 2015), Sec. IV.A."""
 
-from __future__ import annotations
-
 import numpy as np
 from torch import Tensor
 
@@ -37,11 +35,7 @@ class Protocol:
         return images, self._gallery_cameras[images] != self._query_cameras[query]
 
     def valid(self) -> np.ndarray:
-        """(num_valid,) the queries that have a match.
-
-        Raises:
-            ValueError: saying why, where no query has one.
-        """
+        """(num_valid,) the queries that have a match. Raises ValueError, saying why, where no query has one."""
         queries = range(len(self._start))
         valid = np.flatnonzero([self.related(query)[1].any() for query in queries])
         if len(valid):

@@ -3,8 +3,6 @@
 Each branch gives one global vector and one local map; how big they are, it says itself (`width`, `grid`).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import timm

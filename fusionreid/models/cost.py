@@ -5,8 +5,6 @@ attention; its "Params" are those of convolutions, linear layers, norms and PReL
 necks among them, without classifiers, class token, position and camera embeddings and GeM exponents.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ Tokens are kept as two dictionaries with the keys "cnn" and "transformer": the g
 local tokens, (B, N, D) each. N may differ between the branches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

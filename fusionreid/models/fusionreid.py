@@ -1,7 +1,5 @@
 """FusionReID (Fig. 2): two branches, their fusion, and up to six supervised features."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -66,10 +64,8 @@ class FusionReID(nn.Module):
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> Output:
         """Images (B, 3, H, W), float, and cameras (B,), int64, both on the model's device, to `Output`.
 
-        A camera of -1, or `cameras=None`, is one that training has not seen: no camera embedding is added.
-
-        Raises:
-            ValueError, TypeError: naming the argument, what was expected and what was found.
+        A camera of -1, or `cameras=None`, is one that training has not seen: no camera embedding is added. Raises
+        ValueError, TypeError, naming the argument, what was expected and what was found.
         """
         self._check(images, cameras)
         branches = {name: branch(images, cameras) for name, branch in self.branches.items()}

@@ -4,8 +4,6 @@ Reads safetensors and `torch.save` files (tensors only, no code is run), finds t
 (`state_dict`, `teacher`, `module.encoder_q.` ...), resizes position embeddings, and reports what became of each tensor.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import re
@@ -163,10 +161,8 @@ def load_branch(branch: nn.Module, source: Source) -> Report:
     """Loads weights into a branch's `base`, in place.
 
     For a CNN: torchvision's and timm's ResNets, MoCo's (LUPerson), DINO's (CION), and so on. For a Transformer: timm's
-    ViT, DeiT (also distilled), T2T-ViT, DINO's, TransReID-SSL's, PersonViT's.
-
-    Raises:
-        ValueError: naming source and tensors, if it is of another network, or holds numbers that are not finite.
+    ViT, DeiT (also distilled), T2T-ViT, DINO's, TransReID-SSL's, PersonViT's. Raises ValueError, naming source and
+    tensors, if it is of another network, or holds numbers that are not finite.
     """
     tensors, target = read_tensors(source), branch.base.state_dict()
     report, new = Report(describe(source), prefix=_prefix(tensors, target)), {}

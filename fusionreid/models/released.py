@@ -4,8 +4,6 @@ Each of our tensors has one name there, `released_name`. The configuration is de
 they tell. DeiT-B/16 and ViT-B/16 are one network with other weights: both are deduced as ViT-B/16.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -63,10 +61,8 @@ def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
     """The model of a released checkpoint (a path, or a state dict in any wrapper), in evaluation mode.
 
     Without a configuration it is deduced. Give `replace(deduce(checkpoint), ...)` for units in the reverse order, heads
-    other than 12, or branches that `deduce` does not know.
-
-    Raises:
-        ValueError: naming the checkpoint and each tensor that is missing, unknown, of another shape, or damaged.
+    other than 12, or branches that `deduce` does not know. Raises ValueError, naming the checkpoint and each tensor
+    that is missing, unknown, of another shape, or damaged.
     """
     return _read(checkpoint, lambda tensors: _load(tensors, config or _deduce(tensors)))
 
@@ -74,8 +70,7 @@ def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
 def deduce(checkpoint: Source) -> ModelConfig:
     """The configuration of a released checkpoint, as far as names and shapes tell; else as in `RELEASED`.
 
-    Raises:
-        ValueError: naming what is not known; then give `load` a configuration.
+    Raises ValueError, naming what is not known; then give `load` a configuration.
     """
     return _read(checkpoint, _deduce)
 
@@ -91,8 +86,7 @@ def save(model: FusionReID, path: str | Path) -> None:
 def export(model: FusionReID) -> dict[str, Tensor]:
     """The model's tensors by the released code's names; ImageNet's classifiers, which it never calls, are zeros.
 
-    Raises:
-        ValueError: naming the field in which the model computes what the released code cannot.
+    Raises ValueError, naming the field in which the model computes what the released code cannot.
     """
     config = model.config
     for field in ("stem", "kernel", "seu_norm", "mfu_residual"):

@@ -4,8 +4,6 @@ Three soft splits (overlapping patches of pixels, then of tokens), the first two
 turn an image into tokens; `project` widens them, and a plain ViT follows. The names are those of its public weights.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange

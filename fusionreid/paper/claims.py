@@ -6,8 +6,6 @@ What holds by construction is not counted: a profile's stand-ins for the backbon
 their order says nothing, alone or in a pair. What two tables hold is counted once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -154,8 +152,7 @@ VERDICTS = ("yes", "no", "undecided", "not recorded")
 def totals(checked: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
     """How many cases have which verdict, and how many have the paper's sign in the own run, of those that are run.
 
-    Args:
-        by: columns of `check` besides the metric. `part` keeps Table VI apart, which has most of the cases.
+    `by` are columns of `check` besides the metric. `part` keeps Table VI apart, which has most of the cases.
     """
     groups = checked.groupby([*by, "metric"], sort="size" in by, observed=True)  # sizes ascend, claims stay in order
     counts = groups["verdict"].value_counts().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)

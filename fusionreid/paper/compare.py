@@ -3,8 +3,6 @@
 Ours are the recorded runs (`recorded`) and the reader's own. What has not been run is a gap in a frame, not an error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

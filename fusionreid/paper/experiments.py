@@ -4,8 +4,6 @@ A variant is a `dataclasses.replace` of the full model. A profile makes it small
 have one fingerprint and are trained once, by `fusionreid.jobs`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import product

@@ -1,7 +1,5 @@
 """How sure a difference between two rows is: its confidence interval over training seeds and test people."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ Nothing is corrected: a cell that the paper leaves open is empty, and `note` say
 paper only draws, and that the authors published with their code.
 """
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import pandas as pd

@@ -5,8 +5,6 @@ for all readers: `python -m fusionreid experiments all --data-seeds 0 1 --seeds 
 rows by its configuration, seeds aside: where the training or the renderer changes, they are a gap until made anew.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
@@ -69,8 +67,7 @@ def _read(table: tuple[Path | None, int], scores: tuple[Path | None, int]) -> Re
 def record(setting: Setting, data_root: str | Path | None = None) -> int:
     """Adds the finished runs of a setting, or replaces what was recorded of them; returns how many there are.
 
-    Raises:
-        ValueError: a run's data are not those at hand, or its result is damaged.
+    Raises ValueError: a run's data are not those at hand, or its result is damaged.
     """
     dataset = open_data(setting.data, data_root or paths.DATA)
     rows, found, arrays = load().rows, [], dict(load().scores)

@@ -4,8 +4,6 @@ The best of a column is bold and the second best underlined, by tags, which code
 A missing run is a visible gap.
 """
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Sequence
@@ -93,8 +91,7 @@ def _head(column: tuple[str, str]) -> str:
 def comparison(name: str, setting: Setting, features: Sequence[str] | None = None) -> Table:
     """An experiment's table: the paper's columns, the recorded runs', each less the base row, and the reader's own run.
 
-    Args:
-        features: which; by default those that the experiment shows.
+    `features` are by default those that the experiment shows.
     """
     found = compare.differences(name, setting, features)
     columns = ["paper", "recorded", "ours", "paper_less", "recorded_less", "ours_less", "std", "low", "high", "missing"]

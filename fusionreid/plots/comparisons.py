@@ -1,7 +1,5 @@
 """The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and costs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

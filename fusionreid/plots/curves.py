@@ -1,7 +1,5 @@
 """Curves: CMC, losses, learning rate and mAP by epoch, and accuracy by depth (Fig. 5) and dimension (Fig. 6)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt

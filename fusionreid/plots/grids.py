@@ -3,8 +3,6 @@
 A grid is one canvas of pixels on one axes, however many images it holds; frames and labels are drawn over it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

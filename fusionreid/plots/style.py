@@ -1,7 +1,5 @@
 """One look for every figure: colours that colour-blind readers tell apart, legible type, and how a figure is saved."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path

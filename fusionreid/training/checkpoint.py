@@ -1,7 +1,5 @@
 """Checkpoints: safetensors with their configuration in the header. Nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import errno
 import json
 import zlib
@@ -29,8 +27,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
     """Writes the model, the optimizer's tensors and `state`, which is JSON.
 
-    Raises:
-        OSError: naming `path`, when it cannot be written (read-only, full).
+    Raises OSError, naming `path`, when it cannot be written (read-only, full).
     """
     moments = {
         f"optimizer/{index}/{key}": value
@@ -85,8 +82,7 @@ def read_state(path: str | Path) -> dict:
 def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Loads into a model, and an optimizer if one is given, of the same shape.
 
-    Raises:
-        FileNotFoundError, ValueError: naming the file, and tensors that are missing, unknown, damaged or not finite.
+    Raises FileNotFoundError, ValueError, naming the file, and tensors that are missing, unknown, damaged or not finite.
     """
     file, header = _open(path)
     checksums = header.get("checksums", {})  # none in files of before there were any

@@ -3,8 +3,6 @@
 Both are means over the batch, and the total is their sum over the supervised features.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Training by several processes: one batch, one loss, one gradient."""
 
-from __future__ import annotations
-
 import accelerate
 import torch
 import torch.distributed as dist

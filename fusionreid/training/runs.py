@@ -6,8 +6,6 @@ evaluation), `checkpoint.safetensors`, `weights.txt` if it started from files an
 first match; NaN for a query without a match.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -139,8 +137,7 @@ def find_start(source: str, backbone: str | None) -> Start:
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
     """The result of one run, as `RunFolder.write_result` wrote it; None if the run has not finished.
 
-    Raises:
-        ValueError: naming the file, which is damaged or another run's, and the remedy.
+    Raises ValueError, naming the file, which is damaged or another run's, and the remedy.
     """
     path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
     if not path.exists():

@@ -1,7 +1,5 @@
 """Training (Sec. IV.B): one epoch, and the run around it, which resumes, evaluates and saves."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -90,13 +88,9 @@ def train_one_epoch(
 ) -> list[dict]:
     """One pass over the batches: images (B, 3, H, W), identities (B,) and cameras (B,), on the model's device.
 
-    Several processes have a share of each batch each; the loss and its mining see the batch of all.
-
-    Returns:
-        A line of `metrics.jsonl` for each step, with the loss and its terms.
-
-    Raises:
-        FloatingPointError: naming the term and the step, if a loss is not finite.
+    Several processes have a share of each batch each; the loss and its mining see the batch of all. Returns a line of
+    `metrics.jsonl` for each step, with the loss and its terms. Raises FloatingPointError, naming the term and the step,
+    if a loss is not finite.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, epoch, group["factor"])

@@ -1,7 +1,5 @@
 """Trained models by name: the one that comes with the package, a run's, or a checkpoint's; and a run made one file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict
@@ -35,9 +33,6 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
     if path.is_dir():
         path = path / "checkpoint.safetensors"
     model = released.load(path) if _is_released(path) else checkpoint.load(path)
-    if expected := _state(path).get("digest"):
-        if (found := digest(model)) != expected:
-            raise ValueError(f"{path}: expected weights of digest {expected}, found {found}; fetch the file again")
     return model.to(device or default_device())
 
 
@@ -58,11 +53,8 @@ def find(source: str | Path) -> Path:
 def publish(source: str | Path, path: str | Path) -> dict:
     """Writes a finished run as one small file: weights in float16, and where they come from in the header.
 
-    Returns:
-        The header: "run" (the run's configuration), "result" (with commit, data and seed) and "digest".
-
-    Raises:
-        FileNotFoundError, ValueError: if the run is not there, not finished, or its weights do not fit into float16.
+    Returns the header: "run" (the run's configuration), "result" (with commit, data and seed) and "digest". Raises
+    FileNotFoundError or ValueError if the run is not there, not finished, or its weights do not fit into float16.
     """
     folder = find(source)
     result = read_result(folder.name, folder.parent) if folder.is_dir() else None
@@ -88,19 +80,10 @@ def digest(model: FusionReID) -> str:
     return content.hexdigest()[:16]
 
 
-def _metadata(path: Path) -> dict:
-    """The header of a safetensors file; empty for any other or a damaged one, which its reader will name."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except SafetensorError:
-        return {}
-
-
 def _is_released(path: Path) -> bool:
     """Whether a file is the released code's: not safetensors, or without a configuration in its header."""
-    return "config" not in _metadata(path)
-
-
-def _state(path: Path) -> dict:
-    return json.loads(_metadata(path).get("state", "{}"))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "config" not in (file.metadata() or {})
+    except SafetensorError:  # whoever reads it will name it
+        return True

@@ -4,8 +4,6 @@ World axes: x to the person's left, y backwards (people face -y), z up, metres. 
 `BodyModel` is made; posing is plain numpy without BLAS, so that the result does not depend on the threads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Every identity and every picture has its own random generator. So the files do n
 nor on what was rendered before, and an interrupted build goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from concurrent.futures import FIRST_COMPLETED, wait

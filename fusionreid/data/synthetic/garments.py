@@ -4,8 +4,6 @@ Close garments are the body's own surface, smoothed and pushed out along its nor
 their own; skirts and the tails of coats are tubes laid around the legs of each pose.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The colour of every visible point of a person: skin, hair, cloth with its pattern and print, bags, shoes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .body import COLUMN
@@ -126,11 +124,8 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
 def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Albedo of points of a person.
 
-    Args:
-        layer: (N,) what each point is on (`garments.BODY`, ...); a: (N, 12) its attributes.
-
-    Returns:
-        (N, 3) linear albedo, and (N,) how strongly cloth folds there.
+    `layer` (N,) is what each point is on (`garments.BODY`, ...), `a` (N, 12) are its attributes. Returns (N, 3) linear
+    albedo, and (N,) how strongly cloth folds there.
     """
     colour = np.zeros((len(a), 3), np.float32)
     body = layer == BODY

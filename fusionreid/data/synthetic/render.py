@@ -1,7 +1,5 @@
 """A triangle rasteriser with a depth buffer, in numpy: every triangle of one picture at once."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 World axes: the camera looks along +y and down, at (0, 0, 1); people walk around the origin; a wall stands behind them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One picture of the synthetic benchmark: a person in a pose, before a camera, in a box as a detector would give."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
