@@ -19,8 +19,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     An OSError names `path` when the folder cannot be written (read-only, full).
     """
-    path = Path(path)
-    temporary = None
+    path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

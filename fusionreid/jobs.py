@@ -79,10 +79,7 @@ def train_missing(
     side_by_side: Callable | None = None,
     progress: bool = True,
 ) -> dict[str, RunConfig]:
-    """Trains those of the named runs that have no result, by default one a core of this machine; returns them.
-
-    Raises RunsError: some runs failed; the others are done.
-    """
+    """Trains those of the named runs that have no result, by default one a core; returns them, or raises RunsError."""
     missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None}
     errors = {}
     if missing:

@@ -12,16 +12,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 
 
-def _root() -> Path:
-    """The checkout that this package lies in, or the current folder where the package is installed elsewhere."""
-    return PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd()
-
-
 def _folder(variable: str, default: Path) -> Path:
     return Path(os.environ.get(variable) or default).expanduser().resolve()
 
 
-ROOT = _folder("FUSIONREID_ROOT", _root())
+# The checkout that this package lies in, or the current folder where the package is installed elsewhere.
+ROOT = _folder("FUSIONREID_ROOT", PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd())
 DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
 RECORDED = _folder("FUSIONREID_RECORDED", PACKAGE / "paper")

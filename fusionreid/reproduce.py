@@ -105,18 +105,10 @@ def reproduce(
 ) -> list[dict]:
     """Executes the notebooks of the repository in order, and stops at the first that fails.
 
-    Args:
-        dataset: by default the profile's.
-        only: numbers or names of notebooks; by default all.
-        given: values of notebooks' parameters, by name.
-        overwrite: write the outputs into `notebooks/` (the demo on synthetic data, with no value given).
-
-    Returns:
-        For each notebook {"notebook", "seconds", "peak_bytes"}.
-
-    Raises:
-        ValueError: an unknown profile or data set.
-        NotebookError: an unknown notebook or parameter, or a notebook that failed.
+    `only` are numbers or names of notebooks, `given` values of their parameters by name; `overwrite` writes the outputs
+    into `notebooks/` (the demo on synthetic data, with no value given). Returns for each notebook {"notebook",
+    "seconds", "peak_bytes"}. Raises ValueError for an unknown profile or data set, NotebookError for an unknown
+    notebook or parameter, or a notebook that failed.
     """
     from tqdm import tqdm
 

@@ -29,14 +29,9 @@ class Draw(NamedTuple):
 class Augment:
     """Augments and normalises a batch.
 
-    The steps are a horizontal flip; a random crop of the image's size after padding with black; normalisation; and
-    random erasing (Zhong et al., AAAI 2020): one box is filled with N(0, 1) noise. A box that does not fit is drawn
-    again, ten times at most; then nothing is erased.
-
-    Args:
-        flip: probability of the flip.
-        padding: pixels added on each side before the crop.
-        erasing: probability of the erasing.
+    The steps are a horizontal flip, with probability `flip`; a random crop of the image's size after `padding` black
+    pixels on each side; normalisation; and with probability `erasing` random erasing (Zhong et al., AAAI 2020): one box
+    is filled with N(0, 1) noise. A box that does not fit is drawn again, ten times at most; then nothing is erased.
     """
 
     def __init__(self, flip: float = 0.5, padding: int = 10, erasing: float = 0.5):

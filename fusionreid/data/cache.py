@@ -26,9 +26,7 @@ DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it with `decode`
 def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
     """Reads one image as RGB, turned upright by its EXIF orientation and resized (antialiased): uint8 (H, W, 3).
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: naming the file, if it cannot be read or decoded, or has 32 bits a channel (of unknown range).
+    Raises FileNotFoundError, or ValueError naming the file, if it cannot be read or decoded, or has 32 bits a channel.
     """
     try:
         with Image.open(path) as image:
@@ -68,13 +66,8 @@ class ImageCache:
     digest is not there, the file is made again. If several processes want it, one makes it and the others wait.
 
     An image's checksum is compared when it is first read. One that is damaged is decoded again and written to its
-    place, with a warning.
-
-    Args:
-        records: anything with a `path`, or paths.
-        image_size: (height, width) in pixels.
-        directory: the folder of the file.
-        interpolation: "bilinear", or "bicubic" for training images; both are antialiased.
+    place, with a warning. `records` are paths, or have a `path`; the interpolation is "bilinear", or "bicubic" for
+    training images, both antialiased.
 
     Raises:
         FileNotFoundError, ValueError: naming the image that is missing or cannot be decoded.

@@ -65,11 +65,9 @@ PUBLISHED = {
 
 
 def open_data(config: DataConfig, root: str | Path) -> Dataset:
-    """Reads the set that `config` names; the synthetic one is rendered if it is not there.
+    """Reads the set that `config` names; the synthetic one is rendered if it is not there. Raises as `open_dataset`.
 
-    Raises:
-        ValueError: the set is of another version than `config` says, so that its results would be taken for others'.
-        Besides: as `open_dataset`.
+    A set of another version than `config` says is a ValueError, as its results would be taken for others'.
     """
     if config.name == "synthetic" and not (Path(root) / MARKET_FOLDERS["train"]).is_dir():
         from .synthetic.build import build  # rendering needs the optional package anny
@@ -84,12 +82,9 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 
 
 def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
-    """Reads a set.
+    """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
-    Args:
-        name: "market1501", "dukemtmc", "msmt17" or "synthetic".
-        root: the folder that holds the set's folder, or the set's folder itself.
-        size, seed: which synthetic set, in `<root>/synthetic/<size>-<seed>/`.
+    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set.
 
     Raises:
         FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.

@@ -9,12 +9,8 @@ def overlaps(splits: Mapping[str, Sequence], sizes: Mapping[Path, int], same_peo
     """A line for each fault: how many images or people, and one example. None for a sound set.
 
     A query that is also in the gallery is found at once, and one that was trained on is known. Two images are the same
-    if their files are; only files of equal size are read.
-
-    Args:
-        splits: records of "train", "query" and "gallery", each with a `path` and an `identity` as in the files.
-        sizes: the size of each file in bytes.
-        same_people: whether an identity is the same person in training and test.
+    if their files are; only files of equal size, in `sizes` in bytes, are read. `splits` are "train", "query" and
+    "gallery"; with `same_people` an identity is the same person in training and test.
     """
     found, queries = [], {sizes[record.path] for record in splits["query"]} - {0}
     paths = {split: [r.path for r in records if sizes[r.path] in queries] for split, records in splits.items()}

@@ -14,14 +14,8 @@ class PKSampler:
     so its length, `len()`, differs a little from epoch to epoch. The batches depend on (seed, epoch) alone.
 
     With several processes each gets its share, P x K / world_size indices, of every batch, in the order of the ranks.
-
-    Args:
-        identities: of each image, in the order of the records; any integers.
-        num_identities: P.
-        num_images: K.
-
-    Raises:
-        ValueError: fewer than P identities; P x K is not a multiple of `world_size`; the rank is outside it.
+    `identities` are of each image, in the order of the records, any integers. Raises ValueError for fewer than P of
+    them, a P x K that is not a multiple of `world_size`, or a rank outside it.
     """
 
     def __init__(

@@ -22,11 +22,8 @@ def colour_bands(
 ) -> np.ndarray:
     """Colour histograms of horizontal bands: uint8 (N, H, W, 3) and cameras (N,) to (N, bands * bins^3), L2-normalised.
 
-    With square roots the distances are Hellinger's.
-
-    Args:
-        middle: only the middle third of the width counts, where the person is.
-        per_camera: the bins span two deviations around the mean of each channel in each camera, not 0 to 255.
+    With square roots the distances are Hellinger's. With `middle` only the middle third of the width counts, where the
+    person is; with `per_camera` the bins span two deviations around each channel's mean in each camera, not 0 to 255.
     """
     third = images.shape[2] // 3 if middle else 0
     height, columns = images.shape[1] // bands * bands, slice(third, images.shape[2] - third)
@@ -67,13 +64,8 @@ def edge_shortcut(images: np.ndarray, masks: np.ndarray, identities: np.ndarray,
     """Whether the background names people: how often the image with the nearest edges, in a camera, is of the same one.
 
     An edge is a sixteenth of the width, left and right; images in whose edges the person stands are left out.
-
-    Args:
-        images, masks: (N, H, W, 3) uint8, and (N, H, W) bool, true on the person.
-        identities, cameras: (N,) whole numbers.
-
-    Returns:
-        `accuracy`, `chance` and its `standard error` (people shuffled 200 times inside each camera), and `images`.
+    Images are (N, H, W, 3) uint8; masks (N, H, W) bool, true on the person; identities and cameras (N,). Returns
+    `accuracy`, `chance` and its `standard error` (people shuffled 200 times inside each camera), and the `images` left.
     """
     width = max(1, images.shape[2] // 16)
     edges = np.r_[:width, -width:0]

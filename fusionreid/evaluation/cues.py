@@ -11,9 +11,7 @@ def accuracy_by_cue(
 ) -> pd.DataFrame:
     """How often the nearest of a query's own look-alikes, seen by other cameras, is the right person.
 
-    Args:
-        gallery_attributes, query_attributes: as `data.truth.attributes` gives them, in the order of the retrieval.
-        feature: one of the retrieval's, or "all" side by side.
+    The attributes are as `data.truth.attributes` gives them, in the order of the retrieval.
 
     Returns:
         A row for each kind and cue, and one with the cue "all" for each kind: `accuracy` and `chance`, means over the

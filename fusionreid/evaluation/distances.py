@@ -27,13 +27,9 @@ LEAST_ROWS, LEAST_COLUMNS = 64, 512
 class FeatureDistances:
     """Squared Euclidean distances between features, in float32.
 
-    Args:
-        query, gallery: (Q, D) and (G, D) arrays, memory maps, tensors or lists of real numbers.
-        device: where products are computed; by default where the features are. Features that fit in half of a GPU's
-            free memory are moved there once; others are moved a part at a time.
-
-    Raises:
-        ValueError: for another shape, two widths, or numbers that are not finite.
+    Features are (Q, D) and (G, D) arrays, memory maps, tensors or lists of real numbers, else a ValueError. `device` is
+    where products are computed; by default where the features are. Features that fit in half of a GPU's free memory
+    are moved there once; others are moved a part at a time.
     """
 
     def __init__(self, query, gallery, *, device=None):

@@ -33,7 +33,6 @@ def embed(
         images_or_paths: a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or
             (3, H, W), mixed at will, or one array of images; of any size, and turned upright by their EXIF orientation.
         cameras: (N,) camera numbers of training, -1 for unseen ones; None: all unseen, no embedding is added.
-        progress: show a bar if it takes more than a second.
 
     Raises:
         TypeError, ValueError: for images of another type or shape, naming a file that cannot be decoded, or for
@@ -57,8 +56,7 @@ def embed(
 class Pictures:
     """Pictures as `embed` takes them, read by the batch in the model's size, as an `ImageCache` is.
 
-    Attributes:
-        unreadable: the reason for each index that could not be read, where such pictures are black; None raises.
+    `unreadable` gets the reason for each index that could not be read, where such pictures are black; None raises.
     """
 
     def __init__(self, images: Sequence, image_size: tuple[int, int], unreadable: dict[int, str] | None = None):
@@ -111,10 +109,8 @@ def embed_batches(
 ) -> Iterator[tuple[range, np.ndarray]]:
     """All features side by side of one batch after another: (indices, (B, sum of widths) float32).
 
-    Args:
-        images: an `ImageCache` or `Pictures`.
-        cameras: (N,) int64, -1 for an unseen one.
-        precision: "float32", "bf16" or "fp16".
+    `images` are an `ImageCache` or `Pictures`, cameras (N,) int64, -1 for an unseen one; the precision is "float32",
+    "bf16" or "fp16".
     """
     starts, numbers, device = range(0, len(cameras), batch_size), torch.from_numpy(cameras), device_of(model)
     batches = [range(low, min(low + batch_size, len(cameras))) for low in starts]

@@ -43,10 +43,8 @@ def retrieve(
 ) -> Retrieval:
     """Every feature of a data set's query and gallery, in evaluation mode.
 
-    Args:
-        cache_directory: where the decoded images are kept (see `ImageCache`).
-        use_cameras: False leaves the camera embedding out, as for cameras that training has not seen.
-        options: of `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False).
+    `use_cameras=False` leaves the camera embedding out, as for cameras that training has not seen. `options` are of
+    `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False).
     """
     splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
     features = []
@@ -73,12 +71,9 @@ def evaluate(
     rerank=None,
     **options,
 ) -> dict[str, Ranking]:
-    """Ranks the query against the gallery by "all" features and by each one alone.
+    """Ranks the query against the gallery by `features`, by default "all" of the model's and each one alone.
 
-    Args:
-        features: which to rank by, "all" among them; default: "all" and each of the model's.
-        rerank: as of `evaluate_ranking`.
-        cache_directory, options: as of `retrieve`.
+    `rerank` is as of `evaluate_ranking`, `cache_directory` and `options` are as of `retrieve`.
     """
     retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
     options = {"rerank": rerank, "device": device_of(model)}

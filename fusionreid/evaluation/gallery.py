@@ -35,27 +35,23 @@ class Gallery:
     """The features of pictures, on disk, for galleries larger than memory.
 
     The first use embeds the pictures; later ones embed those that came or changed, and forget those that are gone. What
-    was embedded is kept if the work is cut off. Another model, or precision, has features of its own.
-
-    Args:
-        folder: gets `<digest>/features.bin`, (N, D) float16, L2-normalised, and `<digest>/pictures.jsonl`, its rows.
-        images: paths, whose cameras are unseen, or records, whose cameras are those of training.
-        options: of `embed_batches`: `batch_size`, `precision`, `progress`.
+    was embedded is kept if the work is cut off. Another model, or precision, has features of its own. `folder` gets
+    `<digest>/features.bin`, (N, D) float16, L2-normalised, and `<digest>/pictures.jsonl`, its rows. Images are paths,
+    whose cameras are unseen, or records, whose cameras are those of training; `options` are of `embed_batches`.
 
     Attributes:
         paths: of the rows, in order; a new gallery's is that of `images`.
         features: (N, D) float16, a read-only memory map, which `evaluate_ranking` reads block by block.
         unreadable: the pictures that were left out, by path, and why.
 
-    Raises:
-        FileNotFoundError: naming a picture that is not there.
-        ValueError: if there is no picture that can be read.
-        OSError: naming a file that cannot be written (read-only, full).
+    Raises FileNotFoundError, naming a picture that is not there; ValueError if none can be read; OSError, naming a file
+    that cannot be written (read-only, full).
     """
 
     def __init__(self, folder: str | Path, model: FusionReID, images: Sequence[str | Path | Record], **options):
         self._root = Path(folder).absolute()
         self._folder = self._root / f"{digest(model)}-{options.get('precision', 'float32')}"
+        self._features, self._pictures = self._folder / "features.bin", self._folder / "pictures.jsonl"
         self._width, self.unreadable = sum(model.widths.values()), {}
         wanted = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
         rows = self._read()
@@ -72,8 +68,7 @@ class Gallery:
     def search(self, vectors: np.ndarray, top: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The gallery's most similar pictures to vectors (Q, D), L2-normalised, as `embed` gives them.
 
-        Returns:
-            Cosine similarities (Q, top) float32, descending, and their rows, int64; fewer where the gallery is smaller.
+        Returns cosine similarities (Q, top) float32, descending, and their rows, int64; fewer of a smaller gallery.
         """
         queries, step = torch.from_numpy(vectors), max(1, BLOCK // self._width)
 
@@ -84,14 +79,6 @@ class Gallery:
 
         opposite, rows = smallest(blocks(), top)
         return -opposite, rows
-
-    @property
-    def _features(self) -> Path:
-        return self._folder / "features.bin"
-
-    @property
-    def _pictures(self) -> Path:
-        return self._folder / "pictures.jsonl"
 
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
         path, camera = (image.path, image.camera) if isinstance(image, Record) else (image, -1)
@@ -111,16 +98,13 @@ class Gallery:
         written = self._features.stat().st_size // (2 * self._width) if self._features.is_file() else 0
         return rows[:written]
 
-    def _write(self, rows: list[Entry | None]) -> None:
-        write_lines(self._pictures, list(enumerate(rows)))
-
     def _update(self, model: FusionReID, wanted: list[Entry], options: dict) -> list[Entry]:
         """Embeds what is new into free rows, then closes gaps from the end. A row is free before it is written over."""
         rows = self._read()  # again: another process may have been faster
         kept, known = set(wanted), set(rows)
         rows = [entry if entry in kept else None for entry in rows]
         new = [entry for entry in wanted if entry not in known]
-        self._write(rows)
+        write_lines(self._pictures, list(enumerate(rows)))
         free = [row for row, entry in enumerate(rows) if entry is None]
         slots = iter([*free, *range(len(rows), len(rows) + len(new))])
         unreadable: dict[int, str] = {}
@@ -148,7 +132,7 @@ class Gallery:
                 file.write(vector)
                 rows[hole] = rows[last]
             _to_disk(file)
-            self._write(rows[:count])
+            write_lines(self._pictures, list(enumerate(rows[:count])))
             file.truncate(2 * self._width * count)
         self.unreadable = {self._path(new[index]): why for index, why in unreadable.items()}
         return rows[:count]

@@ -71,13 +71,10 @@ def _spread(cells: int, pixels: int) -> Tensor:
 def gradcam_scores(
     models: Sequence[FusionReID], records: Sequence[Record], seconds: Sequence[Record] | None = None
 ) -> pd.DataFrame:
-    """Scores the ten maps of Fig. 7 of every record, in batches.
+    """Scores the ten maps of Fig. 7 of every record, one image a person of a set with masks, in batches.
 
-    Args:
-        models: FusionReID, and its CNN and its Transformer trained alone.
-        records: one image a person, of a set with masks.
-        seconds: another image of each; the target is the similarity to it. None: the records are of the training set,
-            and the target is the class score.
+    `models` are FusionReID, and its CNN and its Transformer trained alone. The target is the similarity to `seconds`,
+    another image of each person; without them, for people of the training set, the class score.
 
     Returns:
         A row a map: target, branch, stage, person (its place in `records`), the scores of `score`, `other` (energy on

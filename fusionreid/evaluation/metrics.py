@@ -57,8 +57,7 @@ def evaluate_ranking(
     Args:
         query_features, gallery_features: (Q, D) and (G, D) arrays, memory maps or tensors of any real type; ranked in
             float32 and as they are: L2-normalise them first, as `fusionreid.embed` does.
-        query_ids, gallery_ids: (Q,), (G,) identities; a negative one in the gallery is a distractor.
-        query_cameras, gallery_cameras: (Q,), (G,) cameras.
+        query_ids, gallery_ids, query_cameras, gallery_cameras: (Q,), (G,); a negative identity is a distractor.
         max_rank: length of the CMC curve.
         rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
         device: where distances are computed; by default where the features are.
@@ -79,13 +78,9 @@ class RankedList(NamedTuple):
 
 
 def nearest(selection, *, queries=None, top: int = 10, rerank=None, device=None) -> RankedList:
-    """The first images of the rankings that `evaluate_ranking` scores.
+    """The first `top` images of the rankings that `evaluate_ranking` scores, by default of all queries.
 
-    Args:
-        selection: the six first arguments of `evaluate_ranking`, as `Retrieval.select` gives them.
-        queries: indices of the queries wanted; by default all. Re-ranking uses all queries in any case.
-        top: how many images of each.
-        rerank, device: as in `evaluate_ranking`.
+    `selection` are its six first arguments, as `Retrieval.select` gives them. Re-ranking uses all queries in any case.
     """
     if top < 1:
         raise ValueError(f"top={top}: expected 1 or more")

@@ -9,14 +9,8 @@ class Protocol:
 
     A match has the query's identity and another camera. Images of the query's identity and camera are junk: they are
     left out of its ranking. A negative identity in the gallery is a distractor and matches nobody. A query without
-    a match is not valid: it is not scored.
-
-    Args:
-        query_ids, gallery_ids, query_cameras, gallery_cameras: (Q,) or (G,) whole numbers.
-        shape: Q and G, the rows of features.
-
-    Raises:
-        ValueError: naming the labels that are no whole numbers or of another length.
+    a match is not valid: it is not scored. Labels are (Q,) or (G,) whole numbers, else a ValueError names them; `shape`
+    is Q and G, the rows of features.
     """
 
     def __init__(self, query_ids, gallery_ids, query_cameras, gallery_cameras, *, shape: tuple[int, int]):

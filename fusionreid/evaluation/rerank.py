@@ -79,12 +79,8 @@ def k_reciprocal(
 ) -> np.ndarray:
     """Re-ranked distances, (1 - weight) Jaccard + weight original (squared Euclidean, over the query's largest).
 
-    Args:
-        query_features, gallery_features: (Q, D), (G, D); L2-normalise them first, as the published evaluation does.
-        k1, k2, weight: see `Reranking`.
-
-    Returns:
-        (Q, G) float32, the whole matrix; `evaluate_ranking(..., rerank=...)` ranks by the same numbers without it.
+    Features (Q, D) and (G, D), L2-normalised first, as the published evaluation does, to (Q, G) float32, the whole
+    matrix; `evaluate_ranking(..., rerank=...)` ranks by the same numbers without it. For k1, k2, weight: `Reranking`.
     """
     distances = RerankedDistances(query_features, gallery_features, Reranking(k1, k2, weight), device=device)
     queries, gallery = distances.shape

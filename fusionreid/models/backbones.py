@@ -66,9 +66,7 @@ def create(
 ) -> nn.Module:
     """The backbone of this name: one of `SMALL`, or any of timm's, which `options` are for.
 
-    Raises:
-        ValueError: naming the backbone, if nobody knows it.
-        OSError: its ImageNet weights cannot be fetched.
+    Raises ValueError, naming the backbone, if nobody knows it; OSError if its ImageNet weights cannot be fetched.
     """
     maker, fixed = SMALL.get(name, (name, {}))
     if maker is T2TViT:

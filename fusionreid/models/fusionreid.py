@@ -112,16 +112,10 @@ class FusionReID(nn.Module):
 def build_model(
     config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
 ) -> FusionReID:
-    """FusionReID as configured.
+    """FusionReID as configured, for as many identities (`num_classes`) and cameras as training has (0: no embedding).
 
-    Args:
-        num_classes: identities in training.
-        num_cameras: cameras in training; 0 leaves the camera embedding out.
-        pretrained: fetch ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);
-            for weights in a file, see `fusionreid.models.pretrained`.
-
-    Raises:
-        ValueError: for an unknown backbone or fewer than one class.
+    `pretrained` fetches ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);
+    for weights in a file, see `fusionreid.models.pretrained`. Raises ValueError for an unknown backbone or no class.
     """
     if num_classes < 1 or num_cameras < 0:
         raise ValueError(f"expected num_classes >= 1 and num_cameras >= 0, found {num_classes} and {num_cameras}")

@@ -78,9 +78,7 @@ def describe(source: Source) -> str:
 def read_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors of a file or a state dict, by name, out of all wrappers, without the `module.` of parallel training.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if it cannot be read without running code, or holds no tensors.
+    Raises FileNotFoundError, or ValueError naming the file, if reading it would run code or it has no tensors.
     """
     content = source if isinstance(source, Mapping) else _read(Path(source))
     while not any(isinstance(value, Tensor) for value in content.values()):

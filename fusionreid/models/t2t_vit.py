@@ -84,9 +84,8 @@ class TokensToToken(nn.Module):
 class T2TViT(nn.Module):
     """T2T-ViT without its classifier; the defaults are T2T-ViT-14.
 
-    Args:
-        image_size: height and width in pixels; `grid` follows from it, (16, 8) tokens at 256 x 128.
-        drop_path: the last block's stochastic-depth rate; it grows linearly from 0 at the first.
+    `grid` follows from the size of images, (16, 8) tokens at 256 x 128 pixels. The stochastic-depth rate grows linearly
+    from 0 at the first block to `drop_path` at the last.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from ..config import FEATURES, LABELS
 from ..files import atomic_write
 from . import compare, recorded
 from . import numbers as paper
-from .experiments import BACKBONES, DEPTHS, Setting, variants
+from .experiments import BACKBONES, DEPTHS, Setting
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,19 @@ CLAIMS = {
 
 
 def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
-    """Each claim on some experiments, beside what was measured.
+    """Each claim on some experiments, beside what was measured. Draws of the paper are left out.
 
     Returns:
         A row per case and metric: `experiment`, `claim`, `case`, `metric`; `paper`, `recorded` and `ours` (points; ours
         is the mean over the reader's seeds), the 95 % interval of `recorded` from `low` to `high` and its `runs`;
         `verdict` of the recorded runs, one of VERDICTS ("undecided": the interval holds zero); `sign` of the own run,
-        "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`. Draws of the
-        paper are left out.
+        "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`.
     """
     found, seen = [], set()
     measured = compare.frame(names, setting, (*FEATURES, "all"))
     for (name, metric), part in measured.groupby(["experiment", "metric"], sort=False):
         rows = part.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
-        keys = {each.name: recorded.configuration(setting.run(each.config, 0)) for each in variants(name)}
+        keys = dict(zip(part["variant"], part["configuration"], strict=True))
         for claim in CLAIMS[name]:
             weights = {(keys[row], feature): weight for (row, feature), weight in claim.weights.items()}
             same = (metric, frozenset(weights.items()))
@@ -170,14 +169,11 @@ def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         "holds": row.verdict,
         "own run": row.sign,
     } for row in checked.itertuples())  # fmt: skip
-    keys = [checked["experiment"].map(_short), checked["claim"], checked["case"]]
+    short = {name: title.split(":")[0] for name, title in paper.TITLES.items()}
+    keys = [checked["experiment"].map(short), checked["claim"], checked["case"]]
     text.index = pd.MultiIndex.from_arrays([*keys, checked["metric"]], names=["of", "claim", "case", "metric"])
     parts = {metric: part.droplevel("metric") for metric, part in text.groupby(level="metric", sort=False)}
     return pd.concat(parts, axis=1).fillna("")
-
-
-def _short(name: str) -> str:
-    return paper.TITLES[name].split(":")[0]
 
 
 def _points(value: float) -> str:

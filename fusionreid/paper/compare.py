@@ -50,8 +50,9 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
 
     Returns:
         A row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN: the
-        paper has none, the run is missing) and `missing`; of the run `fingerprint`, `depth` and `dim` (NaN without
-        fusion), `commit`, `device` and `version` of the data ("" if missing). A damaged result is a ValueError.
+        paper has none, the run is missing) and `missing`; of the run `fingerprint`, `configuration` (see `recorded`),
+        `depth` and `dim` (NaN without fusion), `commit`, `device` and `version` of the data ("" if missing).
+        A damaged result is a ValueError.
     """
     rows = []
     for name in [names] if isinstance(names, str) else names:
@@ -66,6 +67,7 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
                     "seed": seed,
                     "missing": result is None,
                     "fingerprint": run.fingerprint,
+                    "configuration": recorded.configuration(run),
                     "depth": fusion.depth if fusion else math.nan,
                     "dim": fusion.dim if fusion else math.nan,
                     "commit": found.get("commit", ""),
@@ -93,7 +95,6 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
         runs) and `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not
         run); `configuration` (see `recorded`).
     """
-    key = ["experiment", "variant", "feature", "metric"]
     measured = frame(names, setting, features)
     base = measured[measured["variant"] == measured["experiment"].map(BASES)]
     where = ["experiment", "feature", "metric", "seed"]
@@ -101,33 +102,19 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
     for side in ("paper", "ours"):  # seed by seed, where both rows have been run
         less = joined[side] - joined[f"{side}_base"]
         joined[f"{side}_less"] = less.where(joined["variant"] != joined["experiment"].map(BASES))
-    groups = joined.groupby(key, sort=False)
+    groups = joined.groupby(["experiment", "variant", "feature", "metric", "configuration"], sort=False)
     found = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
     found["std"], found["missing"] = groups["ours"].std(), groups["missing"].sum()
-    keys = {
-        (name, variant.name): recorded.configuration(setting.run(variant.config, 0))
-        for name in measured["experiment"].unique()
-        for variant in variants(name)
-    }
-    rows = []
-    for name, variant, feature, metric in found.index:
-        own, reference = keys[name, variant], keys[name, BASES[name]]
-        values = recorded.of(own, feature)[metric]
-        row = {"configuration": own, "recorded": values.mean(), "runs": len(values)}
-        if own != reference:
-            less = recorded.contrast({(own, feature): 1.0, (reference, feature): -1.0}, metric)
-            row |= {
-                "recorded_less": less.mean,
-                "low": less.low,
-                "high": less.high,
-                "runs": less.runs,
-                "alike": less.alike,
-            }
-        rows.append(row)
-    blank = pd.DataFrame(
-        rows, found.index, ["configuration", "recorded", "recorded_less", "low", "high", "runs", "alike"]
-    )
-    return found.join(blank).reset_index()
+    found, rows = found.reset_index(), []
+    references = base.groupby("experiment")["configuration"].first()
+    for row in found.itertuples():
+        values, reference = recorded.of(row.configuration, row.feature)[row.metric], references[row.experiment]
+        rows.append({"recorded": values.mean(), "runs": len(values)})
+        if row.configuration != reference:
+            weights = {(row.configuration, row.feature): 1.0, (reference, row.feature): -1.0}
+            less = recorded.contrast(weights, row.metric)
+            rows[-1] |= less._asdict() | {"recorded_less": less.mean}
+    return found.join(pd.DataFrame(rows, columns=["recorded", "recorded_less", "low", "high", "runs", "alike"]))
 
 
 def titles(name: str, setting: Setting) -> dict[str, str]:
@@ -175,20 +162,18 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
     out.
     """
     measured = frame(name, setting).rename(columns={"dim": "here"}).drop(columns="depth")
-    fusions = [{"variant": each.name, "depth": each.config.fusion.depth, "dim": each.config.fusion.dim,
-                "key": recorded.configuration(setting.run(each.config, 0))} for each in variants(name)]  # fmt: skip
-    measured = measured.merge(pd.DataFrame(fusions), on="variant")
-    point = ["depth", "dim", "variant", "here", "feature", "key"]
+    fusions = {each.name: each.config.fusion for each in variants(name)}
+    for field in ("depth", "dim"):  # at the paper's scale
+        measured[field] = [getattr(fusions[variant], field) for variant in measured["variant"]]
+    point = ["depth", "dim", "variant", "here", "feature", "configuration"]
     sides = {
         side: measured.pivot(index=[*point, "seed"], columns="metric", values=side).dropna().reset_index()
         for side in ("paper", "ours")
     }
     sides["paper"] = sides["paper"].drop(columns="here")
     points = measured[point].drop_duplicates()
-    sides["recorded"] = points.merge(
-        recorded.load().rows.rename(columns={"configuration": "key"})[["key", "feature", "seed", *ACCURACY]],
-        on=["key", "feature"],
-    )
+    rows = recorded.load().rows[["configuration", "feature", "seed", *ACCURACY]]
+    sides["recorded"] = points.merge(rows, on=["configuration", "feature"])
     return sides
 
 

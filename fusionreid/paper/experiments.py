@@ -152,9 +152,7 @@ def setting(
 ) -> Setting:
     """What tables, claims and curves are made from.
 
-    Args:
-        dataset: a name, at the profile's size; by default the profile's own data.
-        runs_root, data_root: by default `paths.RUNS`, and `paths.DATA`, where the version of the data is looked up.
+    `dataset` may be a name, at the profile's size. The version of the data is looked up under `data_root`.
     """
     profile = find_profile(profile)
     if isinstance(dataset, str):

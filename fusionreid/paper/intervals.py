@@ -28,12 +28,8 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]], level: f
     are fixed, as two draws cannot tell how draws vary: the interval is of their mean, and `alike` (Cochran's test of
     homogeneity, Biometrics 1954, by F) says whether they differ by more than seeds and people explain.
 
-    Args:
-        parts: for each data seed the differences (seeds, people), and each person's weight (people,), their queries.
-        level: of confidence.
-
-    Returns:
-        The mean over all runs; without a data seed of two runs its ends are NaN.
+    `parts` are for each data seed the differences (seeds, people), and each person's weight (people,), their queries.
+    Returns the mean over all runs; without a data seed of two runs its ends are NaN.
     """
     parts = [(np.asarray(values, float), np.asarray(weights, float)) for values, weights in parts]
     counts = np.array([len(values) for values, _ in parts])

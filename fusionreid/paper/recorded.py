@@ -122,9 +122,7 @@ def of(key: str, feature: str) -> pd.DataFrame:
 def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
     """The interval of a weighted sum of rows, over the seeds that all of them have, in points.
 
-    Args:
-        weights: by (configuration, feature); one row less another is {(one, "all"): 1, (other, "all"): -1}.
-        metric: "mAP" or "rank-1".
+    `weights` are by (configuration, feature): one row less another is {(one, "all"): 1, (other, "all"): -1}.
     """
     scores, chosen = load().scores, {pair: of(*pair) for pair in weights}
     shared = functools.reduce(pd.Index.intersection, (each.index for each in chosen.values()))

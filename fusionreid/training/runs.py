@@ -73,13 +73,11 @@ def make_run(
     data_root: str | Path | None = None,
     runs_root: str | Path | None = None,
 ) -> RunConfig:
-    """The run of a paper-scale configuration in a profile.
+    """The run of a paper-scale configuration in a profile; the version of the data is looked up (`find_version`).
 
-    Args:
-        data: default: the profile's. Its version is looked up, see `find_version`.
-        weights: files by the name of the backbone, {"resnet50": "r50.pth"}; default: the profile's start, but for
-            "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
-            backbones other than the paper's start at random.
+    `weights` are files by the name of the backbone, {"resnet50": "r50.pth"}. The default is the profile's start, but
+    for "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
+    backbones other than the paper's start at random.
     """
     scaled = profile.scale(config)
     starts = {
@@ -94,10 +92,9 @@ def make_run(
 def find_version(
     data: DataConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
 ) -> DataConfig:
-    """`data` with the version of the files under `data_root`.
+    """`data` with the version of the files under `data_root`; of the finished runs of this set where there are none.
 
-    Where there are none, on a machine that has only the runs, it is the version of the finished runs of this set. If
-    they are of several, a warning names them, and none is taken.
+    If these are of several versions, a warning names them, and none is taken.
     """
     found = with_version(data, data_root or paths.DATA)
     if found.version:
@@ -160,24 +157,12 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
     return result
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The folder of one configuration, whether it is finished or not."""
 
-    config: RunConfig
-    runs_root: Path
-
-    @property
-    def path(self) -> Path:
-        return Path(self.runs_root) / self.config.fingerprint
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
+    def __init__(self, config: RunConfig, runs_root: str | Path):
+        self.config, self.path = config, Path(runs_root) / config.fingerprint
+        self.checkpoint, self.metrics_file = self.path / "checkpoint.safetensors", self.path / "metrics.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -186,7 +171,7 @@ class RunFolder:
     @property
     def result(self) -> dict | None:
         """What was measured at the last epoch; see `read_result`."""
-        return read_result(self.config.fingerprint, self.runs_root)
+        return read_result(self.path.name, self.path.parent)
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -130,15 +130,13 @@ def train(
 ) -> RunFolder:
     """Trains a configuration and evaluates it at its last epoch, or loads it if that was done before.
 
-    A run that was cut off continues after its last finished epoch, to the same numbers. Under `accelerate launch` the
-    loss and its mining see the whole batch of all processes.
+    A run that was cut off continues after its last finished epoch, to the same numbers; `resume=False` begins it anew.
+    Under `accelerate launch` the loss and its mining see the whole batch of all processes.
 
     Args:
         evaluate: `fusionreid.evaluation.evaluate.evaluate`.
-        dataset: default: `run.data` under `data_root`.
-        device: default: the GPU, if there is one.
+        dataset, device: default: `run.data` under `data_root`, and the GPU, if there is one.
         progress: a bar; or what is called with the run's folder after each epoch, to draw its `metrics`, say.
-        resume: False begins anew, over what an unfinished run left.
         compile: `torch.compile` the model; worth it for long runs on a GPU.
 
     Raises:

@@ -18,16 +18,11 @@ from .runs import read_result
 
 
 def load(source: str | Path, device: str | torch.device | None = None) -> FusionReID:
-    """A trained model in evaluation mode, ready to embed.
+    """A trained model in evaluation mode, ready to embed, by default on the GPU, if there is one.
 
-    Args:
-        source: "demo", which comes with the package; a run, "runs/<fingerprint>" or its fingerprint alone; or a file,
-            one of this package's checkpoints or one of the authors' released code.
-        device: default: the GPU, if there is one.
-
-    Raises:
-        FileNotFoundError: saying what was looked for and what there is.
-        ValueError: naming the file, which is damaged or holds something else.
+    `source` is "demo", which comes with the package; a run, "runs/<fingerprint>" or its fingerprint alone; or a file,
+    one of this package's checkpoints or of the authors' released code. Raises FileNotFoundError, saying what was looked
+    for and what there is, or ValueError, naming the file, which is damaged or holds something else.
     """
     path = find(source)
     if path.is_dir():
