@@ -168,9 +168,8 @@ def search(options: argparse.Namespace) -> None:
     for why in gallery.unreadable.values():
         print(f"skipped {why}", file=sys.stderr)
     similarities, rows = gallery.search(vectors, options.top)
-    found = [
-        [(gallery.paths[r], s) for r, s in zip(*hits, strict=True)] for hits in zip(rows, similarities, strict=True)
-    ]
+    ranked = zip(rows, similarities, strict=True)
+    found = [[(gallery.paths[row], value) for row, value in zip(*each, strict=True)] for each in ranked]
     for query, hits in zip(options.queries, found, strict=True):
         print(query, *(f"  {similarity:.4f}  {path}" for path, similarity in hits), sep="\n")
     write_sheet(options.to, options.queries, found)

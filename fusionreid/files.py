@@ -31,9 +31,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write: {error.strerror or error}; what stood there before is untouched", str(path)
-        ) from error
+        why = f"cannot write: {error.strerror or error}; what stood there before is untouched"
+        raise OSError(error.errno, why, str(path)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -82,11 +81,7 @@ def read_lines(path: str | Path) -> list[dict]:
 @functools.lru_cache(maxsize=16)
 def digest(path: str, size: int, modified: int) -> str:
     """Twelve hexadecimal digits of a file's content, read again only when its size or date of change differs."""
-    with open(path, "rb") as file:
-        content = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            content.update(chunk)
-    return content.hexdigest()[:12]
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 @contextmanager

@@ -48,17 +48,14 @@ def run_all(
 
     Args:
         rows: the names of variants; default: all.
-        processes: at once; default: one a core, or one a GPU. On a CPU each has one thread. On Slurm: jobs at once.
+        processes: at once; default: one a core, of one thread, or one a GPU. On Slurm: jobs at once.
         devices: default: every GPU, or the CPU; the processes are spread over them.
         cluster: one job a run, by submitit: "slurm" or "local", or {"slurm_partition": "gpu", "gpus_per_node": 1}.
 
-    Returns:
-        A row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
+    Returns a row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
 
-    Raises:
-        RunsError: some runs failed; the others are done.
-        KeyboardInterrupt: all are stopped; each continues from its last finished epoch the next time.
-        ValueError: an unknown experiment or row, or a damaged result.
+    Raises RunsError if some runs failed, where the others are done; KeyboardInterrupt when all are stopped, and each
+    continues from its last finished epoch the next time; ValueError for an unknown row or a damaged result.
     """
     runs = plan(names, setting, rows=rows)
     if cluster:

@@ -69,9 +69,8 @@ class ImageCache:
     place, with a warning. `records` are paths, or have a `path`; the interpolation is "bilinear", or "bicubic" for
     training images, both antialiased.
 
-    Raises:
-        FileNotFoundError, ValueError: naming the image that is missing or cannot be decoded.
-        OSError: naming the cache's file, if the disk is full or read-only.
+    Raises FileNotFoundError or ValueError, naming the image that is missing or cannot be decoded; OSError, naming the
+    cache's file, if the disk is full or read-only.
     """
 
     def __init__(

@@ -5,7 +5,6 @@ begins with the set's name (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-rei
 Cameras count from 0 and are never renumbered split by split.
 """
 
-import functools
 import hashlib
 import sys
 import warnings
@@ -84,14 +83,13 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
     """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
-    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set.
+    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns of
+    counts that are not the published ones, of images in two splits and of people in training and test.
 
     Raises:
         FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.
         ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split, a
             synthetic set that is not the one of its manifest.
-
-    Warns of counts that are not the published ones, of images in two splits and of people in training and test.
     """
     one_of("name", name, NAMES)
     root = Path(root)
@@ -113,25 +111,16 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
 
 
 def with_version(data: DataConfig, root: str | Path) -> DataConfig:
-    """`data` with its version, if it has none: the renderer's, or that of the files of a real set under `root`.
-
-    Without such files it stays "". They are looked at again when the date of a folder or of a list has changed.
-    """
+    """`data` with its version, if it has none: the renderer's, or that of the files of a real set, "" if not there."""
     if data.version:
         return data
     if data.name == "synthetic":
         return replace(data, version=f"v{RENDERER}")
     try:
         folder = find(data.name, Path(root))
-        dates = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir() if path.exists())
-        return replace(data, version=_version_once(data.name, folder, tuple(dates)))
+        return replace(data, version=_version(data.name, folder, read(data.name, folder))[0])
     except (OSError, ValueError):  # `open_data` will say it
         return data
-
-
-@functools.lru_cache(maxsize=8)
-def _version_once(name: str, folder: Path, dates: tuple[tuple[str, int], ...]) -> str:
-    return _version(name, folder, read(name, folder))[0]
 
 
 def _version(name: str, folder: Path, splits: Splits) -> tuple[str, dict[Path, int]]:

@@ -62,9 +62,8 @@ def evaluate_ranking(
         rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
         device: where distances are computed; by default where the features are.
 
-    Raises:
-        ValueError: for features or labels that do not fit together, numbers that are not finite, or where no query
-            has a match from another camera.
+    Raises ValueError for features or labels that do not fit together, numbers that are not finite, or where no query
+    has a match from another camera.
     """
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
     return _evaluate(_distances(query_features, gallery_features, rerank, device), labels, max_rank)

@@ -45,9 +45,7 @@ class Protocol:
 def _labels(values, name: str, length: int) -> np.ndarray:
     values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if values.shape != (length,):
-        raise ValueError(
-            f"{name}: expected {length} whole numbers, one for each row of features, found shape {values.shape}"
-        )
+        raise ValueError(f"{name}: expected {length} whole numbers, one a row of features, found shape {values.shape}")
     whole = values.dtype.kind in "iub"
     if not whole and (values.dtype.kind != "f" or not np.isfinite(values).all() or (values != np.floor(values)).any()):
         raise ValueError(f"{name}: expected whole numbers, found {values.dtype} with others (NaN, fractions, text)")

@@ -146,9 +146,8 @@ def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
     """
     found = differences(names, setting).dropna(subset=["low", "high"])
     half, paper_size = (found["high"] - found["low"]) / 2, found["paper_less"].abs()
-    found = found.assign(
-        half=half, paper=paper_size, decided=found["low"] * found["high"] > 0, uneven=found["alike"] < 0.05
-    )
+    decided, uneven = found["low"] * found["high"] > 0, found["alike"] < 0.05
+    found = found.assign(half=half, paper=paper_size, decided=decided, uneven=uneven)
     groups = found.groupby(["experiment", "metric"], sort=False)
     columns = {"half width": groups["half"].median(), "widest": groups["half"].max(), "paper": groups["paper"].median()}
     return pd.DataFrame(columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum()))

@@ -5,7 +5,7 @@ have one fingerprint and are trained once, by `fusionreid.jobs`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -106,17 +106,11 @@ def changes(config: ModelConfig) -> str:
 
     That a branch alone has no fusion is not said.
     """
-    alone = None in (config.cnn, config.transformer)
-    pairs = [(config, PAPER)] + [(config.fusion, PAPER.fusion)] * (config.fusion is not None)
-    found = [
-        f"{each.name}={getattr(own, each.name)}"
-        for own, default in pairs
-        for each in fields(own)
-        if getattr(own, each.name) != getattr(default, each.name)
-        and not is_dataclass(getattr(own, each.name))
-        and not (alone and each.name == "fusion")
-    ]
-    return ", ".join(found)
+    own, default = asdict(config), asdict(PAPER)
+    if config.fusion or None in (config.cnn, config.transformer):
+        own |= own.pop("fusion") or {}
+    default |= default["fusion"]
+    return ", ".join(f"{name}={value}" for name, value in own.items() if value != default[name])
 
 
 def variants(name: str) -> list[Variant]:

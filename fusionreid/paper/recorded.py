@@ -87,9 +87,8 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         for name in features:
             metrics = {metric: 100 * result["features"][name][metric] for metric in METRICS}
             found.append(about | {"feature": name} | metrics)
-        precision, first = (
-            _of_queries(folder / f"{name}.npz", features) for name in ("average_precision", "first_match")
-        )
+        files = (folder / f"{name}.npz" for name in ("average_precision", "first_match"))
+        precision, first = (_of_queries(file, features) for file in files)
         valid = np.isfinite(precision[0])
         identities = np.array([record.identity for record in dataset.query])[valid]
         people, queries = np.unique(identities, return_counts=True)
@@ -132,9 +131,8 @@ def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
             people = total.setdefault(f"{row['data']} {row['version']}", {})
             value = weight * scores[row["run"]][row["place"], METRICS.index(metric)].astype(float)
             people[row["seed"]] = people.get(row["seed"], 0) + value
-    return difference_interval([
-        (100 * np.stack(list(seeds.values())), scores[data][1]) for data, seeds in total.items()
-    ])  # fmt: skip
+    points = {data: 100 * np.stack(list(seeds.values())) for data, seeds in total.items()}
+    return difference_interval([(values, scores[data][1]) for data, values in points.items()])
 
 
 def about(keys: list[str]) -> str:

@@ -104,9 +104,8 @@ def comparison(name: str, setting: Setting, features: Sequence[str] | None = Non
     anything = found["recorded"].notna().any()
     numbers, spread = {}, {}
     for side, title in titles.items():
-        if (side == "paper" and (name == "table1" or name not in paper.TABLES)) or (
-            side == "recorded" and not anything
-        ):
+        printed_apart = side == "paper" and (name == "table1" or name not in paper.TABLES)
+        if printed_apart or (side == "recorded" and not anything):
             continue
         for metric in ACCURACY:
             numbers[title, metric] = wide[side, metric]
@@ -119,10 +118,8 @@ def comparison(name: str, setting: Setting, features: Sequence[str] | None = Non
     if name == "table1":
         numbers = pd.concat([printed, numbers], axis=1)
     parts = (numbers, pd.DataFrame(spread).astype(float), wide["missing", "mAP"].astype(float))
-    labels = _labels(name, index)
-    return Table(
-        *(part.set_axis(labels) for part in parts), _caption(name, setting, found), _notes(name, setting, found)
-    )
+    parts = (part.set_axis(_labels(name, index)) for part in parts)
+    return Table(*parts, _caption(name, setting, found), _notes(name, setting, found))
 
 
 def switched(name: str) -> pd.DataFrame:

@@ -139,9 +139,8 @@ def train(
         progress: a bar; or what is called with the run's folder after each epoch, to draw its `metrics`, say.
         compile: `torch.compile` the model; worth it for long runs on a GPU.
 
-    Raises:
-        FloatingPointError: if a loss is not finite; the last checkpoint stays.
-        FileNotFoundError, ValueError, OSError: for data or checkpoints that are missing or wrong, and full disks.
+    Raises FloatingPointError if a loss is not finite, where the last checkpoint stays; FileNotFoundError, ValueError or
+    OSError for data or checkpoints that are missing or wrong, and full disks.
     """
     data_root, config = Path(data_root or paths.DATA), run.train
     folder = RunFolder(run, Path(runs_root or paths.RUNS))

@@ -172,16 +172,9 @@ def _direction(swing, outwards, side):
 
 
 def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: tuple[float, float]) -> np.ndarray:
-    """A moment of walking.
+    """A moment of walking: joints (19, 3) at rest to the rigid transform of each part, (19, 3, 4) float32.
 
-    Args:
-        joints: (19, 3) at rest.
-        phase: of the gait, radians.
-        stride: amplitude of the thighs' swing, radians; 0 is standing.
-        head: turn and nod, radians.
-
-    Returns:
-        (19, 3, 4) float32: the rigid transform of each part.
+    In radians: the phase of the gait, the amplitude of the thighs' swing (0: standing), the head's turn and nod.
     """
     rotation, lean, (head_turn, head_nod) = {}, person.lean, head
     arm_out = person.arm_out + (0.1 if person.bag == "shoulder bag" else 0)

@@ -89,19 +89,10 @@ def plan(size: Size, seed: int) -> list[Shot]:
 def build(
     root: str | Path = "data", size: str = "demo", seed: int = 0, *, processes: int | None = None, progress: bool = True
 ) -> Path:
-    """Renders the pictures of a benchmark that are missing.
+    """Renders the pictures of a benchmark (a name of `SIZES`) that are missing, by default in a process a core.
 
-    Args:
-        root: the folder of the data sets; the benchmark goes to `<root>/synthetic/<size>-<seed>/`.
-        size: a name of `SIZES`.
-        processes: each has one thread; None is one for each core.
-
-    Returns:
-        The benchmark's folder.
-
-    Raises:
-        ImportError: pictures are missing, and the package anny is not installed.
-        OSError: the disk is full or read-only. Finished pictures stay.
+    Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises ImportError if pictures are missing and the package
+    anny is not installed; OSError if the disk is full or read-only, where finished pictures stay.
     """
     one_of("size", size, list(SIZES))
     folder = Path(root) / "synthetic" / f"{size}-{seed}"

@@ -62,13 +62,10 @@ def coverage(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tup
 
 
 def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Fragments:
-    """The triangles' nearest fragments.
+    """The nearest fragments of the triangles `faces` (F, 3), both sides of them, in a picture of height, width.
 
-    Args:
-        points: (V, 2) x, y in pixels; pixel (row, column) has its centre at (column + 0.5, row + 0.5).
-        depth: (V,) in front of the camera, metres; triangles with a corner nearer than 0.1 are left out.
-        faces: (F, 3); both sides are drawn.
-        size: height, width.
+    `points` (V, 2) are x, y in pixels; pixel (row, column) has its centre at (column + 0.5, row + 0.5). `depth` (V,) is
+    in front of the camera, metres; triangles with a corner nearer than 0.1 are left out.
     """
     triangle, pixel, w1, w2 = _candidates(points, depth, faces, size)
     corners = faces[triangle]

@@ -164,14 +164,9 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
 
 
 def background(camera: Camera, u: np.ndarray, v: np.ndarray, street: float) -> tuple[np.ndarray, ...]:
-    """The empty scene.
+    """The empty scene at u, v (N,), coordinates on the image plane at distance 1; `street` is the stretch seen, metres.
 
-    Args:
-        u, v: (N,) coordinates on the image plane at distance 1.
-        street: which stretch of its street the camera looks at, metres.
-
-    Returns:
-        colour (N, 3) linear, in the scene's light; the point seen (N, 2) on the ground; whether it is ground (N,).
+    Returns colour (N, 3) linear, in the scene's light; the point seen (N, 2) on the ground; whether it is ground (N,).
     """
     position, rotation = camera.axes
     ray = u[:, None] * rotation[0] + v[:, None] * rotation[1] + rotation[2]
