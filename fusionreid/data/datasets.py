@@ -83,8 +83,8 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
     """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
-    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns of
-    counts that are not the published ones, of images in two splits and of people in training and test.
+    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns
+    of counts that are not the published ones, of images in two splits and of people in training and test.
 
     Raises:
         FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.

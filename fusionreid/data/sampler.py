@@ -40,12 +40,11 @@ class PKSampler:
         self._images = np.split(order, np.cumsum(np.bincount(index))[:-1])  # the images' indices of each identity
         self.num_identities, self.num_images = num_identities, num_images
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self._epoch, self._batches = 0, None
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose batches are given next."""
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, None
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._epoch_batches())
@@ -57,17 +56,15 @@ class PKSampler:
 
     def _epoch_batches(self) -> np.ndarray:
         """All batches of the epoch, (batches, P x K) indices."""
-        if self._batches is None:
-            random = np.random.default_rng((self.seed, self._epoch))
-            groups = [self._groups(images, random) for images in self._images]
-            left = np.array([len(group) for group in groups])
-            batches = []
-            while len(available := np.flatnonzero(left)) >= self.num_identities:
-                chosen = random.choice(available, self.num_identities, replace=False)
-                left[chosen] -= 1
-                batches.append(np.concatenate([groups[identity][left[identity]] for identity in chosen]))
-            self._batches = np.stack(batches)
-        return self._batches
+        random = np.random.default_rng((self.seed, self._epoch))
+        groups = [self._groups(images, random) for images in self._images]
+        left = np.array([len(group) for group in groups])
+        batches = []
+        while len(available := np.flatnonzero(left)) >= self.num_identities:
+            chosen = random.choice(available, self.num_identities, replace=False)
+            left[chosen] -= 1
+            batches.append(np.concatenate([groups[identity][left[identity]] for identity in chosen]))
+        return np.stack(batches)
 
     def _groups(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """The images of one identity, (groups, K) indices."""

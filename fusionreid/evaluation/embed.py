@@ -29,12 +29,12 @@ def embed(
 ) -> np.ndarray:
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
-    Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), mixed
-    at will, or one array of images; of any size, and turned upright by their EXIF orientation. Cameras (N,) are numbers
-    of training, -1 for unseen ones; None: all unseen, no embedding is added.
+    Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W),
+    mixed at will, or one array of images; of any size, and turned upright by their EXIF orientation. Cameras (N,) are
+    numbers of training, -1 for unseen ones; None: all unseen, no embedding is added.
 
-    Raises FileNotFoundError, naming the file; TypeError or ValueError for images of another type or shape, naming a file
-    that cannot be decoded, or for cameras that training has not seen.
+    Raises FileNotFoundError, naming the file; TypeError or ValueError for images of another type or shape, naming a
+    file that cannot be decoded, or for cameras that training has not seen.
     """
     if isinstance(images_or_paths, (str, Path, Image.Image)):
         raise TypeError(f"images_or_paths: expected a list of paths or images, found one: {images_or_paths!r:.60}")

@@ -144,10 +144,7 @@ def setting(
     runs_root: str | Path | None = None,
     data_root: str | Path | None = None,
 ) -> Setting:
-    """What tables, claims and curves are made from.
-
-    `dataset` may be a name, at the profile's size. The version of the data is looked up under `data_root`.
-    """
+    """What tables, claims and curves are made from; the version of the data is looked up under `data_root`."""
     profile = find_profile(profile)
     if isinstance(dataset, str):
         dataset = replace(profile.data, name=dataset, version="")

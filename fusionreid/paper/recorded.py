@@ -87,13 +87,12 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         for name in features:
             metrics = {metric: 100 * result["features"][name][metric] for metric in METRICS}
             found.append(about | {"feature": name} | metrics)
-        files = (folder / f"{name}.npz" for name in ("average_precision", "first_match"))
-        precision, first = (_of_queries(file, features) for file in files)
-        valid = np.isfinite(precision[0])
+        with np.load(folder / "average_precision.npz") as precision, np.load(folder / "first_match.npz") as first:
+            scores = np.array([[precision[name], first[name] == 1] for name in features])  # features, metrics, queries
+        valid = np.isfinite(scores[0, 0])
         identities = np.array([record.identity for record in dataset.query])[valid]
         people, queries = np.unique(identities, return_counts=True)
-        scores = np.stack([precision, first == 1], axis=1)[..., valid]
-        arrays[run.fingerprint] = (scores @ (identities[:, None] == people) / queries).astype(np.float16)
+        arrays[run.fingerprint] = (scores[..., valid] @ (identities[:, None] == people) / queries).astype(np.float16)
         arrays[f"{dataset.name} {version}"] = np.array([people, queries])
     if found:
         rows = pd.concat([*([rows] if len(rows) else []), pd.DataFrame(found)])[_COLUMNS]
@@ -104,12 +103,6 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         with atomic_write(paths.RECORDED / "recorded.csv") as temporary:
             rows.to_csv(temporary, index=False, float_format="%.3f", lineterminator="\n")
     return len({row["run"] for row in found})
-
-
-def _of_queries(file: Path, features: list[str]) -> np.ndarray:
-    """(features, queries) of one of a run's files."""
-    with np.load(file) as scores:
-        return np.array([scores[feature] for feature in features])
 
 
 def of(key: str, feature: str) -> pd.DataFrame:

@@ -25,10 +25,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
-    """Writes the model, the optimizer's tensors and `state`, which is JSON.
-
-    Raises OSError, naming `path`, when it cannot be written (read-only, full).
-    """
+    """Writes the model, the optimizer's tensors and `state`, JSON. An OSError names a `path` that cannot be written."""
     moments = {
         f"optimizer/{index}/{key}": value
         for index, each in (optimizer.state_dict()["state"] if optimizer else {}).items()
