@@ -39,10 +39,8 @@ class Gallery:
     `<digest>/features.bin`, (N, D) float16, L2-normalised, and `<digest>/pictures.jsonl`, its rows. Images are paths,
     whose cameras are unseen, or records, whose cameras are those of training; `options` are of `embed_batches`.
 
-    Attributes:
-        paths: of the rows, in order; a new gallery's is that of `images`.
-        features: (N, D) float16, a read-only memory map, which `evaluate_ranking` reads block by block.
-        unreadable: the pictures that were left out, by path, and why.
+    `paths` are of the rows, in order (a new gallery's is that of `images`), `features` the read-only memory map, which
+    `evaluate_ranking` reads block by block, `unreadable` the pictures that were left out, by path, and why.
 
     Raises FileNotFoundError, naming a picture that is not there; ValueError if none can be read; OSError, naming a file
     that cannot be written (read-only, full).

@@ -30,18 +30,12 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a table, or a point of a curve, at the paper's scale.
+    """A row of a table, or a point of a curve, at the paper's scale."""
 
-    Attributes:
-        name: as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I.
-        reported: what the paper reports, by the keys of `numbers.reported`.
-        note: what is to be said of those numbers; starts with "misprint" where one of them is.
-    """
-
-    name: str
+    name: str  # as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I
     config: ModelConfig
-    reported: dict[str, float] = field(default_factory=dict, hash=False)
-    note: str = ""
+    reported: dict[str, float] = field(default_factory=dict, hash=False)  # by the keys of `numbers.reported`
+    note: str = ""  # on those numbers; starts with "misprint" where one of them is
 
 
 def _fused(**changes) -> ModelConfig:

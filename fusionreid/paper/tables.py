@@ -25,20 +25,13 @@ KEYS = ["variant", "feature"]
 
 @dataclass(repr=False)
 class Table:
-    """Numbers and how they are shown.
+    """Numbers and how they are shown."""
 
-    Attributes:
-        numbers: a row per method and feature; columns (group, measure), in percent and points; text: group "".
-        spread: behind ±: of a recorded difference half of its 95 % interval, of own runs the standard deviation.
-        missing: (rows,) how many seeds of the own run are missing; NaN where the row is other people's.
-        caption, notes: what the numbers are from, and remarks on the paper's.
-    """
-
-    numbers: pd.DataFrame
-    spread: pd.DataFrame
-    missing: pd.Series
-    caption: str
-    notes: tuple[str, ...] = ()
+    numbers: pd.DataFrame  # a row per method and feature; columns (group, measure), percent and points; text: group ""
+    spread: pd.DataFrame  # behind ±: of a recorded difference half of its 95 % interval, of own runs the deviation
+    missing: pd.Series  # (rows,) how many seeds of the own run are missing; NaN where the row is other people's
+    caption: str  # what the numbers are from
+    notes: tuple[str, ...] = ()  # on the paper's numbers
 
     def cells(self) -> pd.DataFrame:
         """The table as text, the best two of each column of accuracies marked."""
