@@ -11,12 +11,10 @@ def accuracy_by_cue(
 ) -> pd.DataFrame:
     """How often the nearest of a query's own look-alikes, seen by other cameras, is the right person.
 
-    The attributes are as `data.truth.attributes` gives them, in the order of the retrieval.
-
-    Returns:
-        A row for each kind and cue, and one with the cue "all" for each kind: `accuracy` and `chance`, means over the
-        groups of their means over queries; `standard_error` of the accuracy over the groups (NaN of one group);
-        `groups` and `queries`. A query counts if both a right and a wrong person can be chosen.
+    The attributes are as `data.truth.attributes` gives them, in the order of the retrieval. Returns a row for each kind
+    and cue, and one with the cue "all" for each kind: `accuracy` and `chance`, means over the groups of their means
+    over queries; `standard_error` of the accuracy over the groups (NaN of one group); `groups` and `queries`. A query
+    counts if both a right and a wrong person can be chosen.
     """
     query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select(feature)
     gallery_groups, rows = gallery_attributes["group"].to_numpy(), []

@@ -74,12 +74,10 @@ def gradcam_scores(
     """Scores the ten maps of Fig. 7 of every record, one image a person of a set with masks, in batches.
 
     `models` are FusionReID, and its CNN and its Transformer trained alone. The target is the similarity to `seconds`,
-    another image of each person; without them, for people of the training set, the class score.
-
-    Returns:
-        A row a map: target, branch, stage, person (its place in `records`), the scores of `score`, `other` (energy on
-        the mask of the next person of the batch: what a map owes to people standing in the middle) and `overlap`
-        (correlation with the other branch's map of the stage).
+    another image of each person; without them, for people of the training set, the class score. Returns a row a map:
+    target, branch, stage, person (its place in `records`), the scores of `score`, `other` (energy on the mask of the
+    next person of the batch: what a map owes to people standing in the middle) and `overlap` (correlation with the
+    other branch's map of the stage).
     """
     rows, target = [], "class score" if seconds is None else "similarity"
     for people, images, cameras, masks in _batches(models[0], records):

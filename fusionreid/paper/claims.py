@@ -111,11 +111,10 @@ CLAIMS = {
 def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
     """Each claim on some experiments, beside what was measured. Draws of the paper are left out.
 
-    Returns:
-        A row per case and metric: `experiment`, `claim`, `case`, `metric`; `paper`, `recorded` and `ours` (points; ours
-        is the mean over the reader's seeds), the 95 % interval of `recorded` from `low` to `high` and its `runs`;
-        `verdict` of the recorded runs, one of VERDICTS ("undecided": the interval holds zero); `sign` of the own run,
-        "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`.
+    Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; `paper`, `recorded` and `ours` (points;
+    ours is the mean over the reader's seeds), the 95 % interval of `recorded` from `low` to `high` and its `runs`;
+    `verdict` of the recorded runs, one of VERDICTS ("undecided": the interval holds zero); `sign` of the own run,
+    "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`.
     """
     found, seen = [], set()
     measured = compare.frame(names, setting, (*FEATURES, "all"))

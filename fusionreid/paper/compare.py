@@ -48,11 +48,10 @@ def papers_dataset(name: str, dataset: str) -> str:
 def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
     """What the paper reports and what was measured, of experiments and by default the features that they show.
 
-    Returns:
-        A row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN: the
-        paper has none, the run is missing) and `missing`; of the run `fingerprint`, `configuration` (see `recorded`),
-        `depth` and `dim` (NaN without fusion), `commit`, `device` and `version` of the data ("" if missing).
-        A damaged result is a ValueError.
+    Returns a row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN:
+    the paper has none, the run is missing) and `missing`; of the run `fingerprint`, `configuration` (see `recorded`),
+    `depth` and `dim` (NaN without fusion), `commit`, `device` and `version` of the data ("" if missing). A damaged
+    result is a ValueError.
     """
     rows = []
     for name in [names] if isinstance(names, str) else names:
@@ -88,12 +87,11 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
 def differences(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows of `frame`, means over the seeds, each beside its recorded runs and less its reference row (`BASES`).
 
-    Returns:
-        A row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent);
-        `paper_less`, `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the
-        95 % interval of `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row,
-        runs) and `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not
-        run); `configuration` (see `recorded`).
+    Returns a row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent);
+    `paper_less`, `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the 95 %
+    interval of `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row, runs) and
+    `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not run);
+    `configuration` (see `recorded`).
     """
     measured = frame(names, setting, features)
     base = measured[measured["variant"] == measured["experiment"].map(BASES)]
@@ -137,12 +135,10 @@ def dots(name: str, setting: Setting, features: Sequence[str] | None = None) -> 
 def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
     """What the recorded seeds can decide, and cannot: half the width of the intervals of `differences`, in points.
 
-    A difference of half the interval's width is found half of the time, a smaller one less often.
-
-    Returns:
-        A row per experiment and metric: `half width` (median), `widest`, the `paper`'s differences (their median size),
-        `rows`, how many of them are `decided` (their interval leaves zero out), and how many are `uneven`: their data
-        seeds differ by more than chance at 5 %.
+    A difference of half the interval's width is found half of the time, a smaller one less often. Returns a row per
+    experiment and metric: `half width` (median), `widest`, the `paper`'s differences (their median size), `rows`, how
+    many of them are `decided` (their interval leaves zero out), and how many are `uneven`: their data seeds differ by
+    more than chance at 5 %.
     """
     found = differences(names, setting).dropna(subset=["low", "high"])
     half, paper_size = (found["high"] - found["low"]) / 2, found["paper_less"].abs()
@@ -208,11 +204,10 @@ def published() -> pd.DataFrame:
 def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.DataFrame:
     """Every row of the paper's tables that has costs, beside ours at the paper's scale, or at a profile's.
 
-    Returns:
-        Columns `table`, `name`, `counts` ("model", or "one HTM" where the paper counts one), `parameters` and
-        `paper_parameters` (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
-        (millions) and `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint` (the paper's number
-        contradicts its others) and `note`.
+    Returns columns `table`, `name`, `counts` ("model", or "one HTM" where the paper counts one), `parameters` and
+    `paper_parameters` (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
+    (millions) and `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint` (the paper's number
+    contradicts its others) and `note`.
     """
     units = {"parameters": 1e6, "macs": 1e9, "all_parameters": 1e6, "attention_macs": 1e9}
 

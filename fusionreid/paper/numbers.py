@@ -28,12 +28,11 @@ _NUMBERS = ("mAP", "rank-1", "parameters", "FLOPs")
 def table(name: str) -> pd.DataFrame:
     """One table of the paper (`TABLES`; else a ValueError), a row per method, data set and feature, as printed.
 
-    Returns:
-        Columns `variant` (the name in `experiments.variants(name)`; empty for other people's methods), `method` (as
-        printed), `backbone`, `pattern`, `overlap` ("yes", "no" or empty), `resolution` ("256x128"), `dataset`,
-        `feature` ("all" is f_a), `mAP` and `rank-1` (percent), `parameters` (millions), `FLOPs` (giga multiply-adds),
-        `counts` (what the costs count: "model", or "one HTM" in Tables III and IV) and `note`. Numbers are floats, NaN
-        where the paper has none; text is never NaN.
+    Returns columns `variant` (the name in `experiments.variants(name)`; empty for other people's methods), `method` (as
+    printed), `backbone`, `pattern`, `overlap` ("yes", "no" or empty), `resolution` ("256x128"), `dataset`, `feature`
+    ("all" is f_a), `mAP` and `rank-1` (percent), `parameters` (millions), `FLOPs` (giga multiply-adds), `counts` (what
+    the costs count: "model", or "one HTM" in Tables III and IV) and `note`. Numbers are floats, NaN where the paper has
+    none; text is never NaN.
     """
     one_of("table", name, TABLES)
     with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:

@@ -44,11 +44,10 @@ class Recorded(NamedTuple):
 def load() -> Recorded:
     """What is recorded.
 
-    Returns:
-        `rows`, one per run and feature: `row` is the first variant that it is ("table2: DFE"), `mAP` and `rank-1` are
-        in percent, `run` and `configuration` are fingerprints. `scores`, by run the (features, metrics, people) float16
-        fractions of 1; by the data's name and version the (2, people) identities and their numbers of queries.
-        `by_row`, by (configuration, feature) its rows, by `data_seed` and `seed`; `place` is the feature's in `scores`.
+    Returns `rows`, one per run and feature: `row` is the first variant that it is ("table2: DFE"), `mAP` and `rank-1`
+    are in percent, `run` and `configuration` are fingerprints. `scores`, by run the (features, metrics, people) float16
+    fractions of 1; by the data's name and version the (2, people) identities and their numbers of queries. `by_row`, by
+    (configuration, feature) its rows, by `data_seed` and `seed`; `place` is the feature's in `scores`.
     """
     files = [paths.RECORDED / f"recorded{suffix}" for suffix in (".csv", ".npz")]
     return _read(*((file, file.stat().st_mtime_ns) if file.is_file() else (None, 0) for file in files))

@@ -147,17 +147,6 @@ def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, cha
     assert with_version(DataConfig(name="market1501"), tmp_path).version not in ("", before.version)
 
 
-def test_files_are_looked_at_once_unless_a_folder_has_changed(tmp_path, monkeypatch):
-    folder, looked = make(tmp_path / "market1501", MARKET), []
-    monkeypatch.setattr(datasets, "read", lambda *which: looked.append(which) or read(*which))
-    for _ in range(2):
-        with_version(DataConfig(name="market1501"), tmp_path)
-    assert len(looked) == 1
-    os.utime(folder / "bounding_box_train", (1, 1))
-    with_version(DataConfig(name="market1501"), tmp_path)
-    assert len(looked) == 2
-
-
 def test_msmt17_whose_blurred_images_lie_in_v1s_folders_is_v2_by_its_name(tmp_path):
     make_msmt17(tmp_path / "MSMT17_V2", "V1")
     with pytest.warns(UserWarning, match="its name says V2"):
