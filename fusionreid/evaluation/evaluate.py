@@ -50,7 +50,7 @@ def retrieve(
     Args:
         cache_directory: where the decoded images are kept (see `ImageCache`).
         use_cameras: False leaves the camera embedding out, as for cameras that training has not seen.
-        options: of `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False).
+        options: of `embed_batches`: `batch_size` (128), `precision` ("float32"), `progress` (False), `processes` (1).
     """
     splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
     features = []
