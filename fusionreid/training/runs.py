@@ -179,6 +179,10 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def lock(self) -> Path:
+        return self.path / f"{self.config.fingerprint}.lock"
+
+    @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -207,8 +211,7 @@ class RunFolder:
         Removes the temporary files of processes that were killed and, unless `resume`, the checkpoint.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / f"{self.config.fingerprint}.lock"
-        with locked(lock):
+        with locked(self.lock):
             for leftover in (*self.path.glob(".*.*.*"), *self.path.glob(".tmp*")):  # ours, and those of safetensors
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
@@ -221,7 +224,7 @@ class RunFolder:
                     print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
                 raise
         with suppress(OSError):  # on Windows, where another process waits for it
-            lock.unlink()
+            self.lock.unlink()
 
     def restore(self, model: FusionReID, optimizer, scaler) -> tuple[int, float, list[dict]]:
         """Loads the last finished epoch; returns its number (0: none), and the seconds and metrics until then."""
