@@ -56,8 +56,7 @@ def run_all(
         rows: the names of variants; default: all.
         processes: at once; default: one a core, or one a GPU. On a CPU each has one thread. On Slurm: jobs at once.
         devices: default: every GPU, or the CPU; the processes are spread over them.
-        cluster: one job a run, by submitit: "slurm" or "local" (all at once, to try it), or with submitit's parameters,
-            {"cluster": "slurm", "slurm_partition": "gpu", "gpus_per_node": 1}. Runs that are queued are waited for.
+        cluster: by submitit, a job a run: "slurm", "local" (all at once) or {"cluster": "slurm", "gpus_per_node": 1}.
 
     Returns:
         A row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
@@ -188,7 +187,7 @@ def _on_cluster(
     executor.update_parameters(**parameters)
     work = _Resumable(work, threads=parameters.get("cpus_per_task", 1))
     queue, files = _queue() if slurm else {}, {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()}
-    known = {name: file.read_text() for name, file in files.items() if file.exists()}
+    known = {name: file.read_text() for name, file in files.items() if file.exists()}  # waited for, if in the queue
     jobs = {name: submitit.SlurmJob(folder, job) for name, job in known.items() if job in queue}
     new = [name for name in runs if name not in jobs]
     submitted = executor.map_array(work, [runs[name] for name in new], [None] * len(new)) if new else []
@@ -226,8 +225,7 @@ def _queue() -> dict[str, str]:
     """The states of my jobs on Slurm, {"12_3": "PENDING"}. (Submitit asks sacct, which not every cluster has.)"""
     if not shutil.which("squeue"):
         return {}
-    command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
-    asked = subprocess.run(command, capture_output=True, text=True)
+    asked = subprocess.run("squeue --me --array --noheader --format=%i|%T".split(), capture_output=True, text=True)
     if asked.returncode:
         raise OSError(f"squeue: {asked.stderr.strip()}")
-    return dict(line.split() for line in asked.stdout.splitlines())
+    return dict(line.split("|") for line in asked.stdout.splitlines())

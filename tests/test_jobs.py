@@ -244,7 +244,7 @@ def test_what_slurm_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert jobs._queue() == {}
     program = tmp_path / "squeue"
-    program.write_text("#!/bin/sh\necho '12_3 PENDING'; echo '14 RUNNING'")
+    program.write_text("#!/bin/sh\necho '12_3|PENDING'; echo '14|RUNNING'")
     program.chmod(0o755)
     assert jobs._queue() == {"12_3": "PENDING", "14": "RUNNING"}
     program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import accelerate
@@ -19,9 +20,10 @@ PATIENCE = timedelta(hours=6)
 def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialState, torch.device]:
     """The processes that were launched together, often this one alone, and the device of this one."""
     device = torch.device(device or default_device())
+    if "RANK" in os.environ and not dist.is_initialized():  # forked by a notebook, whose own state it would inherit
+        accelerate.PartialState._reset_state()
     state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    # Of a process alone the state may be of an earlier call, on another device.
-    return state, state.device if state.num_processes > 1 else device
+    return state, state.device if state.num_processes > 1 else device  # alone, its state may be of another device
 
 
 class _Gather(torch.autograd.Function):

@@ -80,9 +80,23 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(slurm, pictures, 
     command += ["--data-root", str(pictures), "--runs-root", str(chosen.runs_root)]
     submit = [*command, "--cluster", "slurm", "--processes", "2", "--job", "slurm_partition", "low"]
 
+    looked = tmp_path / "looked"
+
+    def submitting():
+        def queue(real=jobs._queue):
+            states = real()
+            looked.touch()
+            return states
+
+        jobs._queue = queue
+        sys.exit(main(submit))
+
     def start():
-        process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(submit)))
+        """The command in a process of its own, once it has looked at the queue."""
+        looked.unlink(missing_ok=True)
+        process = multiprocessing.get_context("fork").Process(target=submitting)
         process.start()
+        wait_for(looked.exists, squeue)
         return process
 
     def table():
@@ -111,7 +125,7 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(slurm, pictures, 
     # One that still waits is cancelled. The command says so, and the others end.
     cancelled = next(name for name in now.index[now["state"] == "queued"] if name != running[0])
     subprocess.run(["scancel", table().loc[cancelled, "job"]], check=True)
-    again.join(600)
+    again.join(1200)
     assert again.exitcode == 1
     ended = table()
     assert ended.loc[cancelled, "state"] == "failed" and sorted(ended["state"]) == ["done", "done", "done", "failed"]
@@ -142,7 +156,7 @@ def squeue():
     return subprocess.run(["squeue", "--array"], capture_output=True, text=True).stdout
 
 
-def wait_for(condition, explain, seconds=300):
+def wait_for(condition, explain, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, explain()
