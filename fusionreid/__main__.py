@@ -81,10 +81,13 @@ def parser() -> argparse.ArgumentParser:
     add("--data-seeds", type=whole(0), nargs="+", default=[0], help="of the synthetic set (default: 0)")
     add("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
     add("--list", action="store_true", help="train nothing; say what there is to run")
+    add("--status", action="store_true", help="train nothing; say what is done, running, queued, failed, missing")
     add("--record", action="store_true", help="add all finished runs of these seeds to the recorded ones, for git")
     add("--processes", type=whole(1), help="at once (default: one a core, or one a GPU)")
     add("--devices", type=device, nargs="+", help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)")
     add("--cluster", choices=["slurm", "local"], help="one job a run, by submitit")
+    value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    add("--job", help="of --cluster: what a job needs, as gpus_per_node 1; may be repeated", **value)
 
     add = command(data, sets)
     add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
@@ -98,7 +101,6 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(reproduce, scale)
     add("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
-    value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", "--parameter", help="a value for a parameter of the notebooks; may be repeated", **value)
     add("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
     return top
@@ -147,12 +149,16 @@ def evaluate(options: argparse.Namespace) -> None:
     """Rank data sets by a trained model, with and without its camera embedding."""
     from .data.datasets import open_data
     from .evaluation.evaluate import cross_domain
+    from .training import parallel
     from .training.trained import load
 
-    model = load(options.model, options.device)
+    state, device = parallel.start(options.device)
+    model = load(options.model, device)
     sets = {name: open_data(DataConfig(name=name, size=options.size), options.data_root) for name in options.dataset}
     how = {"cache_directory": paths.cache(options.data_root), "precision": options.precision}
-    show(cross_domain(model, sets, rerank=options.rerank or None, **how))
+    found = cross_domain(model, sets, rerank=options.rerank or None, processes=state.num_processes, **how)
+    if state.is_main_process:
+        show(found)
 
 
 def search(options: argparse.Namespace) -> None:
@@ -191,7 +197,7 @@ def export(options: argparse.Namespace) -> None:
 
 def experiments(options: argparse.Namespace) -> int:
     """Train the runs of tables and figures that are missing, and print them beside the paper's numbers."""
-    from .jobs import RunsError, run_all
+    from .jobs import RunsError, run_all, states
     from .paper import recorded
     from .paper.compare import listing
     from .paper.experiments import EXPERIMENTS, plan, setting
@@ -207,7 +213,9 @@ def experiments(options: argparse.Namespace) -> int:
         for seed in options.data_seeds
     ]
     plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
-    jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root", "cluster")}
+    jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root")}
+    needs = {name: literal(value) for name, value in options.job}
+    jobs["cluster"] = options.cluster and {"cluster": options.cluster, **needs}
     code = 0
     for chosen in settings:
         if options.list:
@@ -216,6 +224,10 @@ def experiments(options: argparse.Namespace) -> int:
                 wanted = listed["row"].isin(options.rows or listed["row"])
                 print(listed[wanted].to_string(index=False, na_rep=""))
             continue
+        if options.status:
+            found = states(plan(names, chosen, rows=options.rows), chosen.runs_root)
+            print(found.to_string(index=False), found["state"].value_counts().to_string(header=False), sep="\n\n")
+            continue
         try:
             run_all(names, chosen, **jobs)
         except RunsError as error:
@@ -223,7 +235,7 @@ def experiments(options: argparse.Namespace) -> int:
             print(f"fusionreid: {error}", file=sys.stderr)
         if options.record:
             print(f"{recorded.record(chosen, options.data_root)} runs recorded in {paths.RECORDED / 'recorded.csv'}")
-    for chosen in settings if not options.list else ():
+    for chosen in settings if not (options.list or options.status) else ():
         for name in names:
             print(f"\n{comparison(name, chosen).markdown()}")
     return code

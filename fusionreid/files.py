@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import filelock
@@ -100,6 +100,15 @@ def locked(path: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds the lock; where the file system has locks, also one of another machine."""
+    try:
+        with filelock.FileLock(path, timeout=0) if Path(path).exists() else nullcontext():
+            return False
+    except (OSError, NotImplementedError) as error:  # the others as for `locked`
+        return isinstance(error, filelock.Timeout)
 
 
 _UMASK = os.umask(0)

@@ -1,5 +1,7 @@
 """Many runs side by side: one process a core or GPU, or one job a run on a cluster."""
 
+import shutil
+import subprocess
 import time
 import traceback
 import warnings
@@ -18,9 +20,11 @@ from tqdm.auto import tqdm
 from . import paths
 from .data.datasets import open_data
 from .evaluation.evaluate import evaluate
+from .files import is_locked, write_text
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
-from .training.runs import RunConfig, read_result
+from .training import checkpoint
+from .training.runs import RunConfig, RunFolder, read_result
 from .training.train import train
 
 
@@ -50,7 +54,7 @@ def run_all(
         rows: the names of variants; default: all.
         processes: at once; default: one a core, of one thread, or one a GPU. On Slurm: jobs at once.
         devices: default: every GPU, or the CPU; the processes are spread over them.
-        cluster: one job a run, by submitit: "slurm" or "local", or {"slurm_partition": "gpu", "gpus_per_node": 1}.
+        cluster: by submitit, a job a run: "slurm", "local" (all at once) or {"cluster": "slurm", "gpus_per_node": 1}.
 
     Returns a row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
 
@@ -67,6 +71,29 @@ def run_all(
     done.insert(0, "run", list(runs))
     done["status"] = ["trained" if name in missing else "loaded" for name in runs]
     return done[["run", "fingerprint", "seed", "status", "seconds"]]
+
+
+def states(runs: dict[str, RunConfig], runs_root: Path) -> pd.DataFrame:
+    """A row a run: its `state`, its finished `epochs`, and its last `job` on a cluster; trains nothing.
+
+    "done" has a result; "queued" waits in Slurm's queue; "running" is a job there, or held by a process; "failed" has
+    begun or was submitted and has ended without a result (the same command continues it); "missing" is all else.
+    """
+    queue, rows = _queue(), []
+    for name, run in runs.items():
+        folder, job = RunFolder(run, runs_root), runs_root / "cluster" / f"{run.fingerprint}.job"
+        job = job.read_text() if job.exists() else ""
+        if folder.finished:
+            state = "done"
+        elif queue.get(job) == "PENDING":
+            state = "queued"
+        elif job in queue or is_locked(folder.lock):
+            state = "running"
+        else:
+            state = "failed" if job or folder.path.exists() else "missing"
+        epoch = checkpoint.read_state(folder.checkpoint)["epoch"] if folder.checkpoint.exists() else 0
+        rows.append((name, run.fingerprint, state, f"{epoch}/{run.train.epochs}", job))
+    return pd.DataFrame(rows, columns=["run", "fingerprint", "state", "epochs", "job"])
 
 
 def train_missing(
@@ -138,24 +165,58 @@ def on_this_machine(
 def _on_cluster(
     work: Callable, runs: dict[str, RunConfig], cluster: str | dict, folder: Path, limit: int | None
 ) -> Iterator[tuple[str, str]]:
-    """As `on_this_machine`, each run a job of submitit; when it is stopped, it cancels what has not ended."""
+    """As `on_this_machine`, each run a job of submitit; on an error or Ctrl-C, it cancels those that have not ended."""
     try:
         import submitit
     except ImportError as error:
         raise ImportError('submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"') from error
-    parameters = {"timeout_min": 24 * 60} | (cluster if isinstance(cluster, dict) else {})
-    if limit and cluster not in ("local", "debug"):
+    parameters = {"timeout_min": 24 * 60} | ({"cluster": cluster} if isinstance(cluster, str) else cluster)
+    executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
+    slurm = executor.cluster == "slurm"
+    if limit and slurm:
         parameters["slurm_array_parallelism"] = limit
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster if isinstance(cluster, str) else None)
     executor.update_parameters(**parameters)
-    work = partial(work, threads=parameters.get("cpus_per_task", 1))
-    jobs = executor.map_array(work, list(runs.values()), [None] * len(runs))
-    waiting = dict(zip(runs, jobs, strict=True))
+    work = _Resumable(work, threads=parameters.get("cpus_per_task", 1))
+    queue, files = _queue() if slurm else {}, {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()}
+    known = {name: file.read_text() for name, file in files.items() if file.exists()}  # waited for, if in the queue
+    jobs = {name: submitit.SlurmJob(folder, job) for name, job in known.items() if job in queue}
+    new = [name for name in runs if name not in jobs]
+    submitted = executor.map_array(work, [runs[name] for name in new], [None] * len(new)) if new else []
+    for name, job in zip(new, submitted, strict=True):
+        write_text(files[name], job.job_id)
+        jobs[name] = job
     try:
-        while waiting:
-            for name in [name for name, job in waiting.items() if job.done()]:
-                yield name, str(waiting.pop(name).exception() or "")
-            time.sleep(1 if waiting else 0)
+        while jobs:
+            time.sleep(10 if slurm else 1)
+            try:
+                queue = _queue() if slurm else {}
+            except OSError:  # Slurm does not answer just now
+                continue
+            for name, job in list(jobs.items()):
+                wrote = job.paths.result_pickle.exists()
+                if wrote or (job.job_id not in queue if slurm else job.done()):
+                    del jobs[name]
+                    lost = f"job {job.job_id} ended without a result: cancelled or killed? See {job.paths.stderr}"
+                    yield name, lost if slurm and not wrote else str(job.exception() or "")
     finally:
-        for job in waiting.values():
+        for job in jobs.values():
             job.cancel()
+
+
+class _Resumable(partial):
+    """Work whose job, pre-empted or out of time, goes back to the queue: a run goes on from its last finished epoch."""
+
+    def checkpoint(self, *arguments):
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
+
+
+def _queue() -> dict[str, str]:
+    """The states of my jobs on Slurm, {"12_3": "PENDING"}. (Submitit asks sacct, which not every cluster has.)"""
+    if not shutil.which("squeue"):
+        return {}
+    asked = subprocess.run("squeue --me --array --noheader --format=%i|%T".split(), capture_output=True, text=True)
+    if asked.returncode:
+        raise OSError(f"squeue: {asked.stderr.strip()}")
+    return dict(line.split("|") for line in asked.stdout.splitlines())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -16,6 +17,7 @@ from ..data.cache import decode, fit
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
 from ..processes import bars, cores
+from ..training.parallel import gather
 
 
 def embed(
@@ -26,12 +28,13 @@ def embed(
     batch_size: int = 64,
     precision: str = "float32",
     progress: bool = True,
+    processes: int = 1,
 ) -> np.ndarray:
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
     Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W),
     mixed at will, or one array of images; of any size, and turned upright by their EXIF orientation. Cameras (N,) are
-    numbers of training, -1 for unseen ones; None: all unseen, no embedding is added.
+    numbers of training, -1 for unseen ones; None: all unseen, no embedding is added. `processes`: see `embed_batches`.
 
     Raises FileNotFoundError, naming the file; TypeError or ValueError for images of another type or shape, naming a
     file that cannot be decoded, or for cameras that training has not seen.
@@ -45,7 +48,7 @@ def embed(
     if model.num_cameras and len(wrong := numbers[(numbers < -1) | (numbers >= model.num_cameras)]):
         raise ValueError(f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {wrong[0]}")
     vectors = np.zeros((len(numbers), sum(model.widths.values())), np.float32)
-    for indices, part in embed_batches(model, pictures, numbers, batch_size, precision, progress):
+    for indices, part in embed_batches(model, pictures, numbers, batch_size, precision, progress, processes):
         vectors[indices] = part
     return normalised(vectors)
 
@@ -103,20 +106,29 @@ def embed_batches(
     batch_size: int = 128,
     precision: str = "float32",
     progress: bool = False,
+    processes: int = 1,
 ) -> Iterator[tuple[range, np.ndarray]]:
     """All features side by side of one batch after another: (indices, (B, sum of widths) float32).
 
     `images` are an `ImageCache` or `Pictures`, cameras (N,) int64, -1 for an unseen one; the precision is "float32",
-    "bf16" or "fp16".
+    "bf16" or "fp16". `processes` were launched together and all call this: each computes its share, of up to
+    `batch_size`, and gets everything.
     """
-    starts, numbers, device = range(0, len(cameras), batch_size), torch.from_numpy(cameras), device_of(model)
-    batches = [range(low, min(low + batch_size, len(cameras))) for low in starts]
-    bar = tqdm(batches, desc="embed", disable=not bars(progress), leave=False, delay=1)
+    step, numbers, device = batch_size * processes, torch.from_numpy(cameras), device_of(model)
+    rank = dist.get_rank() if processes > 1 else 0
+    batches = [range(low, min(low + step, len(cameras))) for low in range(0, len(cameras), step)]
+
+    def share(batch: range) -> list[int]:  # as many for each process, so the last index is repeated, and cut off below
+        size = -(-len(batch) // processes)
+        return [min(index, batch[-1]) for index in range(batch[0] + rank * size, batch[0] + (rank + 1) * size)]
+
+    bar = tqdm(batches, desc="embed", disable=rank > 0 or not bars(progress), leave=False, delay=1)
     with evaluating(model):
-        for indices, pixels in prefetch(images, bar, device):
+        for batch, (indices, pixels) in zip(batches, prefetch(images, map(share, bar), device), strict=True):
             with torch.inference_mode(), autocast(device, precision):
                 vectors = model.embed(normalise(pixels.to(device)), numbers[indices].to(device))
-            yield indices, vectors.float().cpu().numpy()
+                vectors = gather(vectors.float(), processes)[: len(batch)]
+            yield batch, vectors.cpu().numpy()
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -44,7 +44,7 @@ def retrieve(
     """Every feature of a data set's query and gallery, in evaluation mode.
 
     `use_cameras=False` leaves the camera embedding out, as for cameras that training has not seen. `options` are of
-    `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False).
+    `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
     splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
     features = []

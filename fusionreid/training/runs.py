@@ -163,6 +163,7 @@ class RunFolder:
     def __init__(self, config: RunConfig, runs_root: str | Path):
         self.config, self.path = config, Path(runs_root) / config.fingerprint
         self.checkpoint, self.metrics_file = self.path / "checkpoint.safetensors", self.path / "metrics.jsonl"
+        self.lock = self.path / f"{config.fingerprint}.lock"
 
     @property
     def finished(self) -> bool:
@@ -189,8 +190,7 @@ class RunFolder:
         Removes the temporary files of processes that were killed and, unless `resume`, the checkpoint.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / f"{self.config.fingerprint}.lock"
-        with locked(lock):
+        with locked(self.lock):
             for leftover in (*self.path.glob(".*.*.*"), *self.path.glob(".tmp*")):  # ours, and those of safetensors
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
@@ -203,7 +203,7 @@ class RunFolder:
                     print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
                 raise
         with suppress(OSError):  # on Windows, where another process waits for it
-            lock.unlink()
+            self.lock.unlink()
 
     def restore(self, model: FusionReID, optimizer, scaler) -> tuple[int, float, list[dict]]:
         """Loads the last finished epoch; returns its number (0: none), and the seconds and metrics until then."""

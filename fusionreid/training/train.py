@@ -4,10 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 
-import accelerate
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,18 +15,15 @@ from .. import paths
 from ..config import TrainConfig
 from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
 from ..data.datasets import open_data
-from ..devices import autocast, default_device, environment
+from ..devices import autocast, environment
 from ..files import write_lines
 from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
 from ..processes import bars
 from . import checkpoint
 from .losses import objective
-from .parallel import gather, wrap
+from .parallel import gather, share_buffers, start, wrap
 from .runs import RunConfig, RunFolder
-
-# How long processes wait for the first one, which alone renders, decodes and evaluates.
-PATIENCE = timedelta(hours=6)
 
 
 def seed_everything(seed: int, *streams: int) -> int:
@@ -146,10 +141,7 @@ def train(
     folder = RunFolder(run, Path(runs_root or paths.RUNS))
     if folder.finished:
         return folder
-    device = torch.device(device or default_device())
-    state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    if state.num_processes > 1:  # else the state may be of an earlier call, on another device
-        device = state.device
+    state, device = start(device)
     main = state.is_main_process
     dataset = dataset or (open_data(run.data, data_root) if main else None)
     with folder.held(resume) if main else nullcontext():
@@ -179,6 +171,10 @@ def train(
             for indices, pixels in prefetch(images, sampler, device):
                 yield augment(pixels, generator), *labels[indices].to(device, non_blocking=True).unbind(dim=1)
 
+        def ranked() -> dict:
+            share_buffers(model, state.num_processes)
+            return evaluate(model, dataset, cache_directory=cache, processes=state.num_processes)
+
         parallel, hidden = wrap(model, state, device, compile), not (bars(progress) and main)
         epochs = range(epoch + 1, config.epochs + 1)
         bar = tqdm(epochs, f"train {run.fingerprint}", config.epochs, leave=False, initial=epoch, disable=hidden)
@@ -187,21 +183,21 @@ def train(
             steps = train_one_epoch(parallel, batches(epoch), optimizer, scaler, config, epoch, state.num_processes)
             elapsed = time.perf_counter() - started
             seconds += elapsed
+            last = epoch == config.epochs
+            found = {} if last or epoch % config.evaluate_every else ranked()
             if main:
                 loss, count = np.mean([step["loss"] for step in steps]), len(steps) * config.identities * config.images
                 ended = {"kind": "epoch", "epoch": epoch, "loss": float(loss), "seconds": elapsed, "images": count}
-                lines += [*steps, ended]
-                if epoch % config.evaluate_every == 0 and epoch < config.epochs:
-                    lines += scores(evaluate(model, dataset, cache_directory=cache), epoch)
+                lines += [*steps, ended, *scores(found, epoch)]
                 write_lines(folder.metrics_file, lines)
                 progressed = {"epoch": epoch, "seconds": seconds, "scaler": scaler.state_dict()}
-                checkpoint.save(folder.checkpoint, model, optimizer if epoch < config.epochs else None, **progressed)
+                checkpoint.save(folder.checkpoint, model, None if last else optimizer, **progressed)
                 bar.set_postfix_str(f"loss {loss:.2f}")
                 if callable(progress):
                     progress(folder)
             state.wait_for_everyone()
+        rankings = ranked()
         if main:
-            rankings = evaluate(model, dataset, cache_directory=cache)
             write_lines(folder.metrics_file, lines + scores(rankings, epoch))
             folder.write_result(rankings, dataset, seconds, used)
         state.wait_for_everyone()

@@ -1,12 +1,10 @@
-"""The loop: the schedule, resuming, determinism, several processes, and what happens when things go wrong."""
+"""The loop: the schedule, resuming, determinism, and what happens when things go wrong."""
 
 import errno
 import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,7 +21,7 @@ from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_lines
 from fusionreid.training import checkpoint, runs, train
-from fusionreid.training.runs import RunConfig, find_start, make_run
+from fusionreid.training.runs import find_start, make_run
 
 SMOKE = profile("smoke")
 RUN = replace(make_run(SMOKE), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
@@ -340,61 +338,6 @@ def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
         (path / leftover).write_bytes(b"half")
     run_tiny(tiny_dataset, tmp_path)
     assert not list(path.glob(".*"))
-
-
-TWO_PROCESSES = """
-import sys, torch
-from dataclasses import replace
-from fusionreid.training import train
-from fusionreid.evaluation.evaluate import evaluate
-import pickle
-
-dataset = pickle.load(open(sys.argv[1], "rb"))
-# Batch statistics on CPU stay with each process, so the comparison holds them fixed.
-train.build_model = lambda *a, real=train.build_model, **k: freeze(real(*a, **k))
-def freeze(model):
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.training = False
-            module.train = (lambda m: lambda mode=True: m)(module)
-    return model
-run = pickle.load(open(sys.argv[2], "rb"))
-folder = sys.argv[3]
-roots = dict(data_root=folder + "/data", runs_root=folder + "/runs")
-train.train(run, evaluate, dataset=dataset, device="cpu", progress=False, **roots)
-"""
-
-
-def test_two_processes_compute_what_one_computes(tiny_dataset, tmp_path):
-    """The loss and its mining see the whole batch: without augmentation and drop path the losses are equal."""
-    import pickle
-
-    run = RunConfig(
-        model=replace(RUN.model, drop_path=0.0),
-        data=RUN.data,
-        seed=0,
-        train=replace(RUN.train, epochs=2, evaluate_every=2, flip=0.0, padding=0, erasing=0.0),
-    )
-    (tmp_path / "dataset").write_bytes(pickle.dumps(tiny_dataset))
-    (tmp_path / "run").write_bytes(pickle.dumps(run))
-    (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    losses = {}
-    for processes in (1, 2):
-        launch = [sys.executable]
-        if processes > 1:
-            options = f"--nproc-per-node {processes} --master-port 0 --rdzv-backend c10d --rdzv-endpoint localhost:0"
-            launch += ["-m", "torch.distributed.run", *options.split()]
-        folder = tmp_path / str(processes)
-        subprocess.run(
-            [*launch, str(tmp_path / "script.py"), str(tmp_path / "dataset"), str(tmp_path / "run"), str(folder)],
-            check=True,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-        rows = read_lines(folder / "runs" / run.fingerprint / "metrics.jsonl")
-        losses[processes] = [row["loss"] for row in rows if row["kind"] == "step"]
-    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
 
 
 @pytest.mark.parametrize("place", ["model", "optimizer", "state"])
