@@ -101,3 +101,21 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
     panels[1, 0].annotate(f"±{tolerance:g}", (0.01, tolerance), xycoords=("axes fraction", "data"), fontsize=8,
                           color="#444444", va="bottom")  # fmt: skip
     return with_numbers(figure, data)
+
+
+@styled
+def plane(points: pd.DataFrame, colour: str) -> Figure:
+    """Images as points of a plane, queries as squares and gallery images as dots, a colour for each of eight values.
+
+    Args:
+        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+    """
+    expect_columns(points, ["x", "y", "split", colour], "plane")
+    figure, axes = plt.subplots(figsize=(7.0, 5.0))
+    shades = {value: style.PALETTE[n % len(style.PALETTE)] for n, value in enumerate(sorted(points[colour].unique()))}
+    for (value, split), part in points.groupby([colour, "split"]):
+        label = str(value) if split == "query" else None
+        axes.scatter(part["x"], part["y"], 9, shades[value], "s" if split == "query" else "o", alpha=0.7, label=label)
+    axes.set(xticks=[], yticks=[])
+    axes.legend(title=colour, loc="center left", bbox_to_anchor=(1, 0.5))
+    return with_numbers(figure, points)
