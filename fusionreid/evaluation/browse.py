@@ -73,7 +73,7 @@ def pair_maps(
     stage: tuple[str, str],
     unit: tuple[int, str, str],
     *,
-    head: int | None = None,
+    head: int = 0,
     use_cameras: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Why two images were matched, or not.
@@ -81,7 +81,7 @@ def pair_maps(
     Args:
         stage: branch and stage, as `explain.stages` names it, of the Grad-CAM.
         unit: layer, unit and branch of the attention, a key of `explain.record_attention`.
-        head: from 0; None is the mean over the heads.
+        head: from 1; 0 is the mean over the heads.
 
     Returns:
         The images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
@@ -94,4 +94,4 @@ def pair_maps(
     with torch.no_grad(), record_attention(model) as weights:
         model.embed(images, cameras)
     heads = weights[unit].cpu()
-    return images.cpu(), cam, heads.mean(dim=1) if head is None else heads[:, head]
+    return images.cpu(), cam, heads[:, head - 1] if head else heads.mean(dim=1)

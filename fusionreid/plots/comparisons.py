@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -105,17 +106,17 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
 
 @styled
 def plane(points: pd.DataFrame, colour: str) -> Figure:
-    """Images as points of a plane, queries as squares and gallery images as dots, a colour for each of eight values.
+    """Images as points of a plane: queries as squares, gallery images as dots, a colour for each value (nine differ).
 
     Args:
         points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
     """
     expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))
-    shades = {value: style.PALETTE[n % len(style.PALETTE)] for n, value in enumerate(sorted(points[colour].unique()))}
-    for (value, split), part in points.groupby([colour, "split"]):
-        label = str(value) if split == "query" else None
-        axes.scatter(part["x"], part["y"], 9, shades[value], "s" if split == "query" else "o", alpha=0.7, label=label)
-    axes.set(xticks=[], yticks=[])
+    for (value, part), shade in zip(points.groupby(colour), cycle((*style.PALETTE, style.YELLOW)), strict=False):
+        query = part["split"] == "query"
+        axes.scatter(*part[~query][["x", "y"]].to_numpy().T, 9, shade, "o", alpha=0.7, label=str(value))
+        axes.scatter(*part[query][["x", "y"]].to_numpy().T, 9, shade, "s", alpha=0.7)
+    axes.axis("off")
     axes.legend(title=colour, loc="center left", bbox_to_anchor=(1, 0.5))
     return with_numbers(figure, points)

@@ -46,8 +46,12 @@ def address(picture: np.ndarray | str | Path, kind: str = "PNG") -> str:
 def figure(picture, caption: str, width: int) -> str:
     return (
         f'<div style="display: inline-block; margin: 0 3px; text-align: center; line-height: 1.3">'
-        f'<img src="{address(picture)}" style="width: {width}px; max-width: none"><br>{caption}</div>'
+        f'<img src="{address(picture)}" style="width: {width}px; max-width: none; display: block">{caption}</div>'
     )
+
+
+def choice(name: str, options: dict) -> w.Dropdown:
+    return w.Dropdown(options=options.items(), description=name, layout=w.Layout(width="280px"))
 
 
 class Explorer:
@@ -65,26 +69,24 @@ class Explorer:
         with record_attention(model) as attention:
             model.embed(image)
         choices = [(branch, stage) for branch in BRANCHES for stage in stages(model, branch, image)]
-        heads = range(next(iter(attention.values())).shape[1])
+        heads = next(iter(attention.values())).shape[1]
 
-        self.query = w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False)
-        self.feature = w.Dropdown(
-            options=[(LABELS.get(name, "all six"), name) for name in names], description="feature"
+        self.query, self.weight = (
+            w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False),
+            w.FloatSlider(0.3, max=1, step=0.1, description="its weight", continuous_update=False),
         )
-        self.embedding = w.Checkbox(True, description="camera embedding", indent=False)
-        self.rerank = w.Checkbox(False, description="re-ranking", indent=False)
-        self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", continuous_update=False)
-        cameras = [("any", None), *((str(camera + 1), camera) for camera in np.unique(rankings.labels[3]))]
-        self.camera = w.Dropdown(options=cameras, description="camera")
-        self.alike = w.Checkbox(False, description="only look-alikes", indent=False, disabled=self.truth is None)
-        self.wrong = w.Checkbox(False, description="only wrong", indent=False)
-        self.stage = w.Dropdown(options=[(", ".join(each), each) for each in choices], description="Grad-CAM")
-        self.unit = w.Dropdown(
-            options=[(f"{u.upper()} {n}, {b}", (n, u, b)) for n, u, b in attention], description="attention"
+        self.embedding, self.rerank, self.alike, self.wrong = (
+            w.Checkbox(name == "camera embedding", description=name, indent=False, layout=w.Layout(width="auto"))
+            for name in ("camera embedding", "re-ranking", "only look-alikes", "only wrong")
         )
-        self.head = w.Dropdown(options=[("mean", None), *((str(h + 1), h) for h in heads)], description="head")
-        self.colour = w.Dropdown(
-            options=["person", "camera", *([] if self.truth is None else ["group"])], description="colour"
+        self.alike.disabled = self.truth is None
+        self.feature = choice("feature", {LABELS.get(name, "all six"): name for name in names})
+        self.camera = choice("camera", {"any": 0} | {str(n): n for n in np.unique(rankings.labels[3] + 1).tolist()})
+        self.stage = choice("Grad-CAM", {f"{LABELS[branch]}, {stage}": (branch, stage) for branch, stage in choices})
+        self.unit = choice("attention", {f"{LABELS[b]}, {u.upper()} {n}": (n, u, b) for n, u, b in attention})
+        self.head = choice("head", {"mean": 0} | {str(head): head for head in range(1, heads + 1)})
+        self.colour = choice(
+            "colour", {name: name for name in ("person", "camera", "group")[: 2 + (self.truth is not None)]}
         )
         self.across, self.upward = (
             w.FloatRangeSlider(value=(0, 1), max=1, step=0.01, description=name, continuous_update=False)
@@ -93,7 +95,9 @@ class Explorer:
         self.switches = Switches()
         self.accuracy, self.asked, self.explained, self.dots, self.marks = (w.HTML() for _ in range(5))
         self.pictures = [w.HTML() for _ in range(SHOWN)]
-        self.buttons = [w.Button(layout=w.Layout(width="68px", margin="0")) for _ in range(SHOWN)]
+        self.buttons = [
+            w.Button(layout=w.Layout(width="66px", height="24px", margin="0", padding="0")) for _ in range(SHOWN)
+        ]
         for place, button in enumerate(self.buttons):
             button.on_click(lambda _, place=place: self.choose(place))
         self._lay_out()
@@ -102,11 +106,13 @@ class Explorer:
 
     def _lay_out(self) -> None:
         """Puts the widgets into boxes, and says what follows when one is moved."""
-        rows = [[self.query, self.feature, self.embedding], [self.rerank, self.weight, self.camera],
-                [self.alike, self.wrong, self.accuracy]]  # fmt: skip
+        rows = (
+            [self.query, self.feature, self.camera],
+            [self.rerank, self.weight, self.embedding, self.alike, self.wrong],
+        )
         tiles = [w.VBox(each, layout=w.Layout(margin="2px")) for each in zip(self.pictures, self.buttons, strict=True)]
-        grid = w.GridBox(tiles, layout=w.Layout(grid_template_columns="repeat(10, 74px)"))
-        self.lists = w.VBox([*map(w.HBox, rows), w.HBox([self.asked, grid])])
+        grid = w.GridBox(tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
+        self.lists = w.VBox([*map(w.HBox, rows), w.HBox([w.VBox([self.asked, self.accuracy]), grid])])
         self.maps = w.VBox([w.HBox([self.stage, self.unit, self.head]), self.explained])
         sheet = rearrange(load_images([each.path for each in self.records], (64, 32)), "n c h w -> n h w c").numpy()
         sheet = np.concatenate([sheet, np.zeros((-len(sheet) % ACROSS, *sheet.shape[1:]), np.uint8)])
@@ -136,8 +142,8 @@ class Explorer:
             self.feature.value, self.embedding.value, self.weight.value if self.rerank.value else 1.0
         )
         among = self.inside()[len(labels[0]) :]
-        if self.camera.value is not None:
-            among &= labels[3] == self.camera.value
+        if self.camera.value:
+            among &= labels[3] == self.camera.value - 1
         if self.alike.value:
             group = self.truth["group"].to_numpy()
             among &= (group[len(labels[0]) :] == group[query]) & (group[query] > 0)
@@ -147,16 +153,16 @@ class Explorer:
         for place, (picture, button) in enumerate(zip(self.pictures, self.buttons, strict=True)):
             picture.layout.visibility = button.layout.visibility = "visible" if place < len(right) else "hidden"
             if place < len(right):
-                picture.value = figure(self._gallery(place).path, "", 64)
-                button.description = f"{'✓' if right[place] else '✗'} {similarity[place]:.2f}"
+                picture.value = figure(self._gallery(place).path, "", 60)
+                button.description = f"{'✓' if right[place] else '✗'} {similarity[place]:.3f}"
                 button.style.button_color = GREEN if right[place] else VERMILLION
                 button.style.text_color = "white"
         ranking = self.rankings.ranking(self.switches)
         own = ranking.average_precision[ranking.queries == query]
         asked = self.records[query]
         caption = f"person {asked.identity}, camera {asked.camera + 1}<br>" + "".join(f"AP {each:.1%}" for each in own)
-        self.asked.value = figure(asked.path, caption, 120)
-        self.accuracy.value = f"<b>whole test set: mAP {ranking.mAP:.1%}, rank-1 {ranking.rank(1):.1%}</b>"
+        self.asked.value = figure(asked.path, caption, 100)
+        self.accuracy.value = f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
         near = ", ".join(f"#image-{len(labels[0]) + place}" for place in self.found[:SHOWN])
         self.marks.value = (
             f"<style>#image-{query} {{outline: 3px solid black; z-index: 5}}"
@@ -171,6 +177,8 @@ class Explorer:
     def choose(self, place: int) -> None:
         """Explains the query and the image at a place of the list, from 0."""
         self.place = place
+        for other, button in enumerate(self.buttons):
+            button.layout.border = "3px solid black" if other == place else None
         self._draw_maps()
 
     def _draw_maps(self) -> None:
@@ -178,17 +186,19 @@ class Explorer:
             self.explained.value = "No image is left in the list."
             return
         pair = self.records[self.query.value], self._gallery(self.place)
-        images, *maps = pair_maps(self.rankings.model, pair, self.stage.value, self.unit.value, head=self.head.value,
-                                  use_cameras=self.embedding.value)  # fmt: skip
+        chosen = self.stage.value, self.unit.value
+        images, *maps = pair_maps(
+            self.rankings.model, pair, *chosen, head=self.head.value, use_cameras=self.embedding.value
+        )
         person = None if self.truth is None else masks(pair, images.shape[2:])
         cells = []
         for side, (name, pixels) in enumerate(
             zip(("query", f"image {self.place + 1}"), as_pixels(images), strict=True)
         ):
-            cells.append(figure(pixels, f"{name}<br>&nbsp;", 110))
+            cells.append(figure(pixels, f"{name}<br>&nbsp;", 90))
             for title, heat in zip(("Grad-CAM", "attention"), maps, strict=True):
                 energy = "" if person is None else f"energy {score(heat, person)['energy'][side]:.2f}"
-                cells.append(figure(overlay(pixels, heat[side].numpy()), f"{title}<br>{energy}", 110))
+                cells.append(figure(overlay(pixels, heat[side].numpy()), f"{title}<br>{energy}", 90))
         self.explained.value = "".join(cells)
 
     def _draw_plane(self) -> None:

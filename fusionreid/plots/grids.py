@@ -139,7 +139,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
         raise ValueError(f"right: expected shape {(len(queries), len(lists[0]))}, found {right.shape}")
     tiles = [[query, *row] for query, row in zip(queries, lists, strict=True)]
     columns = ["query", *range(1, 1 + right.shape[1])]
-    numbers = {} if similarities is None else {(r, c + 1): f"{x:.2f}" for (r, c), x in np.ndenumerate(similarities)}
+    numbers = {} if similarities is None else {(r, c + 1): f"{x:.3f}" for (r, c), x in np.ndenumerate(similarities)}
     grid = _Grid(tiles, rows=labels, columns=columns, gutters=(1,), captions=numbers)
     tile = grid.tile[1] * grid.points  # its width in points
     for row, column in np.ndindex(right.shape):
