@@ -12,11 +12,11 @@ DONE := $(VENV)/.installed
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint lab lock clean
+.PHONY: help setup reproduce test test-browser lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(DONE)  ## install everything into .venv, as pinned in requirements.lock
 
@@ -43,6 +43,12 @@ $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
 test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+test-browser: setup  ## run 00, 01 and 13 in Chromium and move every widget of 13
+	$(BIN)/python -m playwright --version >/dev/null 2>&1 || $(BIN)/uv pip install -e '.[browser]' || \
+	  $(BIN)/python -m pip install --quiet -e '.[browser]'
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_BROWSER=1 FUSIONREID_PROFILE=$(PROFILE) FUSIONREID_DATA=$(abspath $(DATA)) \
+	  $(BIN)/python -m pytest -q -s tests/browser $(ARGS)
 
 lint: setup  ## check style with ruff (and mend it: .venv/bin/ruff format .)
 	$(BIN)/ruff check .
