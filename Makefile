@@ -12,11 +12,11 @@ DONE := $(VENV)/.installed
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-slurm lint lab lock clean
+.PHONY: help setup reproduce test test-browser test-slurm lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(DONE)  ## install everything into .venv, as pinned in requirements.lock
 
@@ -46,6 +46,12 @@ test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every
 
 test-slurm: setup  ## the grid of variants on a Slurm of this machine alone (root; Debian: slurm-wlm and munge)
 	FUSIONREID_SLURM=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -rs tests/slurm $(ARGS)
+
+test-browser: setup  ## run 00, 01 and 13 in Chromium and move every widget of 13
+	$(BIN)/python -m playwright --version >/dev/null 2>&1 || $(BIN)/uv pip install -e '.[browser]' || \
+	  $(BIN)/python -m pip install --quiet -e '.[browser]'
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_BROWSER=1 FUSIONREID_PROFILE=$(PROFILE) FUSIONREID_DATA=$(abspath $(DATA)) \
+	  $(BIN)/python -m pytest -q -s tests/browser $(ARGS)
 
 lint: setup  ## check style with ruff (and mend it: .venv/bin/ruff format .)
 	$(BIN)/ruff check .

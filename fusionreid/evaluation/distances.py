@@ -1,8 +1,8 @@
 """Distances between queries and gallery (Sec. IV.A), computed a block at a time, and the smallest of them.
 
-`FeatureDistances` computes them from features, `RerankedDistances` of `rerank` re-ranks them. Both have `shape`, the
-numbers of queries and gallery images, and `block(queries, gallery)`: for slices or arrays of indices a new
-(rows, columns) float32 array, which the caller may change.
+`FeatureDistances` computes them from features, `RerankedDistances` of `rerank` re-ranks them, `KnownDistances` are a
+matrix. All have `shape`, the numbers of queries and gallery images, and `block(queries, gallery)`: for slices or arrays
+of indices a new (rows, columns) float32 array, which the caller may change.
 """
 
 from __future__ import annotations
@@ -88,6 +88,16 @@ class FeatureDistances:
 
     def _part(self, features, norms: Tensor, which: slice | np.ndarray) -> tuple[Tensor, Tensor]:
         return _rows(features, which, self.device), norms[which]
+
+
+class KnownDistances:
+    """Distances from a matrix (Q, G)."""
+
+    def __init__(self, matrix: np.ndarray):
+        self.matrix, self.shape = matrix, matrix.shape
+
+    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
+        return self.matrix[queries][:, gallery].copy()
 
 
 def in_threads(work: Callable[[slice], object], count: int) -> list:

@@ -5,6 +5,7 @@ nearer ones, and of the equally far ones those that stand before it in the galle
 counted block by block, so the matrix of all distances never exists.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def evaluate_ranking(
     has a match from another camera.
     """
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
-    return _evaluate(_distances(query_features, gallery_features, rerank, device), labels, max_rank)
+    return rank_by(_distances(query_features, gallery_features, rerank, device), labels, max_rank)
 
 
 class RankedList(NamedTuple):
@@ -108,7 +109,8 @@ def _distances(query_features, gallery_features, rerank, device):
     return RerankedDistances(query_features, gallery_features, reranking, device=device)
 
 
-def _evaluate(distances, labels, max_rank: int) -> Ranking:
+def rank_by(distances, labels: Sequence, max_rank: int = 50) -> Ranking:
+    """What `evaluate_ranking` does, by `distances` with `shape` and `block` and its last four arrays, the `labels`."""
     if max_rank < 1:
         raise ValueError(f"max_rank={max_rank}: expected 1 or more")
     protocol = Protocol(*labels, shape=distances.shape)

@@ -54,13 +54,13 @@ class RerankedDistances:
         if reranking.k2 > 1:  # local query expansion: the mean of the encodings of the k2 nearest (Sec. 3.4 there)
             nearest = nearest[:, : reranking.k2]
             encoding = _matrix(nearest, np.float32) @ encoding / np.float32(nearest.shape[1])
-        self._farthest, self._queries = farthest[:split], encoding[:split]
+        self.farthest, self._queries = farthest[:split], encoding[:split]
         self._gallery = encoding[split:].T.tocsr()  # row i: the gallery images that have neighbour i
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         """(rows, columns) float32: the re-ranked distances of some queries to some of the gallery."""
         block = self.original.block(queries, gallery)
-        block *= (self.weight / self._farthest[queries])[:, None]
+        block *= (self.weight / self.farthest[queries])[:, None]
         for row, query in zip(block, np.arange(self.shape[0])[queries], strict=True):
             overlap = self._overlap(query)[gallery]
             row += (1 - self.weight) * (1 - overlap / (2 - overlap))

@@ -1,6 +1,7 @@
 """The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and costs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -99,3 +100,21 @@ def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
     panels[1, 0].annotate(f"±{tolerance:g}", (0.01, tolerance), xycoords=("axes fraction", "data"), fontsize=8,
                           color="#444444", va="bottom")  # fmt: skip
     return with_numbers(figure, data)
+
+
+@styled
+def plane(points: pd.DataFrame, colour: str) -> Figure:
+    """Images as points of a plane: queries as squares, gallery images as dots, a colour for each value (nine differ).
+
+    Args:
+        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+    """
+    expect_columns(points, ["x", "y", "split", colour], "plane")
+    figure, axes = plt.subplots(figsize=(7.0, 5.0))
+    for (value, part), shade in zip(points.groupby(colour), cycle((*style.PALETTE, style.YELLOW)), strict=False):
+        query = part["split"] == "query"
+        axes.scatter(*part[~query][["x", "y"]].to_numpy().T, 9, shade, "o", alpha=0.7, label=str(value))
+        axes.scatter(*part[query][["x", "y"]].to_numpy().T, 9, shade, "s", alpha=0.7)
+    axes.axis("off")
+    axes.legend(title=colour, loc="center left", bbox_to_anchor=(1, 0.5))
+    return with_numbers(figure, points)

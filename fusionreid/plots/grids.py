@@ -120,7 +120,7 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
 
 
 @styled
-def retrieved_lists(queries, lists, right, *, labels: Sequence[str]) -> Figure:
+def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similarities=None) -> Figure:
     """Queries and the gallery images ranked first for each; images of the query's own camera are removed beforehand.
 
     A right image has a solid green frame and a tick, a wrong one a dashed orange frame and a cross.
@@ -130,13 +130,15 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str]) -> Figure:
         lists: (Q, R, H, W, 3) or (Q, R, 3, H, W), best first.
         right: (Q, R) bool, whether the image shows the query's person.
         labels: of the rows, for example identity and average precision.
+        similarities: (Q, R) numbers to print under the images.
     """
     queries, right, lists = as_pixels(queries), _array(right).astype(bool), [as_pixels(row) for row in lists]
     if right.shape != (len(queries), len(lists[0])):
         raise ValueError(f"right: expected shape {(len(queries), len(lists[0]))}, found {right.shape}")
     tiles = [[query, *row] for query, row in zip(queries, lists, strict=True)]
     columns = ["query", *range(1, 1 + right.shape[1])]
-    grid = _Grid(tiles, rows=labels, columns=columns, gutters=(1,))
+    numbers = {} if similarities is None else {(r, c + 1): f"{x:.3f}" for (r, c), x in np.ndenumerate(similarities)}
+    grid = _Grid(tiles, rows=labels, columns=columns, gutters=(1,), captions=numbers)
     tile = grid.tile[1] * grid.points  # its width in points
     for row, column in np.ndindex(right.shape):
         good = right[row, column]
@@ -152,18 +154,14 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str]) -> Figure:
     return with_numbers(grid.figure, drawn)
 
 
-def _overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map (h, w) in 0 to 1 as colours over the greyed image (H, W, 3), which shows through where it is low."""
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map (h, w), lowest to highest, as colours over the greyed image (H, W, 3), seen through where it is low."""
+    heat = (heat - heat.min()) / max(heat.max() - heat.min(), 1e-12)
     smooth = Image.fromarray(np.asarray(heat, np.float32)).resize(image.shape[1::-1], Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(smooth), 0, 1)[..., None]
     colours, opacity = 255 * matplotlib.colormaps[HEAT](heat[..., 0])[..., :3], 0.3 + 0.45 * heat
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.clip((1 - opacity) * grey[..., None] + opacity * colours, 0, 255).astype(np.uint8)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """From 0, the lowest, to 1, the highest."""
-    return (values - values.min()) / max(values.max() - values.min(), 1e-12)
 
 
 def _long(heat: np.ndarray, **names) -> pd.DataFrame:
@@ -200,7 +198,7 @@ def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = 
         if len(values) != len(pixels) or any(heat.ndim != 2 for heat in values):
             raise ValueError(f"maps[{name!r}]: expected {len(pixels)} of (h, w), found {[x.shape for x in values]}")
         for n, heat in enumerate(values):
-            tiles[n].append(_overlay(pixels[n], _scaled(heat)))
+            tiles[n].append(overlay(pixels[n], heat))
             names = {"image": labels[n] if labels else n, "map": name.replace("\n", " ")}
             if scores:
                 names["score"] = float(scores[name][n])
@@ -223,7 +221,7 @@ def attention_heads(image, maps: Mapping[str, np.ndarray], scores: Mapping[str, 
         scores: row title -> (heads,).
     """
     pixels, maps = as_pixels(_array(image)[None])[0], {name: _array(values) for name, values in maps.items()}
-    tiles = [[pixels, *(_overlay(pixels, _scaled(heat)) for heat in values)] for values in maps.values()]
+    tiles = [[pixels, *(overlay(pixels, heat) for heat in values)] for values in maps.values()]
     drawn, captions = [], {}
     for row, (name, values) in enumerate(maps.items()):
         for head, heat in enumerate(values, start=1):

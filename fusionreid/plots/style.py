@@ -16,7 +16,7 @@ from ..files import atomic_write
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-GREY = "#6E6E6E"
+GREY, YELLOW = "#6E6E6E", "#F0E442"
 
 # A branch is a colour, a stage is a dash and a marker, so that a figure printed without colour still reads.
 BRANCH_COLOURS = {"cnn": BLUE, "transformer": VERMILLION}

@@ -31,6 +31,7 @@ NAMES = [
     "10_gradcam",
     "11_attention",
     "12_summary",
+    "13_explore",
     "14_text_and_code",
 ]
 CELL_LINES, FUNCTION_LINES, FILE_BYTES = 15, 10, 2 * 2**20

@@ -1,0 +1,97 @@
+"""A test set to look around in: every ranking that a reader can switch to, each kept, and why a pair was matched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Dataset, Record
+from ..models.fusionreid import FusionReID
+from .distances import KnownDistances
+from .evaluate import retrieve
+from .explain import gradcam, load, record_attention, similarity_targets, stages
+from .metrics import RankedList, Ranking, rank_by
+from .rerank import RerankedDistances, Reranking
+
+
+class Switches(NamedTuple):
+    """What a gallery is ranked by."""
+
+    feature: str = "all"
+    cameras: bool = True  # False: without the camera embedding, as if training had seen no camera
+    weight: float = 1.0  # the share of the distance itself in k-reciprocal re-ranking; 1 is none
+
+
+class Rankings:
+    """The rankings of a test set by all `Switches`. What was asked for once is kept, three (Q, G) matrices at most for
+    each feature and choice of cameras, so that a change is quick."""
+
+    def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
+        self.model, self.dataset, self._matrices, self._rankings = model, dataset, {}, {}
+        both = [retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use) for use in (False, True)]
+        self.retrieval, self.labels = both, both[1][2:]  # identities of query and gallery, then cameras
+
+    def _parts(self, feature: str, cameras: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Squared Euclidean distances (Q, G), the same over each query's largest, and Jaccard distances (Q, G)."""
+        if (feature, cameras) not in self._matrices:
+            reranked = RerankedDistances(*self.retrieval[cameras].select(feature)[:2], Reranking(weight=0))
+            whole = [slice(0, size) for size in reranked.shape]
+            original, jaccard = reranked.original.block(*whole), reranked.block(*whole)
+            self._matrices[feature, cameras] = original, original / reranked.farthest[:, None], jaccard
+        return self._matrices[feature, cameras]
+
+    def distances(self, switches: Switches) -> np.ndarray:
+        """(Q, G) float32, by which the gallery is ranked."""
+        original, relative, jaccard = self._parts(*switches[:2])
+        share = Reranking(weight=switches.weight).weight
+        return original if share == 1 else (1 - share) * jaccard + share * relative
+
+    def ranking(self, switches: Switches) -> Ranking:
+        """The accuracy over the whole set."""
+        if switches not in self._rankings:
+            self._rankings[switches] = rank_by(KnownDistances(self.distances(switches)), self.labels)
+        return self._rankings[switches]
+
+    def listed(self, query: int, switches: Switches, among=True) -> tuple[RankedList, np.ndarray]:
+        """One query's list (n,), nearest first, of the gallery images `among` (G,) bool, and their cosines."""
+        query_ids, gallery_ids, query_cameras, gallery_cameras = self.labels
+        match = gallery_ids == query_ids[query]
+        shown = ~(match & (gallery_cameras == query_cameras[query])) & among
+        order = np.argsort(self.distances(switches)[query], kind="stable")
+        order = order[shown[order]]
+        return RankedList(order, match[order]), 1 - self._parts(*switches[:2])[0][query, order] / 2
+
+
+def pair_maps(
+    model: FusionReID,
+    pair: Sequence[Record],
+    stage: tuple[str, str],
+    unit: tuple[int, str, str],
+    *,
+    head: int = 0,
+    use_cameras: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Why two images were matched, or not.
+
+    Args:
+        stage: branch and stage, as `explain.stages` names it, of the Grad-CAM.
+        unit: layer, unit and branch of the attention, a key of `explain.record_attention`.
+        head: from 1; 0 is the mean over the heads.
+
+    Returns:
+        The images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
+        (2, h, w).
+    """
+    images, cameras = load(model, pair)
+    cameras = cameras if use_cameras else torch.full_like(cameras, -1)
+    targets = similarity_targets(model, images.flip(0), cameras.flip(0))
+    cam = gradcam(model, stages(model, stage[0], images[:1])[stage[1]], images, targets, cameras)
+    with torch.no_grad(), record_attention(model) as weights:
+        model.embed(images, cameras)
+    heads = weights[unit].cpu()
+    return images.cpu(), cam, heads[:, head - 1] if head else heads.mean(dim=1)

@@ -1,0 +1,91 @@
+"""Where a ranking fails: what was confused with what, and which matches are found, by what the two images differ in.
+
+Attributes are tables of `data.truth.attributes`; labels are identities of query and gallery, then cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from .metrics import Ranking
+
+
+def confusions(
+    distances: np.ndarray, ranking: Ranking, labels: Sequence, query_attributes: pd.DataFrame,
+    gallery_attributes: pd.DataFrame,
+) -> pd.DataFrame:  # fmt: skip
+    """A row for each valid query: how it is ranked, and its nearest image of somebody else.
+
+    Args:
+        distances: (Q, G); `ranking` is the ranking by them.
+
+    Returns:
+        `query` and `wrong`, places in query and gallery; `identity` and the `other` one; `average_precision`; `first`,
+        whether a match is nearer than `wrong`; `confused with` "a look-alike" of the same group, "another outfit" or
+        "a false detection"; for a look-alike the `kind` of cue and the `cue` that tells the two apart, the query's
+        `value` of it and the `other value`.
+    """
+    queries, elsewhere = ranking.queries, labels[1] != labels[0][ranking.queries, None]
+    wrong = np.where(elsewhere, distances[queries], np.inf).argmin(axis=1)
+    mine, theirs = (
+        part.reset_index(drop=True) for part in (query_attributes.iloc[queries], gallery_attributes.iloc[wrong])
+    )
+    alike = (mine["group"] == theirs["group"]) & (mine["group"] > 0)
+    table = pd.DataFrame({"query": queries, "wrong": wrong, "identity": mine["identity"], "other": theirs["identity"]})
+    table["average_precision"], table["first"] = ranking.average_precision, ranking.first_match == 1
+    table["confused with"] = np.select(
+        [alike, theirs["identity"] < 1], ["a look-alike", "a false detection"], "another outfit"
+    )
+    cues = {"kind": mine["kind"], "cue": mine["cue"], "value": mine["value"], "other value": theirs["value"]}
+    return table.assign(**{name: values.where(alike, "") for name, values in cues.items()})
+
+
+def matches(
+    distances: np.ndarray, labels: Sequence, query_attributes: pd.DataFrame, gallery_attributes: pd.DataFrame
+) -> pd.DataFrame:
+    """A row for each query and each of its matches: what they differ in, and whether the match is found.
+
+    Returns:
+        `query` and `match`, places in query and gallery; `identity`; `kind` of the group's cue; `cameras`, from 1, of
+        both; `yaw`, the angle between the headings, 0 to 180 degrees; `visible`, the smaller share of both; `ahead`,
+        how many images of others are nearer; `found`, whether none is: rank-1, were it the only match.
+    """
+    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    same = gallery_ids == query_ids[:, None]
+    query, match = np.nonzero(same & (gallery_cameras != query_cameras[:, None]))
+    others = np.sort(np.where(same, np.inf, distances), axis=1)
+    ahead = np.array([np.searchsorted(others[q], distances[q, g]) for q, g in zip(query, match, strict=True)], int)
+    mine, theirs = query_attributes.iloc[query].reset_index(), gallery_attributes.iloc[match].reset_index()
+    table = pd.DataFrame({"query": query, "match": match, "ahead": ahead, "found": ahead == 0})
+    table["identity"], table["kind"] = mine["identity"], mine["kind"]
+    table["cameras"] = [
+        f"{a + 1} to {b + 1}" for a, b in zip(query_cameras[query], gallery_cameras[match], strict=True)
+    ]
+    table["yaw"] = np.abs((mine["yaw"] - theirs["yaw"] + 180) % 360 - 180)
+    return table.assign(visible=np.minimum(mine["visible"], theirs["visible"]))
+
+
+def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") -> pd.DataFrame:
+    """Means of a column of shares by the values of others, each with its 95 % interval over people.
+
+    Rows of one person are not independent, so the variance is that of a ratio of sums over people (Cochran, Sampling
+    Techniques, 1977, Sec. 6.4), with Student's t. Where all people are alike it is that of as many trials (binomial).
+
+    Returns:
+        `mean`, `low`, `high`, `rows`, `queries` and `people`.
+    """
+
+    def summary(part: pd.DataFrame) -> pd.Series:
+        people = part.groupby("identity")[measure].agg(["sum", "size"]).astype(float)
+        mean, count = part[measure].mean(), len(people)
+        spread = ((people["sum"] - mean * people["size"]) ** 2).sum() * count / max(count - 1, 1)
+        half = t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part) if spread else 1 - 0.025 ** (1 / count)
+        numbers = {"mean": mean, "low": max(0, mean - half), "high": min(1, mean + half), "rows": len(part)}
+        return pd.Series(numbers | {"queries": part["query"].nunique(), "people": count})
+
+    found = table.groupby(by, observed=True)[[*table]].apply(summary)
+    return found.astype({name: int for name in ("rows", "queries", "people")})

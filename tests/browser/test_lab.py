@@ -1,0 +1,215 @@
+"""The notebooks in a real browser: JupyterLab in Chromium, driven by playwright; `make test-browser` runs it.
+
+It works on a copy of the notebooks, at the profile in FUSIONREID_PROFILE (demo), and leaves screenshots in a folder
+that it prints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+
+import pytest
+
+from fusionreid import paths
+
+PROFILE = os.environ.get("FUSIONREID_PROFILE") or "demo"  # read here: the tests' environment is without it
+MILLISECONDS = 300 if PROFILE == "demo" else 3000
+SIZE = {"width": 1280, "height": 800}
+ERROR = '.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]'
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MISSING = [
+    text
+    for text, there in {
+        "FUSIONREID_BROWSER=1, as this is opt-in (make test-browser sets it)": os.environ.get("FUSIONREID_BROWSER"),
+        "the package playwright (pip install -e '.[browser]')": find_spec("playwright"),
+        "the package jupyterlab": find_spec("jupyterlab"),
+        "Chromium (Debian: apt install chromium)": CHROMIUM,
+    }.items()
+    if not there
+]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {'; '.join(MISSING)}")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab over copies of the notebooks, which draws and trains into a temporary folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(paths.ROOT / "README.md", folder)
+    for name, setting in {"apputils-extension/notification": {"fetchNews": "false"},
+                          "notebook-extension/tracker": {"windowingMode": "none"}}.items():  # fmt: skip
+        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(setting))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "FUSIONREID_ROOT": str(folder), "FUSIONREID_DATA": str(paths.DATA), "FUSIONREID_RUNS": str(folder / "runs"),
+        "FUSIONREID_PROFILE": PROFILE, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "JUPYTER_CONFIG_DIR": str(folder / "config"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder / 'notebooks'}"]  # fmt: skip
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            assert server.poll() is None, (folder / "lab.log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/api", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screenshots")
+    print(f"\nscreenshots: {folder}")
+    return folder
+
+
+@pytest.fixture
+def page(browser, shots, request):
+    """An empty page; what it shows at the end of a test, or when it failed, is kept too."""
+    page = browser.new_page(viewport=SIZE)
+    page.broken = []
+    page.on("pageerror", lambda error: page.broken.append(str(error)))
+    yield page
+    page.screenshot(path=shots / f"{request.node.name}.png")
+    page.close()
+
+
+def run_all(page, lab, name):
+    """Opens a notebook, runs all of its cells, and returns how many seconds they took."""
+    page.goto(f"{lab}/lab/tree/{name}.ipynb?reset", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+    page.get_by_text("| Idle").wait_for(timeout=120_000)  # else it asks for a kernel
+    page.keyboard.press("Control+B")  # folds the file browser away
+    start = time.monotonic()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    # Prompts of the last run, or of the committed one, are numbers too: first one runs, then none does any more.
+    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(each => each.textContent)"
+    page.wait_for_function(f"() => {prompts}.some(text => text.includes('*'))", timeout=20_000)
+    page.wait_for_function(f"() => {prompts}.every(text => /\\d/.test(text))", timeout=900_000)
+    assert page.locator(ERROR).all_inner_texts() == []
+    return time.monotonic() - start
+
+
+def widget(page, kind, name):
+    """The first widget of a kind with a description, of those that are shown."""
+    label = page.locator("label, .widget-label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
+    return page.locator(f".widget-{kind}:visible").filter(has=label).first
+
+
+@pytest.mark.parametrize("name", ["00_data", "01_model"])
+def test_a_notebook_runs(page, lab, shots, name):
+    seconds = run_all(page, lab, name)
+    page.screenshot(path=shots / f"{name}.png")
+    print(f"\n{name}: {seconds:.0f} s")
+    assert not page.broken
+
+
+def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, shots):
+    print(f"\n13_explore: {run_all(page, lab, '13_explore'):.0f} s")
+    assert page.locator(".jp-OutputArea .jupyter-widgets-disconnected").count() == 0
+    outputs, times = page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)"), {}
+    outputs.first.scroll_into_view_if_needed()
+    page.screenshot(path=shots / "13-start.png")
+
+    def shown():
+        return hashlib.sha256("".join(page.locator(".widget-html, .widget-button").evaluate_all(
+            "all => all.map(each => each.outerHTML)")).encode()).hexdigest()  # fmt: skip
+
+    def marks():
+        return page.locator(".widget-button:visible").all_inner_texts()
+
+    def changes(name, move, wanted=True):
+        before, start = shown(), time.monotonic()
+        move()
+        while not (changed := shown() != before) and time.monotonic() - start < (10 if wanted else 2):
+            pass
+        if changed:
+            times[name] = 1000 * (time.monotonic() - start)
+            print(f"{name}: {times[name]:.0f} ms", flush=True)
+        last = before
+        while (now := shown()) != last:  # until the rest is drawn too
+            last = now
+            page.wait_for_timeout(500)
+        assert changed or not wanted, f"{name}: nothing changed"
+        assert page.locator(ERROR).count() == 0 and not page.broken
+        page.screenshot(path=shots / f"13-{name.replace(' ', '-')}.png")
+
+    def slide(name, key="ArrowRight", handle=0):
+        return lambda: widget(page, "hslider", name).locator(".noUi-handle").nth(handle).press(key)
+
+    def choose(name, index):
+        return lambda: widget(page, "dropdown", name).locator("select").select_option(index=index)
+
+    def tick(name):
+        return lambda: widget(page, "checkbox", name).locator("input").click()
+
+    changes("query", slide("query"))
+    changes("feature", choose("feature", 5))
+    changes("camera embedding", tick("camera embedding"))
+    changes("re-ranking", tick("re-ranking"))
+    changes("its weight", slide("its weight"))
+    changes("camera", choose("camera", 2))
+    choose("camera", 0)()
+    page.wait_for_timeout(2000)
+    for name in ("only wrong", "only look-alikes"):
+        for _ in range(8):  # of some queries the first twenty are so anyway
+            before = marks()
+            changes(name, tick(name), wanted=False)
+            changed = marks() != before
+            assert name != "only wrong" or not any("✓" in mark for mark in marks())
+            tick(name)()
+            page.wait_for_timeout(1500)
+            if changed:
+                break
+            slide("query", "PageUp")()
+            page.wait_for_timeout(1500)
+        else:
+            pytest.fail(f"{name}: nothing changed")
+    changes("choose a result", page.locator(".widget-button:visible").nth(3).click)
+    button = page.locator(".widget-button:visible").nth(5)
+    button.focus()
+    changes("choose by keyboard", lambda: page.keyboard.press("Enter"))
+    changes("Grad-CAM", choose("Grad-CAM", 1))
+    changes("attention", choose("attention", 3))
+    changes("head", choose("head", 2))
+    widget(page, "dropdown", "colour").scroll_into_view_if_needed()
+    changes("colour", choose("colour", 1))
+    changes("left, right", slide("left, right", "PageUp"))
+    changes("low, high", slide("low, high", "PageDown", handle=1))
+    page.locator(".plane i").nth(700).hover(force=True)
+    page.screenshot(path=shots / "13-hover.png")
+    slow = {name: taken for name, taken in times.items() if taken > MILLISECONDS}
+    assert not slow, f"slower than {MILLISECONDS} ms (is the machine busy?): {slow}"

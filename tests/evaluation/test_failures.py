@@ -1,0 +1,107 @@
+"""Confusions and found matches: each by a slow obvious loop over a set of people whose differences are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionreid.evaluation.distances import KnownDistances
+from fusionreid.evaluation.failures import confusions, matches, mean_by
+from fusionreid.evaluation.metrics import rank_by
+
+PEOPLE, CAMERAS = 8, 3
+
+
+def attributes(identities, cameras, random):
+    """Two groups of three who differ by a cue, one person without look-alikes, and 0, a false detection."""
+    group = np.select([identities == 0, identities <= 3, identities <= 6], [0, 1, 2], 0)
+    kind = np.array(["", "local", "global"])[group]
+    cue = np.array(["", "shoes", "height"])[group]
+    value = np.where(group > 0, identities.astype(str), "")
+    table = {"identity": identities, "camera": cameras, "group": group, "kind": kind, "cue": cue, "value": value}
+    return pd.DataFrame(table | {"yaw": random.uniform(-180, 180, len(identities)),
+                                 "visible": random.uniform(0.4, 1, len(identities))})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ranked():
+    random = np.random.default_rng(0)
+    query_ids, gallery_ids = random.integers(1, PEOPLE, 40), random.integers(0, PEOPLE, 90)
+    query_cameras, gallery_cameras = random.integers(0, CAMERAS, 40), random.integers(0, CAMERAS, 90)
+    labels = query_ids, gallery_ids, query_cameras, gallery_cameras
+    distances = random.random((40, 90), np.float32) + 0.3 * (query_ids[:, None] != gallery_ids)
+    tables = attributes(query_ids, query_cameras, random), attributes(gallery_ids, gallery_cameras, random)
+    return distances, rank_by(KnownDistances(distances), labels), labels, tables
+
+
+def test_confusions_are_the_slow_loop(ranked):
+    distances, ranking, labels, (queries, gallery) = ranked
+    table = confusions(distances, ranking, labels, queries, gallery)
+    assert len(table) == ranking.num_valid and set(table["confused with"]) == {
+        "a look-alike", "another outfit", "a false detection"}  # fmt: skip
+    for row in table.to_dict("records"):
+        q = row["query"]
+        order = np.argsort(distances[q], kind="stable")
+        wrong = next(g for g in order if labels[1][g] != labels[0][q])
+        kept = [g for g in order if labels[1][g] != labels[0][q] or labels[3][g] != labels[2][q]]
+        assert row["wrong"] == wrong and row["first"] == (kept[0] != wrong)
+        assert row["identity"] == labels[0][q] and row["other"] == labels[1][wrong]
+        hits = [place for place, g in enumerate(kept, start=1) if labels[1][g] == labels[0][q]]
+        assert row["average_precision"] == pytest.approx(np.mean([n / p for n, p in enumerate(hits, start=1)]))
+        mine, theirs = queries.loc[q], gallery.loc[wrong]
+        alike = mine["group"] == theirs["group"] != 0
+        expected = "a look-alike" if alike else "another outfit" if theirs["identity"] else "a false detection"
+        assert row["confused with"] == expected
+        told = [mine["kind"], mine["cue"], mine["value"], theirs["value"]] if alike else [""] * 4
+        assert [row[name] for name in ("kind", "cue", "value", "other value")] == told
+
+
+def test_matches_are_the_slow_loop(ranked):
+    distances, ranking, labels, (queries, gallery) = ranked
+    table, expected = matches(distances, labels, queries, gallery), []
+    for q in range(40):
+        for g in range(90):
+            if labels[1][g] == labels[0][q] and labels[3][g] != labels[2][q]:
+                ahead = sum(distances[q, o] < distances[q, g] for o in range(90) if labels[1][o] != labels[0][q])
+                turn = abs(queries.loc[q, "yaw"] - gallery.loc[g, "yaw"])
+                seen = min(queries.loc[q, "visible"], gallery.loc[g, "visible"])
+                cameras = f"{labels[2][q] + 1} to {labels[3][g] + 1}"
+                expected.append((q, g, ahead, ahead == 0, queries.loc[q, "kind"], cameras, min(turn, 360 - turn), seen))
+    columns = ["query", "match", "ahead", "found", "kind", "cameras", "yaw", "visible"]
+    pd.testing.assert_frame_equal(table[columns], pd.DataFrame(expected, columns=columns))
+    # A query has rank-1 where any of its matches is found.
+    first = table.groupby("query")["found"].any()
+    assert first[ranking.queries].tolist() == (ranking.first_match == 1).tolist()
+
+
+def test_means_are_the_slow_loop(ranked):
+    distances, _, labels, tables = ranked
+    table = matches(distances, labels, *tables)
+    found = mean_by(table, "kind")
+    assert found.index.tolist() == sorted(set(table["kind"]))
+    for kind, row in found.iterrows():
+        part = table[table["kind"] == kind]
+        assert row["mean"] == pytest.approx(part["found"].mean())
+        assert (row["rows"], row["people"]) == (len(part), part["identity"].nunique())
+        assert row["queries"] == part["query"].nunique() and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Rows of a person are alike: an interval over rows would hold the truth far less often."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        shares, sizes = random.beta(2, 3, 60), random.integers(2, 20, 60)
+        identity = np.repeat(np.arange(60), sizes)
+        table = pd.DataFrame({"identity": identity, "query": identity, "all": 0})
+        table["found"] = random.random(len(table)) < shares[identity]
+        row = mean_by(table, "all").loc[0]
+        held += row["low"] <= 0.4 <= row["high"]
+    assert 0.91 < held / 400 < 0.98
+
+
+def test_where_all_people_are_alike_they_count_as_trials():
+    table = pd.DataFrame({"identity": [1, 1, 2, 3], "query": [0, 1, 2, 3], "all": 0, "found": False})
+    row = mean_by(table, "all").loc[0]
+    assert (row["mean"], row["low"]) == (0, 0)
+    assert (1 - row["high"]) ** 3 == pytest.approx(0.025)  # three people not found, each with this chance
