@@ -96,7 +96,7 @@ class Explorer:
         self.accuracy, self.asked, self.explained, self.dots, self.marks = (w.HTML() for _ in range(5))
         self.pictures = [w.HTML() for _ in range(SHOWN)]
         self.buttons = [
-            w.Button(layout=w.Layout(width="66px", height="24px", margin="0", padding="0")) for _ in range(SHOWN)
+            w.Button(layout=w.Layout(width="66px", height="28px", margin="0", padding="0")) for _ in range(SHOWN)
         ]
         for place, button in enumerate(self.buttons):
             button.on_click(lambda _, place=place: self.choose(place))
@@ -178,7 +178,7 @@ class Explorer:
         """Explains the query and the image at a place of the list, from 0."""
         self.place = place
         for other, button in enumerate(self.buttons):
-            button.layout.border = "3px solid black" if other == place else None
+            button.layout.border = "2px solid black" if other == place else None
         self._draw_maps()
 
     def _draw_maps(self) -> None:
