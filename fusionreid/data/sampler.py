@@ -35,7 +35,7 @@ class PKSampler:
             )
         distinct, index = np.unique(np.asarray(identities), return_inverse=True)
         if len(distinct) < num_identities:
-            raise ValueError(f"num_identities={num_identities}; expected at most the {len(distinct)} of the images")
+            raise ValueError(f"num_identities={num_identities}; expected at most {len(distinct)}, those of the images")
         order = np.argsort(index, kind="stable")
         self._images = np.split(order, np.cumsum(np.bincount(index))[:-1])  # the images' indices of each identity
         self.num_identities, self.num_images = num_identities, num_images

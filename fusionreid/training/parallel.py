@@ -8,7 +8,22 @@ import torch
 import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
+
+
+class _Gather(torch.autograd.Function):
+    """The batch of all processes. Each computes the whole loss, so a share's gradient is the sum of what all found."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
 from ..devices import default_device
 
@@ -26,11 +41,8 @@ def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialS
 
 
 def gather(tensor: Tensor, processes: int) -> Tensor:
-    """(B / processes, ...) to (B, ...), in the order of the processes, with gradients: what one would have computed.
-
-    Each process computes the whole loss, so a share's gradient is the sum of what all found.
-    """
-    return tensor if processes == 1 else torch.cat(all_gather(tensor.contiguous()))
+    """(B / processes, ...) to (B, ...), in the order of the processes, with gradients: what one would have computed."""
+    return tensor if processes == 1 else _Gather.apply(tensor.contiguous())
 
 
 def wrap(model: nn.Module, state: accelerate.PartialState, device: torch.device, compile: bool) -> nn.Module:

@@ -54,7 +54,8 @@ def publish(source: str | Path, path: str | Path) -> dict:
     folder = find(source)
     result = read_result(folder.name, folder.parent) if folder.is_dir() else None
     if result is None:
-        raise FileNotFoundError(f"{folder}: expected a finished run's folder, found no result.json; train it first")
+        found = "expected the folder of a finished run, found no result.json; train it first"
+        raise FileNotFoundError(f"{folder}: {found}")
     model = checkpoint.load(folder / "checkpoint.safetensors").half()
     if large := [name for name, tensor in checkpoint.tensors(model).items() if not tensor.isfinite().all()]:
         raise ValueError(f"{folder}: numbers too large for float16 in {', '.join(large[:5])}")
