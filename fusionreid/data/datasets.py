@@ -5,6 +5,7 @@ begins with the set's name (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-rei
 Cameras count from 0 and are never renumbered split by split.
 """
 
+import functools
 import hashlib
 import sys
 import warnings
@@ -111,16 +112,25 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
 
 
 def with_version(data: DataConfig, root: str | Path) -> DataConfig:
-    """`data` with its version, if it has none: the renderer's, or that of the files of a real set, "" if not there."""
+    """`data` with its version, if it has none: the renderer's, or that of the files of a real set under `root`.
+
+    Without such files it stays "". They are looked at again when the date of a folder or of a list has changed.
+    """
     if data.version:
         return data
     if data.name == "synthetic":
         return replace(data, version=f"v{RENDERER}")
     try:
         folder = find(data.name, Path(root))
-        return replace(data, version=_version(data.name, folder, read(data.name, folder))[0])
+        dates = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir() if path.exists())
+        return replace(data, version=_version_once(data.name, folder, tuple(dates)))
     except (OSError, ValueError):  # `open_data` will say it
         return data
+
+
+@functools.lru_cache(maxsize=8)
+def _version_once(name: str, folder: Path, dates: tuple[tuple[str, int], ...]) -> str:
+    return _version(name, folder, read(name, folder))[0]
 
 
 def _version(name: str, folder: Path, splits: Splits) -> tuple[str, dict[Path, int]]:

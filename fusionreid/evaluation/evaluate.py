@@ -1,11 +1,13 @@
 """Features of query and gallery, and how well they rank: CMC, mAP, mINP of each feature and of all together."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..config import one_of
 from ..data import Dataset, ImageCache, Record
@@ -91,4 +93,23 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
         for use_cameras in (True, False) if model.num_cameras else (False,):
             ranking = evaluate(model, dataset, features=["all"], use_cameras=use_cameras, **options)["all"]
             rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
+    return pd.DataFrame(rows)
+
+
+def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFrame:
+    """What the choice of camera does to accuracy: a row for each embedding that every image is given.
+
+    The choices are that of its own camera; none, as `embed` does without cameras; the mean of all cameras'; and a wrong
+    one, the next camera's. `options` go to `evaluate`, `cache_directory` among them. Raises ValueError for a model
+    without a camera embedding.
+    """
+    if not model.num_cameras or "transformer" not in model.branches:
+        raise ValueError("camera_choices: expected a model with a camera embedding, found one without")
+    model = copy.deepcopy(model)
+    place = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
+    own, rows = place.clone(), []
+    choices = {"its own": own, "none": torch.zeros_like(own), "the mean": own.mean(0, keepdim=True)}
+    for name, embedding in (choices | {"a wrong one": own.roll(1, dims=0)}).items():
+        place.copy_(embedding.expand_as(place))
+        rows.append({"camera": name} | evaluate(model, dataset, features=["all"], **options)["all"].summary())
     return pd.DataFrame(rows)

@@ -9,6 +9,21 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from ..devices import default_device
+
+
+# How long processes wait for the first one, which alone renders, decodes and writes.
+PATIENCE = timedelta(hours=6)
+
+
+def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialState, torch.device]:
+    """The processes that were launched together, often this one alone, and the device of this one."""
+    device = torch.device(device or default_device())
+    if "RANK" in os.environ and not dist.is_initialized():  # forked by a notebook, whose own state it would inherit
+        accelerate.PartialState._reset_state()
+    state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+    return state, state.device if state.num_processes > 1 else device  # alone, its state may be of another device
+
 
 class _Gather(torch.autograd.Function):
     """The batch of all processes. Each computes the whole loss, so a share's gradient is the sum of what all found."""
@@ -24,20 +39,6 @@ class _Gather(torch.autograd.Function):
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
-
-from ..devices import default_device
-
-# How long processes wait for the first one, which alone renders, decodes and writes.
-PATIENCE = timedelta(hours=6)
-
-
-def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialState, torch.device]:
-    """The processes that were launched together, often this one alone, and the device of this one."""
-    device = torch.device(device or default_device())
-    if "RANK" in os.environ and not dist.is_initialized():  # forked by a notebook, whose own state it would inherit
-        accelerate.PartialState._reset_state()
-    state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    return state, state.device if state.num_processes > 1 else device  # alone, its state may be of another device
 
 
 def gather(tensor: Tensor, processes: int) -> Tensor:

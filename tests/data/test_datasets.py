@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fusionreid.config import DataConfig
-from fusionreid.data import open_dataset
+from fusionreid.data import datasets, open_dataset
 from fusionreid.data.check import table, verdict
-from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, with_version
+from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, read, with_version
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_01.jpg", "0007_c12s2_000001_00.jpg"],
@@ -145,6 +145,17 @@ def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, cha
         open_data(before, tmp_path)
     os.utime(folder / "query", (1, 1))  # a new date, however fast the test is
     assert with_version(DataConfig(name="market1501"), tmp_path).version not in ("", before.version)
+
+
+def test_files_are_looked_at_once_unless_a_folder_has_changed(tmp_path, monkeypatch):
+    folder, looked = make(tmp_path / "market1501", MARKET), []
+    monkeypatch.setattr(datasets, "read", lambda *which: looked.append(which) or read(*which))
+    for _ in range(2):
+        with_version(DataConfig(name="market1501"), tmp_path)
+    assert len(looked) == 1
+    os.utime(folder / "bounding_box_train", (1, 1))
+    with_version(DataConfig(name="market1501"), tmp_path)
+    assert len(looked) == 2
 
 
 def test_msmt17_whose_blurred_images_lie_in_v1s_folders_is_v2_by_its_name(tmp_path):

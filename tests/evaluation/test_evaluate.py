@@ -7,7 +7,7 @@ import torch
 from fusionreid import build_model, evaluate_ranking
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
-from fusionreid.evaluation.evaluate import cross_domain, evaluate, rank, retrieve
+from fusionreid.evaluation.evaluate import camera_choices, cross_domain, evaluate, rank, retrieve
 from fusionreid.evaluation.metrics import nearest
 
 MODEL = profile("smoke").scale(PAPER)
@@ -48,6 +48,18 @@ def test_cross_domain_has_a_row_with_and_without_cameras(model, tiny_dataset, tm
     table = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path)
     assert table[["dataset", "camera embedding"]].values.tolist() == [["tiny", True], ["tiny", False]]
     assert table["mAP"].between(0, 1).all() and table["mAP"].nunique() == 2
+
+
+def test_the_choice_of_camera_is_measured(model, tiny_dataset, tmp_path):
+    kept = model.branches["transformer"].camera_embedding.detach().clone()
+    table = camera_choices(model, tiny_dataset, cache_directory=tmp_path).set_index("camera")
+    assert list(table.index) == ["its own", "none", "the mean", "a wrong one"]
+    plain = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path).set_index("camera embedding")
+    assert table.loc["its own", "mAP"] == plain.loc[True, "mAP"] and table.loc["none", "mAP"] == plain.loc[False, "mAP"]
+    assert table["mAP"].between(0, 1).all() and table.drop(index="the mean")["mAP"].nunique() == 3
+    assert torch.equal(model.branches["transformer"].camera_embedding, kept), "the model is as it was"
+    with pytest.raises(ValueError, match="expected a model with a camera embedding"):
+        camera_choices(build_model(MODEL, 4), tiny_dataset, cache_directory=tmp_path)
 
 
 def test_public_names():
