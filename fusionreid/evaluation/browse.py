@@ -1,8 +1,7 @@
 """A test set to look around in: every ranking that a reader can switch to, each kept, and why a pair was matched."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from ..models.fusionreid import FusionReID
 from .distances import KnownDistances
 from .evaluate import retrieve
 from .explain import gradcam, load, record_attention, similarity_targets, stages
-from .metrics import RankedList, Ranking, rank_by
+from .metrics import RankedList, rank_by
 from .rerank import RerankedDistances, Reranking
 
 
@@ -28,43 +27,35 @@ class Switches(NamedTuple):
 
 
 class Rankings:
-    """The rankings of a test set by all `Switches`. What was asked for once is kept, three (Q, G) matrices at most for
-    each feature and choice of cameras, so that a change is quick."""
+    """The rankings of a test set by all `Switches`, each computed when it is first asked for, so that a change is quick.
+
+    `distances(switches)` are (Q, G) float32, by which the gallery is ranked, the last four of them kept;
+    `ranking(switches)` is the accuracy over the whole set.
+    """
 
     def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
-        self.model, self.dataset, self._matrices, self._rankings = model, dataset, {}, {}
+        self.model, self.dataset = model, dataset
         both = [retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use) for use in (False, True)]
         self.retrieval, self.labels = both, both[1][2:]  # identities of query and gallery, then cameras
+        self._reranked = cache(lambda feature, use: RerankedDistances(*both[use].select(feature)[:2], Reranking()))
+        self.distances = lru_cache(maxsize=4)(self._distances)
+        self.ranking = cache(lambda switches: rank_by(KnownDistances(self.distances(switches)), self.labels))
 
-    def _parts(self, feature: str, cameras: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Squared Euclidean distances (Q, G), the same over each query's largest, and Jaccard distances (Q, G)."""
-        if (feature, cameras) not in self._matrices:
-            reranked = RerankedDistances(*self.retrieval[cameras].select(feature)[:2], Reranking(weight=0))
-            whole = [slice(0, size) for size in reranked.shape]
-            original, jaccard = reranked.original.block(*whole), reranked.block(*whole)
-            self._matrices[feature, cameras] = original, original / reranked.farthest[:, None], jaccard
-        return self._matrices[feature, cameras]
-
-    def distances(self, switches: Switches) -> np.ndarray:
-        """(Q, G) float32, by which the gallery is ranked."""
-        original, relative, jaccard = self._parts(*switches[:2])
-        share = Reranking(weight=switches.weight).weight
-        return original if share == 1 else (1 - share) * jaccard + share * relative
-
-    def ranking(self, switches: Switches) -> Ranking:
-        """The accuracy over the whole set."""
-        if switches not in self._rankings:
-            self._rankings[switches] = rank_by(KnownDistances(self.distances(switches)), self.labels)
-        return self._rankings[switches]
+    def _distances(self, switches: Switches) -> np.ndarray:
+        source = self._reranked(switches.feature, switches.cameras)
+        source.weight = switches.weight  # all weights share the neighbours, which take longest
+        source = source.original if switches.weight == 1 else source
+        return source.block(*(slice(0, size) for size in source.shape))
 
     def listed(self, query: int, switches: Switches, among=True) -> tuple[RankedList, np.ndarray]:
         """One query's list (n,), nearest first, of the gallery images `among` (G,) bool, and their cosines."""
-        query_ids, gallery_ids, query_cameras, gallery_cameras = self.labels
-        match = gallery_ids == query_ids[query]
-        shown = ~(match & (gallery_cameras == query_cameras[query])) & among
+        features, gallery, *labels = self.retrieval[switches.cameras].select(switches.feature)
+        query_ids, ids, query_cameras, cameras = labels
+        match = ids == query_ids[query]
+        shown = ~(match & (cameras == query_cameras[query])) & among
         order = np.argsort(self.distances(switches)[query], kind="stable")
         order = order[shown[order]]
-        return RankedList(order, match[order]), 1 - self._parts(*switches[:2])[0][query, order] / 2
+        return RankedList(order, match[order]), gallery[order] @ features[query]
 
 
 def pair_maps(

@@ -3,8 +3,6 @@
 World axes: the camera looks along +y and down, at (0, 0, 1); people walk around the origin; a wall stands behind them.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .paint import linear, noise
@@ -13,28 +11,29 @@ GROUNDS = ("tiles", "asphalt", "grass", "cobbles", "concrete", "crossing")
 WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
 
 
-@dataclass(frozen=True)
 class Camera:
-    """One camera. Colours are linear; angles in radians; lengths in metres."""
+    """One camera, drawn at random. Colours are linear; angles in radians; lengths in metres."""
 
-    height: float
-    distance: float
-    wall: float
-    ground_kind: str
-    wall_kinds: tuple[str, ...]  # what stands along the street behind, each on 5 metres, over and over
-    ground_colour: np.ndarray
-    wall_colour: np.ndarray
-    sun: np.ndarray
-    sun_colour: np.ndarray
-    ambient: np.ndarray
-    gain: np.ndarray
-    contrast: float
-    saturation: float
-    sharpness: float  # deviation of the blur in pixels of a picture 128 high
-    resolution: float  # the picture is as if it was smaller by this factor
-    grain: float  # deviation of the noise, in sRGB 0 to 1
-    headings: tuple[float, float]  # in which most people walk; 0 is towards the camera
-    seed: int
+    def __init__(self, rng: np.random.Generator, ground_kind: str, wall_kinds: tuple[str, ...]):
+        self.ground_kind = ground_kind
+        self.wall_kinds = wall_kinds  # what stands along the street behind, each on 5 metres, over and over
+        warm = rng.uniform(-0.07, 0.07)
+        azimuth, rise = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
+        self.sun = np.array([np.cos(azimuth) * np.cos(rise), np.sin(azimuth) * np.cos(rise), np.sin(rise)])
+        strength = rng.choice([0.3, 0.5, 0.7, 0.9])
+        self.sun_colour = strength * np.array([1 + warm, 1, 1 - warm])
+        self.ambient = (1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm])
+        heading = float(rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4]))
+        self.headings = heading, heading + float(np.pi)  # in which most people walk; 0 is towards the camera
+        self.height, self.distance, self.wall = rng.uniform(1.9, 4.6), rng.uniform(6.0, 11.0), rng.uniform(2.5, 7)
+        self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3))
+        self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3))
+        self.gain = np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1))
+        self.contrast, self.saturation = rng.uniform(0.92, 1.12), rng.uniform(0.75, 1.0)
+        self.sharpness = rng.uniform(0.2, 0.6)  # deviation of the blur in pixels of a picture 128 high
+        self.resolution = rng.uniform(0.75, 1.0)  # the picture is as if it was smaller by this factor
+        self.grain = rng.uniform(0.005, 0.018)  # deviation of the noise, in sRGB 0 to 1
+        self.seed = int(rng.integers(2**20))
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -55,37 +54,9 @@ class Camera:
 def cameras(seed: int) -> list[Camera]:
     """The benchmark's six cameras, the same for every size of one seed."""
     rng = np.random.default_rng([seed, 3])
-    grounds, walls = rng.permutation(GROUNDS), rng.permutation(WALLS)
-    result = []
-    for index in range(6):
-        warm = rng.uniform(-0.07, 0.07)
-        azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
-        sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
-        strength = rng.choice([0.3, 0.5, 0.7, 0.9])
-        base = rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4])
-        result.append(
-            Camera(
-                height=float(rng.uniform(1.9, 4.6)),
-                distance=float(rng.uniform(6.0, 11.0)),
-                wall=float(rng.uniform(2.5, 7)),
-                ground_kind=str(grounds[index % len(grounds)]),
-                wall_kinds=tuple(str(walls[(index + k) % len(walls)]) for k in (0, 1, 3)),
-                ground_colour=linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3)),
-                wall_colour=linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3)),
-                sun=sun,
-                sun_colour=strength * np.array([1 + warm, 1, 1 - warm]),
-                ambient=(1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm]),
-                gain=np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1)),
-                contrast=float(rng.uniform(0.92, 1.12)),
-                saturation=float(rng.uniform(0.75, 1.0)),
-                sharpness=float(rng.uniform(0.2, 0.6)),
-                resolution=float(rng.uniform(0.75, 1.0)),
-                grain=float(rng.uniform(0.005, 0.018)),
-                headings=(float(base), float(base + np.pi)),
-                seed=int(rng.integers(2**20)),
-            )
-        )
-    return result
+    grounds, walls = rng.permutation(GROUNDS).tolist(), rng.permutation(WALLS).tolist()
+    kinds = [(grounds[index], tuple(walls[(index + k) % len(walls)] for k in (0, 1, 3))) for index in range(6)]
+    return [Camera(rng, *kind) for kind in kinds]
 
 
 def _ground(camera: Camera, x, y) -> np.ndarray:
