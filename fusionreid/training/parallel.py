@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..devices import default_device
 
-
 # How long processes wait for the first one, which alone renders, decodes and writes.
 PATIENCE = timedelta(hours=6)
 
