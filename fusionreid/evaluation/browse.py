@@ -27,7 +27,7 @@ class Switches(NamedTuple):
 
 
 class Rankings:
-    """The rankings of a test set by all `Switches`, each computed when first asked for, so that a change is quick.
+    """The rankings of a test set by all `Switches`, computed when first asked for, so that a change is quick.
 
     `distances(switches)` are (Q, G) float32, by which the gallery is ranked, the last four of them kept;
     `ranking(switches)` is the accuracy over the whole set.

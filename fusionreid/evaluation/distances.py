@@ -5,8 +5,6 @@ matrix. All have `shape`, the numbers of queries and gallery images, and `block(
 of indices a new (rows, columns) float32 array, which the caller may change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
@@ -59,7 +57,7 @@ class FeatureDistances:
             )
         return features, norms
 
-    def joined(self) -> FeatureDistances:
+    def joined(self) -> "FeatureDistances":
         """The distances of all images, queries first, to all images. Holds the features once more."""
         images = torch.cat([_rows(features, slice(None), self.device) for features in (self.query, self.gallery)])
         return FeatureDistances(images, images)

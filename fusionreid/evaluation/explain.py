@@ -71,6 +71,11 @@ def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | 
         return [Similarity(vector - mean) for vector in model.embed(references, cameras)]
 
 
+def class_targets(model: FusionReID, identities: Sequence[int]) -> list[ClassScore]:
+    """A target for each image of a training identity."""
+    return [ClassScore(model, int(identity)) for identity in identities]
+
+
 class Stage(NamedTuple):
     """Local features that a map explains, on `grid`: what `layer` gives at its call number `turn` in a pass."""
 
@@ -206,41 +211,26 @@ def gradcam(
 
 
 def gradcam_maps(
-    model: FusionReID,
-    cnn: FusionReID,
-    transformer: FusionReID,
-    images: Tensor,
-    references: Tensor | None = None,
-    *,
-    identities: Tensor | None = None,
-    cameras: Tensor | None = None,
-    reference_cameras: Tensor | None = None,
+    models: Sequence[FusionReID], images: Tensor, targets: Callable[[FusionReID], list], cameras: Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
     """Fig. 7: for each branch the map of the branch alone, before and after LRU, and after each HTM.
 
     Args:
-        model, cnn, transformer: FusionReID and its branches trained alone.
-        images: (B, 3, H, W), normalised.
-        references: second images (B, 3, H, W) of the same people; the target is the similarity to them.
-        identities: (B,) training identities instead, for people of the training set; the target is the class score.
-        cameras, reference_cameras: (B,), or None.
+        models: FusionReID, and its CNN and its Transformer trained alone.
+        images: (B, 3, H, W), normalised; cameras (B,), or None.
+        targets: gives the targets of the images in a model, as `similarity_targets` and `class_targets` do.
 
     Returns:
         (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
     """
-    if (references is None) == (identities is None):
-        found = "neither" if references is None else "both"
-        raise ValueError(f"gradcam_maps: expected either references (second images) or identities, found {found}")
+    model, *singles = models
     maps = {}
-    for branch, single in (("cnn", cnn), ("transformer", transformer)):
+    for branch, single in zip(BRANCHES, singles, strict=True):
         for net in (single, model):
-            if references is None:
-                targets = [ClassScore(net, int(identity)) for identity in identities]
-            else:
-                targets = similarity_targets(net, references, reference_cameras)
+            chosen = targets(net)
             for name, stage in stages(net, branch, images[:1]).items():
                 try:
-                    maps[branch, name] = gradcam(net, stage, images, targets, cameras)
+                    maps[branch, name] = gradcam(net, stage, images, chosen, cameras)
                 except ValueError as error:
                     raise ValueError(f"{branch}, {name}: {error}") from error
     return maps

@@ -3,8 +3,6 @@
 Attributes are tables of `data.truth.attributes`; labels are identities of query and gallery, then cameras.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

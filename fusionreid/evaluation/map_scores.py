@@ -5,6 +5,7 @@ from the mask once; every score is then a sum over the grid.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from ..data.truth import masks as read_masks
 from ..models.fusion import OTHER
 from ..models.fusionreid import FusionReID
 from .embed import evaluating
-from .explain import gradcam_maps, load, record_attention
+from .explain import class_targets, gradcam_maps, load, record_attention, similarity_targets
 
 BATCH = 32  # images explained together
 
@@ -81,12 +82,11 @@ def gradcam_scores(
     """
     rows, target = [], "class score" if seconds is None else "similarity"
     for people, images, cameras, masks in _batches(models[0], records):
-        if seconds is None:
-            chosen = {"identities": torch.tensor([records[person].identity for person in people])}
-        else:
-            references = load(models[0], [seconds[person] for person in people])
-            chosen = dict(zip(("references", "reference_cameras"), references, strict=True))
-        maps = gradcam_maps(*models, images, cameras=cameras, **chosen)
+        targets = partial(class_targets, identities=[records[person].identity for person in people])
+        if seconds is not None:
+            references, their_cameras = load(models[0], [seconds[person] for person in people])
+            targets = partial(similarity_targets, references=references, cameras=their_cameras)
+        maps = gradcam_maps(models, images, targets, cameras)
         for (branch, stage), values in maps.items():
             scores = score(values, masks) | {"other": score(values, np.roll(masks, 1, axis=0))["energy"]}
             scores["overlap"] = _overlap(values, maps[OTHER[branch], stage])

@@ -4,8 +4,6 @@ Each image is encoded by its k-reciprocal neighbours among all images of query a
 (Jaccard) if their encodings overlap. An encoding has some tens of weights that are not zero.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +28,7 @@ class Reranking:
             raise ValueError(f"rerank: weight={self.weight}: expected 0 to 1")
 
     @classmethod
-    def of(cls, value) -> Reranking | None:
+    def of(cls, value) -> "Reranking | None":
         """What `rerank=` may be: None or False for none, True, a dict of parameters, or a Reranking."""
         if value is None or isinstance(value, cls):
             return value

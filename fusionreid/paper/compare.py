@@ -150,7 +150,7 @@ def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
 
 
 def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
-    """Fig. 5 or 6 for `plots.depth_curves` and `plots.dimension_curves`, by "paper", "recorded" and "ours".
+    """Fig. 5 or 6 for `plots.accuracy_curves`, by "paper", "recorded" and "ours".
 
     Each has a row per point, feature and seed or recorded run: columns `variant`, `depth` and `dim` at the paper's
     scale, of ours `here` (D in this profile), `feature`, `mAP` and `rank-1` in percent. What has not been run is left

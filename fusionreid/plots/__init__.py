@@ -5,12 +5,12 @@ holds the numbers drawn; `save` writes the PNG and those numbers as its twin CSV
 """
 
 from .comparisons import cost_parity, differences, plane, structures
-from .curves import cmc_curves, depth_curves, dimension_curves, histograms, likeness, map_by_epoch, training_curves
+from .curves import accuracy_curves, cmc_curves, histograms, likeness, map_by_epoch, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
 
 __all__ = [
-    "attention_heads", "batch_sheet", "cmc_curves", "contact_sheet", "cost_parity", "depth_curves", "differences",
-    "dimension_curves", "heat_maps", "histograms", "likeness", "map_by_epoch", "plane", "retrieved_lists", "save",
-    "structures", "training_curves",
+    "accuracy_curves", "attention_heads", "batch_sheet", "cmc_curves", "contact_sheet", "cost_parity", "differences",
+    "heat_maps", "histograms", "likeness", "map_by_epoch", "plane", "retrieved_lists", "save", "structures",
+    "training_curves",
 ]  # fmt: skip

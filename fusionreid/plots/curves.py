@@ -98,8 +98,20 @@ def _feature_lines(axes, data: pd.DataFrame, x: str, y: str) -> None:
             axes.fill_between(mean.index, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
 
 
-def _accuracy_by(x: str, label: str, sides: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Panels of mAP and rank-1: the paper's above, recorded runs with bands below, the own run as thin marks."""
+@styled
+def accuracy_curves(x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
+    """Accuracy by the number of stacked HTMs (Fig. 5, `x` "depth") or by the fused dimension D (Fig. 6, "dim").
+
+    Panels of mAP and rank-1: the paper's above, recorded runs with bands below, the own run as thin marks.
+
+    Args:
+        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per point, feature and seed, with
+            columns `x`, `feature` (a name of FEATURES, or "all"), `mAP` and `rank-1` in percent. Several seeds are
+            drawn as their mean and a band of one standard deviation. D is the paper's; where known, `here` (D in the
+            profile), `parameters` (M) and `macs` (G) stand below it.
+        titles: what each of the sides is.
+    """
+    label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
     for side, data in sides.items():
         expect_columns(data, [x, "feature", *style.MEASURES], f"{side}, by {x}")
     figure, panels = plt.subplots(2, 2, figsize=(9, 7.6))
@@ -125,29 +137,6 @@ def _tick(x: str, place: float, point: pd.Series) -> str:
     """A point's place on the axis, with its width in a smaller profile and its costs where they are known."""
     here = f"\n({point['here']:g} here)" if x == "dim" and point.get("here", place) != place else ""
     return f"{place:g}" + here + ("\n{parameters:.3g} M\n{macs:.2g} G".format(**point) if "macs" in point else "")
-
-
-@styled
-def depth_curves(sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
-    """Fig. 5: accuracy by the number of stacked HTMs, in three groups of curves: backbone, refined, fused.
-
-    Args:
-        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per depth, feature and seed, with
-            columns `depth`, `feature` (a name of FEATURES, or "all"), `mAP` and `rank-1` in percent. Several seeds are
-            drawn as their mean and a band of one standard deviation.
-        titles: what each of the sides is.
-    """
-    return _accuracy_by("depth", "stacked HTMs, $L$", sides, titles)
-
-
-@styled
-def dimension_curves(sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
-    """Fig. 6: accuracy by the fused dimension D of the paper's scale, and that of the profile where it is another.
-
-    The arguments are those of `depth_curves`, with `dim` for `depth` and, where known, `here` (D in the profile),
-    `parameters` (M) and `macs` (G).
-    """
-    return _accuracy_by("dim", "fused dimension, $D$", sides, titles)
 
 
 @styled

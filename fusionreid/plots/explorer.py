@@ -3,8 +3,6 @@
 Pictures are HTML that holds their bytes. The button under a picture chooses it, by mouse or keyboard.
 """
 
-from __future__ import annotations
-
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
@@ -70,6 +68,8 @@ class Explorer:
             model.embed(image)
         choices = [(branch, stage) for branch in BRANCHES for stage in stages(model, branch, image)]
         heads = next(iter(attention.values())).shape[1]
+        self.values = {"person": [r.identity for r in self.records], "camera": [r.camera for r in self.records]}
+        self.values |= {} if self.truth is None else {"group": self.truth["group"].tolist()}
 
         self.query, self.weight = (
             w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False),
@@ -85,9 +85,7 @@ class Explorer:
         self.stage = choice("Grad-CAM", {f"{LABELS[branch]}, {stage}": (branch, stage) for branch, stage in choices})
         self.unit = choice("attention", {f"{LABELS[b]}, {u.upper()} {n}": (n, u, b) for n, u, b in attention})
         self.head = choice("head", {"mean": 0} | {str(head): head for head in range(1, heads + 1)})
-        self.colour = choice(
-            "colour", {name: name for name in ("person", "camera", "group")[: 2 + (self.truth is not None)]}
-        )
+        self.colour = choice("colour", {name: name for name in self.values})
         self.across, self.upward = (
             w.FloatRangeSlider(value=(0, 1), max=1, step=0.01, description=name, continuous_update=False)
             for name in ("left, right", "low, high")
@@ -202,8 +200,7 @@ class Explorer:
         self.explained.value = "".join(cells)
 
     def _draw_plane(self) -> None:
-        of = {"person": lambda r: r.identity, "camera": lambda r: r.camera}.get(self.colour.value)
-        value = self.truth["group"] if of is None else [of(record) for record in self.records]
+        value = self.values[self.colour.value]
         split = ["query"] * len(self.rankings.labels[0]) + ["gallery"] * len(self.rankings.labels[1])
         dots = [
             f'<i id="image-{n}" class="{split[n]}" style="left:{100 * x:.1f}%;'

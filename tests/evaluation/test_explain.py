@@ -108,9 +108,11 @@ def test_ten_maps_and_no_trace(trio, target):
         model.train()
     gradient = torch.ones_like(trio[0].necks["cnn"].classifier.weight)
     trio[0].necks["cnn"].classifier.weight.grad = gradient
-    chosen = {"references": pictures(1), "reference_cameras": CAMERAS} if target == "similarity" else {
-        "identities": torch.tensor([0, 1, 4])}  # fmt: skip
-    maps = explain.gradcam_maps(*trio, pictures(), cameras=CAMERAS, **chosen)
+    targets = {
+        "similarity": lambda model: explain.similarity_targets(model, pictures(1), CAMERAS),
+        "class": lambda model: explain.class_targets(model, [0, 1, 4]),
+    }
+    maps = explain.gradcam_maps(trio, pictures(), targets[target], CAMERAS)
     names = ["alone", "before LRU", "after LRU", "after HTM 1", "after HTM 2"]
     assert list(maps) == [(branch, name) for branch in ("cnn", "transformer") for name in names]
     for (branch, _), values in maps.items():
@@ -206,10 +208,6 @@ def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
 
 
 def test_clear_errors(trio):
-    with pytest.raises(ValueError, match="found neither"):
-        explain.gradcam_maps(*trio, pictures())
-    with pytest.raises(ValueError, match="found both"):
-        explain.gradcam_maps(*trio, pictures(), pictures(1), identities=torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match="expected 3, one for each image, found 1"):
         stage = explain.stages(trio[1], "cnn", pictures(number=1))["alone"]
         explain.gradcam(trio[1], stage, pictures(), explain.similarity_targets(trio[1], pictures(1, number=1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,8 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
     assert len(table) == 10 * 5 and (table["target"] == "similarity").all()
     images, cameras = explain.load(trio[0], queries)
     references, reference_cameras = explain.load(trio[0], seconds)
-    maps = explain.gradcam_maps(*trio, images, references, cameras=cameras, reference_cameras=reference_cameras)
+    targets = partial(explain.similarity_targets, references=references, cameras=reference_cameras)
+    maps = explain.gradcam_maps(trio, images, targets, cameras)
     for (branch, stage), values in maps.items():
         found = table[(table["branch"] == branch) & (table["stage"] == stage)]
         assert found["person"].tolist() == list(range(5))
@@ -157,8 +159,8 @@ def test_training_people_are_scored_by_their_class(market, trio):
     table = gradcam_scores(trio, people)
     assert len(table) == 30 and (table["target"] == "class score").all()
     images, cameras = explain.load(trio[0], people)
-    identities = torch.tensor([record.identity for record in people])
-    maps = explain.gradcam_maps(*trio, images, identities=identities, cameras=cameras)
+    targets = partial(explain.class_targets, identities=[record.identity for record in people])
+    maps = explain.gradcam_maps(trio, images, targets, cameras)
     expected = score(maps["cnn", "after LRU"], masks(people, SIZE))["energy"]
     np.testing.assert_allclose(table.query("branch == 'cnn' and stage == 'after LRU'")["energy"], expected, rtol=1e-5)
 

@@ -54,8 +54,8 @@ FIGURES = {
     "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
     "histograms": lambda: plots.histograms(pd.DataFrame({"yaw": [-9.0, 3, 4], "occluder": ["", "pole", "pole"]})),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
-    "depth": lambda: plots.depth_curves(SIDES, titles=TITLES),
-    "dimension": lambda: plots.dimension_curves(WIDTHS, titles=TITLES),
+    "depth": lambda: plots.accuracy_curves("depth", SIDES, titles=TITLES),
+    "dimension": lambda: plots.accuracy_curves("dim", WIDTHS, titles=TITLES),
     "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
     "structures": lambda: plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}),
     "parity": lambda: plots.cost_parity(COSTS),
@@ -66,6 +66,8 @@ FIGURES = {
                                     gutters=(1,), labels=["x", "y"]),
     "heads": lambda: plots.attention_heads(PIXELS[0], {"SEU 1\nCNN": RANDOM.random((12, 5, 2))}),
     "scored": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2))}, scores={"a": [0.5, 1.25]}),
+    "plane": lambda: plots.plane(pd.DataFrame({"x": RANDOM.random(9), "y": RANDOM.random(9), "cue": list("abc") * 3,
+                                               "split": ["query"] * 3 + ["gallery"] * 6}), "cue"),
     "scored_heads": lambda: plots.attention_heads(PIXELS[0], {"a": RANDOM.random((2, 5, 2))}, {"a": [0.5, 1.25]}),
 }  # fmt: skip
 
@@ -116,7 +118,7 @@ def test_maps_carry_their_scores_and_heads_their_maximum():
 
 
 def test_mean_and_deviation_over_seeds():
-    above, _, below, _ = plots.depth_curves(SIDES, titles=TITLES).axes
+    above, _, below, _ = plots.accuracy_curves("depth", SIDES, titles=TITLES).axes
     assert below.lines[0].get_ydata()[0] == pytest.approx(51.5)
     assert len(below.collections) == 7, "one band for each feature"
     assert len(above.collections) == 0
@@ -126,13 +128,13 @@ def test_mean_and_deviation_over_seeds():
 
 def test_the_papers_curves_have_axes_of_their_own():
     paper = SIDES["paper"].assign(mAP=10.0)
-    above, _, below, _ = plots.depth_curves(SIDES | {"paper": paper}, titles=TITLES).axes
+    above, _, below, _ = plots.accuracy_curves("depth", SIDES | {"paper": paper}, titles=TITLES).axes
     assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
     assert below.get_title() == "Recorded\nthin marks: Own run" and min(below.lines[0].get_ydata()) > 50
 
 
 def test_dimensions_say_their_costs_and_their_width_here():
-    above, _, below, _ = plots.dimension_curves(WIDTHS, titles=TITLES).axes
+    above, _, below, _ = plots.accuracy_curves("dim", WIDTHS, titles=TITLES).axes
     texts = [[label.get_text() for label in axes.get_xticklabels()] for axes in (above, below)]
     assert texts[0] == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
     assert texts[1][0] == "384\n(48 here)\n1 M\n0.1 G"
@@ -141,9 +143,9 @@ def test_dimensions_say_their_costs_and_their_width_here():
 def test_missing_runs_are_gaps():
     nothing = {"recorded": math.nan, "low": math.nan, "high": math.nan}
     assert plots.differences(POINTS.assign(**nothing), titles=TITLES, label="more").drawn["recorded"].isna().all()
-    empty = plots.depth_curves(SIDES | {"recorded": DEPTHS.iloc[:0]}, titles=TITLES).axes[2]
+    empty = plots.accuracy_curves("depth", SIDES | {"recorded": DEPTHS.iloc[:0]}, titles=TITLES).axes[2]
     assert len(empty.lines) == 7 and [label.get_text() for label in empty.get_xticklabels()] == list("123456")
-    plots.depth_curves(SIDES | {"recorded": DEPTHS.iloc[:0], "ours": DEPTHS.iloc[:0]}, titles=TITLES)
+    plots.accuracy_curves("depth", SIDES | {"recorded": DEPTHS.iloc[:0], "ours": DEPTHS.iloc[:0]}, titles=TITLES)
 
 
 def test_differences_are_dots_with_intervals():
@@ -185,7 +187,7 @@ def test_styles_tell_all_features_apart():
 
 
 @pytest.mark.parametrize("draw, message", [
-    (lambda: plots.dimension_curves(WIDTHS | {"ours": DIMENSIONS.drop(columns="mAP")}, titles=TITLES),
+    (lambda: plots.accuracy_curves("dim", WIDTHS | {"ours": DIMENSIONS.drop(columns="mAP")}, titles=TITLES),
      r"ours, by dim: .*missing \['mAP'\]"),
     (lambda: plots.differences(POINTS.drop(columns="low"), titles=TITLES, label=""), r"missing \['low'\]"),
     (lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]], labels="AB"),
