@@ -45,9 +45,6 @@ COSTS = pd.DataFrame({"name": list("abc"), "parameters": [1.0, 2, 3], "paper_par
 SIDES = {"paper": DEPTHS.query("seed == 0"), "recorded": DEPTHS, "ours": DEPTHS.query("seed == 1")}
 WIDTHS = {"paper": DIMENSIONS, "recorded": DIMENSIONS.assign(here=[48, 96, 192]), "ours": DIMENSIONS}
 TITLES = dict(paper="Paper", recorded="Recorded", ours="Own run")
-PLANE = pd.DataFrame(
-    {"x": [0, 1, 2], "y": [2, 0, 1], "split": ["query", "gallery", "query"], "cue": ["bag", "bag", "none"]}
-)
 FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
     "training": lambda: plots.training_curves(METRICS),
@@ -60,7 +57,6 @@ FIGURES = {
     "structures": lambda: plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}),
     "parity": lambda: plots.cost_parity(COSTS),
     "batch": lambda: plots.batch_sheet(torch.randn(6, 3, 64, 32), torch.tensor([4, 4, 4, 7, 7, 7])),
-    "plane": lambda: plots.plane(PLANE, "cue"),
     "retrieved": lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["AP 50 %", "AP 9 %"]),
     "heat": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2)), "b\nb": RANDOM.random((2, 8, 4))},
                                     gutters=(1,), labels=["x", "y"]),
