@@ -12,7 +12,7 @@ DONE := $(VENV)/.installed
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-browser test-slurm lint lab lock clean
+.PHONY: help setup reproduce test test-browser test-slurm site lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
@@ -52,6 +52,14 @@ test-browser: setup  ## run 00, 01 and 13 in Chromium and move every widget of 1
 	  $(BIN)/python -m pip install --quiet -e '.[browser]'
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_BROWSER=1 FUSIONREID_PROFILE=$(PROFILE) FUSIONREID_DATA=$(abspath $(DATA)) \
 	  $(BIN)/python -m pytest -q -s tests/browser $(ARGS)
+
+# Jupyter Book 1 builds without a network; it has an environment of its own, as it pins old packages.
+site: build/book/bin/jupyter-book  ## the committed notebooks as a site in build/site/; nothing is executed
+	build/book/bin/jupyter-book build . --config site/_config.yml --toc site/_toc.yml --path-output build/site
+
+build/book/bin/jupyter-book:
+	$(PYTHON) -m venv build/book
+	build/book/bin/pip install --quiet 'jupyter-book==1.0.4.post1'
 
 lint: setup  ## check style with ruff (and mend it: .venv/bin/ruff format .)
 	$(BIN)/ruff check .
