@@ -17,6 +17,7 @@ from . import recorded
 from .experiments import Setting, variants
 
 ACCURACY = ("mAP", "rank-1")
+NOT_PRINTED = {"parameters": math.nan, "FLOPs": math.nan, "note": ""}
 COSTED = ("table2", "table3", "table4", "table5", "table6")
 # The row that differences are from: the full model, or what it is built on.
 BASES = {
@@ -55,7 +56,7 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
     """
     rows = []
     for name in [names] if isinstance(names, str) else names:
-        dataset = papers_dataset(name, setting.data.name)
+        printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
         for variant in variants(name):
             shown = [each for each in features or SHOWN.get(name, ("all",)) if each in features_of(variant.config)]
             for seed in setting.seeds:
@@ -76,10 +77,10 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
                 for feature in shown:
                     accuracy = found.get("features", {}).get(feature, {})
                     for metric in ACCURACY:
-                        theirs = variant.reported.get(paper.key(name, dataset, feature, metric), math.nan)
                         rows.append({
                             "experiment": name, "variant": variant.name, "feature": feature, "metric": metric,
-                            "paper": theirs, "ours": 100 * accuracy.get(metric, math.nan), **about,
+                            "paper": printed.get((variant.name, feature, metric), math.nan),
+                            "ours": 100 * accuracy.get(metric, math.nan), **about,
                         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -217,16 +218,16 @@ def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.D
 
     rows = []
     for name in names:
-        one = name in ("table3", "table4")
+        one, printed = name in ("table3", "table4"), paper.costs(name)
         for variant in variants(name):
             ours, fusion = count(variant.config), variant.config.fusion
+            theirs = printed.loc[variant.name] if variant.name in printed.index else NOT_PRINTED
             if one:
                 without = count(replace(variant.config, fusion=replace(fusion, units=())))
                 ours = (ours - without) / fusion.depth
             rows.append({
                 "table": name, "name": variant.name, "counts": "one HTM" if one else "model", **ours,
-                **{f"paper_{key}": variant.reported.get(f"htm/{key}" if one else key, math.nan)
-                   for key in ("parameters", "macs")},
-                "misprint": "misprint: parameters" in variant.note, "note": variant.note,
+                "paper_parameters": theirs["parameters"], "paper_macs": theirs["FLOPs"],
+                "misprint": "misprint: parameters" in theirs["note"], "note": theirs["note"],
             })  # fmt: skip
     return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ have one fingerprint and are trained once, by `fusionreid.jobs`.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -34,8 +34,6 @@ class Variant:
 
     name: str  # as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I
     config: ModelConfig
-    reported: dict[str, float] = field(default_factory=dict, hash=False)  # by the keys of `numbers.reported`
-    note: str = ""  # on those numbers; starts with "misprint" where one of them is
 
 
 def _fused(**changes) -> ModelConfig:
@@ -110,11 +108,7 @@ def changes(config: ModelConfig) -> str:
 def variants(name: str) -> list[Variant]:
     """The variants of an experiment in the paper's order; a ValueError names the experiments that are known."""
     one_of("experiment", name, _CONFIGURATIONS)
-    reported, notes = (paper.reported(name), paper.notes(name)) if name in EXPERIMENTS else ({}, {})
-    return [
-        Variant(variant, config, reported.get(variant, {}), notes.get(variant, ""))
-        for variant, config in _CONFIGURATIONS[name].items()
-    ]
+    return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
 
 
 @dataclass(frozen=True)

@@ -40,36 +40,21 @@ def table(name: str) -> pd.DataFrame:
         return pd.read_csv(file, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(_NUMBERS, float))
 
 
-def reported(name: str) -> dict[str, dict[str, float]]:
-    """What the paper reports of each variant: {variant: {key: number}}, without what it leaves open.
-
-    A key is a metric, with what it is of in front where that is not the whole model on MSMT17: "mAP", "rank-1"
-    (percent), "parameters" (millions), "macs" (giga); "cnn_fused/mAP" in Table VI and Fig. 5; "market1501/mAP" in
-    Table I, which names all its data sets; "market1501/cnn/mAP" in Fig. 5; "htm/parameters" in Tables III and IV.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for row in _ours(name).to_dict("records"):
-        cost = "htm/" if row["counts"] == "one HTM" else ""
-        entries = {key(name, row["dataset"], row["feature"], metric): row[metric] for metric in ("mAP", "rank-1")}
-        entries |= {f"{cost}parameters": row["parameters"], f"{cost}macs": row["FLOPs"]}
-        known = {entry: value for entry, value in entries.items() if not pd.isna(value)}
-        found.setdefault(row["variant"], {}).update(known)
-    return found
+def accuracies(name: str, dataset: str) -> dict[tuple[str, str, str], float]:
+    """What the paper reports of our variants on a data set: {(variant, feature, metric): percent}, without its gaps."""
+    own = _ours(name)
+    rows = own[own["dataset"] == dataset].set_index(["variant", "feature"])
+    return rows[["mAP", "rank-1"]].stack().dropna().to_dict()
 
 
-def key(name: str, dataset: str, feature: str, metric: str) -> str:
-    """The key of an accuracy in `reported`."""
-    where = [dataset] if name == "table1" or dataset != "msmt17" else []
-    return "/".join([*where, *([] if feature == "all" else [feature]), metric])
-
-
-def notes(name: str) -> dict[str, str]:
-    """The different notes on each variant's numbers, joined: {variant: note}, "" where there is none."""
-    groups = _ours(name).groupby("variant", sort=False)["note"]
-    return {variant: "; ".join(filter(None, lines.unique())) for variant, lines in groups}
+def costs(name: str) -> pd.DataFrame:
+    """A row per variant: its `parameters` (millions) and `FLOPs` (giga), and the different notes on its numbers."""
+    groups = _ours(name).groupby("variant", sort=False)
+    notes = groups["note"].agg(lambda lines: "; ".join(filter(None, lines.unique())))
+    return groups[["parameters", "FLOPs"]].first().assign(note=notes)
 
 
 def _ours(name: str) -> pd.DataFrame:
-    """The rows that are variants of FusionReID, without other people's methods."""
-    frame = table(name)
-    return frame[frame["variant"] != ""]
+    """The rows that are variants of FusionReID; none of an experiment that is no table of the paper."""
+    frame = table(name if name in TABLES else TABLES[0])
+    return frame[(frame["variant"] != "") & (name in TABLES)]

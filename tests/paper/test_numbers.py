@@ -115,19 +115,24 @@ def test_tables_are_whole(name, rows):
     assert (frame["mAP"].fillna(0) <= frame["rank-1"].fillna(100)).all()
 
 
-def test_keys_of_reported():
-    assert paper.reported("table2")["ResNet50"] == {"mAP": 54.3, "rank-1": 78.1, "parameters": 23.5, "macs": 4.1}
-    one_htm = {"mAP": 68.9, "rank-1": 86.0, "htm/parameters": 14.2, "htm/macs": 0.5}
-    assert paper.reported("table3")["MFU only"] == one_htm
-    assert paper.reported("table6")["ResNet50 + ViT-B/16*"] == {
-        "cnn_fused/mAP": 66.0, "cnn_fused/rank-1": 85.4,
-        "transformer_fused/mAP": 67.8, "transformer_fused/rank-1": 85.6,
-        "mAP": 69.5, "rank-1": 86.7, "parameters": 153.8, "macs": 28.1,
+def test_accuracies_and_costs_of_variants():
+    def of(name, variant, dataset="msmt17"):
+        return {key[1:]: value for key, value in paper.accuracies(name, dataset).items() if key[0] == variant}
+
+    assert of("table2", "ResNet50") == {("all", "mAP"): 54.3, ("all", "rank-1"): 78.1}
+    assert paper.costs("table2").loc["ResNet50", ["parameters", "FLOPs"]].tolist() == [23.5, 4.1]
+    assert paper.costs("table3").loc["MFU only", ["parameters", "FLOPs"]].tolist() == [14.2, 0.5]
+    assert of("table6", "ResNet50 + ViT-B/16*") == {
+        ("cnn_fused", "mAP"): 66.0, ("cnn_fused", "rank-1"): 85.4,
+        ("transformer_fused", "mAP"): 67.8, ("transformer_fused", "rank-1"): 85.6,
+        ("all", "mAP"): 69.5, ("all", "rank-1"): 86.7,
     }  # fmt: skip
-    assert paper.reported("table1")["FusionReID*"]["market1501/mAP"] == 91.7
-    depth = paper.reported("figure5")["L = 1"]
-    assert (depth["mAP"], depth["cnn/mAP"], depth["market1501/cnn/rank-1"]) == (69.0, 54.3, 94.0)
-    assert set(paper.notes("figure5")) == set(paper.reported("figure5"))
+    assert paper.costs("table6").loc["ResNet50 + ViT-B/16*", ["parameters", "FLOPs"]].tolist() == [153.8, 28.1]
+    assert of("table1", "FusionReID*", "market1501")["all", "mAP"] == 91.7
+    depth = of("figure5", "L = 1")
+    assert (depth["all", "mAP"], depth["cnn", "mAP"]) == (69.0, 54.3)
+    assert of("figure5", "L = 1", "market1501")["cnn", "rank-1"] == 94.0
+    assert not paper.accuracies("differences", "msmt17") and paper.costs("differences").empty
 
 
 def test_an_unknown_table_lists_the_known_ones():
