@@ -45,6 +45,8 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(paths.ROOT / "README.md", folder)
+    (folder / "figures").mkdir()
+    shutil.copy(paths.FIGURES / "01_architecture.svg", folder / "figures")  # drawn by hand, shown by 01
     for name, setting in {"apputils-extension/notification": {"fetchNews": "false"},
                           "notebook-extension/tracker": {"windowingMode": "none"}}.items():  # fmt: skip
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
