@@ -27,7 +27,11 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
     path = find(source)
     if path.is_dir():
         path = path / "checkpoint.safetensors"
-    model = released.load(path) if _is_released(path) else checkpoint.load(path)
+    if _is_released(path):
+        return released.load(path).to(device or default_device())
+    model, expected = checkpoint.load(path), checkpoint.read_state(path).get("digest")
+    if expected and (found := digest(model)) != expected:
+        raise ValueError(f"{path}: expected weights of digest {expected}, found {found}; fetch the file again")
     return model.to(device or default_device())
 
 

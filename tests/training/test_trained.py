@@ -110,3 +110,14 @@ def test_what_cannot_be_published_says_why(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="found no result.json; train it first"):
         trained.publish(folder, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_weights_of_another_digest_are_refused(tmp_path):
+    model = build_model(profile("smoke").scale(PAPER), 4, 6)
+    checkpoint.save(tmp_path / "one.safetensors", model, digest=trained.digest(model))
+    assert trained.digest(trained.load(tmp_path / "one.safetensors", "cpu")) == trained.digest(model)
+    checkpoint.save(tmp_path / "two.safetensors", model, digest="0" * 16)
+    with pytest.raises(
+        ValueError, match=r"two\.safetensors: expected weights of digest 0{16}, found [0-9a-f]{16}; fetch"
+    ):
+        trained.load(tmp_path / "two.safetensors", "cpu")
