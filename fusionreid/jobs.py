@@ -79,7 +79,11 @@ def states(runs: dict[str, RunConfig], runs_root: Path) -> pd.DataFrame:
     "done" has a result; "queued" waits in Slurm's queue; "running" is a job there, or held by a process; "failed" has
     begun or was submitted and has ended without a result (the same command continues it); "missing" is all else.
     """
-    queue, rows = _queue(), []
+    try:
+        queue, rows = _queue(), []
+    except OSError as error:  # a machine may have Slurm's commands and no cluster
+        warnings.warn(f"{error}; jobs that wait or run there are shown as failed", stacklevel=2)
+        queue, rows = {}, []
     for name, run in runs.items():
         folder, job = RunFolder(run, runs_root), runs_root / "cluster" / f"{run.fingerprint}.job"
         job = job.read_text() if job.exists() else ""

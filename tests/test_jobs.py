@@ -252,6 +252,16 @@ def test_what_slurm_says(tmp_path, monkeypatch):
         jobs._queue()
 
 
+def test_states_where_slurm_does_not_answer(smoke, monkeypatch):
+    def queue():
+        raise OSError("squeue: no cluster")
+
+    monkeypatch.setattr(jobs, "_queue", queue)
+    with pytest.warns(UserWarning, match="squeue: no cluster; jobs that wait or run there are shown as failed"):
+        assert set(jobs.states(plan("table5", smoke), smoke.runs_root)["state"]) == {"missing"}
+
+
+@pytest.mark.filterwarnings("ignore:squeue")  # this machine may have Slurm's commands and no cluster
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkeypatch):
     """Its local executor, which tells a job to stop by the signal that Slurm would send."""
@@ -277,7 +287,6 @@ def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkey
     assert all("triplet/cnn is nan" in each for each in error.value.errors.values())
     done = {found["seed"]: int(found["commit"]) for found in results(chosen)}
     assert set(done) == {0, 3} and signalled and done[3] != signalled[0], "another process finished it"
-    monkeypatch.setattr(jobs, "_queue", dict)  # of a Slurm that this machine may have
     assert sorted(jobs.states(plan("table5", chosen), tmp_path)["state"]) == ["done", "done", "failed", "failed"]
 
 
