@@ -248,10 +248,10 @@ def data(options: argparse.Namespace) -> None:
 
         print(build(options.data_root, options.size, options.seed, processes=options.processes))
         return
-    from .data import check, open_dataset
+    from .data.datasets import open_dataset, table, verdict
 
     found = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
-    print(f"{found}\n\n{check.table(found)}\n\n{check.verdict(found)}".rstrip())
+    print(f"{found}\n\n{table(found)}\n\n{verdict(found)}".rstrip())
 
 
 def pretrain(options: argparse.Namespace) -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from fusionreid.config import DataConfig
 from fusionreid.data import datasets, open_dataset
-from fusionreid.data.check import table, verdict
-from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, read, with_version
+from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, read, table, verdict, with_version
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_01.jpg", "0007_c12s2_000001_00.jpg"],
