@@ -1,11 +1,11 @@
 """The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and costs."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from . import style
@@ -111,10 +111,10 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
     """
     expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))
-    for (value, part), shade in zip(points.groupby(colour), cycle((*style.PALETTE, style.YELLOW)), strict=False):
-        query = part["split"] == "query"
-        axes.scatter(*part[~query][["x", "y"]].to_numpy().T, 9, shade, "o", alpha=0.7, label=str(value))
-        axes.scatter(*part[query][["x", "y"]].to_numpy().T, 9, shade, "s", alpha=0.7)
-    axes.axis("off")
-    axes.legend(title=colour, loc="center left", bbox_to_anchor=(1, 0.5))
+    values = sorted(points[colour].unique())
+    looks = {"hue_order": values, "palette": sns.color_palette((*style.PALETTE, style.YELLOW), len(values)),
+             "markers": {"query": "s", "gallery": "o"}, "s": 10, "alpha": 0.7, "linewidth": 0}  # fmt: skip
+    sns.scatterplot(points, x="x", y="y", hue=colour, style="split", **looks)
+    axes.set_axis_off()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return with_numbers(figure, points)
