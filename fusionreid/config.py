@@ -4,8 +4,6 @@ A configuration is frozen; an ablation is a `dataclasses.replace` of another one
 environment. `PAPER` is the default, `RELEASED` computes what the authors' released code computes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 # The six features in the paper's order, their names in tables and pictures, and their symbols (TeX).

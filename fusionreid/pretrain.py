@@ -4,8 +4,6 @@
 training or test set has, and writes its backbone to `fusionreid/weights/`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

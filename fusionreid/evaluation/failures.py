@@ -29,15 +29,13 @@ def confusions(
     """
     queries, elsewhere = ranking.queries, labels[1] != labels[0][ranking.queries, None]
     wrong = np.where(elsewhere, distances[queries], np.inf).argmin(axis=1)
-    mine, theirs = (
-        part.reset_index(drop=True) for part in (query_attributes.iloc[queries], gallery_attributes.iloc[wrong])
-    )
+    mine = query_attributes.iloc[queries].reset_index(drop=True)
+    theirs = gallery_attributes.iloc[wrong].reset_index(drop=True)
     alike = (mine["group"] == theirs["group"]) & (mine["group"] > 0)
     table = pd.DataFrame({"query": queries, "wrong": wrong, "identity": mine["identity"], "other": theirs["identity"]})
     table["average_precision"], table["first"] = ranking.average_precision, ranking.first_match == 1
-    table["confused with"] = np.select(
-        [alike, theirs["identity"] < 1], ["a look-alike", "a false detection"], "another outfit"
-    )
+    known = [alike, theirs["identity"] < 1], ["a look-alike", "a false detection"]
+    table["confused with"] = np.select(*known, "another outfit")
     cues = {"kind": mine["kind"], "cue": mine["cue"], "value": mine["value"], "other value": theirs["value"]}
     return table.assign(**{name: values.where(alike, "") for name, values in cues.items()})
 
@@ -60,9 +58,8 @@ def matches(
     mine, theirs = query_attributes.iloc[query].reset_index(), gallery_attributes.iloc[match].reset_index()
     table = pd.DataFrame({"query": query, "match": match, "ahead": ahead, "found": ahead == 0})
     table["identity"], table["kind"] = mine["identity"], mine["kind"]
-    table["cameras"] = [
-        f"{a + 1} to {b + 1}" for a, b in zip(query_cameras[query], gallery_cameras[match], strict=True)
-    ]
+    pairs = zip(query_cameras[query], gallery_cameras[match], strict=True)
+    table["cameras"] = [f"{one + 1} to {other + 1}" for one, other in pairs]
     table["yaw"] = np.abs((mine["yaw"] - theirs["yaw"] + 180) % 360 - 180)
     return table.assign(visible=np.minimum(mine["visible"], theirs["visible"]))
 

@@ -17,7 +17,6 @@ from . import recorded
 from .experiments import Setting, variants
 
 ACCURACY = ("mAP", "rank-1")
-NOT_PRINTED = {"parameters": math.nan, "FLOPs": math.nan, "note": ""}
 COSTED = ("table2", "table3", "table4", "table5", "table6")
 # The row that differences are from: the full model, or what it is built on.
 BASES = {
@@ -218,10 +217,10 @@ def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.D
 
     rows = []
     for name in names:
-        one, printed = name in ("table3", "table4"), paper.costs(name)
+        one = name in ("table3", "table4")
+        printed = paper.costs(name).reindex([variant.name for variant in variants(name)]).fillna({"note": ""})
         for variant in variants(name):
-            ours, fusion = count(variant.config), variant.config.fusion
-            theirs = printed.loc[variant.name] if variant.name in printed.index else NOT_PRINTED
+            ours, fusion, theirs = count(variant.config), variant.config.fusion, printed.loc[variant.name]
             if one:
                 without = count(replace(variant.config, fusion=replace(fusion, units=())))
                 ours = (ours - without) / fusion.depth

@@ -5,8 +5,6 @@ Identities come in groups of four look-alikes. They share an outfit, colours and
 and half.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from importlib.resources import files
