@@ -72,7 +72,7 @@ def pretrain(
         about = {"command": f"python -m fusionreid pretrain {name}", "run": run.describe(), "result": found.result}
         files.append(Path(folder) / f"{name}.safetensors")
         with atomic_write(files[-1]) as temporary:
-            save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in about.items()})
+            save_file(tensors, temporary, metadata={"about": json.dumps(about)})  # one key: several come in any order
     return files
 
 

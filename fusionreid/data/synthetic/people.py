@@ -1,8 +1,8 @@
 """Who is rendered: the attributes that make an identity of the synthetic benchmark.
 
 Identities come in groups of four look-alikes. They share an outfit, colours and body, but for one cue: a local one
-(what is printed on the chest, the shoes, the bag, the hair) or a global one (build, height, silhouette, gait), half
-and half.
+(the print on the chest, the shoes, the bag or the hair: what it is and its colour) or a global one (build, height,
+silhouette, gait), half and half.
 """
 
 import json
@@ -24,17 +24,17 @@ SKIN = _WARDROBE["skin"]
 ALIKE = 4  # identities in a group
 CUES = {"local": ("print", "shoes", "bag", "hair"), "global": ("build", "height", "silhouette", "gait")}
 BUILDS = {  # weight and muscle, anny's, and how wide the body is
-    "thin": (0.0, 0.0, 0.88),
-    "slim": (0.5, 0.5, 1.0),
-    "stout": (0.9, 0.25, 1.08),
-    "heavy": (1.0, 0.0, 1.2),
+    "thin": (0.0, 0.0, 0.8),
+    "slim": (0.5, 0.5, 0.98),
+    "stout": (0.9, 0.25, 1.16),
+    "heavy": (1.0, 0.0, 1.42),
 }
-LEGS = {"short": 0.82, "medium": 0.96, "tall": 1.1, "very tall": 1.24}  # a taller person's are longer
+LEGS = {"short": 0.74, "medium": 0.94, "tall": 1.16, "very tall": 1.4}  # a taller person's are longer
 GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
-    "stiff": (0.14, 0.06, 0.05, -0.08),
-    "easy": (0.38, 0.14, 0.3, 0.06),
-    "brisk": (0.6, 0.24, 1.4, 0.04),
-    "stooped": (0.26, 0.42, 0.2, 0.42),
+    "stiff": (0.12, 0.05, 0.05, -0.08),
+    "easy": (0.36, 0.7, 0.2, 0.02),
+    "brisk": (0.62, 0.2, 1.9, 0.06),
+    "stooped": (0.26, 0.3, 0.3, 0.62),
 }
 
 
@@ -88,6 +88,16 @@ def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> s
     return str(names[int(rng.integers(len(names)))])
 
 
+def _shuffled(rng: np.random.Generator, entry: str, like: str | None = None) -> list[str]:
+    """The names of an entry of the wardrobe in random order; of colours, without the half that are nearest to `like`."""
+    options = _WARDROBE[entry]
+    names = list(options)
+    if like:
+        names.sort(key=lambda name: np.abs(np.subtract(options[name], options[like])).sum())
+        names = names[len(names) // 2 :]
+    return [str(name) for name in rng.permutation(names)]
+
+
 def draw(seed: int, identity: int) -> Person:
     """The identity of this number in the benchmark of this seed. Distractors have negative numbers, and no group."""
     if identity < 0:
@@ -106,23 +116,21 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
     level = int(order[member])
     woman = person.shape["gender"] > 0.5
     if person.cue == "print":
-        # On a plain top, in a colour that is seen on it.
+        # On a plain top, in colours that are seen on it.
         top = person.top if person.top in ("t-shirt", "long sleeves", "hoodie") else "t-shirt"
-        light = sum(TOP_COLOURS[person.top_colour])
-        colours = [name for name, colour in TOP_COLOURS.items() if abs(sum(colour) - light) > 220]
-        value = str(rng.permutation(_WARDROBE["prints"])[member])
+        value, colour = _shuffled(rng, "prints")[member], _shuffled(rng, "top_colours", person.top_colour)[member]
         sleeves = person.sleeves if person.top == top else 0.7
-        colour = str(colours[int(rng.integers(len(colours)))])
         changed = dict(top=top, sleeves=sleeves, pattern="plain", print=value, print_colour=colour)
     elif person.cue == "shoes":
-        value = str(rng.permutation(list(SHOE_COLOURS))[member])
+        value = _shuffled(rng, "shoe_colours")[member]
         changed = dict(shoes=value, length=min(person.length, 1.9))
     elif person.cue == "bag":
         value = list(_WARDROBE["bags"])[level]
-        changed = dict(bag=value)
+        changed = dict(bag=value, bag_colour=_shuffled(rng, "bag_colours")[member])
     elif person.cue == "hair":
-        value = str(rng.permutation(_WARDROBE["hair_cues_women" if woman else "hair_cues_men"])[member])
-        changed = dict(hair=value)
+        value = _shuffled(rng, "hair_cues_women" if woman else "hair_cues_men")[member]
+        colours = dict(hair_colour="hair_colours", headwear_colour="top_colours")
+        changed = dict(hair=value) | {name: _shuffled(rng, entry)[member] for name, entry in colours.items()}
     elif person.cue == "build":
         value = list(BUILDS)[level]
         changed = dict(
@@ -134,7 +142,7 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
         changed = dict(legs=LEGS[value])
     elif person.cue == "silhouette":
         value = ("tight", "straight", "loose", "wide")[level]
-        width = (0.0, 0.8, 1.7, 2.8)[level]
+        width = (0.0, 1.2, 2.6, 4.4)[level]
         changed = dict(bottom="trousers", length=1.95, looseness=width, side_stripe="none")
     else:
         value = list(GAITS)[level]
