@@ -184,10 +184,10 @@ def test_people_differ():
 @pytest.mark.parametrize("group", range(16))
 def test_look_alikes_differ_in_their_cue_alone(group):
     fields = {
-        "print": {"print"},
+        "print": {"print", "print_colour"},
         "shoes": {"shoes"},
-        "bag": {"bag"},
-        "hair": {"hair"},
+        "bag": {"bag", "bag_colour"},
+        "hair": {"hair", "hair_colour", "headwear_colour"},
         "build": {"shape", "width"},
         "height": {"legs"},
         "silhouette": {"looseness"},
