@@ -28,18 +28,17 @@ _BASE = TrainConfig(
     weight_decay=0.05,
     identities=16,
     images=4,
-    padding=5,
-    erasing=0.0,
-    evaluate_every=10,
+    padding=10,
+    evaluate_every=4,
 )
-_CNN = replace(_BASE, epochs=8)
-_TRANSFORMER = replace(_BASE, epochs=24, learning_rate=2e-3)
+_CNN = replace(_BASE, epochs=16)
+_TRANSFORMER = replace(_BASE, epochs=34, learning_rate=2e-3)
 RECIPES: dict[str, TrainConfig] = {
     "test_resnet_small": _CNN,
     "test_vit_small": _TRANSFORMER,
-    "test_deit_small": replace(_TRANSFORMER, epochs=12),  # the same network as the one before, less learnt
+    "test_deit_small": replace(_TRANSFORMER, epochs=17),  # the same network as the one before, less learnt
     "test_resnet_deep": _CNN,
-    "test_t2t_vit": replace(_TRANSFORMER, epochs=8),  # its soft splits take three times as long
+    "test_t2t_vit": replace(_TRANSFORMER, epochs=10),  # its soft splits take three times as long
     "test_resnet_deeper": _CNN,
 }
 
