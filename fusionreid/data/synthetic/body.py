@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .people import Person
+from .people import BUILDS, GAITS, LEGS, Person
 
 # Part: (parent, prefixes of anny's bone labels). The limbs of the right side are added below.
 _LEFT = {
@@ -86,11 +86,11 @@ class BodyModel:
 
     def of(self, person: Person) -> tuple[np.ndarray, np.ndarray]:
         """Vertices and joints at rest of a person, as `shape` gives them."""
-        vertices, joints = self.shape(**person.shape)
+        vertices, joints = self.shape(**person.phenotypes)
         hips, floor = joints[INDEX["thigh.L"], 2], vertices[:, 2].min()
         for points in (vertices, joints):
-            points[:, :2] *= person.width
-            points[:, 2] += (person.legs - 1) * (np.minimum(points[:, 2], hips) - floor)
+            points[:, :2] *= BUILDS[person.build][2]
+            points[:, 2] += (LEGS[person.height] - 1) * (np.minimum(points[:, 2], hips) - floor)
         return vertices, joints
 
     def shape(self, **phenotype: float) -> tuple[np.ndarray, np.ndarray]:
@@ -176,8 +176,8 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
 
     In radians: the phase of the gait, the amplitude of the thighs' swing (0: standing), the head's turn and nod.
     """
-    rotation, lean, (head_turn, head_nod) = {}, person.lean, head
-    arm_out = person.arm_out + (0.1 if person.bag == "shoulder bag" else 0)
+    gait, rotation, (head_turn, head_nod) = GAITS[person.gait], {}, head
+    lean, arm_out = gait.lean, gait.arm_out + (0.1 if person.bag == "shoulder bag" else 0)
     twist = 0.12 * stride / 0.4 * np.sin(phase)
     rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
     rotation["waist"] = _axis_rotation(0, 0.7 * lean)
@@ -198,7 +198,7 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
         rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
         held = person.bag == "handbag" and person.bag_side == side
         arm = 0.03 if held else -0.8 * swing  # a bag keeps the arm from swinging
-        bend = person.elbow + (max(0.0, arm) * 0.5)
+        bend = gait.elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
         rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)
         rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(upper_rest, _direction(arm, arm_out, sign))

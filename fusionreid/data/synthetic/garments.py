@@ -54,7 +54,7 @@ def hem(person: Person) -> float:
     """Where the top ends, in units of the attribute `torso`."""
     if person.bottom in ("skirt", "long skirt") and person.top in ("t-shirt", "long sleeves", "sleeveless"):
         return 0.28
-    return {"hoodie": -0.02, "open jacket": -0.06, "coat": -0.1}.get(person.top, 0.12 - 0.12 * person.looseness)
+    return {"hoodie": -0.02, "open jacket": -0.06, "coat": -0.1}.get(person.top, 0.12 - 0.05 * person.looseness)
 
 
 def covered(person: Person, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +199,7 @@ def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray,
     hips, knee, ankle = (joints[INDEX[name]][2] for name in ("thigh.L", "shin.L", "foot.L"))
     tall = joints[INDEX["neck"]][2] - hips
     coat = person.top == "coat"
-    length = 0.75 + 0.5 * person.looseness if coat else person.length
+    length = 0.75 + 0.1 * person.looseness if coat else person.length
     start = hips + (0.3 if coat else 0.34) * tall
     end = hips + (knee - hips) * min(length, 1) + (ankle - knee) * max(length - 1, 0)
     legs = (a[:, COLUMN["is_arm"]] < 0.3) & (a[:, COLUMN["is_head"]] < 0.3) & (a[:, COLUMN["torso"]] < 0.5)
@@ -211,7 +211,7 @@ def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray,
     turn = np.cos(_ANGLES[:, None] - _ANGLES[None, :])
     rings, previous = [], None
     heights = np.linspace(start, end, 22)
-    flare = (0.002 + 0.004 * person.looseness) * (0.7 if coat else 1.0) * (heights[0] - heights[1]) / 0.025
+    flare = (0.002 + 0.0015 * person.looseness) * (0.7 if coat else 1.0) * (heights[0] - heights[1]) / 0.025
     for k, height in enumerate(heights):
         off = np.abs(points[:, 2] - height)
         near = points[off < max(0.03, np.partition(off, 8)[8])][:, :2] - centre

@@ -8,6 +8,7 @@ silhouette, gait), half and half.
 import json
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,11 +31,23 @@ BUILDS = {  # weight and muscle, anny's, and how wide the body is
     "heavy": (1.0, 0.0, 1.42),
 }
 LEGS = {"short": 0.74, "medium": 0.94, "tall": 1.16, "very tall": 1.4}  # a taller person's are longer
-GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
-    "stiff": (0.12, 0.05, 0.05, -0.08),
-    "easy": (0.36, 0.7, 0.2, 0.02),
-    "brisk": (0.62, 0.2, 1.9, 0.06),
-    "stooped": (0.26, 0.3, 0.3, 0.62),
+SILHOUETTES = {"tight": 0.0, "straight": 1.2, "loose": 2.6, "wide": 4.4}  # how far clothes stand off, trousers most
+
+
+class Gait(NamedTuple):
+    """How somebody walks; radians."""
+
+    stride: float
+    arm_out: float  # how far the arms stand off
+    elbow: float  # how far they are bent
+    lean: float  # forwards
+
+
+GAITS = {
+    "stiff": Gait(0.12, 0.05, 0.05, -0.08),
+    "easy": Gait(0.36, 0.7, 0.2, 0.02),
+    "brisk": Gait(0.62, 0.2, 1.9, 0.06),
+    "stooped": Gait(0.26, 0.3, 0.3, 0.62),
 }
 
 
@@ -43,8 +56,10 @@ class Person:
     """One identity. Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1."""
 
     shape: dict[str, float]
-    width: float  # factors on the body that anny gives: on its breadth, and on the length of its legs
-    legs: float
+    build: str
+    height: str
+    silhouette: str
+    gait: str
     skin: int
     hair: str
     hair_colour: str
@@ -61,21 +76,25 @@ class Person:
     bottom: str
     bottom_colour: str
     length: float
-    looseness: float
     side_stripe: str
     shoes: str
     bag: str
     bag_colour: str
     bag_side: str
-    stride: float
-    arm_out: float
-    elbow: float
-    lean: float
     seed: int
     group: int = 0  # of look-alikes, from 1; 0 is none
     kind: str = ""  # of the cue that tells the group apart: "local" or "global"
     cue: str = ""
     value: str = ""  # of the cue, this person's
+
+    @property
+    def phenotypes(self) -> dict[str, float]:
+        """Anny's, those of the build included."""
+        return self.shape | dict(zip(("weight", "muscle"), BUILDS[self.build], strict=False))
+
+    @property
+    def looseness(self) -> float:
+        return SILHOUETTES[self.silhouette]
 
 
 def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> str:
@@ -89,7 +108,7 @@ def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> s
 
 
 def _shuffled(rng: np.random.Generator, entry: str, like: str | None = None) -> list[str]:
-    """The names of an entry of the wardrobe in random order; of colours, without the half that are nearest to `like`."""
+    """Names of an entry of the wardrobe in random order; of colours, without the half that are nearest to `like`."""
     options = _WARDROBE[entry]
     names = list(options)
     if like:
@@ -131,24 +150,14 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
         value = _shuffled(rng, "hair_cues_women" if woman else "hair_cues_men")[member]
         colours = dict(hair_colour="hair_colours", headwear_colour="top_colours")
         changed = dict(hair=value) | {name: _shuffled(rng, entry)[member] for name, entry in colours.items()}
-    elif person.cue == "build":
-        value = list(BUILDS)[level]
-        changed = dict(
-            shape=person.shape | dict(zip(("weight", "muscle"), BUILDS[value], strict=False)), width=BUILDS[value][2]
-        )
-    elif person.cue == "height":
-        # A detector's box makes all people equally high: what shows is how long the legs are.
-        value = list(LEGS)[level]
-        changed = dict(legs=LEGS[value])
-    elif person.cue == "silhouette":
-        value = ("tight", "straight", "loose", "wide")[level]
-        width = (0.0, 1.2, 2.6, 4.4)[level]
-        changed = dict(bottom="trousers", length=1.95, looseness=width, side_stripe="none")
     else:
-        value = list(GAITS)[level]
-        changed = dict(zip(("stride", "arm_out", "elbow", "lean"), GAITS[value], strict=True))
-        if person.bottom == "long skirt":  # hides how its wearer walks
-            changed |= dict(bottom="trousers", length=1.95)
+        # A detector's box makes all people equally high: what shows of height is how long the legs are.
+        value = list({"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue])[level]
+        changed = {person.cue: value}
+        if person.cue == "silhouette" or (person.cue == "gait" and person.bottom == "long skirt"):
+            changed |= dict(
+                bottom="trousers", length=1.95
+            )  # on which it shows; a long skirt hides how its wearer walks
     return replace(person, value=value, **changed)
 
 
@@ -167,12 +176,12 @@ def _anybody(rng: np.random.Generator) -> Person:
             "gender": float(rng.uniform(0.85, 1.0) if woman else rng.uniform(0.0, 0.15)),
             "age": float(rng.uniform(0.58, 0.95)),
             "height": float(rng.uniform(0.4, 0.62)),
-            "weight": float(np.clip(rng.normal(0.52, 0.2), 0.15, 1.0)),
-            "muscle": float(rng.uniform(0.3, 0.7)),
             "proportions": float(rng.uniform(0.35, 0.75)),
         },
-        width=1.0,
-        legs=1.0,
+        build=str(rng.choice(list(BUILDS))),
+        height=str(rng.choice(list(LEGS))),
+        silhouette=str(rng.choice(list(SILHOUETTES))),
+        gait=str(rng.choice(list(GAITS))),
         skin=int(rng.choice(len(SKIN), p=[0.22, 0.24, 0.2, 0.14, 0.12, 0.08])),
         hair=hair,
         hair_colour=_pick(rng, "hair_shares"),
@@ -194,15 +203,10 @@ def _anybody(rng: np.random.Generator) -> Person:
             "skirt": rng.uniform(0.6, 1.0),
             "long skirt": rng.uniform(1.3, 1.8),
         }[bottom],
-        looseness=float(rng.uniform(0.0, 1.0)),
         side_stripe=_pick(rng, "top_colours") if bottom in ("trousers", "shorts") and rng.random() < 0.15 else "none",
         shoes=_pick(rng, "shoe_colours"),
         bag=_pick(rng, "bags"),
         bag_colour=_pick(rng, "bag_colours"),
         bag_side="LR"[int(rng.integers(2))],
-        stride=float(rng.uniform(0.26, 0.44)),
-        arm_out=float(rng.uniform(0.1, 0.2)),
-        elbow=float(rng.uniform(0.12, 0.45)),
-        lean=float(rng.uniform(-0.02, 0.1)),
         seed=int(rng.integers(2**31)),
     )
