@@ -45,7 +45,7 @@ class Size:
 SIZES = {
     "smoke": Size(train=4, test=4, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
     "demo": Size(train=128, test=160, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=100),
-    "pretrain": Size(train=2400, test=80, image=(128, 64), cameras=(4, 4), images=(1, 2), distractors=0),
+    "pretrain": Size(train=2400, test=80, image=(128, 64), cameras=(3, 3), images=(2, 2), distractors=0),
     "full": Size(train=752, test=748, image=(256, 128), cameras=(4, 6), images=(2, 5), distractors=2800),
 }
 
