@@ -147,6 +147,7 @@ class TrainConfig:
 
     Attributes:
         optimizer: "sgd", the paper's, or "adamw", by which a Transformer learns from random weights too.
+        task: what cross entropy tells apart: "identities"; or, to pre-train, "attributes" of the synthetic people.
         epochs: passes over the training identities, warm-up included.
         warmup_epochs: of linear growth to `learning_rate`, before the cosine decay to `learning_rate_end`.
         schedule: "paper", or "released" (the released code's curve: see `train.learning_rate`).
@@ -160,6 +161,7 @@ class TrainConfig:
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
+    task: str = "identities"
     optimizer: str = "sgd"
     epochs: int = 180
     warmup_epochs: int = 10
@@ -181,6 +183,7 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
+        one_of("TrainConfig.task", self.task, ["identities", "attributes"])
         one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
         one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
         one_of("TrainConfig.triplet_distance", self.triplet_distance, ["euclidean", "squared"])

@@ -1,7 +1,8 @@
 """Weights for the demo's small branches, as ImageNet's for the paper's: learnt on other rendered people.
 
-`python -m fusionreid pretrain` trains each stand-in alone to tell apart the people of a synthetic set whose seed no
-training or test set has, and writes its backbone to `fusionreid/weights/`.
+`python -m fusionreid pretrain` trains each stand-in alone to name what the people of a synthetic set look like
+(clothes, colours, build, gait ...) and to hold the images of one together, and writes its backbone to
+`fusionreid/weights/`. No training or test set has the seed of these people.
 """
 
 import json
@@ -21,6 +22,7 @@ from .training.runs import RunConfig, RunFolder
 
 PEOPLE = DataConfig(size="pretrain", seed=1000, version=f"v{RENDERER}")
 _BASE = TrainConfig(
+    task="attributes",
     optimizer="adamw",
     warmup_epochs=1,
     learning_rate_start=3e-4,
@@ -28,17 +30,16 @@ _BASE = TrainConfig(
     weight_decay=0.05,
     identities=16,
     images=4,
-    padding=10,
-    evaluate_every=4,
+    erasing=0.2,
+    evaluate_every=5,
 )
-_CNN = replace(_BASE, epochs=16)
-_TRANSFORMER = replace(_BASE, epochs=34, learning_rate=2e-3)
+_CNN, _TRANSFORMER = replace(_BASE, epochs=40), replace(_BASE, epochs=60, learning_rate=2e-3, padding=5)
 RECIPES: dict[str, TrainConfig] = {
     "test_resnet_small": _CNN,
     "test_vit_small": _TRANSFORMER,
-    "test_deit_small": replace(_TRANSFORMER, epochs=17),  # the same network as the one before, less learnt
+    "test_deit_small": replace(_TRANSFORMER, epochs=30),  # the same network as the one before, less learnt
     "test_resnet_deep": _CNN,
-    "test_t2t_vit": replace(_TRANSFORMER, epochs=10),  # its soft splits take three times as long
+    "test_t2t_vit": replace(_TRANSFORMER, epochs=24),  # its soft splits take three times as long
     "test_resnet_deeper": _CNN,
 }
 

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..files import read_json
 from .datasets import Dataset, Record
+from .synthetic.people import draw
 
 
 def has_truth(dataset: Dataset) -> bool:
@@ -30,6 +32,14 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
     root = _root(records)
     table = pd.read_csv(root / "attributes.csv", index_col="file", keep_default_na=False)
     return table.loc[[f"{Path(record.path).parent.name}/{Path(record.path).name}" for record in records]].reset_index()
+
+
+def looks(dataset: Dataset) -> np.ndarray:
+    """What each training identity looks like: (identities, attributes) int64, a class by each of `Person.looks`."""
+    seed = read_json(_root(dataset.train) / "manifest.json")["seed"]
+    numbers = attributes(dataset.train)["identity"].groupby([record.identity for record in dataset.train]).first()
+    table = pd.DataFrame([draw(seed, number).looks for number in numbers])
+    return np.column_stack([pd.factorize(table[name], sort=True)[0] for name in table])
 
 
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:

@@ -39,11 +39,32 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     return F.softplus(positive - negative).mean()
 
 
-def objective(output: Output, identities: Tensor, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 12: the total loss, and its terms named "cross_entropy/<feature>" and "triplet/<feature>"."""
+def attributes(logits: Tensor, identities: Tensor, looks: Tensor) -> Tensor:
+    """The cross entropies of all attributes, summed; `looks` (identities, attributes) is the class of each by each.
+
+    The logits (B, classes of all attributes) have no bias, so that how often a class occurs is added to them.
+    """
+    entropies, sizes = [], (looks.amax(dim=0) + 1).tolist()
+    for part, classes in zip(logits.split(sizes, dim=1), looks.unbind(dim=1), strict=True):
+        share = torch.bincount(classes) / len(classes)
+        entropies.append(F.cross_entropy(part + share.log(), classes[identities]))
+    return torch.stack(entropies).sum()
+
+
+def objective(
+    output: Output, identities: Tensor, config: TrainConfig, looks: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 12: the total loss, and its terms named "cross_entropy/<feature>" and "triplet/<feature>".
+
+    `looks` (identities, attributes), for pre-training: cross entropy tells apart not identities but looks.
+    """
     terms = {}
     for name, feature in output.features.items():
         logits = output.logits[name].float()
-        terms[f"cross_entropy/{name}"] = F.cross_entropy(logits, identities, label_smoothing=config.label_smoothing)
+        terms[f"cross_entropy/{name}"] = (
+            F.cross_entropy(logits, identities, label_smoothing=config.label_smoothing)
+            if looks is None
+            else attributes(logits, identities, looks)
+        )
         terms[f"triplet/{name}"] = triplet(feature, identities, config.triplet_distance)
     return torch.stack(list(terms.values())).sum(), terms

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .. import paths
 from ..config import TrainConfig
-from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
+from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch, truth
 from ..data.datasets import open_data
 from ..devices import autocast, environment
 from ..files import write_lines
@@ -64,12 +64,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def starting_model(run: RunConfig, dataset: Dataset) -> tuple[FusionReID, str]:
-    """The model with the weights that training starts from, and a report of what was loaded from files."""
+def starting_model(run: RunConfig, dataset: Dataset, classes: int | None = None) -> tuple[FusionReID, str]:
+    """The model with the weights that training starts from, and a report of what was loaded from files.
+
+    It tells apart `classes`, by default the training identities.
+    """
     sources = {"cnn": run.cnn_start.source, "transformer": run.transformer_start.source}
     fetched = [name for name, source in sources.items() if source == "imagenet"]
     files = {name: source for name, source in sources.items() if source not in ("random", "imagenet")}
-    model = build_model(run.model, dataset.num_identities, dataset.num_cameras, pretrained=fetched)
+    model = build_model(run.model, classes or dataset.num_identities, dataset.num_cameras, pretrained=fetched)
     return model, "\n".join(f"{name}: {report}" for name, report in load_weights(model, **files).items())
 
 
@@ -81,10 +84,12 @@ def train_one_epoch(
     config: TrainConfig,
     epoch: int,
     processes: int = 1,
+    looks: Tensor | None = None,
 ) -> list[dict]:
     """One pass over the batches: images (B, 3, H, W), identities (B,) and cameras (B,), on the model's device.
 
-    Several processes have a share of each batch each; the loss and its mining see the batch of all. Returns a line of
+    Several processes have a share of each batch each; the loss and its mining see the batch of all. `looks` is as of
+    `objective`. Returns a line of
     `metrics.jsonl` for each step, with the loss and its terms. Raises FloatingPointError, naming the term and the step,
     if a loss is not finite.
     """
@@ -96,7 +101,7 @@ def train_one_epoch(
         with autocast(images.device, config.precision):
             output = model(images, cameras)
         features, logits = ({name: gather(x, processes) for name, x in part.items()} for part in output)
-        loss, terms = objective(Output(features, logits), gather(identities, processes), config)
+        loss, terms = objective(Output(features, logits), gather(identities, processes), config, looks)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -151,7 +156,9 @@ def train(
             return folder
         dataset, cache = dataset or open_data(run.data, data_root), paths.cache(data_root)
         seed_everything(run.seed)
-        model, report = starting_model(run, dataset)
+        looks = torch.tensor(truth.looks(dataset), device=device) if config.task == "attributes" else None
+        classes = None if looks is None else int((looks.amax(dim=0) + 1).sum())
+        model, report = starting_model(run, dataset, classes)
         model = model.to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -181,7 +188,8 @@ def train(
         bar = tqdm(epochs, f"train {run.fingerprint}", config.epochs, leave=False, initial=epoch, disable=hidden)
         for epoch in bar:
             started = time.perf_counter()
-            steps = train_one_epoch(parallel, batches(epoch), optimizer, scaler, config, epoch, state.num_processes)
+            processes = state.num_processes
+            steps = train_one_epoch(parallel, batches(epoch), optimizer, scaler, config, epoch, processes, looks)
             elapsed = time.perf_counter() - started
             seconds += elapsed
             last = epoch == config.epochs

@@ -215,6 +215,23 @@ def test_masks_and_attributes(tiny):
     assert set(truth.attributes(strangers)["cue"]) == {""}
 
 
+def test_looks_are_the_classes_of_what_is_seen(tiny):
+    dataset = open_dataset("synthetic", tiny[0], size="smoke", seed=3)
+    looks, names = truth.looks(dataset), list(draw(3, 1).looks)
+    assert looks.shape == (2, len(names)) and (looks.min(), looks.max()) == (0, 1)  # the two of `train`, look-alikes
+    differing = {name for name, column in zip(names, looks.T, strict=True) if column[0] != column[1]}
+    assert differing == {"print", "print_colour"}
+
+
+def test_the_colour_of_what_is_not_worn_is_none():
+    for identity in range(1, 200):
+        person = draw(0, identity)
+        assert (person.looks["bag_colour"] == "none") == (person.bag == "none")
+        assert (person.looks["print_colour"] == "none") == (person.print == "none")
+        assert (person.looks["headwear_colour"] == "none") == (person.hair not in ("cap", "beanie"))
+        assert {"seed", "group", "cue", "value"}.isdisjoint(person.looks)
+
+
 def test_what_hides_the_person_is_not_in_the_mask():
     rng = np.random.default_rng(0)
     camera = scenes.cameras(0)[0]

@@ -42,7 +42,8 @@ def test_convention_by_hand():
     cost = measure(config)
     tokens, d = 11, 64
     block = 3 * d * d + d * d + 2 * 3 * d * d  # qkv, projection, an MLP of ratio 3
-    assert cost.macs == 10 * (3 * 16 * 16 * d) + 6 * tokens * block
+    patches = 32 * 16 * (9 * 3 * 16) + 16 * 8 * (9 * 16 * 32) + 10 * (16 * 32 * d)  # three convolutions
+    assert cost.macs == patches + 6 * tokens * block
     assert cost.attention_macs == 6 * 2 * tokens * tokens * d
     model = build_model(config, 7, 4)
     left_out = [

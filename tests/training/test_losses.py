@@ -73,6 +73,16 @@ def test_cross_entropy_is_the_slow_loop_and_the_released_code():
     assert found == pytest.approx(float(RELEASED["ce_loss"]), rel=1e-6)
 
 
+def test_pre_training_tells_attributes_apart():
+    looks = torch.tensor([[0, 2], [1, 0], [1, 1]])  # two classes and three
+    features, logits, identities = torch.randn(4, 8), torch.randn(4, 5), torch.tensor([2, 2, 0, 1])
+    total, terms = objective(Output({"cnn": features}, {"cnn": logits}), identities, TrainConfig(), looks)
+    by_hand = cross_entropy(logits[:, :2] + torch.tensor([1 / 3, 2 / 3]).log(), torch.tensor([1, 1, 0, 1]))
+    by_hand += cross_entropy(logits[:, 2:], torch.tensor([1, 1, 2, 0]))  # classes that occur alike
+    assert terms["cross_entropy/cnn"].item() == pytest.approx(by_hand.item(), rel=1e-6)
+    assert total.item() == pytest.approx((by_hand + triplet(features, identities)).item(), rel=1e-6)
+
+
 def test_objective_is_the_sum_over_features():
     features = {"cnn": torch.randn(4, 8), "transformer": torch.randn(4, 6)}
     logits = {name: torch.randn(4, 3) for name in features}

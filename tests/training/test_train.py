@@ -216,7 +216,7 @@ def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch):
-    def objective(output, identities, config):
+    def objective(output, identities, config, looks):
         total, terms = real(output, identities, config)
         terms["triplet/cnn_refined"] = terms["triplet/cnn_refined"] * math.nan
         return total * math.nan, terms

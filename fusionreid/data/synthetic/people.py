@@ -51,6 +51,9 @@ GAITS = {
 }
 
 
+_UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
+
+
 @dataclass(frozen=True)
 class Person:
     """One identity. Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1."""
@@ -95,6 +98,19 @@ class Person:
     @property
     def looseness(self) -> float:
         return SILHOUETTES[self.silhouette]
+
+    @property
+    def looks(self) -> dict[str, str]:
+        """What can be seen, by name; the colour of what somebody does not wear is "none"."""
+        seen = {name: value for name, value in vars(self).items() if isinstance(value, str) and name not in _UNSEEN}
+        worn = {
+            "print_colour": self.print != "none",
+            "pattern_colour": self.pattern != "plain",
+            "bag_colour": self.bag != "none",
+            "headwear_colour": self.hair in ("cap", "beanie"),
+        }
+        seen |= {name: "none" for name, is_worn in worn.items() if not is_worn}
+        return seen | {"skin": str(self.skin), "gender": "woman" if self.shape["gender"] > 0.5 else "man"}
 
 
 def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> str:
