@@ -80,7 +80,6 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=whole(0), nargs="+", default=[0], help="of training (default: 0)")
     add("--data-seeds", type=whole(0), nargs="+", default=[0], help="of the synthetic set (default: 0)")
     add("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
-    add("--list", action="store_true", help="train nothing; say what there is to run")
     add("--status", action="store_true", help="train nothing; say what is done, running, queued, failed, missing")
     add("--record", action="store_true", help="add all finished runs of these seeds to the recorded ones, for git")
     add("--processes", type=whole(1), help="at once (default: one a core, or one a GPU)")
@@ -199,7 +198,6 @@ def experiments(options: argparse.Namespace) -> int:
     """Train the runs of tables and figures that are missing, and print them beside the paper's numbers."""
     from .jobs import RunsError, run_all, states
     from .paper import recorded
-    from .paper.compare import listing
     from .paper.experiments import EXPERIMENTS, plan, setting
     from .paper.tables import comparison
 
@@ -218,12 +216,6 @@ def experiments(options: argparse.Namespace) -> int:
     jobs["cluster"] = options.cluster and {"cluster": options.cluster, **needs}
     code = 0
     for chosen in settings:
-        if options.list:
-            for name in names:
-                listed = listing(name, chosen)
-                wanted = listed["row"].isin(options.rows or listed["row"])
-                print(listed[wanted].to_string(index=False, na_rep=""))
-            continue
         if options.status:
             found = states(plan(names, chosen, rows=options.rows), chosen.runs_root)
             print(found.to_string(index=False), found["state"].value_counts().to_string(header=False), sep="\n\n")
@@ -235,7 +227,7 @@ def experiments(options: argparse.Namespace) -> int:
             print(f"fusionreid: {error}", file=sys.stderr)
         if options.record:
             print(f"{recorded.record(chosen, options.data_root)} runs recorded in {paths.RECORDED / 'recorded.csv'}")
-    for chosen in settings if not (options.list or options.status) else ():
+    for chosen in settings if not options.status else ():
         for name in names:
             print(f"\n{comparison(name, chosen).markdown()}")
     return code

@@ -172,22 +172,6 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
     return sides
 
 
-def listing(name: str, setting: Setting) -> pd.DataFrame:
-    """What there is to run for an experiment, and what the paper reports of it, a row per variant and seed."""
-    found = frame(name, setting, ("all",))
-    first, rank = (found[found["metric"] == metric].reset_index(drop=True) for metric in ACCURACY)
-    return pd.DataFrame({
-        "experiment": name,
-        "row": first["variant"],
-        "paper mAP": first["paper"],
-        "paper rank-1": rank["paper"],
-        "paper data": papers_dataset(name, setting.data.name),
-        "seed": first["seed"],
-        "run": first["fingerprint"],
-        "ours mAP": first["ours"].round(1),
-    })  # fmt: skip
-
-
 def published() -> pd.DataFrame:
     """Table I as printed, the other methods too, by (variant, feature); columns (group, measure)."""
     theirs = paper.table("table1")

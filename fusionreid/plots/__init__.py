@@ -4,13 +4,13 @@ Each function takes plain arrays or DataFrames, computes nothing slow and return
 holds the numbers drawn; `save` writes the PNG and those numbers as its twin CSV.
 """
 
-from .comparisons import cost_parity, differences, plane, structures
-from .curves import accuracy_curves, cmc_curves, histograms, likeness, map_by_epoch, training_curves
+from .comparisons import differences, plane, structures
+from .curves import accuracy_curves, cmc_curves, likeness, map_by_epoch, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
 
 __all__ = [
-    "accuracy_curves", "attention_heads", "batch_sheet", "cmc_curves", "contact_sheet", "cost_parity", "differences",
-    "heat_maps", "histograms", "likeness", "map_by_epoch", "plane", "retrieved_lists", "save", "structures",
+    "accuracy_curves", "attention_heads", "batch_sheet", "cmc_curves", "contact_sheet", "differences",
+    "heat_maps", "likeness", "map_by_epoch", "plane", "retrieved_lists", "save", "structures",
     "training_curves",
 ]  # fmt: skip

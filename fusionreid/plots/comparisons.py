@@ -1,4 +1,4 @@
-"""The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and costs."""
+"""The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and a plane of images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -68,38 +68,6 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
     for branch, height in (("CNN", 1.0), ("Transformer", 0.0)):
         panels[0][0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
     return with_numbers(figure, pd.DataFrame(drawn))
-
-
-@styled
-def cost_parity(data: pd.DataFrame, *, tolerance: float = 0.15) -> Figure:
-    """Parameters and multiply-adds of every table row: ours against the paper's, and the difference below.
-
-    Args:
-        data: a row per table row: columns `name`, `parameters`, `paper_parameters` (millions), `macs`, `paper_macs`
-            (thousand millions); `misprint` (bool) marks rows where the paper contradicts itself.
-        tolerance: the grey band of the lower panels, in the same units.
-    """
-    expect_columns(data, ["name", "parameters", "paper_parameters", "macs", "paper_macs", "misprint"], "cost_parity")
-    figure, panels = plt.subplots(2, 2, figsize=(9, 6), sharex="col", height_ratios=(3, 2))
-    labels = {"parameters": "parameters (M)", "macs": "multiply-adds (G)"}
-    for (above, below), (cost, label) in zip(panels.T, labels.items(), strict=True):
-        rows = pd.DataFrame({"paper": data[f"paper_{cost}"], "ours": data[cost], "misprint": data["misprint"]})
-        rows["difference"] = rows["ours"] - rows["paper"]
-        above.axline((rows["paper"].mean(),) * 2, slope=1, color=style.GREY, linewidth=1, zorder=1)
-        below.axhspan(-tolerance, tolerance, color="#E8E8E8", zorder=0)
-        below.axhline(0, color=style.GREY, linewidth=1, zorder=1)
-        for misprint, part in rows.groupby("misprint"):
-            look = dict(color=style.PURPLE, marker="X") if misprint else dict(color=style.GREEN, marker="o")
-            above.scatter("paper", "ours", data=part, s=28, label="misprint" if misprint else "table rows", **look)
-            below.scatter("paper", "difference", data=part, s=28, **look)
-        worst, reach = rows[~rows["misprint"]]["difference"].abs().max(), rows["difference"].abs().max()
-        above.set(ylabel=f"ours, {label}", title=f"largest difference {worst:.2f}")
-        below.set(xlabel=f"paper, {label}", ylabel="ours - paper")
-        below.set_ylim(-max(2 * tolerance, 1.15 * reach), max(2 * tolerance, 1.15 * reach))
-    panels[0, 0].legend(loc="upper left")
-    panels[1, 0].annotate(f"±{tolerance:g}", (0.01, tolerance), xycoords=("axes fraction", "data"), fontsize=8,
-                          color="#444444", va="bottom")  # fmt: skip
-    return with_numbers(figure, data)
 
 
 @styled

@@ -140,18 +140,6 @@ def _tick(x: str, place: float, point: pd.Series) -> str:
 
 
 @styled
-def histograms(table: pd.DataFrame) -> Figure:
-    """How often the values of each column are found, numbers or names; a row of the table is an image."""
-    import seaborn
-
-    figure, panels = plt.subplots(1, table.shape[1], figsize=(3.4 * table.shape[1], 2.8), squeeze=False)
-    for axes, name in zip(panels[0], table, strict=True):
-        seaborn.histplot(table, x=name, bins=20, color=style.GREEN, shrink=0.9, ax=axes)
-        axes.set(xlabel=name, ylabel="images")
-    return with_numbers(figure, table)
-
-
-@styled
 def likeness(table: pd.DataFrame) -> Figure:
     """A square table of correlations between features, as an annotated picture.
 

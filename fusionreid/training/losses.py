@@ -3,6 +3,8 @@
 Both are means over the batch, and the total is their sum over the supervised features.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,13 +60,9 @@ def objective(
 
     `looks` (identities, attributes), for pre-training: cross entropy tells apart not identities but looks.
     """
-    terms = {}
+    smoothed = partial(F.cross_entropy, label_smoothing=config.label_smoothing)
+    terms, entropy = {}, smoothed if looks is None else partial(attributes, looks=looks)
     for name, feature in output.features.items():
-        logits = output.logits[name].float()
-        terms[f"cross_entropy/{name}"] = (
-            F.cross_entropy(logits, identities, label_smoothing=config.label_smoothing)
-            if looks is None
-            else attributes(logits, identities, looks)
-        )
+        terms[f"cross_entropy/{name}"] = entropy(output.logits[name].float(), identities)
         terms[f"triplet/{name}"] = triplet(feature, identities, config.triplet_distance)
     return torch.stack(list(terms.values())).sum(), terms

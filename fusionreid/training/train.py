@@ -65,10 +65,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def starting_model(run: RunConfig, dataset: Dataset, classes: int | None = None) -> tuple[FusionReID, str]:
-    """The model with the weights that training starts from, and a report of what was loaded from files.
-
-    It tells apart `classes`, by default the training identities.
-    """
+    """The model, of so many classes (default: the identities), with its starting weights, and a report of files."""
     sources = {"cnn": run.cnn_start.source, "transformer": run.transformer_start.source}
     fetched = [name for name, source in sources.items() if source == "imagenet"]
     files = {name: source for name, source in sources.items() if source not in ("random", "imagenet")}

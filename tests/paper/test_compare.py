@@ -74,15 +74,6 @@ def test_features_of_a_configuration_are_the_models(name):
         assert compare.features_of(config) == [*widths, "all"]
 
 
-def test_what_there_is_to_run(setting, finish, tmp_path):
-    finish("table2", [None, None, None, 50.0])
-    listed = compare.listing("table2", setting()).set_index("row")
-    assert listed["ours mAP"].dropna().to_dict() == {"DFE + LRU": 50.0}
-    assert listed.loc["DFE + LRU", "paper mAP"] == 67.7 and listed.loc["DFE + LRU", "paper rank-1"] == 85.4
-    assert set(listed["paper data"]) == {"msmt17"}
-    assert [listed.loc["DFE + LRU", "run"]] == [path.name for path in tmp_path.iterdir()]
-
-
 def test_differences_hold_the_recorded_runs_and_the_own_one(setting, finish, record):
     assert record("table5", {"GeM": 10, "GAP": 4}) == 16
     finish("table5", [50.0, 40.0])  # the own run of data seed 0, seed 0, after it was recorded

@@ -40,8 +40,6 @@ POINTS = pd.DataFrame([
     {"case": case, "metric": metric, "paper": 1.0, "recorded": 0.5 + place, "low": 0.2, "high": 2.0, "ours": 3.0}
     for metric in ("mAP", "rank-1") for place, case in enumerate(("DFE + LRU", "DFE + LRU + SEU"))
 ])  # fmt: skip
-COSTS = pd.DataFrame({"name": list("abc"), "parameters": [1.0, 2, 3], "paper_parameters": [1.1, 2, 4],
-                      "macs": [1.0, 2, 3], "paper_macs": [1.0, 2, 3], "misprint": [False, False, True]})  # fmt: skip
 SIDES = {"paper": DEPTHS.query("seed == 0"), "recorded": DEPTHS, "ours": DEPTHS.query("seed == 1")}
 WIDTHS = {"paper": DIMENSIONS, "recorded": DIMENSIONS.assign(here=[48, 96, 192]), "ours": DIMENSIONS}
 TITLES = dict(paper="Paper", recorded="Recorded", ours="Own run")
@@ -49,13 +47,11 @@ FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
     "training": lambda: plots.training_curves(METRICS),
     "map": lambda: plots.map_by_epoch(METRICS, baselines={"colour histogram": 0.2}),
-    "histograms": lambda: plots.histograms(pd.DataFrame({"yaw": [-9.0, 3, 4], "occluder": ["", "pole", "pole"]})),
     "likeness": lambda: plots.likeness(pd.DataFrame(RANDOM.random((6, 6)), list(FEATURES), list(FEATURES)).corr()),
     "depth": lambda: plots.accuracy_curves("depth", SIDES, titles=TITLES),
     "dimension": lambda: plots.accuracy_curves("dim", WIDTHS, titles=TITLES),
     "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
     "structures": lambda: plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}),
-    "parity": lambda: plots.cost_parity(COSTS),
     "batch": lambda: plots.batch_sheet(torch.randn(6, 3, 64, 32), torch.tensor([4, 4, 4, 7, 7, 7])),
     "retrieved": lambda: plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["AP 50 %", "AP 9 %"]),
     "heat": lambda: plots.heat_maps(PIXELS[:2], {"a": RANDOM.random((2, 5, 2)), "b\nb": RANDOM.random((2, 8, 4))},

@@ -176,8 +176,8 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
 
     In radians: the phase of the gait, the amplitude of the thighs' swing (0: standing), the head's turn and nod.
     """
-    gait, rotation, (head_turn, head_nod) = GAITS[person.gait], {}, head
-    lean, arm_out = gait.lean, gait.arm_out + (0.1 if person.bag == "shoulder bag" else 0)
+    (_, arm_out, elbow, lean), rotation, (head_turn, head_nod) = GAITS[person.gait], {}, head
+    arm_out += 0.1 if person.bag == "shoulder bag" else 0
     twist = 0.12 * stride / 0.4 * np.sin(phase)
     rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
     rotation["waist"] = _axis_rotation(0, 0.7 * lean)
@@ -198,7 +198,7 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
         rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
         held = person.bag == "handbag" and person.bag_side == side
         arm = 0.03 if held else -0.8 * swing  # a bag keeps the arm from swinging
-        bend = gait.elbow + (max(0.0, arm) * 0.5)
+        bend = elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
         rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)
         rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(upper_rest, _direction(arm, arm_out, sign))

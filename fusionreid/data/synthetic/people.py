@@ -8,7 +8,6 @@ silhouette, gait), half and half.
 import json
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,25 +31,12 @@ BUILDS = {  # weight and muscle, anny's, and how wide the body is
 }
 LEGS = {"short": 0.74, "medium": 0.94, "tall": 1.16, "very tall": 1.4}  # a taller person's are longer
 SILHOUETTES = {"tight": 0.0, "straight": 1.2, "loose": 2.6, "wide": 4.4}  # how far clothes stand off, trousers most
-
-
-class Gait(NamedTuple):
-    """How somebody walks; radians."""
-
-    stride: float
-    arm_out: float  # how far the arms stand off
-    elbow: float  # how far they are bent
-    lean: float  # forwards
-
-
-GAITS = {
-    "stiff": Gait(0.12, 0.05, 0.05, -0.08),
-    "easy": Gait(0.36, 0.7, 0.2, 0.02),
-    "brisk": Gait(0.62, 0.2, 1.9, 0.06),
-    "stooped": Gait(0.26, 0.3, 0.3, 0.62),
+GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
+    "stiff": (0.12, 0.05, 0.05, -0.08),
+    "easy": (0.36, 0.7, 0.2, 0.02),
+    "brisk": (0.62, 0.2, 1.9, 0.06),
+    "stooped": (0.26, 0.3, 0.3, 0.62),
 }
-
-
 _UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
 
 

@@ -19,7 +19,7 @@ EXPOSURE, TINT = 0.12, 0.04  # deviations, from picture to picture, of the logar
 def _posed(person: Person, figure: Figure, rng: np.random.Generator, yaw: float):
     """The person somewhere on their way, standing on the ground: vertices, faces, layers, attributes, gait phase."""
     still = rng.random() < 0.06
-    stride = GAITS[person.gait].stride * (0.12 if still else rng.uniform(0.8, 1.1))
+    stride = GAITS[person.gait][0] * (0.12 if still else rng.uniform(0.8, 1.1))
     phase = rng.uniform(0, 2 * np.pi)
     transforms = body.pose(person, figure.joints, phase, stride, (rng.normal(0, 0.2), rng.normal(0.05, 0.08)))
     hand = transforms[body.INDEX[f"hand.{person.bag_side}"]]
