@@ -12,7 +12,7 @@ DONE := $(VENV)/.installed
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-browser test-slurm site lint lab lock clean
+.PHONY: help setup reproduce market test test-browser test-slurm site lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
@@ -35,6 +35,9 @@ $(DONE): requirements.lock pyproject.toml
 
 reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS="--only 03 05" for some)
 	$(BIN)/python -m fusionreid reproduce --profile $(PROFILE) $(ARGS)
+
+market: setup  ## train on a real set and write a report (ROOT=/data PROFILE=paper ARGS="--dataset msmt17 --estimate")
+	$(BIN)/python benchmarks/market.py --root $(or $(ROOT),$(DATA)) --profile $(PROFILE) $(ARGS)
 
 # Rendered before the tests, which share it: the body model's own cache is made on its first use, by one process.
 $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
