@@ -181,6 +181,13 @@ def test_clean_drops_injected_cells_widgets_and_durations():
     assert "/Users" not in nbformat.writes(notebook) and "duration" not in nbformat.writes(notebook)
 
 
+def test_clean_takes_the_checkouts_folder_from_what_was_printed():
+    printed = new_output("stream", name="stdout", text=f"cnn: {paths.ROOT / 'fusionreid' / 'a.safetensors'}: 3 of 3\n")
+    notebook = new_notebook(cells=[new_code_cell("A", outputs=[printed])])
+    notebooks.clean(notebook)
+    assert notebook.cells[0].outputs[0].text == f"cnn: {Path('fusionreid/a.safetensors')}: 3 of 3\n"
+
+
 def test_a_runs_folder_that_cannot_be_written_is_named(folder, capsys):
     write(folder, "00_a.ipynb")
     paths.RUNS.write_text("a file where a folder should be")
