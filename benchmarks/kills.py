@@ -1,17 +1,21 @@
-"""Trainings that are killed at random moments and started again: are their numbers those of one that was not?
+"""Work that is killed at random moments and started again: does it end as work that was not disturbed?
 
-    python benchmarks/kills.py                     # 100 kills, or as many as fit in --minutes
+    python benchmarks/kills.py                     # 100 kills of a training, or as many as fit in --minutes
     python benchmarks/kills.py --kills 4           # as in the tests
+    python benchmarks/kills.py --of render         # of the synthetic set
+    python benchmarks/kills.py --of notebook       # of `reproduce`, in notebook 03
 
-Prints a table in Markdown; the exit code is 1 if anything differs. A trial is a run of the smoke profile, on pictures
-of noise, in a folder of its own with nothing decoded. SIGKILL ends it at a moment drawn from the length of a whole run,
-twice at most; then it may finish. Compared are the scores, the average precision of each query, the checksums of the
-trained weights, and that no temporary file is left. Processes are forked, so that packages are imported once.
+Prints a table in Markdown; the exit code is 1 if anything differs. A trial is at smoke size, in a folder of its own.
+SIGKILL ends it at a moment drawn from the length of undisturbed work, twice at most; then it may finish. Compared are,
+of a training, on pictures of noise, the scores, the average precision of each query and the checksums of the weights;
+of rendering, the digest of every file; of the notebook, the results of its runs and that every cell was executed; and
+that no temporary file is left. Processes are forked, so that packages are imported once.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -20,16 +24,23 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
 
+from fusionreid import paths
 from fusionreid.config import DataConfig, profile
+from fusionreid.data.synthetic.build import build
 from fusionreid.evaluation.evaluate import evaluate
+from fusionreid.files import read_json
+from fusionreid.reproduce import reproduce
 from fusionreid.training import checkpoint
 from fusionreid.training.runs import RunConfig, RunFolder, make_run
 from fusionreid.training.train import train
@@ -55,17 +66,72 @@ def write_pictures(folder: Path) -> None:
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name)
 
 
-def work(run: RunConfig, data: Path, trial: Path) -> None:
-    """In a process of its own: the training; what it says goes to a file."""
+class Kind(NamedTuple):
+    """What is killed; each function takes the trial's folder."""
+
+    work: Callable[[Path], None]
+    stage: Callable[[Path], str]  # how far it has come, from its files
+    outcome: Callable[[Path], dict]  # all that must be equal
+
+
+def in_process(work: Callable[[Path], None], trial: Path) -> None:
+    """In a process of its own: the work; what it says goes to a file."""
     os.environ["FUSIONREID_CACHE"] = str(trial / "cache")
     sys.stdout = sys.stderr = open(trial / "log.txt", "a")  # a traceback too; it ends with the process
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    train(run, evaluate, data_root=data, runs_root=trial / "runs", device="cpu", progress=False)
+    work(trial)
+
+
+def training(place: Path) -> Kind:
+    write_pictures(place / "data" / "market1501")
+    smoke = profile("smoke")
+    scale = replace(smoke, train=replace(smoke.train, epochs=3, evaluate_every=2))
+    run = make_run(scale, data=DataConfig(name="market1501"), data_root=place / "data")
+
+    def work(trial: Path) -> None:
+        train(run, evaluate, data_root=place / "data", runs_root=trial / "runs", device="cpu", progress=False)
+
+    return Kind(work, partial(stage, run), partial(outcome, run))
+
+
+def rendering(place: Path) -> Kind:
+    def files(trial: Path) -> list[Path]:
+        return sorted(path for path in (trial / "synthetic").rglob("*.*") if path.suffix != ".lock")
+
+    def digests(trial: Path) -> dict:
+        return {str(path.relative_to(trial)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files(trial)}
+
+    def stage(trial: Path) -> str:
+        count = sum(path.suffix == ".jpg" for path in files(trial))
+        return f"after {count // 20 * 20} pictures and more" if count else "before the first picture"
+
+    return Kind(lambda trial: build(trial, "smoke", 0, progress=False) and None, stage, digests)
+
+
+def notebook(place: Path) -> Kind:
+    def work(trial: Path) -> None:
+        paths.RUNS = trial / "runs"
+        os.environ |= {"FUSIONREID_RUNS": str(paths.RUNS), "OMP_NUM_THREADS": "1"}
+        reproduce("smoke", only=["03"], progress=False)
+
+    def results(trial: Path) -> dict:
+        found = {path.parent.name: read_json(path)["features"] for path in (trial / "runs").glob("*/result.json")}
+        cells = json.loads(next((trial / "runs" / "notebooks").rglob("03_*.ipynb")).read_text())["cells"]
+        found["cells without a number"] = [
+            cell["id"] for cell in cells if cell["cell_type"] == "code" and not cell["execution_count"]
+        ]
+        return found | {"left over": [str(path) for path in (trial / "runs").rglob(".*.*.*")]}
+
+    def stage(trial: Path) -> str:
+        if list((trial / "runs").glob("*/result.json")):
+            return "after the training"
+        return "in the training" if list((trial / "runs").glob("*/config.json")) else "before the training"
+
+    return Kind(work, stage, results)
 
 
 def stage(run: RunConfig, trial: Path) -> str:
-    """How far a trial has come, from its files."""
     folder = RunFolder(run, trial / "runs")
     if (folder.path / "result.json").exists():
         return "after the result"
@@ -80,7 +146,6 @@ def stage(run: RunConfig, trial: Path) -> str:
 
 
 def outcome(run: RunConfig, trial: Path) -> dict:
-    """All that must be equal."""
     folder = RunFolder(run, trial / "runs")
     with np.load(folder.path / "average_precision.npz") as arrays:
         precision = {name: array.tolist() for name, array in arrays.items()}
@@ -95,23 +160,27 @@ def outcome(run: RunConfig, trial: Path) -> dict:
     }
 
 
-def start(*arguments) -> multiprocessing.Process:
-    process = FORK.Process(target=work, args=arguments)
+KINDS = {"train": training, "render": rendering, "notebook": notebook}
+
+
+def start(kind: Kind, trial: Path) -> multiprocessing.Process:
+    process = FORK.Process(target=in_process, args=(kind.work, trial))
     process.start()
     return process
 
 
-def finish(run: RunConfig, data: Path, trial: Path) -> dict:
+def finish(kind: Kind, trial: Path) -> dict:
     """The outcome of a trial that is not disturbed any more."""
-    process = start(run, data, trial)
+    process = start(kind, trial)
     process.join()
     if process.exitcode:
-        raise SystemExit(f"a run did not continue after a kill:\n{(trial / 'log.txt').read_text()}")
-    return outcome(run, trial)
+        raise SystemExit(f"it did not continue after a kill:\n{(trial / 'log.txt').read_text()}")
+    return kind.outcome(trial)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--of", choices=KINDS, default="train")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -120,32 +189,29 @@ def main() -> int:
     killed, equal = Counter(), Counter()
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        write_pictures(place / "data" / "market1501")
-        smoke = profile("smoke")
-        scale = replace(smoke, train=replace(smoke.train, epochs=3, evaluate_every=2))
-        run = make_run(scale, data=DataConfig(name="market1501"), data_root=place / "data")
-        trial = place / "whole"
+        kind, trial = KINDS[given.of](place), place / "whole"
         trial.mkdir()
         started = time.monotonic()
-        expected = finish(run, place / "data", trial)
+        expected = finish(kind, trial)
         seconds = time.monotonic() - started
         while sum(killed.values()) < given.kills and time.monotonic() - began < 60 * given.minutes:
             trial = Path(tempfile.mkdtemp(dir=place))
             stages = []
             for _ in range(min(2, given.kills - sum(killed.values()))):
-                process = start(run, place / "data", trial)
+                process = start(kind, trial)
                 process.join(random.uniform(0, seconds))
                 if process.exitcode is None:
                     process.kill()
                     process.join()
-                    stages.append(stage(run, trial))
-            found = finish(run, place / "data", trial)
+                    stages.append(kind.stage(trial))
+            found = finish(kind, trial)
             killed.update(stages)
             equal.update(stages if found == expected else [])
-            for part in expected:
-                if found[part] != expected[part]:
-                    print(f"{stages}: {part} is {found[part]!s:.200}, not {expected[part]!s:.200}", file=sys.stderr)
-    print(f"| killed ({seconds:.1f} s a run) | times | ended with equal numbers |\n|---|---|---|")
+            for part in expected | found:
+                one, other = found.get(part), expected.get(part)
+                if one != other:
+                    print(f"{stages}: {part} is {one!s:.200}, not {other!s:.200}", file=sys.stderr)
+    print(f"| killed ({seconds:.1f} s undisturbed) | times | ended equal |\n|---|---|---|")
     for name in sorted(killed):
         print(f"| {name} | {killed[name]} | {equal[name]} |")
     print(f"| all | {sum(killed.values())} | {sum(equal.values())} |")

@@ -4,6 +4,7 @@ import ast
 import os
 from pathlib import Path
 
+from . import paths
 from .config import Profile
 from .config import profile as find_profile
 from .files import atomic_write
@@ -59,8 +60,8 @@ def parameters(path: Path) -> dict[str, object]:
 def clean(notebook) -> None:
     """Makes an executed notebook fit to commit, in place: without traces of the machine and the run.
 
-    Removes papermill's metadata and injected cell, widgets and what was written to stderr, numbers the code cells
-    from 1, and names the kernel `python3`.
+    Removes papermill's metadata and injected cell, widgets and what was written to stderr, and the checkout's folder
+    from paths; numbers the code cells from 1, and names the kernel `python3`.
     """
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     notebook.metadata.clear()
@@ -74,11 +75,12 @@ def clean(notebook) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
-        printed = [output for output in cell.outputs if output.get("name") != "stderr"]
-        cell.outputs = [output for output in printed if WIDGET not in output.get("data", {})]
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
+            if "text" in output:
+                output.text = output.text.replace(f"{paths.ROOT}{os.sep}", "")
 
 
 def update(source: Path, executed: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -179,6 +180,13 @@ def test_clean_drops_injected_cells_widgets_and_durations():
     left = [(cell.source, cell.execution_count, cell.outputs) for cell in notebook.cells]
     assert left == [("A = 1", 1, []), ("A", 2, [])]
     assert "/Users" not in nbformat.writes(notebook) and "duration" not in nbformat.writes(notebook)
+
+
+def test_clean_takes_the_checkouts_folder_from_what_was_printed():
+    printed = new_output("stream", name="stdout", text=f"cnn: {paths.ROOT / 'fusionreid' / 'a.safetensors'}: 3 of 3\n")
+    notebook = new_notebook(cells=[new_code_cell("A", outputs=[printed])])
+    notebooks.clean(notebook)
+    assert notebook.cells[0].outputs[0].text == f"cnn: {Path('fusionreid/a.safetensors')}: 3 of 3\n"
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(folder, capsys):

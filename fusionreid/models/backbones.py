@@ -3,7 +3,6 @@
 Each branch gives one global vector and one local map; how big they are, it says itself (`width`, `grid`).
 """
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import timm
@@ -177,10 +176,10 @@ def _early_convolutions(width: int, stride: int) -> nn.Sequential:
     """Patches of 16 pixels by three convolutions: small ViTs learn sooner from them (Xiao et al., NeurIPS 2021)."""
     if stride % 4:
         raise ValueError(f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs")
-    layers, channels = [], (3, 16, 32)
-    for inside, outside in pairwise(channels):
+    layers = []
+    for inside, outside in ((3, 16), (16, 32)):
         layers += [nn.Conv2d(inside, outside, 3, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 4, stride // 4))
+    return nn.Sequential(*layers, nn.Conv2d(32, width, 4, stride // 4))
 
 
 def _check_plain(vit: nn.Module, name: str) -> None:

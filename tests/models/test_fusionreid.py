@@ -240,6 +240,7 @@ def test_wrong_input_is_named(make, message):
         ({"cnn": "test_vit"}, "VisionTransformer has no layer of stride 2; expected a CNN of timm"),
         ({"cnn": "t2t_vit_14"}, "T2TViT has no layer of stride 2; expected a CNN of timm"),
         ({"cnn": None, "transformer": None}, "at least one branch"),
+        ({"transformer": "test_vit_small", "stride": 14}, "expected a multiple of 4 for the small ViTs"),
     ],
 )
 def test_wrong_configuration_is_named(changes, message):

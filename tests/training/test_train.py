@@ -201,6 +201,15 @@ def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypat
     assert comparable(resumed.path) == comparable(whole.path)
 
 
+def test_pre_training_learns_what_people_look_like(tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.truth, "looks", lambda dataset: np.array([[0, 1], [1, 0], [0, 2], [1, 1]]))
+    run = replace(RUN, train=replace(RUN.train, task="attributes", epochs=8, evaluate_every=8))
+    folder = run_tiny(tiny_dataset, tmp_path, run)
+    assert next(iter(folder.model().necks.values())).classifier.out_features == 2 + 3
+    entropy = folder.metrics.query("kind == 'step'")["cross_entropy/cnn"]
+    assert entropy.iloc[-1] < entropy.iloc[0] < 4  # of the shares alone: log 2 + 1.04
+
+
 def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
     whole = comparable(run_tiny(tiny_dataset, tmp_path / "whole").path)
     monkeypatch.setattr(train.RunFolder, "write_result", lambda *_, **__: 1 / 0)
