@@ -42,14 +42,11 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
 
 
 def attributes(logits: Tensor, identities: Tensor, looks: Tensor) -> Tensor:
-    """The cross entropies of all attributes, summed; `looks` (identities, attributes) is the class of each by each.
-
-    The logits (B, classes of all attributes) have no bias, so that how often a class occurs is added to them.
-    """
-    entropies, sizes = [], (looks.amax(dim=0) + 1).tolist()
+    """The cross entropies of all attributes, summed; `looks` (identities, attributes) is the class of each by each."""
+    entropies, sizes = [], (looks.amax(dim=0) + 1).tolist()  # the logits have no bias: the shares are theirs
     for part, classes in zip(logits.split(sizes, dim=1), looks.unbind(dim=1), strict=True):
-        share = torch.bincount(classes) / len(classes)
-        entropies.append(F.cross_entropy(part + share.log(), classes[identities]))
+        shares = torch.bincount(classes) / len(classes)
+        entropies.append(F.cross_entropy(part + shares.log(), classes[identities]))
     return torch.stack(entropies).sum()
 
 

@@ -98,8 +98,7 @@ def build(
     folder = Path(root) / "synthetic" / f"{size}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     shots = plan(SIZES[size], seed)
-    about = json.dumps({"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])})
-    about = json.loads(about)  # tuples have become lists, as in a file
+    about = json.loads(json.dumps({"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])}))
     finished, begun = folder / "manifest.json", folder / "building.json"
     with locked(folder / "building.lock"):  # of several processes that want it, one renders and the others wait
         known = [read_json(mark) for mark in (finished, begun) if mark.exists()]
@@ -112,6 +111,8 @@ def build(
         missing = [item for item in shots if not ((folder / item.path).is_file() and (folder / item.mask).is_file())]
         if missing or not finished.exists():
             write_json(begun, about)
+            for leftover in folder.rglob(".*.*.*"):  # temporary files of a build that was killed
+                leftover.unlink()
             if missing:
                 _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
             _write_attributes(folder, shots)
