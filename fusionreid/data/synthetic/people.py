@@ -156,10 +156,9 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
         # A detector's box makes all people equally high: what shows of height is how long the legs are.
         value = list({"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue])[level]
         changed = {person.cue: value}
+        # A silhouette shows on trousers, and a long skirt hides how its wearer walks.
         if person.cue == "silhouette" or (person.cue == "gait" and person.bottom == "long skirt"):
-            changed |= dict(
-                bottom="trousers", length=1.95
-            )  # on which it shows; a long skirt hides how its wearer walks
+            changed |= dict(bottom="trousers", length=1.95)
     return replace(person, value=value, **changed)
 
 
