@@ -58,7 +58,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         {"params": [p for name, p in trained if name.endswith("bias")], "factor": config.bias_learning_rate},
     ]
     if config.optimizer == "adamw":
-        # A class is seen once in a hundred steps: a second beta of 0.95 forgets it in twenty, and nothing is learnt.
+        # With 0.95, an identity that is seen once in a hundred steps is forgotten in twenty (benchmarks/stand_ins.csv).
         betas = (config.momentum, 0.999)
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -86,9 +86,8 @@ def train_one_epoch(
     """One pass over the batches: images (B, 3, H, W), identities (B,) and cameras (B,), on the model's device.
 
     Several processes have a share of each batch each; the loss and its mining see the batch of all. `looks` is as of
-    `objective`. Returns a line of
-    `metrics.jsonl` for each step, with the loss and its terms. Raises FloatingPointError, naming the term and the step,
-    if a loss is not finite.
+    `objective`. Returns a line of `metrics.jsonl` for each step, with the loss and its terms. Raises
+    FloatingPointError, naming the term and the step, if a loss is not finite.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, epoch, group["factor"])
