@@ -6,7 +6,7 @@ rows by its configuration, seeds aside: where the training or the renderer chang
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from .experiments import EXPERIMENTS, Setting, plan
 from .intervals import Interval, difference_interval
 
 METRICS = ("mAP", "rank-1")
+Factors = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 _ONE = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]  # recorded again, a row replaces its like
 _COLUMNS = [*_ONE, *METRICS, "version", "commit", "device", "run", "configuration"]
 
@@ -110,21 +111,28 @@ def of(key: str, feature: str) -> pd.DataFrame:
     return load().by_row.get((key, feature), none)
 
 
-def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
+def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Factors | None = None) -> Interval:
     """The interval of a weighted sum of rows, over the seeds that all of them have, in points.
 
-    `weights` are by (configuration, feature): one row less another is {(one, "all"): 1, (other, "all"): -1}.
+    `weights` are by (configuration, feature): one row less another is {(one, "all"): 1, (other, "all"): -1}. `factors`
+    gives, of a data seed, its identities and their numbers of queries, what each person's scores are multiplied by;
+    people of factor 0 are left out.
     """
     scores, chosen = load().scores, {pair: of(*pair) for pair in weights}
     shared = functools.reduce(pd.Index.intersection, (each.index for each in chosen.values()))
-    total: dict[str, dict[int, np.ndarray]] = {}  # by data, by seed: (people,)
+    total: dict[tuple[int, str], dict[int, np.ndarray]] = {}  # by data, by seed: (people,)
     for pair, weight in weights.items():
         for row in chosen[pair].loc[shared].reset_index().to_dict("records"):
-            people = total.setdefault(f"{row['data']} {row['version']}", {})
+            people = total.setdefault((row["data_seed"], f"{row['data']} {row['version']}"), {})
             value = weight * scores[row["run"]][row["place"], METRICS.index(metric)].astype(float)
             people[row["seed"]] = people.get(row["seed"], 0) + value
-    points = {data: 100 * np.stack(list(seeds.values())) for data, seeds in total.items()}
-    return difference_interval([(values, scores[data][1]) for data, values in points.items()])
+    parts = []
+    for (data_seed, data), seeds in total.items():
+        queries = scores[data][1]
+        factor = np.ones(len(queries)) if factors is None else factors(data_seed, *scores[data])
+        values, kept = 100 * factor * np.stack(list(seeds.values())), factor != 0
+        parts.append((values[:, kept], queries[kept]))
+    return difference_interval(parts)
 
 
 def about(keys: list[str]) -> str:

@@ -1,0 +1,186 @@
+"""What training on many GPUs and galleries of up to a billion images would need: derived, and checked where it can be.
+
+    python benchmarks/scale.py        # two minutes on two cores; nothing of it needs a GPU
+
+Writes results/scale_training.csv, scale_grid.csv and scale_galleries.csv, which are derived, and scale_checks.csv, where
+derived and measured numbers of this machine stand side by side: the bytes that two and four gloo processes send in a
+training step, and the seconds of a query over a gallery. A GPU is assumed to do RATE multiply-adds a second, and to
+exchange gradients by rings, in which a process sends 2 (n - 1) / n of the bytes that are reduced and (n - 1) / n of
+those that are gathered. What an index of vectors takes is as Faiss documents it (MIT; pip install faiss-cpu).
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from measure import machine, spread_of, write_table
+
+from fusionreid import build_model
+from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig, profile
+from fusionreid.data.datasets import PUBLISHED
+from fusionreid.models import cost
+from fusionreid.paper.experiments import variants
+from fusionreid.training import parallel, train
+
+RATE = 60e12  # multiply-adds a second of a GPU in bf16: an assumption
+NETWORKS = {"Ethernet of 100 Gb/s": 12.5e9, "InfiniBand of 400 Gb/s": 50e9, "NVLink of an H100": 450e9}  # bytes/s one way
+MEMORIES = {"NVMe disk": 3e9, "memory of a server": 200e9, "memory of an H100": 3.35e12}  # bytes a second: typical
+BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
+
+
+def macs(config: ModelConfig) -> int:
+    """Multiply-adds of one image, those inside attention with them."""
+    costs = cost.measure(config)
+    return costs.macs + costs.attention_macs
+
+
+def sent_bytes(config: ModelConfig, classes: int, cameras: int, batch: int, processes: int) -> dict[str, float]:
+    """What a process sends in a step of training, by what it is for."""
+    with torch.device("meta"):
+        model = build_model(config, classes, cameras)
+    ring = (processes - 1) / processes
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    widths = sum(model.widths.values()) + classes * len(model.widths)
+    return {
+        "gradients": 2 * ring * 4 * trained,
+        "features and logits": 3 * ring * 4 * batch * widths,  # gathered, and their gradients reduced
+        # Wrapped models take the first process's running statistics before each step.
+        "buffers": ring * sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
+    }
+
+
+def training() -> list[dict]:
+    rows, work = [], 3 * macs(PAPER) * BATCH
+    for processes in (1, 2, 4, 8, 16, 64):
+        sent, seconds = sent_bytes(PAPER, 1041, 15, BATCH, processes), work / RATE / processes
+        total = sum(sent.values())
+        row = {
+            "GPUs": processes, "images_a_GPU": BATCH // processes, "compute_ms": round(1e3 * seconds, 1),
+            "gradients_sent_mb": round(sent["gradients"] / 1e6),
+            "features_and_logits_sent_mb": round(sent["features and logits"] / 1e6, 1),
+            "as_long_as_compute_at_gb_s": round(total / seconds / 1e9, 1),
+        }  # fmt: skip
+        for name, speed in NETWORKS.items():
+            slowest, fastest = seconds + total / speed, max(seconds, total / speed)  # nothing overlaps; all of it does
+            row[f"images_s, {name}"] = f"{BATCH / slowest:.0f} to {BATCH / fastest:.0f}"
+        rows.append(row | {"is": "derived"})
+    return rows
+
+
+def makespan(hours: list[float], workers: int) -> float:
+    """Hours until all is done, one run a worker, longest first."""
+    free = [0.0] * workers
+    for each in sorted(hours, reverse=True):
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
+
+
+def grid() -> list[dict]:
+    """Every distinct model of the tables and figures, on one data set and on all three, with one seed."""
+    tables = [f"table{number}" for number in range(1, 7)]
+    configs = {variant.config for name in [*tables, "figure5", "figure6"] for variant in variants(name)}
+    hours, rows = {}, []
+    for name in DATASETS:
+        if name in PUBLISHED:
+            images = {split: counts.images for split, counts in PUBLISHED[name].items()}
+            passes = 3 * PAPER_TRAINING.epochs * images["train"] + images["query"] + images["gallery"]
+            hours[name] = [passes * macs(config) / RATE / 3600 for config in configs]
+    for name, each in [*hours.items(), ("all three", sum(hours.values(), []))]:
+        row = {"data": name, "runs": len(each), "GPU_hours": round(sum(each), 1), "longest_run_hours": round(max(each), 1)}
+        row |= {f"hours_on_{workers}": round(makespan(each, workers), 1) for workers in (1, 2, 8, 64)}
+        rows.append(row | {"is": "derived"})
+    return rows
+
+
+def galleries() -> list[dict]:
+    """One query over all images, in float16: every number is read once. Many queries at once are bound by arithmetic."""
+    with torch.device("meta"):
+        width = sum(build_model(PAPER, 2, 1).widths.values())
+    rows = []
+    for exponent in (6, 7, 8, 9):
+        images = 10**exponent
+        read = 2 * width * images
+        row = {"images": f"10^{exponent}", "numbers_an_image": width, "float16_gb": round(read / 1e9, 1)}
+        row |= {f"seconds_a_query, {name}": float(f"{read / speed:.2g}") for name, speed in MEMORIES.items()}
+        row |= {
+            "H100s_that_hold_it": -(-read // 80_000_000_000),
+            "seconds_a_query, 10,000 at once on one GPU": float(f"{images * width / RATE:.2g}"),
+            # 64 bytes of code and 8 of number an image (IVF,PQ64); 256 numbers after PCA and 32 links (PCA256,HNSW32).
+            "IVF_PQ64_gb": round(72 * images / 1e9, 1),
+            "PCA256_HNSW32_gb": round((4 * 256 + 2 * 4 * 32) * images / 1e9, 1),
+            "is": "derived",
+        }
+        rows.append(row)
+    return rows
+
+
+def sent_on_loopback() -> int:
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
+
+
+def steps(rank: int, processes: int, port: int, sent) -> None:
+    """Trains the demo's model for some steps and puts the bytes on the loopback device, of one step of all."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    demo, count = profile("demo"), 3
+    torch.manual_seed(0)
+    model = build_model(demo.scale(PAPER), 128, 6)
+    images, identities = torch.randn(32, 3, *model.config.image_size), torch.arange(32) // 4
+    share = [part.chunk(processes)[rank] for part in (images, identities, torch.arange(32) % 6)]
+    state, before = parallel.start("cpu")[0], 0
+    wrapped = parallel.wrap(model, state, torch.device("cpu"), compile=False)
+    optimizer, scaler = train.make_optimizer(model, demo.train), torch.amp.GradScaler("cpu", enabled=False)
+    for batches in ([share], [share] * count):  # the first step makes the buckets of gradients
+        dist.barrier()
+        before = sent_on_loopback()
+        train.train_one_epoch(wrapped, batches, optimizer, scaler, demo.train, 1, processes)
+        dist.barrier()
+    if rank == 0:
+        sent.put((sent_on_loopback() - before) / count)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def checks() -> list[dict]:
+    rows, context = [], multiprocessing.get_context("spawn")
+    for processes in (2, 4):
+        expected = Counter(sent_bytes(profile("demo").scale(PAPER), 128, 6, 32, processes))
+        queue = context.SimpleQueue()
+        multiprocessing.spawn(steps, (processes, 29600 + processes, queue), processes)
+        rows.append({
+            "what": f"MB sent by {processes} gloo processes in a step, the demo's model, batch 32",
+            "derived": round(processes * expected.total() / 1e6, 2), "measured": round(queue.get() / 1e6, 2),
+        })  # fmt: skip
+    width, images = galleries()[0]["numbers_an_image"], 30_000
+    gallery = np.random.default_rng(0).random((images, width), np.float32)
+    query, reading, searching = gallery[0].copy(), [], []
+    for _ in range(9):
+        start = time.perf_counter()
+        gallery.max()  # reads every number once
+        middle = time.perf_counter()
+        gallery @ query
+        reading.append(middle - start)
+        searching.append(time.perf_counter() - middle)
+    (read, _), (search, spread) = spread_of(reading), spread_of(searching)
+    rows.append({
+        "what": f"ms of a query over {images:,} images of {width} float32, from this machine's memory",
+        "derived": round(1e3 * read, 1), "measured": round(1e3 * search, 1), "spread": round(1e3 * spread, 1),
+    })  # fmt: skip
+    return [row | {"measured / derived": round(row["measured"] / row["derived"], 2), "machine": machine()} for row in rows]
+
+
+def main() -> None:
+    for name, rows in (("training", training), ("grid", grid), ("galleries", galleries), ("checks", checks)):
+        write_table(f"scale_{name}", rows())
+
+
+if __name__ == "__main__":
+    main()
