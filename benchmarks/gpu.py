@@ -95,7 +95,7 @@ def done(stage: str, where: Where, chosen: dict) -> dict | None:
     return found if found.get("settings") == chosen else None
 
 
-def report(where: Where, every: dict[str, dict], failed: dict[str, str], title: str) -> Path:
+def report(where: Where, every: dict[str, dict], failed: dict[str, str], trial: str) -> Path:
     """Joins what every stage wrote; says which failed and which are not there."""
     states, parts = [], []
     for stage, chosen in every.items():
@@ -109,7 +109,7 @@ def report(where: Where, every: dict[str, dict], failed: dict[str, str], title: 
             pictures = [f"![{name}]({where.stem(name)}.png)" for name in found["pictures"]]
             parts += [f"## {stage}", WORK[stage].__doc__.splitlines()[0], found["text"].strip(), *pictures]
     path = where.folder / f"{where.stem('report')}.md"
-    head = [f"# {title} on {where.name}", f"PyTorch {torch.__version__}", markdown(pd.DataFrame(states))]
+    head = [f"# Benchmarks on {where.name}", f"{trial}PyTorch {torch.__version__}.", markdown(pd.DataFrame(states))]
     write_text(path, "\n\n".join([*head, *parts]) + "\n")
     return path
 
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder, runs_root = (own, own) if given.smallest else (RESULTS, given.runs_root)
     where = Where(given.device, device_name(device), folder, given.data_root, runs_root)
     every, failed, late = settings(given.smallest, given.start), {}, []
-    title = "A trial at the smallest size: its numbers mean nothing" if given.smallest else "Benchmarks"
+    trial = "Everything is at its smallest size here, to try the stages: the numbers mean nothing. " * given.smallest
     until = time.monotonic() + 60 * given.minutes
     with ExitStack() as stack:
         executor = None
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
                     executor.shutdown()
                     executor, failed[stage] = None, error.strip().splitlines()[-1]
                     print(error, file=sys.stderr)
-            path = report(where, every, failed, title)
+            path = report(where, every, failed, trial)
     for words, stages in {"failed": failed, "not begun, the time is up": late}.items():
         if stages:
             print(f"gpu: {words}: {', '.join(stages)}", file=sys.stderr)
