@@ -12,7 +12,7 @@ DONE := $(VENV)/.installed
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce market test test-browser test-slurm site lint lab lock clean
+.PHONY: help setup reproduce market gpu test test-browser test-slurm site lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
@@ -38,6 +38,9 @@ reproduce: setup  ## run every notebook, headless (PROFILE=demo: a laptop; ARGS=
 
 market: setup  ## train on a real set and write a report (ROOT=/data PROFILE=paper ARGS="--dataset msmt17 --estimate")
 	$(BIN)/python benchmarks/market.py --root $(or $(ROOT),$(DATA)) --profile $(PROFILE) $(ARGS)
+
+gpu: setup  ## measure, train and draw all that wants a GPU, on one card, for about an hour (ARGS=--smallest: a trial)
+	$(BIN)/python benchmarks/gpu.py --data-root $(DATA) $(ARGS)
 
 # Rendered before the tests, which share it: the body model's own cache is made on its first use, by one process.
 $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)

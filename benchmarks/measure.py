@@ -1,10 +1,11 @@
-"""What the ranking benchmarks share: simulated people, a measured process, and a table on disk."""
+"""What the benchmarks share: simulated people, a measured process, and a table on disk."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -100,6 +101,11 @@ def write_table(name: str, rows: list[dict]) -> Path:
     for row in [{key: key for key in columns}, *rows]:
         print("  ".join(str(row.get(key, "")).ljust(widths[key]) for key in columns))
     return path
+
+
+def slug(name: str) -> str:
+    """A device's name as a part of a file's name."""
+    return re.sub("[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
 def machine() -> str:

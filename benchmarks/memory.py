@@ -43,6 +43,13 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
     return sum(kept.values())
 
 
+def derived(config: ModelConfig) -> tuple[int, int, float]:
+    """Bytes in float32: weights, gradients and momenta; what two images keep; and what each image after them keeps."""
+    model = build_model(config, 751, 6).to(memory_format=torch.channels_last).train()
+    two, four = (kept_bytes(model, config, batch) for batch in (2, 4))
+    return 3 * 4 * sum(parameter.numel() for parameter in model.parameters()), two, (four - two) / 2
+
+
 def main() -> None:
     rows = []
     shown = {
@@ -52,10 +59,7 @@ def main() -> None:
         if variant.name in names
     }
     for name, config in shown.items():
-        model = build_model(config, 751, 6).to(memory_format=torch.channels_last).train()
-        fixed = 3 * 4 * sum(parameter.numel() for parameter in model.parameters())  # weights, gradients, momenta
-        two, four = (kept_bytes(model, config, batch) for batch in (2, 4))
-        image = (four - two) / 2
+        fixed, two, image = derived(config)
         rows.append({
             "model": name, "batch": BATCH, "weights_gradients_momenta_gb": round(fixed / 1e9, 1),
             "kept_mb_an_image": round(image / 1e6), "float32_gb": round((fixed + two + (BATCH - 2) * image) / 1e9, 1),

@@ -11,14 +11,14 @@ a forward pass in training, at the rate that a large matrix product reaches on t
 from __future__ import annotations
 
 import argparse
-import re
 import time
+from collections.abc import Callable, Iterator
 
 import torch
-from measure import spread_of, write_table
+from measure import slug, spread_of, write_table
 
 from fusionreid import build_model
-from fusionreid.config import PAPER, PROFILES
+from fusionreid.config import PAPER, PROFILES, Profile
 from fusionreid.devices import autocast, device_name
 from fusionreid.models import cost
 from fusionreid.training.losses import objective
@@ -48,6 +48,61 @@ def product_rate(device: torch.device, precision: str) -> float:
     return side**3 / spread_of(seconds)[0]
 
 
+def works(
+    scale: Profile, device: torch.device, precision: str, batch: int, compiled: bool = False
+) -> Iterator[tuple[str, int, Callable[[], None]]]:
+    """A training step, then an embedding, of one batch: the name, its cost in forward passes, and the work itself.
+
+    Each is to be called before the next is asked for, as the model changes its mode.
+    """
+    config = scale.scale(PAPER)
+    model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
+    called = torch.compile(model) if compiled else model
+    optimizer = make_optimizer(model, scale.train)
+    images = torch.randn(batch, 3, *config.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    cameras = torch.randint(0, 6, (batch,), device=device)
+    identities = torch.arange(batch, device=device) // scale.train.images
+
+    def step() -> None:
+        with autocast(device, precision):
+            output = called(images, cameras)
+        loss, _ = objective(output, identities, scale.train)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def embed() -> None:
+        with autocast(device, precision):
+            called(images, cameras)
+
+    model.train()
+    yield "training", 3, step
+    model.eval()
+    yield "embedding", 1, embed
+
+
+def measure(
+    scale: Profile, device: torch.device, precision: str, batch: int, repetitions: int, compiled: bool, rate: float
+) -> list[dict]:
+    """A row for training and one for embedding; `rate` is that of `product_rate`."""
+    costs, rows = cost.measure(scale.scale(PAPER)), []
+    for name, passes, work in works(scale, device, precision, batch, compiled):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds, spread = spread_of(timed(work, device, repetitions))
+        macs = costs.macs + costs.attention_macs
+        rows.append({
+            "work": name, "images_per_second": round(batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
+            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(rate / (passes * macs), 1),
+            "batch": batch, "precision": precision, "compile": compiled, "profile": scale.name,
+            "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else "",
+            "torch": torch.__version__, "device": device_name(device),
+        })  # fmt: skip
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="paper", choices=list(PROFILES))
@@ -58,43 +113,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     device, scale = torch.device(given.device), PROFILES[given.profile]
-    config = scale.scale(PAPER)
-    model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
-    called = torch.compile(model) if given.compile else model
-    optimizer = make_optimizer(model, scale.train)
-    images = torch.randn(given.batch, 3, *config.image_size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    cameras = torch.randint(0, 6, (given.batch,), device=device)
-    identities = torch.arange(given.batch, device=device) // scale.train.images
-
-    def step() -> None:
-        with autocast(device, given.precision):
-            output = called(images, cameras)
-        loss, _ = objective(output, identities, scale.train)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    @torch.inference_mode()
-    def embed() -> None:
-        with autocast(device, given.precision):
-            called(images, cameras)
-
-    rate, costs, rows = product_rate(device, given.precision), cost.measure(config), []
-    for name, work, passes in (("training", step, 3), ("embedding", embed, 1)):
-        model.train(name == "training")
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        seconds, spread = spread_of(timed(work, device, given.repetitions))
-        macs = costs.macs + costs.attention_macs
-        rows.append({
-            "work": name, "images_per_second": round(given.batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
-            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(rate / (passes * macs), 1),
-            "batch": given.batch, "precision": given.precision, "compile": given.compile, "profile": given.profile,
-            "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else "",
-            "torch": torch.__version__, "device": device_name(device),
-        })  # fmt: skip
-    write_table(f"throughput_{re.sub('[^A-Za-z0-9]+', '-', rows[0]['device']).strip('-').lower()}", rows)
+    rate = product_rate(device, given.precision)
+    rows = measure(scale, device, given.precision, given.batch, given.repetitions, given.compile, rate)
+    write_table(f"throughput_{slug(rows[0]['device'])}", rows)
 
 
 if __name__ == "__main__":
