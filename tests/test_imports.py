@@ -20,6 +20,7 @@ OPTIONAL = [
     "nbformat",
     "nbclient",
     "ipywidgets",
+    "anywidget",
     "IPython",
     "matplotlib",
     "seaborn",

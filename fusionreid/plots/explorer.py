@@ -1,4 +1,4 @@
-"""The live panels of notebook 13, of ipywidgets alone: a ranked list, the maps of a pair, a plane of all images.
+"""The live panels of notebook 13: a ranked list and the maps of a pair, of ipywidgets, and a plane of all images.
 
 Pictures are HTML that holds their bytes. The button under a picture chooses it, by mouse or keyboard.
 """
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
+from anywidget import AnyWidget
 from einops import rearrange
 from PIL import Image
+from traitlets import Any, Int, List, Unicode
 
 from ..config import LABELS
 from ..data import load_images
@@ -23,14 +25,6 @@ from .grids import as_pixels, overlay
 from .style import GREEN, VERMILLION
 
 SHOWN, ACROSS = 20, 40  # images in a list, and in a row of the sheet of thumbnails
-STYLE = """<style>
-.plane {position: relative; width: 660px; height: 400px; margin: 30px 40px; border: 1px solid #ccc}
-.plane i {position: absolute; width: 7px; height: 7px; margin: -3px; border-radius: 50%%}
-.plane .query {border-radius: 0}
-.plane i:hover {z-index: 9; opacity: 1 !important; outline: 2px solid black}
-.plane i:hover::after {content: ""; position: absolute; left: 10px; top: -28px; width: 32px; height: 64px;
-  border: 2px solid white; background: url("%s") var(--at)}
-</style>"""
 
 
 def address(picture: np.ndarray | str | Path, kind: str = "PNG") -> str:
@@ -52,6 +46,17 @@ def choice(name: str, options: dict) -> w.Dropdown:
     return w.Dropdown(options=options.items(), description=name, layout=w.Layout(width="280px"))
 
 
+class Plane(AnyWidget):
+    """Points on a canvas, each with its picture, and a lasso, by mouse or by keys alone, that chooses some of them."""
+
+    _esm = Path(__file__).with_name("plane.js")
+    points, captions, hues = (List().tag(sync=True) for _ in range(3))  # a point: [x, y] from 0 to 1, or None
+    framed = List().tag(sync=True)  # what the list shows, then the query
+    queries, across = Int().tag(sync=True), Int(ACROSS).tag(sync=True)  # the first points are squares
+    sheet = Unicode().tag(sync=True)  # all pictures, `across` in a row
+    chosen = Any().tag(sync=True)  # the points in the lasso; None without one
+
+
 class Explorer:
     """Widgets over the rankings of a test set; `lists`, `maps` and `plane` are shown in a notebook's cells.
 
@@ -61,7 +66,7 @@ class Explorer:
 
     def __init__(self, rankings: Rankings, points: np.ndarray):
         data, model = rankings.dataset, rankings.model
-        self.rankings, self.points, self.records = rankings, points, [*data.query, *data.gallery]
+        self.rankings, self.records = rankings, [*data.query, *data.gallery]
         self.truth = attributes(self.records) if has_truth(data) else None
         image, names = load(model, data.query[:1])[0], ["all", *model.widths]
         with record_attention(model) as attention:
@@ -86,20 +91,22 @@ class Explorer:
         self.unit = choice("attention", {f"{LABELS[b]}, {u.upper()} {n}": (n, u, b) for n, u, b in attention})
         self.head = choice("head", {"mean": 0} | {str(head): head for head in range(1, heads + 1)})
         self.colour = choice("colour", {name: name for name in self.values})
-        self.across, self.upward = (
-            w.FloatRangeSlider(value=(0, 1), max=1, step=0.01, description=name, continuous_update=False)
-            for name in ("left, right", "low, high")
-        )
         self.switches = Switches()
-        self.accuracy, self.asked, self.explained, self.dots, self.marks = (w.HTML() for _ in range(5))
+        self.accuracy, self.asked, self.explained, self.lassoed = (w.HTML() for _ in range(4))
         self.pictures = [w.HTML() for _ in range(SHOWN)]
         self.buttons = [
             w.Button(layout=w.Layout(width="66px", height="28px", margin="0", padding="0")) for _ in range(SHOWN)
         ]
         for place, button in enumerate(self.buttons):
             button.on_click(lambda _, place=place: self.choose(place))
+        self.canvas = Plane(
+            points=[point.tolist() if np.isfinite(point).all() else None for point in points.round(4)],
+            captions=[f"person {each.identity}, camera {each.camera + 1}" for each in self.records],
+            queries=len(data.query),
+            sheet=self._sheet(),
+        )
         self._lay_out()
-        self._draw_plane()
+        self._colour()
         self._list()
 
     def _lay_out(self) -> None:
@@ -112,26 +119,30 @@ class Explorer:
         grid = w.GridBox(tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
         self.lists = w.VBox([*map(w.HBox, rows), w.HBox([w.VBox([self.asked, self.accuracy]), grid])])
         self.maps = w.VBox([w.HBox([self.stage, self.unit, self.head]), self.explained])
-        sheet = rearrange(load_images([each.path for each in self.records], (64, 32)), "n c h w -> n h w c").numpy()
-        sheet = np.concatenate([sheet, np.zeros((-len(sheet) % ACROSS, *sheet.shape[1:]), np.uint8)])
-        sheet = rearrange(sheet, "(rows across) h w c -> (rows h) (across w) c", across=ACROSS)
-        style = w.HTML(STYLE % address(sheet, "JPEG"))
-        self.plane = w.VBox([w.HBox([self.colour, self.across, self.upward]), style, self.marks, self.dots])
+        self.plane = w.VBox([w.HBox([self.colour, self.lassoed]), self.canvas])
         for react, moved in {
             self._list: (self.query, self.feature, self.embedding, self.rerank, self.weight, self.camera, self.alike,
-                         self.wrong, self.across, self.upward),
+                         self.wrong),
             self._draw_maps: (self.stage, self.unit, self.head),
-            self._draw_plane: (self.colour, self.across, self.upward),
+            self._colour: (self.colour,),
         }.items():  # fmt: skip
             for widget in moved:
                 widget.observe(lambda _, react=react: react(), "value")
+        self.canvas.observe(lambda _: self._list(), "chosen")
 
-    def inside(self) -> np.ndarray:
-        """(Q + G,) the images in the chosen part of the plane, all if it is the whole plane."""
-        chosen = np.ones(len(self.points), bool)
-        for (low, high), place in zip((self.across.value, self.upward.value), self.points.T, strict=True):
-            chosen &= (low, high) == (0, 1) or (low <= place) & (place <= high)
-        return chosen
+    def _sheet(self) -> str:
+        """The address of one picture of all images, small, `ACROSS` in a row."""
+        sheet = load_images([each.path for each in self.records], (64, 32)).permute(0, 2, 3, 1).numpy()
+        sheet = np.concatenate([sheet, np.zeros((-len(sheet) % ACROSS, *sheet.shape[1:]), np.uint8)])
+        return address(rearrange(sheet, "(rows across) h w c -> (rows h) (across w) c", across=ACROSS), "JPEG")
+
+    def _lassoed(self) -> np.ndarray:
+        """(G,) the gallery images in the lasso, all without one."""
+        count, total = len(self.rankings.labels[0]), len(self.records)
+        among = np.isin(np.arange(count, total), range(total) if self.canvas.chosen is None else self.canvas.chosen)
+        what = "all" if self.canvas.chosen is None else f"<b>{among.sum()}</b> of"
+        self.lassoed.value = f"{what} {len(among)} gallery images"
+        return among
 
     def _list(self) -> None:
         """The list anew, and with it what depends on it."""
@@ -139,7 +150,7 @@ class Explorer:
         self.switches = Switches(
             self.feature.value, self.embedding.value, self.weight.value if self.rerank.value else 1.0
         )
-        among = self.inside()[len(labels[0]) :]
+        among = self._lassoed()
         if self.camera.value:
             among &= labels[3] == self.camera.value - 1
         if self.alike.value:
@@ -161,11 +172,7 @@ class Explorer:
         caption = f"person {asked.identity}, camera {asked.camera + 1}<br>" + "".join(f"AP {each:.1%}" for each in own)
         self.asked.value = figure(asked.path, caption, 100)
         self.accuracy.value = f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
-        near = ", ".join(f"#image-{len(labels[0]) + place}" for place in self.found[:SHOWN])
-        self.marks.value = (
-            f"<style>#image-{query} {{outline: 3px solid black; z-index: 5}}"
-            f"{near or '#none'} {{outline: 1px solid black; z-index: 4}}</style>"
-        )
+        self.canvas.framed = [*(len(labels[0]) + self.found[:SHOWN]).tolist(), query]
         self.choose(0)
 
     def _gallery(self, place: int):
@@ -199,14 +206,5 @@ class Explorer:
                 cells.append(figure(overlay(pixels, heat[side].numpy()), f"{title}<br>{energy}", 90))
         self.explained.value = "".join(cells)
 
-    def _draw_plane(self) -> None:
-        value = self.values[self.colour.value]
-        split = ["query"] * len(self.rankings.labels[0]) + ["gallery"] * len(self.rankings.labels[1])
-        dots = [
-            f'<i id="image-{n}" class="{split[n]}" style="left:{100 * x:.1f}%;'
-            f"top:{100 - 100 * y:.1f}%;background:hsl({value[n] * 137 % 360} 70% 45%);opacity:{1 if chosen else 0.12};"
-            f'--at:-{n % ACROSS * 32}px -{n // ACROSS * 64}px"></i>'
-            for n, ((x, y), chosen) in enumerate(zip(self.points, self.inside(), strict=True))
-            if np.isfinite(x)
-        ]
-        self.dots.value = f'<div class="plane">{"".join(dots)}</div>'
+    def _colour(self) -> None:
+        self.canvas.hues = [value * 137 % 360 for value in self.values[self.colour.value]]

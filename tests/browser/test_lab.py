@@ -6,7 +6,9 @@ that it prints.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -18,6 +20,7 @@ import time
 import urllib.request
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 from fusionreid import paths
@@ -40,9 +43,13 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {'; '.join(MISS
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
     """The address of a JupyterLab over copies of the notebooks, which draws and trains into a temporary folder."""
-    folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(paths.ROOT / "README.md", folder)
     (folder / "figures").mkdir()
@@ -130,6 +137,70 @@ def widget(page, kind, name):
     return page.locator(f".widget-{kind}:visible").filter(has=label).first
 
 
+CLOCK = """() => {
+  const each = window.clock = {start: 0, end: 0};
+  document.addEventListener("pointerup", () => (each.start = performance.now()), true);
+  new MutationObserver(() => requestAnimationFrame(() => (each.end = performance.now())))
+    .observe(document.querySelector(".jp-Notebook"), {subtree: true, childList: true});
+}"""
+QUIET = "() => clock.end > clock.start && performance.now() - clock.end > 2000"
+
+
+class Map:
+    """The plane of notebook 13 in the browser, and where its images lie, from the table beside its picture."""
+
+    def __init__(self, page, folder):
+        from fusionreid.data.datasets import open_data
+        from fusionreid.paper.experiments import setting
+
+        self.page, self.canvas = page, page.locator("canvas[role=application]")
+        self.list = page.locator(".jp-CodeCell", has=self.canvas).locator(".widget-gridbox")
+        dataset = open_data(setting(PROFILE, "synthetic").data, paths.DATA)
+        self.records, self.queries = [*dataset.query, *dataset.gallery], len(dataset.query)
+        places = np.loadtxt(next(folder.rglob("13_plane.csv")), delimiter=",", skiprows=1, usecols=(0, 1))
+        assert len(places) == len(self.records), "some images are left out"
+        edge, width, height = 16, 820, 480  # of plane.js
+        self.places = np.array([edge, height - edge]) + places * [width - 2 * edge, 2 * edge - height]
+
+    def pointer(self, x, y):
+        box = self.canvas.bounding_box()
+        self.page.mouse.move(box["x"] + x, box["y"] + y)
+
+    def lasso(self, corners):
+        """Drawn by the mouse; returns the milliseconds from its release until the list and the maps are all new."""
+        self.pointer(*corners[0])
+        self.page.mouse.down()
+        for start, end in zip(corners, [*corners[1:], corners[0]], strict=True):
+            for share in (0.25, 0.5, 0.75, 1):
+                self.pointer(*(np.array(start) * (1 - share) + np.array(end) * share))
+        self.page.mouse.up()
+        self.page.wait_for_function(QUIET)
+        return self.page.evaluate("clock.end - clock.start")
+
+    def holds(self, corners):
+        """Asserts that the list shows the gallery images between the corners, and those alone; returns how many.
+
+        The browser rounds where the pointer is: what lies within a pixel of the lasso may be in it or not.
+        """
+        from matplotlib.path import Path as Polygon
+
+        shifts = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
+        inside = [Polygon(corners + shift).contains_points(self.places)[self.queries :] for shift in shifts]
+        surely, perhaps = np.all(inside, axis=0), np.any(inside, axis=0)
+        caption = self.page.locator(".widget-html:visible", has_text=re.compile("person")).first.inner_text()
+        own = tuple(map(int, re.search(r"person (-?\d+), camera (\d+)", caption).groups()))
+        gallery = self.records[self.queries :]
+        left_out = np.array([(each.identity, each.camera + 1) == own for each in gallery])
+        text = self.page.locator(".widget-html", has_text=re.compile(r"\d+ of \d+ gallery images")).inner_text()
+        count, total = map(int, re.findall(r"\d+", text))
+        assert surely.sum() <= count <= perhaps.sum() and total == len(gallery)
+        shown = self.list.locator("img:visible").evaluate_all("all => all.map(each => each.src.split(',')[1])")
+        assert min(20, (surely & ~left_out).sum()) <= len(shown) <= min(20, count) and shown
+        listed = [gallery[place].path for place in np.flatnonzero(perhaps & ~left_out)]
+        assert set(shown) <= {base64.b64encode(path.read_bytes()).decode() for path in listed}
+        return count
+
+
 @pytest.mark.parametrize("name", ["00_data", "01_model"])
 def test_a_notebook_runs(page, lab, shots, name):
     seconds = run_all(page, lab, name)
@@ -138,7 +209,7 @@ def test_a_notebook_runs(page, lab, shots, name):
     assert not page.broken
 
 
-def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, shots):
+def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, shots):
     print(f"\n13_explore: {run_all(page, lab, '13_explore'):.0f} s")
     assert page.locator(".jp-OutputArea .jupyter-widgets-disconnected").count() == 0
     outputs, times = page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)"), {}
@@ -149,10 +220,13 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, shots):
         return hashlib.sha256("".join(page.locator(".widget-html, .widget-button").evaluate_all(
             "all => all.map(each => each.outerHTML)")).encode()).hexdigest()  # fmt: skip
 
+    def drawn():
+        return canvas.evaluate("each => each.toDataURL()")
+
     def marks():
         return page.locator(".widget-button:visible").all_inner_texts()
 
-    def changes(name, move, wanted=True):
+    def changes(name, move, wanted=True, shown=shown):
         before, start = shown(), time.monotonic()
         move()
         while not (changed := shown() != before) and time.monotonic() - start < (10 if wanted else 2):
@@ -206,12 +280,29 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, shots):
     changes("Grad-CAM", choose("Grad-CAM", 1))
     changes("attention", choose("attention", 3))
     changes("head", choose("head", 2))
+
+    plane, canvas = Map(page, folder), page.locator("canvas[role=application]")
+    page.evaluate(CLOCK)
     widget(page, "dropdown", "colour").scroll_into_view_if_needed()
-    changes("colour", choose("colour", 1))
-    changes("left, right", slide("left, right", "PageUp"))
-    changes("low, high", slide("low, high", "PageDown", handle=1))
-    page.locator(".plane i").nth(700).hover(force=True)
-    page.screenshot(path=shots / "13-hover.png")
+    canvas.scroll_into_view_if_needed()
+    changes("colour", choose("colour", 1), shown=drawn)
+    changes("hover", lambda: plane.pointer(*plane.places[-1]), shown=drawn)
+    middle, shape = np.median(plane.places, axis=0), np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)])
+    for name, size in {"small lasso": (60, 35), "middle lasso": (120, 70), "large lasso": (220, 130)}.items():
+        corners = middle + shape * size
+        times[name] = plane.lasso(corners)
+        print(f"{name}: {times[name]:.0f} ms until all is new, {plane.holds(corners)} images", flush=True)
+        page.screenshot(path=shots / f"13-{name.replace(' ', '-')}.png")
+    before = plane.list.inner_html()
+    changes("Escape lets go", lambda: page.keyboard.press("Escape"))
+    assert plane.list.inner_html() != before
+    plane.pointer(*middle)
+    for keys in ("Space", *["ArrowRight"] * 9, "Space", *["Shift+ArrowDown"] * 2, "Space", *["ArrowLeft"] * 9):
+        page.keyboard.press(keys)
+    page.screenshot(path=shots / "13-keys.png")
+    changes("lasso by keys", lambda: page.keyboard.press("Enter"))
+    plane.holds(middle + [(0, 0), (54, 0), (54, 96), (0, 96)])
+    changes("a click lets go", lambda: canvas.click(position={"x": 5, "y": 5}))
     # The bar on a free machine is 300 ms; what takes ten times as long hangs.
     print(f"median of {len(times)} changes: {sorted(times.values())[len(times) // 2]:.0f} ms")
     assert max(times.values()) < 3000
