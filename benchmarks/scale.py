@@ -1,10 +1,9 @@
 """What training on many GPUs and galleries of up to a billion images would need: derived, and checked where it can be.
 
-    python benchmarks/scale.py        # two minutes on two cores; nothing of it needs a GPU
+    python benchmarks/scale.py        # a minute on two cores; nothing of it needs a GPU
 
 Writes results/scale_training.csv, scale_grid.csv and scale_galleries.csv, which are derived, and scale_checks.csv, where
-derived and measured numbers of this machine stand side by side: the bytes that two and four gloo processes send in a
-training step, and the seconds of a query over a gallery. A GPU is assumed to do RATE multiply-adds a second, and to
+a query over a gallery takes as long as reading it once from this machine's memory, or not. A GPU is assumed to do RATE multiply-adds a second, and to
 exchange gradients by rings, in which a process sends 2 (n - 1) / n of the bytes that are reduced and (n - 1) / n of
 those that are gathered. What an index of vectors takes is as Faiss documents it (MIT; pip install faiss-cpu).
 """
@@ -13,24 +12,23 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from measure import machine, spread_of, write_table
 
 from fusionreid import build_model
-from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig, profile
+from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig
 from fusionreid.data.datasets import PUBLISHED
 from fusionreid.models import cost
 from fusionreid.paper.experiments import variants
-from fusionreid.training import parallel, train
 
 RATE = 60e12  # multiply-adds a second of a GPU in bf16: an assumption
-NETWORKS = {"Ethernet of 100 Gb/s": 12.5e9, "InfiniBand of 400 Gb/s": 50e9, "NVLink of an H100": 450e9}  # bytes/s one way
+NETWORKS = {
+    "Ethernet of 100 Gb/s": 12.5e9,
+    "InfiniBand of 400 Gb/s": 50e9,
+    "NVLink of an H100": 450e9,
+}  # bytes/s one way
 MEMORIES = {"NVMe disk": 3e9, "memory of a server": 200e9, "memory of an H100": 3.35e12}  # bytes a second: typical
 BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
 
@@ -93,7 +91,12 @@ def grid() -> list[dict]:
             passes = 3 * PAPER_TRAINING.epochs * images["train"] + images["query"] + images["gallery"]
             hours[name] = [passes * macs(config) / RATE / 3600 for config in configs]
     for name, each in [*hours.items(), ("all three", sum(hours.values(), []))]:
-        row = {"data": name, "runs": len(each), "GPU_hours": round(sum(each), 1), "longest_run_hours": round(max(each), 1)}
+        row = {
+            "data": name,
+            "runs": len(each),
+            "GPU_hours": round(sum(each), 1),
+            "longest_run_hours": round(max(each), 1),
+        }
         row |= {f"hours_on_{workers}": round(makespan(each, workers), 1) for workers in (1, 2, 8, 64)}
         rows.append(row | {"is": "derived"})
     return rows
@@ -121,44 +124,7 @@ def galleries() -> list[dict]:
     return rows
 
 
-def sent_on_loopback() -> int:
-    lines = Path("/proc/net/dev").read_text().splitlines()
-    return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
-
-
-def steps(rank: int, processes: int, port: int, sent) -> None:
-    """Trains the demo's model for some steps and puts the bytes on the loopback device, of one step of all."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    demo, count = profile("demo"), 3
-    torch.manual_seed(0)
-    model = build_model(demo.scale(PAPER), 128, 6)
-    images, identities = torch.randn(32, 3, *model.config.image_size), torch.arange(32) // 4
-    share = [part.chunk(processes)[rank] for part in (images, identities, torch.arange(32) % 6)]
-    state, before = parallel.start("cpu")[0], 0
-    wrapped = parallel.wrap(model, state, torch.device("cpu"), compile=False)
-    optimizer, scaler = train.make_optimizer(model, demo.train), torch.amp.GradScaler("cpu", enabled=False)
-    for batches in ([share], [share] * count):  # the first step makes the buckets of gradients
-        dist.barrier()
-        before = sent_on_loopback()
-        train.train_one_epoch(wrapped, batches, optimizer, scaler, demo.train, 1, processes)
-        dist.barrier()
-    if rank == 0:
-        sent.put((sent_on_loopback() - before) / count)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def checks() -> list[dict]:
-    rows, context = [], multiprocessing.get_context("spawn")
-    for processes in (2, 4):
-        expected = Counter(sent_bytes(profile("demo").scale(PAPER), 128, 6, 32, processes))
-        queue = context.SimpleQueue()
-        multiprocessing.spawn(steps, (processes, 29600 + processes, queue), processes)
-        rows.append({
-            "what": f"MB sent by {processes} gloo processes in a step, the demo's model, batch 32",
-            "derived": round(processes * expected.total() / 1e6, 2), "measured": round(queue.get() / 1e6, 2),
-        })  # fmt: skip
     width, images = galleries()[0]["numbers_an_image"], 30_000
     gallery = np.random.default_rng(0).random((images, width), np.float32)
     query, reading, searching = gallery[0].copy(), [], []
@@ -170,11 +136,13 @@ def checks() -> list[dict]:
         reading.append(middle - start)
         searching.append(time.perf_counter() - middle)
     (read, _), (search, spread) = spread_of(reading), spread_of(searching)
-    rows.append({
+    row = {
         "what": f"ms of a query over {images:,} images of {width} float32, from this machine's memory",
         "derived": round(1e3 * read, 1), "measured": round(1e3 * search, 1), "spread": round(1e3 * spread, 1),
     })  # fmt: skip
-    return [row | {"measured / derived": round(row["measured"] / row["derived"], 2), "machine": machine()} for row in rows]
+    return [
+        row | {"measured / derived": round(row["measured"] / row["derived"], 2), "machine": machine()} for row in rows
+    ]
 
 
 def main() -> None:

@@ -150,4 +150,4 @@ def plan(names: str | Sequence[str], setting: Setting, rows: Sequence[str] | Non
         for seed in setting.seeds if not rows or variant.name in rows else ():
             run = setting.run(variant.config, seed)
             found.setdefault(run.fingerprint, ([], run))[0].append(f"{name}: {variant.name}")
-    return {f"{' = '.join(labels)} (seed {run.seed})": run for labels, run in found.values()}
+    return {f"{', also '.join(labels)} (seed {run.seed})": run for labels, run in found.values()}

@@ -23,7 +23,6 @@ from .experiments import EXPERIMENTS, Setting, plan
 from .intervals import Interval, difference_interval
 
 METRICS = ("mAP", "rank-1")
-Factors = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 _ONE = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]  # recorded again, a row replaces its like
 _COLUMNS = [*_ONE, *METRICS, "version", "commit", "device", "run", "configuration"]
 
@@ -79,7 +78,7 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
             raise ValueError(f"{folder}: trained on version {version!r}; {dataset.root} is {dataset.version!r}")
         about = {
             "profile": setting.profile.name, "data": dataset.name, "size": run.data.size,
-            "row": label.split(" = ")[0].removesuffix(f" (seed {run.seed})"), "data_seed": run.data.seed,
+            "row": label.split(", also ")[0].removesuffix(f" (seed {run.seed})"), "data_seed": run.data.seed,
             "seed": run.seed, "version": version, "commit": result["commit"], "device": result["device"],
             "run": run.fingerprint, "configuration": configuration(run),
         }  # fmt: skip
@@ -111,7 +110,7 @@ def of(key: str, feature: str) -> pd.DataFrame:
     return load().by_row.get((key, feature), none)
 
 
-def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Factors | None = None) -> Interval:
+def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Callable | None = None) -> Interval:
     """The interval of a weighted sum of rows, over the seeds that all of them have, in points.
 
     `weights` are by (configuration, feature): one row less another is {(one, "all"): 1, (other, "all"): -1}. `factors`
@@ -128,10 +127,9 @@ def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Fac
             people[row["seed"]] = people.get(row["seed"], 0) + value
     parts = []
     for (data_seed, data), seeds in total.items():
-        queries = scores[data][1]
-        factor = np.ones(len(queries)) if factors is None else factors(data_seed, *scores[data])
+        factor = factors(data_seed, *scores[data]) if factors else np.ones(scores[data].shape[1])
         values, kept = 100 * factor * np.stack(list(seeds.values())), factor != 0
-        parts.append((values[:, kept], queries[kept]))
+        parts.append((values[:, kept], scores[data][1, kept]))
     return difference_interval(parts)
 
 

@@ -42,6 +42,11 @@ def test_recording_again_replaces_and_adds_in_a_stable_order(record):
     assert set(recorded.load().rows["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
 
 
+def test_every_point_of_a_curve_is_kept(record):
+    assert record("figure5", {"L = 1": 1, "L = 3": 3}, seeds=(0,), data_seeds=(0,)) == 2
+    assert {"figure5: L = 1", "figure5: L = 3"} == set(recorded.load().rows["row"])
+
+
 def test_a_variant_finds_its_rows_by_configuration(setting):
     own = setting()
     key = recorded.configuration(own.run(PAPER, 0))
