@@ -25,8 +25,8 @@ from unittest import mock
 import gpu_stages as work
 import pandas as pd
 import torch
-from gpu_stages import Where, markdown
-from measure import RESULTS, SIZES
+from gpu_stages import Where
+from measure import RESULTS, SIZES, markdown
 
 from fusionreid import paths
 from fusionreid.devices import default_device, device_name, environment

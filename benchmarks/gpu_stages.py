@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from measure import people, slug, spread_of
+from measure import markdown, people, slug, spread_of
 from memory import derived
-from throughput import measure, product_rate, timed, works
+from throughput import macs, measure, product_rate, timed, works
 
 from fusionreid import evaluate_ranking, paths, plots
 from fusionreid.config import LABELS, PAPER, PROFILES, DataConfig
@@ -30,7 +30,6 @@ from fusionreid.data.truth import masks
 from fusionreid.evaluation import explain, map_scores
 from fusionreid.evaluation.evaluate import evaluate, rank, retrieve
 from fusionreid.jobs import run_all
-from fusionreid.models import cost
 from fusionreid.paper import recorded, tables
 from fusionreid.paper.experiments import setting, variants
 from fusionreid.processes import cores
@@ -71,18 +70,6 @@ class Found(NamedTuple):
     frame: pd.DataFrame
     text: str
     pictures: tuple[str, ...] = ()
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a table for the report; NaN is an empty cell."""
-
-    def cell(value) -> str:
-        if isinstance(value, float):
-            return "" if value != value else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        return str(value).replace("*", r"\*")
-
-    rows = [list(frame), ["---"] * len(frame.columns), *(map(cell, row) for row in frame.astype(object).to_numpy())]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def peak(name: str, precision: str) -> float:
@@ -158,8 +145,7 @@ def kernels(where: Where, *, profile: str, batch: int, precision: str) -> Found:
         | dict(zip(("longest_ms", "longest"), longest.get(name, (np.nan, "")), strict=True))
         for name, spent in milliseconds.most_common()
     ]
-    costs = cost.measure(scale.scale(PAPER))
-    floor = 1e3 * passes * batch * (costs.macs + costs.attention_macs) / rate
+    floor = 1e3 * passes * batch * macs(scale.scale(PAPER)) / rate
     most = ", ".join(f"{row['kind']} {row['share']:.0%}" for row in rows[:3])
     text = (
         f"A step of {batch} images in {precision} takes {wall:.1f} ms; its kernels take {busy:.1f} ms. Its products "

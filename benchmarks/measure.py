@@ -103,6 +103,18 @@ def write_table(name: str, rows: list[dict]) -> Path:
     return path
 
 
+def markdown(frame) -> str:
+    """A pandas frame, its index aside, as a table for a report; NaN is an empty cell."""
+
+    def cell(value) -> str:
+        if isinstance(value, float):
+            return "" if value != value else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return str(value).replace("*", r"\*")
+
+    rows = [list(frame), ["---"] * len(frame.columns), *(map(cell, row) for row in frame.astype(object).to_numpy())]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
 def slug(name: str) -> str:
     """A device's name as a part of a file's name."""
     return re.sub("[^A-Za-z0-9]+", "-", name).strip("-").lower()

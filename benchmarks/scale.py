@@ -5,8 +5,8 @@
 Writes results/scale_training.csv, scale_grid.csv and scale_galleries.csv, which are derived, and scale_checks.csv:
 whether a query over a gallery takes as long as reading it once from this machine's memory. A GPU is assumed to do RATE
 multiply-adds a second, and to exchange gradients by rings, in which a process sends 2 (n - 1) / n of the bytes that are
-reduced and (n - 1) / n of those that are gathered. What an index of vectors takes is as Faiss documents it (MIT; pip
-install faiss-cpu).
+reduced and (n - 1) / n of those that are gathered; what synchronised batch norms exchange is under 1 MB and left out.
+What an index of vectors takes is as Faiss documents it (MIT; pip install faiss-cpu).
 """
 
 from __future__ import annotations
@@ -17,27 +17,18 @@ import time
 import numpy as np
 import torch
 from measure import machine, spread_of, write_table
+from throughput import macs
 
 from fusionreid import build_model
 from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig
 from fusionreid.data.datasets import PUBLISHED
-from fusionreid.models import cost
 from fusionreid.paper.experiments import variants
 
 RATE = 60e12  # multiply-adds a second of a GPU in bf16: an assumption
-NETWORKS = {
-    "Ethernet of 100 Gb/s": 12.5e9,
-    "InfiniBand of 400 Gb/s": 50e9,
-    "NVLink of an H100": 450e9,
-}  # bytes/s one way
-MEMORIES = {"NVMe disk": 3e9, "memory of a server": 200e9, "memory of an H100": 3.35e12}  # bytes a second: typical
+# Bytes a second, one way, and of reading: typical ones.
+NETWORKS = {"Ethernet of 100 Gb/s": 12.5e9, "InfiniBand of 400 Gb/s": 50e9, "NVLink of an H100": 450e9}
+MEMORIES = {"NVMe disk": 3e9, "memory of a server": 200e9, "memory of an H100": 3.35e12}
 BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
-
-
-def macs(config: ModelConfig) -> int:
-    """Multiply-adds of one image, those inside attention with them."""
-    costs = cost.measure(config)
-    return costs.macs + costs.attention_macs
 
 
 def sent_bytes(config: ModelConfig, classes: int, cameras: int, batch: int, processes: int) -> dict[str, float]:

@@ -18,11 +18,17 @@ import torch
 from measure import slug, spread_of, write_table
 
 from fusionreid import build_model
-from fusionreid.config import PAPER, PROFILES, Profile
+from fusionreid.config import PAPER, PROFILES, ModelConfig, Profile
 from fusionreid.devices import autocast, device_name
 from fusionreid.models import cost
 from fusionreid.training.losses import objective
 from fusionreid.training.train import make_optimizer
+
+
+def macs(config: ModelConfig) -> int:
+    """Multiply-adds of one image, those inside attention with them."""
+    costs = cost.measure(config)
+    return costs.macs + costs.attention_macs
 
 
 def timed(work, device: torch.device, repetitions: int, warmup: int = 3) -> list[float]:
@@ -87,15 +93,15 @@ def measure(
     scale: Profile, device: torch.device, precision: str, batch: int, repetitions: int, compiled: bool, rate: float
 ) -> list[dict]:
     """A row for training and one for embedding; `rate` is that of `product_rate`."""
-    costs, rows = cost.measure(scale.scale(PAPER)), []
+    rows = []
     for name, passes, work in works(scale, device, precision, batch, compiled):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         seconds, spread = spread_of(timed(work, device, repetitions))
-        macs = costs.macs + costs.attention_macs
+        floor = rate / (passes * macs(scale.scale(PAPER)))
         rows.append({
             "work": name, "images_per_second": round(batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
-            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(rate / (passes * macs), 1),
+            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(floor, 1),
             "batch": batch, "precision": precision, "compile": compiled, "profile": scale.name,
             "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else "",
             "torch": torch.__version__, "device": device_name(device),

@@ -14,7 +14,7 @@ from .style import expect_columns, legend_below, styled, with_numbers
 
 @styled
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
-    """Differences in accuracy: recorded ones as dots with their intervals, beside the paper's.
+    """Differences in accuracy: recorded ones as dots, if they have an interval, beside the paper's.
 
     Args:
         data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`, `metric`, `paper`,
@@ -25,20 +25,20 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     needed = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
     expect_columns(data, needed, "differences")
     cases = list(data["case"].unique())
+    places = np.arange(len(cases))
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
     for axes, (metric, (name, colour)) in zip(panels, style.MEASURES.items(), strict=True):
         rows = data[data["metric"] == metric].set_index("case").reindex(cases)
-        places = np.arange(len(cases))
         axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
         hollow = dict(marker="D", facecolors="none", edgecolors=style.BLACK)
         if data["paper"].notna().any():
             axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
-        axes.scatter(rows["recorded"], places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval")
+        known = rows["recorded"].where(rows["low"].notna())
+        axes.scatter(known, places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval")
         axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"])
         axes.axvline(0, color=style.GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
-    panels[0].set_yticks(range(len(cases)), cases)
-    panels[0].set_ylim(len(cases) - 0.5, -0.5)
+    panels[0].set(yticks=places, yticklabels=cases, ylim=(len(cases) - 0.5, -0.5))
     legend_below(figure, panels[0], 3)
     return with_numbers(figure, data[needed])
 

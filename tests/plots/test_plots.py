@@ -147,6 +147,14 @@ def test_differences_are_dots_with_intervals():
     assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
 
 
+def test_a_recorded_difference_without_an_interval_has_no_dot():
+    lone = POINTS.assign(low=math.nan, high=math.nan)
+    for data, shown in ((POINTS, 2), (lone, 0)):
+        axes = plots.differences(data, titles=TITLES, label="more").axes[0]
+        (dots,) = [each for each in axes.collections if each.get_label() == "Recorded, 95 % interval"]
+        assert np.isfinite(np.ma.filled(dots.get_offsets(), np.nan)[:, 0]).sum() == shown
+
+
 def test_a_shared_unit_is_one_box():
     figure = plots.structures({"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)})
     assert [len(axes.patches) for axes in figure.axes] == [1 + 2, 1]
