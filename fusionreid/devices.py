@@ -36,8 +36,7 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "fusionreid")
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(changed)
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "fusionreid"))
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from . import paths
@@ -48,8 +47,7 @@ def run_of(name: str) -> RunConfig:
     """The training of one stand-in alone."""
     one_of("stand-in", name, RECIPES)
     branch = {"cnn": name, "transformer": None} if "resnet" in name else {"cnn": None, "transformer": name}
-    model = ModelConfig(**branch, image_size=(128, 64), fusion=None)
-    return RunConfig(model, PEOPLE, RECIPES[name])
+    return RunConfig(ModelConfig(**branch, image_size=(128, 64), fusion=None), PEOPLE, RECIPES[name])
 
 
 def pretrain(
@@ -70,13 +68,9 @@ def pretrain(
     for name, run in runs.items():
         found = RunFolder(run, Path(runs_root))
         branch = next(iter(found.model().branches.values()))
-        tensors = {key: _half(value) for key, value in branch.base.state_dict().items()}
+        tensors = {key: value.contiguous() for key, value in branch.half().base.state_dict().items()}
         about = {"command": f"python -m fusionreid pretrain {name}", "run": run.describe(), "result": found.result}
         files.append(Path(folder) / f"{name}.safetensors")
         with atomic_write(files[-1]) as temporary:
             save_file(tensors, temporary, metadata={"about": json.dumps(about)})  # one key: several come in any order
     return files
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()

@@ -87,10 +87,9 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
     `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns
     of counts that are not the published ones, of images in two splits and of people in training and test.
 
-    Raises:
-        FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image.
-        ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split, a
-            synthetic set that is not the one of its manifest.
+    Raises FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image;
+    ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split, a
+    synthetic set that is not the one of its manifest.
     """
     one_of("name", name, NAMES)
     root = Path(root)

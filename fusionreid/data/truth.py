@@ -29,8 +29,7 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
     degrees; `visible`, the share of the person that is in the box and not hidden; `occluder` ("pole", "wall",
     "hedge" or "").
     """
-    root = _root(records)
-    table = pd.read_csv(root / "attributes.csv", index_col="file", keep_default_na=False)
+    table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
     return table.loc[[f"{Path(record.path).parent.name}/{Path(record.path).name}" for record in records]].reset_index()
 
 

@@ -74,9 +74,8 @@ def pair_maps(
         unit: layer, unit and branch of the attention, a key of `explain.record_attention`.
         head: from 1; 0 is the mean over the heads.
 
-    Returns:
-        The images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
-        (2, h, w).
+    Returns the images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
+    (2, h, w).
     """
     images, cameras = load(model, pair)
     cameras = cameras if use_cameras else torch.full_like(cameras, -1)

@@ -187,11 +187,8 @@ def gradcam(
         targets: one for each image, called with its embedding (sum of widths,).
         method: another class of the package; None is `centred_gradcam()`.
 
-    Returns:
-        (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1.
-
-    Raises:
-        ValueError: a map is constant or not finite, naming the image, or nothing reads the stage's features.
+    Returns (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1. Raises ValueError: a map is
+    constant or not finite, naming the image, or nothing reads the stage's features.
     """
     if len(targets) != len(images):
         raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
@@ -220,8 +217,7 @@ def gradcam_maps(
         images: (B, 3, H, W), normalised; cameras (B,), or None.
         targets: gives the targets of the images in a model, as `similarity_targets` and `class_targets` do.
 
-    Returns:
-        (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
+    Returns (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
     """
     model, *singles = models
     maps = {}

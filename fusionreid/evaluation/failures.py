@@ -18,14 +18,12 @@ def confusions(
 ) -> pd.DataFrame:  # fmt: skip
     """A row for each valid query: how it is ranked, and its nearest image of somebody else.
 
-    Args:
-        distances: (Q, G); `ranking` is the ranking by them.
+    Distances are (Q, G); `ranking` is the ranking by them.
 
-    Returns:
-        `query` and `wrong`, places in query and gallery; `identity` and the `other` one; `average_precision`; `first`,
-        whether a match is nearer than `wrong`; `confused with` "a look-alike" of the same group, "another outfit" or
-        "a false detection"; for a look-alike the `kind` of cue and the `cue` that tells the two apart, the query's
-        `value` of it and the `other value`.
+    Returns `query` and `wrong`, places in query and gallery; `identity` and the `other` one; `average_precision`;
+    `first`, whether a match is nearer than `wrong`; `confused with` "a look-alike" of the same group, "another outfit"
+    or "a false detection"; for a look-alike the `kind` of cue and the `cue` that tells the two apart, the query's
+    `value` of it and the `other value`.
     """
     queries, elsewhere = ranking.queries, labels[1] != labels[0][ranking.queries, None]
     wrong = np.where(elsewhere, distances[queries], np.inf).argmin(axis=1)
@@ -45,10 +43,9 @@ def matches(
 ) -> pd.DataFrame:
     """A row for each query and each of its matches: what they differ in, and whether the match is found.
 
-    Returns:
-        `query` and `match`, places in query and gallery; `identity`; `kind` of the group's cue; `cameras`, from 1, of
-        both; `yaw`, the angle between the headings, 0 to 180 degrees; `visible`, the smaller share of both; `ahead`,
-        how many images of others are nearer; `found`, whether none is: rank-1, were it the only match.
+    Returns `query` and `match`, places in query and gallery; `identity`; `kind` of the group's cue; `cameras`, from 1,
+    of both; `yaw`, the angle between the headings, 0 to 180 degrees; `visible`, the smaller share of both; `ahead`,
+    how many images of others are nearer; `found`, whether none is: rank-1, were it the only match.
     """
     query_ids, gallery_ids, query_cameras, gallery_cameras = labels
     same = gallery_ids == query_ids[:, None]
@@ -70,8 +67,7 @@ def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") ->
     Rows of one person are not independent, so the variance is that of a ratio of sums over people (Cochran, Sampling
     Techniques, 1977, Sec. 6.4), with Student's t. Where all people are alike it is that of as many trials (binomial).
 
-    Returns:
-        `mean`, `low`, `high`, `rows`, `queries` and `people`.
+    Returns `mean`, `low`, `high`, `rows`, `queries` and `people`.
     """
 
     def summary(part: pd.DataFrame) -> pd.Series:

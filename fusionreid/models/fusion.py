@@ -82,8 +82,7 @@ class Attention(nn.Module):
 
     def _queries_and_keys(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         q = rearrange(self.q(x), "b ... (h d) -> b h (...) d", h=self.heads)  # (B, heads, M, D / heads)
-        k = rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
-        return q, k
+        return q, rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
 
 
 class Block(nn.Module):
@@ -179,8 +178,7 @@ class DualAttentionMutualFusion(nn.Module):
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):
         super().__init__()
-        average = partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)
-        pool = {"gem": GeM, "gap": average}[config.pooling]
+        pool = {"gem": GeM, "gap": partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)}[config.pooling]
         depth = config.depth if config.units else 0
         self.refine = nn.ModuleDict({b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES})
         self.pool = nn.ModuleDict({branch: pool() for branch in BRANCHES})

@@ -118,8 +118,7 @@ def comparison(name: str, setting: Setting, features: Sequence[str] | None = Non
 def switched(name: str) -> pd.DataFrame:
     """What each row of an experiment switches, and costs, at the paper's scale: the same in every profile.
 
-    Returns:
-        A row per variant: the fields that differ from PAPER, and parameters and multiply-adds, the paper's in brackets.
+    Returns a row per variant: the fields that differ from PAPER, parameters and multiply-adds, the paper's in brackets.
     """
     counted = compare.costs([name])
     one = "one HTM: " if "one HTM" in set(counted["counts"]) else ""

@@ -115,8 +115,7 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
     drawn.insert(0, "row", (drawn["identity"] != drawn["identity"].shift()).cumsum() - 1)
     drawn.insert(1, "column", drawn.groupby("row").cumcount())
     tiles = [as_pixels(images)[places] for places in drawn.groupby("row").indices.values()]
-    grid = _Grid(tiles, rows=drawn.drop_duplicates("row")["identity"], width=width)
-    return with_numbers(grid.figure, drawn)
+    return with_numbers(_Grid(tiles, rows=drawn.drop_duplicates("row")["identity"], width=width).figure, drawn)
 
 
 @styled
