@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -19,6 +21,18 @@ def default_device() -> torch.device:
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """Mixed precision: "float32" (off), "bf16" or "fp16"."""
     return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
+
+
+@contextmanager
+def one_thread(device: torch.device | str) -> Iterator[int]:
+    """One thread on a CPU, whose numbers depend on how many there are; yields how many there were."""
+    threads = torch.get_num_threads()
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def device_name(device: torch.device) -> str:

@@ -128,9 +128,7 @@ def train_missing(
     return missing
 
 
-def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path, threads: int = 0) -> None:
-    if threads:
-        torch.set_num_threads(threads)
+def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(Is the set complete| too: )")  # `run_all` has said it
         train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
@@ -180,7 +178,7 @@ def _on_cluster(
     if limit and slurm:
         parameters["slurm_array_parallelism"] = limit
     executor.update_parameters(**parameters)
-    work = _Resumable(work, threads=parameters.get("cpus_per_task", 1))
+    work = _Resumable(work)
     queue, files = _queue() if slurm else {}, {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()}
     known = {name: file.read_text() for name, file in files.items() if file.exists()}  # waited for, if in the queue
     jobs = {name: submitit.SlurmJob(folder, job) for name, job in known.items() if job in queue}

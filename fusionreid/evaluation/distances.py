@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import one_thread
+
 ROWS = 64  # queries in a block
 COLUMNS = 1 << 16  # gallery images in a block
 PRODUCT = 4096  # gallery images in one matrix product
@@ -105,14 +107,12 @@ def in_threads(work: Callable[[slice], object], count: int) -> list:
     TensorFloat-32, which a training may have switched on, keeps ten bits of a feature.
     """
     rows = [slice(low, min(low + ROWS, count)) for low in range(0, count, ROWS)]
-    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
-        torch.set_num_threads(1)
         torch.backends.cuda.matmul.allow_tf32 = False
-        with ThreadPoolExecutor(threads) as pool:
+        with one_thread("cpu") as threads, ThreadPoolExecutor(threads) as pool:
             return list(pool.map(work, rows))
     finally:
-        torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
 

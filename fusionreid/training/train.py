@@ -15,7 +15,7 @@ from .. import paths
 from ..config import TrainConfig
 from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch, truth
 from ..data.datasets import open_data
-from ..devices import autocast, environment
+from ..devices import autocast, environment, one_thread
 from ..files import write_lines
 from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
@@ -128,7 +128,8 @@ def train(
     """Trains a configuration and evaluates it at its last epoch, or loads it if that was done before.
 
     A run that was cut off continues after its last finished epoch, to the same numbers; `resume=False` begins it anew.
-    Under `accelerate launch` the loss and its mining see the whole batch of all processes.
+    Under `accelerate launch` the loss and its mining see the whole batch of all processes. On a CPU each process
+    has one thread, so that the numbers do not depend on how many cores there are.
 
     Args:
         evaluate: `fusionreid.evaluation.evaluate.evaluate`.
@@ -146,7 +147,7 @@ def train(
     state, device = start(device)
     main = state.is_main_process
     dataset = dataset or (open_data(run.data, data_root) if main else None)
-    with folder.held(resume) if main else nullcontext():
+    with folder.held(resume) if main else nullcontext(), one_thread(device):
         state.wait_for_everyone()
         if folder.finished:  # by another command, for which this one has waited
             return folder

@@ -153,6 +153,19 @@ def test_the_lock_is_held_while_training(tiny_dataset, tmp_path, monkeypatch):
         run_tiny(tiny_dataset, tmp_path)
 
 
+def test_numbers_do_not_depend_on_the_number_of_threads(tiny_dataset, tmp_path):
+    before, losses = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            folder = run_tiny(tiny_dataset, tmp_path / str(threads))
+            assert torch.get_num_threads() == threads and folder.result["device"].endswith("1 threads")
+            losses.append(folder.metrics.query("kind == 'step'")["loss"].tolist())
+    finally:
+        torch.set_num_threads(before)
+    assert losses[0] == losses[1]
+
+
 def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
     first = comparable(run_tiny(tiny_dataset, tmp_path / "a").path)
     assert first == comparable(run_tiny(tiny_dataset, tmp_path / "b").path)
