@@ -16,8 +16,12 @@ def bars(progress: bool) -> bool:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use, at most $FUSIONREID_CORES."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("FUSIONREID_CORES") or str(found)
+    if not asked.isdecimal() or asked == "0":
+        raise ValueError(f"FUSIONREID_CORES: expected a number of cores, found {asked!r}")
+    return min(found, int(asked))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fusionreid import notebooks, paths, reproduce
+from fusionreid import notebooks, paths, processes, reproduce
 from fusionreid.__main__ import main
 from fusionreid.notebooks import NotebookError
 
@@ -36,8 +37,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    for name in ("JUPYTER_PATH", "FUSIONREID_PROFILE", "TQDM_DISABLE"):  # put back after the test
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setenv("JUPYTER_PATH", os.environ.get("JUPYTER_PATH", ""))  # put back after the test
     return tmp_path / "notebooks"
 
 
@@ -106,27 +106,50 @@ def test_only_values_that_differ_are_injected_and_unknown_names_are_errors(folde
         reproduce.plan([first], {"PROFILE": "smoke"}, usual)
 
 
-def test_notebooks_run_in_this_interpreter_with_the_profile_and_the_values(folder):
+def test_notebooks_run_in_this_interpreter_with_the_profile_and_the_values(folder, capsys, monkeypatch):
     show = "import os, sys\nprint(PROFILE, SEEDS, os.environ['FUSIONREID_PROFILE'], os.getcwd(), sys.executable)"
     before = write(folder, "00_a.ipynb", show).read_text()
+    monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
     rows = reproduce.reproduce("smoke", given={"SEEDS": [1, 2]}, progress=False)
+    assert "FUSIONREID_PROFILE" not in os.environ
     executed = paths.RUNS / "notebooks" / "smoke-synthetic" / "00_a.ipynb"
     assert text(executed).split() == ["smoke", "[1,", "2]", "smoke", str(folder), sys.executable]
     assert (folder / "00_a.ipynb").read_text() == before
     assert [row["notebook"] for row in rows] == ["00_a"]
-    assert 0 < rows[0]["seconds"] < 120 and rows[0]["peak_bytes"] > 2**24
+    assert 0 < rows[0]["seconds"] < 120
+    assert float(re.search(r"all .* peak ([\d.]+) GiB", capsys.readouterr().out)[1]) > 0.1
 
 
-def test_a_failing_notebook_stops_with_the_cell_and_the_error(folder, capsys):
+@pytest.mark.skipif(processes.cores() < 2, reason="two notebooks at once need two cores")
+def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(folder):
+    wait = (
+        "import pathlib, time\nend = time.monotonic() + 120\npathlib.Path({own!r}).touch()\n"
+        "while not pathlib.Path({other!r}).exists(): assert time.monotonic() < end; time.sleep(0.1)"
+    )
+    write(folder, "00_a.ipynb", wait.format(own="a", other="b"), "pathlib.Path('a').rename('c')")
+    write(folder, "01_b.ipynb", wait.format(own="b", other="c"), "time.sleep(1)\npathlib.Path('d').touch()")
+    write(folder, "12_summary.ipynb", "import pathlib\nprint(pathlib.Path('d').exists())")
+    write(folder, "14_c.ipynb")
+    rows = reproduce.reproduce("smoke", progress=False)
+    assert [row["notebook"] for row in rows[:2]] == ["00_a", "01_b"]
+    assert text(paths.RUNS / "notebooks" / "smoke-synthetic" / "12_summary.ipynb") == "True\n"
+
+
+def test_a_failing_notebook_stops_all_with_the_cell_and_the_error(folder, capsys):
     write(folder, "00_a.ipynb", "print('before')", "wrong = 1\nassert wrong == 2, 'not what was expected'")
-    write(folder, "01_b.ipynb", "print('never')")
+    write(
+        folder, "01_b.ipynb", "import os, pathlib\npathlib.Path('b').write_text(str(os.getpid()))", "while True: pass"
+    )
+    write(folder, "02_c.ipynb", "print('never')")
     assert main(["reproduce", "--profile", "smoke"]) == 1
     error = capsys.readouterr().err
     assert "00_a.ipynb failed in cell 4 (In [4])" in error  # a cell more than committed: the injected parameters
     assert "    assert wrong == 2" in error and "AssertionError: not what was expected" in error
     copies = paths.RUNS / "notebooks" / "smoke-synthetic"
     assert "before" in text(copies / "00_a.ipynb")
-    assert not (copies / "01_b.ipynb").exists()
+    assert not (copies / "02_c.ipynb").exists()
+    other = folder / "b"
+    wait_for(lambda: not other.exists() or not psutil.pid_exists(int(other.read_text())))
 
 
 @pytest.mark.parametrize(
