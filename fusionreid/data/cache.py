@@ -34,8 +34,8 @@ def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "
     except FileNotFoundError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
-        found = os.path.isfile(path) and mistaken(path) or f"what cannot be decoded ({error})"
-        raise ValueError(f"{path}: expected an image, found {found}") from error
+        why = os.path.isfile(path) and mistaken(path) or error
+        raise ValueError(f"{path}: expected an image, found what cannot be decoded ({why})") from error
 
 
 def fit(image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
