@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 from . import paths
 from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
 from .notebooks import NotebookError
-from .options import Parser, device, literal, whole
+from .options import Parser, device, literal, one_of, whole
 
 SIZES = ("smoke", "demo", "pretrain", "full")  # of the synthetic set
+FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}  # by a file's suffix
 PRECISIONS = ("float32", "bf16", "fp16")
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 SUMMARY = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"  # of a result
@@ -70,10 +72,9 @@ def parser() -> argparse.ArgumentParser:
     add("--to", type=Path, default="search.png", help="the contact sheet (default: %(default)s)")
 
     add = command(export)
-    add("model", help=f"a finished run; with --format onnx or torch {MODEL}")
-    add("--to", type=Path, required=True, metavar="FILE")
-    kinds = ("safetensors", "onnx", "torch")
-    add("--format", choices=kinds, default=kinds[0], help="weights in float16, or a graph (default: %(default)s)")
+    add("model", help=f"a finished run; for a graph {MODEL}")
+    add("--to", type=Path, required=True, metavar="FILE", help=f"ends in {', '.join(FORMATS)}")
+    add("--format", choices=FORMATS.values(), help="weights in float16, or a graph (default: by the file's ending)")
 
     add = command(experiments, scale, sets, runs)
     add("names", nargs="+", metavar="experiment", help="table1 to table6, figure5, figure6, differences, or all")
@@ -113,6 +114,8 @@ def run_of(options: argparse.Namespace):
     cnn, transformer = (None if name == "none" else name for name in (options.cnn, options.transformer))
     config = replace(preset, cnn=cnn, transformer=transformer, image_size=options.image_size, stride=options.stride)
     weights = {cnn: options.cnn_weights, transformer: options.transformer_weights}
+    if weights.get(None):
+        raise ValueError(f"weights {weights[None]!r}: expected none for a branch that is left out")
     training = {name: getattr(options, name) for name in ("epochs", "warmup_epochs", "precision")}
     if options.epochs and options.warmup_epochs is None:
         training["warmup_epochs"] = min(scale.train.warmup_epochs, options.epochs - 1)
@@ -163,9 +166,10 @@ def evaluate(options: argparse.Namespace) -> None:
 def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths and similarities, and a contact sheet."""
     from .evaluation.embed import embed
-    from .evaluation.gallery import Gallery, pictures_in, write_sheet
+    from .evaluation.gallery import SUFFIXES, Gallery, pictures_in, write_sheet
     from .training.trained import load
 
+    one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
     pictures = pictures_in(options.gallery)
     model = load(options.model, options.device)
     vectors = embed(model, options.queries)
@@ -186,11 +190,14 @@ def export(options: argparse.Namespace) -> None:
     from .evaluation.export import export
     from .training.trained import load, publish
 
-    if options.format == "safetensors":
+    ending = options.to.suffix.lower()
+    one_of("the ending of --to", ending, [e for e, kind in FORMATS.items() if options.format in (None, kind)])
+    kind = FORMATS[ending]
+    if kind == "safetensors":
         header = publish(options.model, options.to)
         print(SUMMARY.format(**header["result"]), f"digest {header['digest']}", sep=", ")
     else:
-        export(load(options.model, "cpu"), options.to, options.format)
+        export(load(options.model, "cpu"), options.to, kind)
     print(f"{options.to}: {options.to.stat().st_size / 1e6:.2f} MB")
 
 
@@ -213,6 +220,8 @@ def experiments(options: argparse.Namespace) -> int:
     plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
     jobs = {name: getattr(options, name) for name in ("rows", "processes", "devices", "data_root")}
     needs = {name: literal(value) for name, value in options.job}
+    if needs and not options.cluster:
+        raise ValueError(f"--job {' '.join(options.job[0])}: expected --cluster with it, found none")
     jobs["cluster"] = options.cluster and {"cluster": options.cluster, **needs}
     code = 0
     for chosen in settings:
@@ -262,16 +271,28 @@ def reproduce(options: argparse.Namespace) -> None:
     reproduce(options.profile, options.dataset, only=options.only, given=given, overwrite=options.update)
 
 
+def say(warning: Warning | str, *_) -> None:
+    """A warning on one line, without the line of code that gave it."""
+    print("fusionreid: warning:", *str(warning).split(), file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 1 for a failure, 2 for a wrong argument or configuration, 130 for Ctrl-C."""
-    options = parser().parse_args(arguments)
     try:
-        return options.function(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = say
+            options = parser().parse_args(arguments)
+            places = [getattr(options, name, None) for name in ("data_root", "runs_root", "index")]
+            for place in filter(None, [*places, paths.DATA, paths.RUNS, paths.RECORDED]):
+                if place.is_file():
+                    raise NotADirectoryError(f"{place}: expected a folder, found a file")
+            return options.function(options) or 0
     except KeyboardInterrupt:
         print("\nInterrupted. Finished runs are kept; the same command continues from there.", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError, NotebookError) as error:
-        print(f"fusionreid: {error}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename and error.strerror
+        print("fusionreid:", f"{error.filename}: {error.strerror}" if named else error, file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
 

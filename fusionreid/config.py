@@ -6,33 +6,20 @@ environment. `PAPER` is the default, `RELEASED` computes what the authors' relea
 
 from dataclasses import dataclass, field, replace
 
+from .options import expect, expect_fields, one_of
+
 # The six features in the paper's order, their names in tables and pictures, and their symbols (TeX).
 FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
 LABELS = {
-    "cnn": "CNN",
-    "transformer": "Transformer",
-    "cnn_refined": "CNN refined",
-    "transformer_refined": "Transformer refined",
-    "cnn_fused": "CNN fused",
-    "transformer_fused": "Transformer fused",
+    "cnn": "CNN", "transformer": "Transformer", "cnn_refined": "CNN refined",
+    "transformer_refined": "Transformer refined", "cnn_fused": "CNN fused", "transformer_fused": "Transformer fused",
     "all": "all six",
-}
+}  # fmt: skip
 SYMBOLS = {
-    "cnn": r"\hat{f}_c",
-    "transformer": r"\hat{f}_t",
-    "cnn_refined": r"f'_{c,0}",
-    "transformer_refined": r"f'_{t,0}",
-    "cnn_fused": r"f'_{c,L}",
-    "transformer_fused": r"f'_{t,L}",
-    "all": "f_a",
-}
+    "cnn": r"\hat{f}_c", "transformer": r"\hat{f}_t", "cnn_refined": r"f'_{c,0}", "transformer_refined": r"f'_{t,0}",
+    "cnn_fused": r"f'_{c,L}", "transformer_fused": r"f'_{t,L}", "all": "f_a",
+}  # fmt: skip
 DATASETS = {"market1501": "Market1501", "dukemtmc": "DukeMTMC", "msmt17": "MSMT17", "synthetic": "synthetic"}
-
-
-def one_of(field_name: str, value, known) -> None:
-    """Raises ValueError, naming the field and the known values, unless `value` is one of them."""
-    if value not in known:
-        raise ValueError(f"{field_name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True)
@@ -66,12 +53,12 @@ class FusionConfig:
     mfu_residual: str = "query"
 
     def __post_init__(self):
-        object.__setattr__(self, "units", tuple(self.units))
+        expect_fields(self, dim=(1,), heads=(1,))
         one_of("FusionConfig.units", self.units, [("seu", "mfu"), ("mfu", "seu"), ("seu",), ("mfu",), ()])
         one_of("FusionConfig.pooling", self.pooling, ["gem", "gap"])
         one_of("FusionConfig.kernel", self.kernel, [1, 3, 5, 7])
         one_of("FusionConfig.mfu_residual", self.mfu_residual, ["attention", "query"])
-        if self.dim < 1 or self.heads < 1 or self.dim % self.heads:
+        if self.dim % self.heads:
             raise ValueError(f"FusionConfig.dim={self.dim} is not a multiple of heads={self.heads}")
         if self.depth < 1:
             raise ValueError(f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)")
@@ -104,15 +91,13 @@ class ModelConfig:
     drop_path: float = 0.1
 
     def __post_init__(self):
-        object.__setattr__(self, "image_size", tuple(self.image_size))
+        expect_fields(self, stride=(1, 16), drop_path=(0, 1))
         one_of("ModelConfig.stem", self.stem, ["imagenet", "released"])
-        if self.cnn is None and self.transformer is None:
+        if not self.cnn and not self.transformer:
             raise ValueError("ModelConfig: cnn and transformer are both None; a model has at least one branch")
         if len(self.image_size) != 2 or min(self.image_size) < 16:
             raise ValueError(f"ModelConfig.image_size={self.image_size}; expected height, width, from 16 pixels")
-        if not 1 <= self.stride <= 16:
-            raise ValueError(f"ModelConfig.stride={self.stride}; expected 1 to 16 pixels")
-        if self.fusion is not None and (self.cnn is None or self.transformer is None):
+        if not self.cnn or not self.transformer:
             # One branch has nothing to fuse with: `ModelConfig(cnn=None)` is the Transformer alone.
             object.__setattr__(self, "fusion", None)
 
@@ -137,6 +122,7 @@ class DataConfig:
     version: str = ""
 
     def __post_init__(self):
+        expect_fields(self, seed=(0,))
         one_of("DataConfig.name", self.name, DATASETS)
         one_of("DataConfig.size", self.size, ["smoke", "demo", "pretrain", "full"])
 
@@ -183,6 +169,9 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
+        rates = ("learning_rate_start", "learning_rate", "learning_rate_end", "bias_learning_rate", "weight_decay")
+        shares = dict.fromkeys(("momentum", "label_smoothing", "flip", "erasing"), (0, 1))
+        expect_fields(self, **dict.fromkeys((*rates, "padding"), (0,)), **shares, evaluate_every=(1,))
         one_of("TrainConfig.task", self.task, ["identities", "attributes"])
         one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
         one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
@@ -191,8 +180,6 @@ class TrainConfig:
         if self.identities < 2 or self.images < 2:
             found = f"identities={self.identities} x images={self.images}"
             raise ValueError(f"TrainConfig: {found}; hard mining needs at least 2 x 2")
-        if self.evaluate_every < 1:
-            raise ValueError(f"TrainConfig.evaluate_every={self.evaluate_every}; expected 1 epoch or more")
         if not 0 <= self.warmup_epochs < self.epochs:
             found, epochs = self.warmup_epochs, self.epochs
             raise ValueError(f"TrainConfig.warmup_epochs={found}; expected 0 to epochs={epochs} less 1")
@@ -228,7 +215,7 @@ class Profile:
 
     def scale(self, config: ModelConfig) -> ModelConfig:
         """The configuration at this profile's scale; `config` is one at the paper's."""
-        fusion = config.fusion
+        fusion = expect("config", config, ModelConfig).fusion
         if fusion:
             dim = fusion.dim // self.dim_divisor
             fusion = replace(fusion, dim=dim, heads=dim // self.head_width if self.head_width else fusion.heads)
@@ -243,13 +230,9 @@ class Profile:
 
 # DeiT-B/16 is ViT-B/16 with other pre-trained weights, and so are their stand-ins (see `pretrain`).
 _SMALL = {
-    "resnet50": "test_resnet_small",
-    "resnet101": "test_resnet_deep",
-    "resnet152": "test_resnet_deeper",
-    "vit_base_patch16_224": "test_vit_small",
-    "deit_base_patch16_224": "test_deit_small",
-    "t2t_vit_14": "test_t2t_vit",
-}
+    "resnet50": "test_resnet_small", "resnet101": "test_resnet_deep", "resnet152": "test_resnet_deeper",
+    "vit_base_patch16_224": "test_vit_small", "deit_base_patch16_224": "test_deit_small", "t2t_vit_14": "test_t2t_vit",
+}  # fmt: skip
 
 PROFILES = {
     "smoke": Profile(
@@ -267,13 +250,8 @@ PROFILES = {
         name="demo",
         data=DataConfig(size="demo"),
         train=TrainConfig(
-            epochs=12,
-            warmup_epochs=1,
-            learning_rate_start=1e-3,
-            learning_rate=1e-2,
-            images=4,
-            padding=5,
-            evaluate_every=5,
+            epochs=12, warmup_epochs=1, learning_rate_start=1e-3, learning_rate=1e-2,
+            images=4, padding=5, evaluate_every=5,
         ),
         sizes={(256, 128): (128, 64), (384, 128): (192, 64)},
         backbones=_SMALL,
@@ -284,7 +262,7 @@ PROFILES = {
     "paper": Profile(
         name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, start="imagenet"
     ),
-}
+}  # fmt: skip
 
 
 def profile(of: str | Profile) -> Profile:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import torch
 
+from .options import one_of
 from .paths import ROOT
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -20,6 +21,7 @@ def default_device() -> torch.device:
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """Mixed precision: "float32" (off), "bf16" or "fp16"."""
+    one_of("precision", precision, DTYPES)
     return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
 
 
@@ -58,10 +60,7 @@ def git_commit() -> str:
 def environment(device: torch.device, processes: int = 1) -> dict:
     """What a run writes to `environment.json`."""
     return {
-        "commit": git_commit(),
-        "device": device_name(device),
-        "processes": processes,
-        "python": platform.python_version(),
-        "system": platform.system(),
+        "commit": git_commit(), "device": device_name(device), "processes": processes,
+        "python": platform.python_version(), "system": platform.system(),
         **{package: version(package) for package in ("torch", "torchvision", "timm", "numpy")},
-    }
+    }  # fmt: skip

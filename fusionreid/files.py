@@ -78,6 +78,17 @@ def read_lines(path: str | Path) -> list[dict]:
     return rows
 
 
+def mistaken(path: str | Path) -> str:
+    """What stands in place of a file that did not arrive, and what to do, where its beginning says so; else ""."""
+    with open(path, "rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "the pointer of Git LFS to a file that was not fetched; run: git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page in its place; download the file again"
+    return "" if start else "an empty file; fetch or make it again"
+
+
 @functools.lru_cache(maxsize=16)
 def digest(path: str, size: int, modified: int) -> str:
     """Twelve hexadecimal digits of a file's content, read again only when its size or date of change differs."""

@@ -38,16 +38,10 @@ class RunsError(RuntimeError):
 
 
 def run_all(
-    names: str | Sequence[str],
-    setting: Setting,
-    *,
-    rows: Sequence[str] | None = None,
-    processes: int | None = None,
-    devices: Sequence[str] | None = None,
-    data_root: str | Path | None = None,
-    cluster: str | dict | None = None,
-    progress: bool = True,
-) -> pd.DataFrame:
+    names: str | Sequence[str], setting: Setting, *, rows: Sequence[str] | None = None,
+    processes: int | None = None, devices: Sequence[str] | None = None, data_root: str | Path | None = None,
+    cluster: str | dict | None = None, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Trains the runs of some experiments that are missing, side by side; loads those that are there.
 
     Args:

@@ -1,8 +1,45 @@
-"""The types of options of the command line, and a parser that says in one line what is wrong."""
+"""What arguments and options may be; what is wrong with another is said in one line."""
 
 import argparse
 import ast
 from collections.abc import Callable
+from dataclasses import fields
+from inspect import formatannotation
+from math import inf
+from numbers import Integral, Real
+from typing import get_args, get_origin
+
+_NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}
+
+
+def one_of(name: str, value, known) -> None:
+    """Raises ValueError, naming the argument and the known values, unless `value` is one of them."""
+    if value not in list(known):
+        raise ValueError(f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}")
+
+
+def expect(name: str, value, kind, low: float = -inf, high: float = inf):
+    """The value, of a type like int, tuple[int, int], str | None or a class; a number is finite, from `low` to `high`.
+
+    Else a ValueError names the argument, what was found and what is expected. A list becomes a tuple.
+    """
+    wanted, words = _NUMBERS.get(kind, (kind, formatannotation(kind)))
+    if get_origin(kind) is tuple:
+        value = tuple(value) if isinstance(value, list) else value
+        right = isinstance(value, tuple) and all(isinstance(each, get_args(kind)[0]) for each in value)
+    else:
+        right = isinstance(value, wanted) and isinstance(value, bool) == (kind is bool)
+    if not right or kind in _NUMBERS and not (low <= value <= high and abs(value) < inf):
+        words += f" from {low}" * (low > -inf) + f" to {high}" * (high < inf)
+        raise ValueError(f"{name}={' '.join(repr(value).split())[:80]}; expected {words}")
+    return int(value) if kind is int else value
+
+
+def expect_fields(config, **ranges: tuple[float, ...]) -> None:
+    """`expect` of each field of a dataclass, which gets it, by its annotation; ranges of numbers are by name."""
+    for each in fields(config):
+        name, value = f"{type(config).__name__}.{each.name}", getattr(config, each.name)
+        object.__setattr__(config, each.name, expect(name, value, each.type, *ranges.get(each.name, ())))
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,8 +74,10 @@ def device(text: str) -> str:
 
 
 def literal(text: str):
-    """A literal where it is one (3, [0, 1], True), the text itself otherwise."""
+    """A literal where it is one (3, [0, 1], True), the text itself otherwise; ValueError for the beginning of one."""
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError) as error:
+        if text.startswith(("[", "(", "{", "'", '"')):
+            raise ValueError(f"expected a value as Python writes it, found {text!r}") from error
         return text

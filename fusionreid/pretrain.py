@@ -21,17 +21,9 @@ from .training.runs import RunConfig, RunFolder
 
 PEOPLE = DataConfig(size="pretrain", seed=1000, version=f"v{RENDERER}")
 _BASE = TrainConfig(
-    task="attributes",
-    optimizer="adamw",
-    warmup_epochs=1,
-    learning_rate_start=3e-4,
-    learning_rate=3e-3,
-    weight_decay=0.05,
-    identities=16,
-    images=4,
-    erasing=0.2,
-    evaluate_every=5,
-)
+    task="attributes", optimizer="adamw", warmup_epochs=1, learning_rate_start=3e-4, learning_rate=3e-3,
+    weight_decay=0.05, identities=16, images=4, erasing=0.2, evaluate_every=5,
+)  # fmt: skip
 _CNN, _TRANSFORMER = replace(_BASE, epochs=40), replace(_BASE, epochs=60, learning_rate=2e-3, padding=5)
 RECIPES: dict[str, TrainConfig] = {
     "test_resnet_small": _CNN,

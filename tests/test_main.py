@@ -1,12 +1,18 @@
 """The command line: options become the run they say; wrong ones are one line that names them."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
-from fusionreid import build_model, jobs
+from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
+from fusionreid.evaluation.export import export
 from fusionreid.models import released
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
@@ -81,9 +87,11 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
         ("train --profile paper --cnn-weights random --transformer-weights random", 1, "bounding_box_train"),
         ("train --profile smoke --cnn-weights no.pth", 1, "weights 'no.pth': expected 'random', 'imagenet' or a file"),
         ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "expected 0 to epochs=3 less 1"),
+        ("train --profile smoke --cnn none --cnn-weights random", 2, "expected none for a branch that is left out"),
         ("evaluate nowhere.pth --dataset synthetic", 1, "model 'nowhere.pth': expected 'demo', a run"),
         ("experiments table7", 2, "'table7' is not known; it is one of: 'table1'"),
         ("experiments table5 --rows GMP", 2, "row='GMP' is not known; it is one of: 'GeM', 'GAP'"),
+        ("experiments table5 --job gpus_per_node 1", 2, "--job gpus_per_node 1: expected --cluster with it"),
         ("experiments all --dataset market1501 --data-seeds 0 1", 2, "draws of the synthetic set, not of market1501"),
         ("data check market1501", 1, "market1501: "),
     ],
@@ -112,6 +120,7 @@ def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, 
 
 
 def test_a_folder_is_searched_from_a_shell(tiny_dataset, tmp_path, capsys):
+    torch.manual_seed(0)  # of some random weights two of these pictures have one vector
     checkpoint.save(tmp_path / "model.safetensors", build_model(profile("smoke").scale(PAPER), 4))
     query, index = tiny_dataset.gallery[7].path, tmp_path / "index"
     arguments = ["search", str(tiny_dataset.root), str(query), "--model", str(tmp_path / "model.safetensors")]
@@ -120,6 +129,15 @@ def test_a_folder_is_searched_from_a_shell(tiny_dataset, tmp_path, capsys):
     named, first, second, last = capsys.readouterr().out.strip().splitlines()
     assert named == str(query) and first.split() == ["1.0000", str(query)] and float(second.split()[0]) < 1
     assert last.startswith("60 pictures searched") and (tmp_path / "sheet.png").is_file() and any(index.iterdir())
+    assert main([*arguments, "--to", str(tmp_path / "new" / "sheet.jpg")]) == 0
+    assert Image.open(tmp_path / "new" / "sheet.jpg").format == "JPEG"
+    capsys.readouterr()
+    for name in ("sheet.txt", "sheet", "index"):
+        assert main([*arguments, "--to", str(tmp_path / name)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "the ending of --to=" in line and "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
+    assert main([*arguments[:2], str(tmp_path / "none.png"), *arguments[3:]]) == 1
+    assert capsys.readouterr().err == f"fusionreid: {tmp_path / 'none.png'}: No such file or directory\n"
     assert main(["search", str(tmp_path / "none"), str(query)]) == 2
     assert "none: expected a folder of pictures, found nothing" in capsys.readouterr().err
 
@@ -129,7 +147,64 @@ def test_a_run_that_is_not_finished_is_not_exported(tmp_path, capsys):
     assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.safetensors")]) == 1
     assert "expected the folder of a finished run" in capsys.readouterr().err
     graph = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.pt2"), "--format", "torch"]
-    assert main(graph) == 0 and "out.pt2" in capsys.readouterr().out
+    assert main(graph) == 0
+    written = capsys.readouterr()
+    assert "out.pt2" in written.out and "fusionreid: warning: " in written.err and "is not finished" in written.err
+
+
+@pytest.mark.parametrize(
+    "options, known",
+    [
+        ("out.onnx --format safetensors", "'.safetensors'"),
+        ("out.pt2 --format onnx", "'.onnx'"),
+        ("out.safetensors --format torch", "'.pt2'"),
+        ("out.pth", "'.safetensors', '.onnx', '.pt2'"),
+    ],
+)
+def test_the_ending_of_an_exported_file_is_that_of_its_format(options, known, tmp_path, capsys):
+    name, *rest = options.split()
+    assert main(["export", "demo", "--to", str(tmp_path / name), *rest]) == 2
+    message = f"the ending of --to='{Path(name).suffix}' is not known; it is one of: {known}\n"
+    assert capsys.readouterr().err.endswith(message) and not any(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="it is one of: '.pt2'"):
+        export(build_model(profile("smoke").scale(PAPER), 4), tmp_path / "model.onnx", "torch")
+
+
+def test_an_exported_file_s_ending_is_enough(tmp_path, monkeypatch):
+    asked = []
+
+    def export(model, path, kind):
+        asked.append((path, kind))
+        path.touch()
+
+    monkeypatch.setattr("fusionreid.evaluation.export.export", export)
+    for name, kind in (("a.onnx", "onnx"), ("b.pt2", "torch")):
+        assert main(["export", "demo", "--to", str(tmp_path / name)]) == 0
+        assert asked.pop() == (tmp_path / name, kind)
+
+
+@pytest.mark.parametrize("option", ["--data-root", "--runs-root", "RECORDED", "DATA", "RUNS"])
+def test_a_file_is_no_folder(option, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("hello")
+    if option.isupper():
+        monkeypatch.setattr(paths, option, tmp_path / "file")
+    given = [] if option.isupper() else [option, str(tmp_path / "file")]
+    assert main(["experiments", "table5", "--status", *given]) == 1
+    assert capsys.readouterr().err == f"fusionreid: {tmp_path / 'file'}: expected a folder, found a file\n"
+
+
+def test_a_parameter_that_is_half_a_literal(capsys):
+    assert main(["reproduce", "-p", "SEEDS", "[0,"]) == 2
+    assert capsys.readouterr().err == "fusionreid: expected a value as Python writes it, found '[0,'\n"
+
+
+def test_a_warning_is_one_line(tmp_path, monkeypatch, capsys):
+    warn = partial(warnings.warn, "two sets;\nthe first is read", stacklevel=1)
+    monkeypatch.setattr("fusionreid.__main__.show", lambda _: warn())
+    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: None)
+    monkeypatch.setattr("fusionreid.evaluation.evaluate.cross_domain", lambda *_, **__: None)
+    assert main(["evaluate", "demo", "--dataset", "synthetic", "--data-root", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "fusionreid: warning: two sets; the first is read\n"
 
 
 def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):

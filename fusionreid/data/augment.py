@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..options import expect
+
 # Random erasing, as in the code that gave the paper's numbers.
 AREA = (0.02, 1 / 3)  # share of the image
 ASPECT = (0.3, 1 / 0.3)  # height / width, log-uniform
@@ -35,12 +37,8 @@ class Augment:
     """
 
     def __init__(self, flip: float = 0.5, padding: int = 10, erasing: float = 0.5):
-        for name, value in (("flip", flip), ("erasing", erasing)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"Augment: {name}={value}; expected a probability from 0 to 1")
-        if padding < 0 or int(padding) != padding:
-            raise ValueError(f"Augment: padding={padding}; expected a number of pixels, 0 or more")
-        self.flip, self.padding, self.erasing = flip, int(padding), erasing
+        self.flip, self.erasing = expect("flip", flip, float, 0, 1), expect("erasing", erasing, float, 0, 1)
+        self.padding = expect("padding", padding, int, 0)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Augments images (B, 3, H, W) uint8 on any device.

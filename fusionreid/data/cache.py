@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import one_of
-from ..files import atomic_write, locked
+from ..files import atomic_write, locked, mistaken
 from ..processes import bars, cores
 
 DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it with `decode`
@@ -34,7 +34,8 @@ def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "
     except FileNotFoundError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
-        raise ValueError(f"{path}: expected an image, found what cannot be decoded ({error})") from error
+        why = os.path.isfile(path) and mistaken(path) or error
+        raise ValueError(f"{path}: expected an image, found what cannot be decoded ({why})") from error
 
 
 def fit(image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
@@ -74,14 +75,9 @@ class ImageCache:
     """
 
     def __init__(
-        self,
-        records: Sequence,
-        image_size: tuple[int, int],
-        directory: str | Path,
-        *,
-        interpolation: str = "bilinear",
-        progress: bool = True,
-    ):
+        self, records: Sequence, image_size: tuple[int, int], directory: str | Path, *,
+        interpolation: str = "bilinear", progress: bool = True,
+    ):  # fmt: skip
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
         self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
         if not self.paths:

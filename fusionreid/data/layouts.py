@@ -88,7 +88,7 @@ def is_market_layout(folder: Path) -> bool:
 def _listing(folder: Path) -> str:
     """The first names in a folder, links that lead nowhere marked."""
     if not folder.is_dir():
-        return f"nothing, as there is no folder {os.path.realpath(folder)}"
+        return f"nothing, as {'it is a file' if folder.exists() else f'there is no folder {os.path.realpath(folder)}'}"
     paths = sorted(folder.iterdir(), key=lambda path: (path.exists(), path))  # such links first
     names = [path.name if path.exists() else f"{path.name} (a link to nowhere: {os.readlink(path)})" for path in paths]
     return ", ".join(names[:12] + ["..."] * (len(names) > 12)) or "nothing"

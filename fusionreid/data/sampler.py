@@ -19,15 +19,9 @@ class PKSampler:
     """
 
     def __init__(
-        self,
-        identities: Sequence[int],
-        num_identities: int = 8,
-        num_images: int = 16,
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
+        self, identities: Sequence[int], num_identities: int = 8, num_images: int = 16, *,
+        seed: int = 0, rank: int = 0, world_size: int = 1,
+    ):  # fmt: skip
         if world_size < 1 or not 0 <= rank < world_size or num_identities * num_images % world_size:
             raise ValueError(
                 f"rank={rank} of world_size={world_size}; expected 0 <= rank < world_size and a batch of "

@@ -59,14 +59,9 @@ class Rankings:
 
 
 def pair_maps(
-    model: FusionReID,
-    pair: Sequence[Record],
-    stage: tuple[str, str],
-    unit: tuple[int, str, str],
-    *,
-    head: int = 0,
-    use_cameras: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+    model: FusionReID, pair: Sequence[Record], stage: tuple[str, str], unit: tuple[int, str, str], *,
+    head: int = 0, use_cameras: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Why two images were matched, or not.
 
     Args:

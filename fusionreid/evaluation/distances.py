@@ -33,7 +33,7 @@ class FeatureDistances:
     """
 
     def __init__(self, query, gallery, *, device=None):
-        query, gallery = _checked(query, "query_features"), _checked(gallery, "gallery_features")
+        query, gallery = real_numbers(query, "query_features"), real_numbers(gallery, "gallery_features")
         widths = query.shape[1], gallery.shape[1]
         if widths[0] != widths[1]:
             raise ValueError(f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}")
@@ -47,10 +47,10 @@ class FeatureDistances:
         """The features, on the device if they fit there, and their squared norms (N,)."""
         needed = 4 * features.shape[0] * features.shape[1]
         if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] / 2:
-            features = _rows(features, slice(None), self.device)
+            features = as_rows(features, slice(None), self.device)
         norms = torch.empty(len(features), device=self.device)
         for low in range(0, len(features), PRODUCT):
-            rows = _rows(features, slice(low, low + PRODUCT), self.device)
+            rows = as_rows(features, slice(low, low + PRODUCT), self.device)
             norms[low : low + PRODUCT] = torch.linalg.vecdot(rows, rows)
         if len(bad := (~torch.isfinite(norms)).nonzero()):
             raise ValueError(
@@ -61,7 +61,7 @@ class FeatureDistances:
 
     def joined(self) -> "FeatureDistances":
         """The distances of all images, queries first, to all images. Holds the features once more."""
-        images = torch.cat([_rows(features, slice(None), self.device) for features in (self.query, self.gallery)])
+        images = torch.cat([as_rows(features, slice(None), self.device) for features in (self.query, self.gallery)])
         return FeatureDistances(images, images)
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class FeatureDistances:
         return out
 
     def _part(self, features, norms: Tensor, which: slice | np.ndarray) -> tuple[Tensor, Tensor]:
-        return _rows(features, which, self.device), norms[which]
+        return as_rows(features, which, self.device), norms[which]
 
 
 class KnownDistances:
@@ -150,7 +150,7 @@ def _smallest(row: np.ndarray, k: int) -> np.ndarray:
     return near[np.argsort(row[near], kind="stable")[:k]]
 
 
-def _checked(features, name: str) -> np.ndarray | Tensor:
+def real_numbers(features, name: str) -> np.ndarray | Tensor:
     if not isinstance(features, (np.ndarray, Tensor)):
         features = np.asarray(features)
     real = not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
@@ -162,7 +162,7 @@ def _checked(features, name: str) -> np.ndarray | Tensor:
     return features.detach() if isinstance(features, Tensor) else features
 
 
-def _rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device: torch.device) -> Tensor:
+def as_rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device: torch.device) -> Tensor:
     """(rows, D) float32 on `device`; a copy only where it must be."""
     if isinstance(features, Tensor):
         return features[which].to(device, torch.float32)

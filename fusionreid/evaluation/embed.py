@@ -16,20 +16,16 @@ from ..data import normalise, prefetch
 from ..data.cache import decode, fit
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
+from ..options import expect
 from ..processes import bars, cores
 from ..training.parallel import gather
+from .protocol import whole_numbers
 
 
 def embed(
-    model: FusionReID,
-    images_or_paths: Sequence,
-    cameras: Sequence[int] | None = None,
-    *,
-    batch_size: int = 64,
-    precision: str = "float32",
-    progress: bool = True,
-    processes: int = 1,
-) -> np.ndarray:
+    model: FusionReID, images_or_paths: Sequence, cameras: Sequence[int] | None = None, *,
+    batch_size: int = 64, precision: str = "float32", progress: bool = True, processes: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
     Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W),
@@ -39,12 +35,14 @@ def embed(
     Raises FileNotFoundError, naming the file; TypeError or ValueError for images of another type or shape, naming a
     file that cannot be decoded, or for cameras that training has not seen.
     """
-    if isinstance(images_or_paths, (str, Path, Image.Image)):
-        raise TypeError(f"images_or_paths: expected a list of paths or images, found one: {images_or_paths!r:.60}")
+    expect("model", model, FusionReID)
+    last, listed = getattr(images_or_paths, "shape", ())[2:], hasattr(images_or_paths, "__getitem__")
+    if not listed or isinstance(images_or_paths, str) or last in ((3,), (4,)):  # an array (H, W, 3) is one, too
+        found = " ".join(repr(images_or_paths).split())
+        raise TypeError(f"images_or_paths: expected a list of paths or images, found one: {found:.60}")
     pictures = Pictures(images_or_paths, model.config.image_size)
-    numbers = np.full(len(pictures.images), -1) if cameras is None else np.asarray(cameras, np.int64)
-    if numbers.shape != (len(pictures.images),):
-        raise ValueError(f"cameras: expected {len(pictures.images)}, one for each image, found {numbers.shape}")
+    count = len(pictures.images)
+    numbers = whole_numbers(np.full(count, -1) if cameras is None else cameras, "cameras", count)
     if model.num_cameras and len(wrong := numbers[(numbers < -1) | (numbers >= model.num_cameras)]):
         raise ValueError(f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {wrong[0]}")
     vectors = np.zeros((len(numbers), sum(model.widths.values())), np.float32)
@@ -100,20 +98,16 @@ def as_image(image) -> Image.Image:
 
 
 def embed_batches(
-    model: FusionReID,
-    images,
-    cameras: np.ndarray,
-    batch_size: int = 128,
-    precision: str = "float32",
-    progress: bool = False,
-    processes: int = 1,
-) -> Iterator[tuple[range, np.ndarray]]:
+    model: FusionReID, images, cameras: np.ndarray, batch_size: int = 128,
+    precision: str = "float32", progress: bool = False, processes: int = 1,
+) -> Iterator[tuple[range, np.ndarray]]:  # fmt: skip
     """All features side by side of one batch after another: (indices, (B, sum of widths) float32).
 
     `images` are an `ImageCache` or `Pictures`, cameras (N,) int64, -1 for an unseen one; the precision is "float32",
     "bf16" or "fp16". `processes` were launched together and all call this: each computes its share, of up to
     `batch_size`, and gets everything.
     """
+    batch_size, processes = expect("batch_size", batch_size, int, 1), expect("processes", processes, int, 1)
     step, numbers, device = batch_size * processes, torch.from_numpy(cameras), device_of(model)
     rank = dist.get_rank() if processes > 1 else 0
     batches = [range(low, min(low + step, len(cameras))) for low in range(0, len(cameras), step)]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import one_of
 from ..data import Dataset, ImageCache, Record
 from ..models.fusionreid import FusionReID
+from ..options import expect, one_of
 from .embed import device_of, embed_batches, normalised
 from .metrics import Ranking, evaluate_ranking
 
@@ -48,6 +48,7 @@ def retrieve(
     `use_cameras=False` leaves the camera embedding out, as for cameras that training has not seen. `options` are of
     `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
+    expect("model", model, FusionReID)
     splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
     features = []
     for records in splits:
@@ -65,14 +66,9 @@ def rank(retrieval: Retrieval, feature: str = "all", **options) -> Ranking:
 
 
 def evaluate(
-    model: FusionReID,
-    dataset: Dataset,
-    *,
-    cache_directory: str | Path,
-    features: Sequence[str] | None = None,
-    rerank=None,
-    **options,
-) -> dict[str, Ranking]:
+    model: FusionReID, dataset: Dataset, *, cache_directory: str | Path,
+    features: Sequence[str] | None = None, rerank=None, **options,
+) -> dict[str, Ranking]:  # fmt: skip
     """Ranks the query against the gallery by `features`, by default "all" of the model's and each one alone.
 
     `rerank` is as of `evaluate_ranking`, `cache_directory` and `options` are as of `retrieve`.

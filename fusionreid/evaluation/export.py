@@ -33,9 +33,10 @@ def export(model: FusionReID, path: str | Path, format: str = "onnx") -> None:
     `cameras`, int64 (B,), -1 for unseen ones; its output is `vectors`, float32 (B, D), as `embed` gives them. `format`
     is "onnx", or "torch" for `torch.export.load`.
 
-    Raises ValueError for an unknown format, ImportError, saying what to install, for ONNX.
+    Raises ValueError for an unknown format or a suffix of another, ImportError, saying what to install, for ONNX.
     """
     one_of("format", format, FORMATS)
+    one_of("a file's suffix", Path(path).suffix.lower(), [FORMATS[format]])
     if format == "onnx":
         try:
             import onnxscript  # noqa: F401  (torch.onnx needs it, and says so less clearly)

@@ -14,8 +14,9 @@ from ..data import Record
 from ..data.cache import decode
 from ..files import atomic_write, locked, read_lines, write_lines
 from ..models.fusionreid import FusionReID
+from ..options import expect
 from ..training.trained import digest
-from .distances import smallest
+from .distances import as_rows, real_numbers, smallest
 from .embed import Pictures, embed_batches, normalised
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -47,6 +48,8 @@ class Gallery:
     """
 
     def __init__(self, folder: str | Path, model: FusionReID, images: Sequence[str | Path | Record], **options):
+        expect("model", model, FusionReID)
+        expect("batch_size", options.get("batch_size", 1), int, 1)
         self._root = Path(folder).absolute()
         self._folder = self._root / f"{digest(model)}-{options.get('precision', 'float32')}"
         self._features, self._pictures = self._folder / "features.bin", self._folder / "pictures.jsonl"
@@ -68,7 +71,10 @@ class Gallery:
 
         Returns cosine similarities (Q, top) float32, descending, and their rows, int64; fewer of a smaller gallery.
         """
-        queries, step = torch.from_numpy(vectors), max(1, BLOCK // self._width)
+        queries, step = as_rows(real_numbers(vectors, "vectors"), slice(None), "cpu"), max(1, BLOCK // self._width)
+        top = expect("top", top, int, 1)
+        if queries.shape[1] != self._width:
+            raise ValueError(f"vectors: expected {self._width} numbers each, found {queries.shape[1]}: another model's")
 
         def blocks() -> Iterator[tuple[int, np.ndarray]]:
             for low in range(0, len(self.features), step):
@@ -156,7 +162,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 
 def write_sheet(path: str | Path, queries: Sequence[Path], found: Sequence[Sequence[tuple[Path, float]]]) -> None:
-    """Writes a PNG: a row for each query, the query first, then the found pictures and their similarities."""
+    """Writes a picture: a row for each query, the query first, then the found pictures and their similarities."""
     high, wide, gap, text = 128, 64, 8, 14
     font = ImageFont.load_default(11)
     columns = 1 + max(map(len, found))
@@ -169,4 +175,4 @@ def write_sheet(path: str | Path, queries: Sequence[Path], found: Sequence[Seque
             sheet.paste(Image.fromarray(decode(picture, (high, wide))), place)
             draw.text((place[0], place[1] + high), label, "black", font)
     with atomic_write(path) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary)

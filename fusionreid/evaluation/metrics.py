@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..options import expect
 from .distances import FeatureDistances, blocks, in_threads, smallest
 from .protocol import Protocol
 from .rerank import RerankedDistances, Reranking
@@ -31,9 +32,7 @@ class Ranking:
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""
-        if not 1 <= k <= len(self.cmc):
-            raise ValueError(f"k={k}: expected 1 to max_rank={len(self.cmc)}")
-        return float(self.cmc[k - 1])
+        return float(self.cmc[expect("k", k, int, 1, len(self.cmc)) - 1])
 
     def summary(self) -> dict[str, float]:
         """The numbers that papers print, as fractions."""
@@ -42,17 +41,9 @@ class Ranking:
 
 
 def evaluate_ranking(
-    query_features,
-    gallery_features,
-    query_ids,
-    gallery_ids,
-    query_cameras,
-    gallery_cameras,
-    *,
-    max_rank: int = 50,
-    rerank=None,
-    device=None,
-) -> Ranking:
+    query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
+    max_rank: int = 50, rerank=None, device=None,
+) -> Ranking:  # fmt: skip
     """Ranks the gallery for each query and scores the ranks of its matches.
 
     Args:
@@ -82,8 +73,7 @@ def nearest(selection, *, queries=None, top: int = 10, rerank=None, device=None)
 
     `selection` are its six first arguments, as `Retrieval.select` gives them. Re-ranking uses all queries in any case.
     """
-    if top < 1:
-        raise ValueError(f"top={top}: expected 1 or more")
+    top = expect("top", top, int, 1)
     query_features, gallery_features, *labels = selection
     distances = _distances(query_features, gallery_features, rerank, device)
     protocol, last = Protocol(*labels, shape=distances.shape), distances.shape[0] - 1
@@ -111,23 +101,17 @@ def _distances(query_features, gallery_features, rerank, device):
 
 def rank_by(distances, labels: Sequence, max_rank: int = 50) -> Ranking:
     """What `evaluate_ranking` does, by `distances` with `shape` and `block` and its last four arrays, the `labels`."""
-    if max_rank < 1:
-        raise ValueError(f"max_rank={max_rank}: expected 1 or more")
+    max_rank = expect("max_rank", max_rank, int, 1)
     protocol = Protocol(*labels, shape=distances.shape)
     valid = protocol.valid()
     ranks = sum(in_threads(lambda rows: _ranks(distances, protocol, valid[rows]), len(valid)), [])
     precision, trapezoid, penalty = np.array([_score(each) for each in ranks]).T
     first = np.array([each[0] for each in ranks])
     return Ranking(
-        mAP=float(precision.mean()),
-        cmc=(first[:, None] <= np.arange(1, max_rank + 1)).mean(axis=0),
-        mINP=float(penalty.mean()),
-        average_precision=precision,
-        num_valid=len(valid),
-        mAP_trapezoid=float(trapezoid.mean()),
-        queries=valid,
-        first_match=first,
-    )
+        mAP=float(precision.mean()), cmc=(first[:, None] <= np.arange(1, max_rank + 1)).mean(axis=0),
+        mINP=float(penalty.mean()), average_precision=precision, num_valid=len(valid),
+        mAP_trapezoid=float(trapezoid.mean()), queries=valid, first_match=first,
+    )  # fmt: skip
 
 
 def _score(ranks: np.ndarray) -> tuple[float, float, float]:

@@ -14,10 +14,10 @@ class Protocol:
     """
 
     def __init__(self, query_ids, gallery_ids, query_cameras, gallery_cameras, *, shape: tuple[int, int]):
-        query_ids = _labels(query_ids, "query_ids", shape[0])
-        gallery_ids = _labels(gallery_ids, "gallery_ids", shape[1])
-        self._query_cameras = _labels(query_cameras, "query_cameras", shape[0])
-        self._gallery_cameras = _labels(gallery_cameras, "gallery_cameras", shape[1])
+        query_ids = whole_numbers(query_ids, "query_ids", shape[0])
+        gallery_ids = whole_numbers(gallery_ids, "gallery_ids", shape[1])
+        self._query_cameras = whole_numbers(query_cameras, "query_cameras", shape[0])
+        self._gallery_cameras = whole_numbers(gallery_cameras, "gallery_cameras", shape[1])
         self._by_identity = np.argsort(gallery_ids, kind="stable")
         ordered = gallery_ids[self._by_identity]
         self._start = np.searchsorted(ordered, query_ids, "left")
@@ -42,10 +42,11 @@ class Protocol:
         )
 
 
-def _labels(values, name: str, length: int) -> np.ndarray:
+def whole_numbers(values, name: str, length: int) -> np.ndarray:
+    """Labels of `length` images as int64; a ValueError names them."""
     values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if values.shape != (length,):
-        raise ValueError(f"{name}: expected {length} whole numbers, one a row of features, found shape {values.shape}")
+        raise ValueError(f"{name}: expected {length} whole numbers, one for each image, found shape {values.shape}")
     whole = values.dtype.kind in "iub"
     if not whole and (values.dtype.kind != "f" or not np.isfinite(values).all() or (values != np.floor(values)).any()):
         raise ValueError(f"{name}: expected whole numbers, found {values.dtype} with others (NaN, fractions, text)")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from ..options import expect_fields
 from .distances import FeatureDistances, blocks, in_threads, smallest
 
 
@@ -21,11 +22,7 @@ class Reranking:
     weight: float = 0.3  # lambda, the share of the original distance in the final one, 0 to 1
 
     def __post_init__(self):
-        for name in ("k1", "k2"):
-            if not isinstance(getattr(self, name), (int, np.integer)) or getattr(self, name) < 1:
-                raise ValueError(f"rerank: {name}={getattr(self, name)!r}: expected a whole number, 1 or more")
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"rerank: weight={self.weight}: expected 0 to 1")
+        expect_fields(self, k1=(1,), k2=(1,), weight=(0, 1))
 
     @classmethod
     def of(cls, value) -> "Reranking | None":

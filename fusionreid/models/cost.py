@@ -62,8 +62,6 @@ def measure_model(model: FusionReID) -> Cost:
     everything = set(model.parameters()) - {neck.classifier.weight for neck in model.necks.values()}
     counted = {p for m in model.modules() if isinstance(m, COUNTED + NORMS) for p in m.parameters()}
     return Cost(
-        parameters=sum(p.numel() for p in counted & everything),
-        macs=macs["layers"],
-        all_parameters=sum(p.numel() for p in everything),
-        attention_macs=macs["attention"],
-    )
+        parameters=sum(p.numel() for p in counted & everything), macs=macs["layers"],
+        all_parameters=sum(p.numel() for p in everything), attention_macs=macs["attention"],
+    )  # fmt: skip

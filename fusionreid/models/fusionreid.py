@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FEATURES, ModelConfig
+from ..options import expect, one_of
 from .backbones import CNNBranch, TransformerBranch
 from .fusion import DualAttentionMutualFusion
 
@@ -40,8 +41,9 @@ class FusionReID(nn.Module):
     ):
         super().__init__()
         pretrained = ("cnn", "transformer") if pretrained is True else pretrained or ()
-        self.config = config
-        self.num_cameras = num_cameras
+        for name in pretrained:
+            one_of("pretrained", name, ("cnn", "transformer"))
+        self.config, self.num_cameras = config, num_cameras
         self.branches = nn.ModuleDict()
         if config.cnn:
             self.branches["cnn"] = CNNBranch(config, "cnn" in pretrained)
@@ -115,8 +117,8 @@ def build_model(
     """FusionReID as configured, for as many identities (`num_classes`) and cameras as training has (0: no embedding).
 
     `pretrained` fetches ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);
-    for weights in a file, see `fusionreid.models.pretrained`. Raises ValueError for an unknown backbone or no class.
+    for weights in a file, see `fusionreid.models.pretrained`. Raises ValueError, naming the argument or the backbone.
     """
-    if num_classes < 1 or num_cameras < 0:
-        raise ValueError(f"expected num_classes >= 1 and num_cameras >= 0, found {num_classes} and {num_cameras}")
+    expect("config", config, ModelConfig)
+    num_classes, num_cameras = expect("num_classes", num_classes, int, 1), expect("num_cameras", num_cameras, int, 0)
     return FusionReID(config, num_classes, num_cameras, pretrained)

@@ -19,6 +19,7 @@ from timm.layers import resample_patch_embed
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
+from ..files import mistaken
 from .backbones import resize_positions
 
 # What training scripts wrap a state dict in, the first found wins. Self-distillation (DINO, TransReID-SSL, PersonViT,
@@ -107,6 +108,7 @@ def _read(path: Path) -> Mapping:
     except Exception as error:  # of many kinds, for a file that is none of torch.save or only its beginning
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         found = f"a {code[1]}; torch.save its tensors alone" if code else "something else, or a part of such a file"
+        found = mistaken(path) or found
         kind = "safetensors" if is_safetensors else "tensors of torch.save, readable without running code"
         raise ValueError(f"{path}: expected {kind}; found {found}") from error
     if not isinstance(content, Mapping):

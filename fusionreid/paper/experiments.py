@@ -19,13 +19,9 @@ EXPERIMENTS = paper.TABLES
 DEPTHS = (1, 2, 3, 4, 5, 6)
 DIMENSIONS = (384, 576, 768, 1152, 1536)  # multiples of 12 heads x 16, the largest divisor of a profile
 BACKBONES = {
-    "ResNet50": "resnet50",
-    "ResNet101": "resnet101",
-    "ResNet152": "resnet152",
-    "T2T-ViT-14": "t2t_vit_14",
-    "ViT-B/16*": "vit_base_patch16_224",
-    "DeiT-B/16*": "deit_base_patch16_224",
-}
+    "ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152",
+    "T2T-ViT-14": "t2t_vit_14", "ViT-B/16*": "vit_base_patch16_224", "DeiT-B/16*": "deit_base_patch16_224",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import FusionConfig, ModelConfig
-from ..files import atomic_write
+from ..files import atomic_write, mistaken
 from ..models.fusionreid import FusionReID, build_model
 
 THEIRS = "fusionreid.load takes any checkpoint, also one of the released code"
@@ -136,5 +136,5 @@ def _open(path: str | Path) -> tuple[safe_open, dict]:
             raise ValueError("the checksum of its header is another")
         return file, {key: json.loads(text) for key, text in metadata.items()}
     except (SafetensorError, ValueError) as error:
-        found = f"expected a safetensors checkpoint, found a damaged or other file ({error})"
-        raise ValueError(f"{path}: {found}; {THEIRS}") from error
+        found = mistaken(path) or f"a damaged or other file ({error}); {THEIRS}"
+        raise ValueError(f"{path}: expected a safetensors checkpoint, found {found}") from error

@@ -22,10 +22,12 @@ import torch
 
 from .. import paths
 from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, TrainConfig
+from ..config import profile as find_profile
 from ..data.datasets import Dataset, with_version
 from ..files import atomic_write, digest, locked, read_json, read_lines, write_json, write_text
 from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
+from ..options import expect_fields
 from . import checkpoint
 
 
@@ -52,6 +54,9 @@ class RunConfig:
     cnn_start: Start = Start()
     transformer_start: Start = Start()
 
+    def __post_init__(self):
+        expect_fields(self, seed=(0,))
+
     def describe(self) -> dict:
         """As plain data."""
         return asdict(self) | {"cnn_start": str(self.cnn_start), "transformer_start": str(self.transformer_start)}
@@ -64,7 +69,7 @@ class RunConfig:
 
 
 def make_run(
-    profile: Profile,
+    profile: str | Profile,
     config: ModelConfig = PAPER,
     *,
     seed: int = 0,
@@ -79,6 +84,7 @@ def make_run(
     for "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
     backbones other than the paper's start at random.
     """
+    profile = find_profile(profile)
     scaled = profile.scale(config)
     starts = {
         f"{branch}_start": find_start((weights or {}).get(name) or _default_start(profile, name), name)
@@ -240,12 +246,9 @@ class RunFolder:
             with atomic_write(self.path / f"{name}.npz") as temporary:
                 np.savez_compressed(temporary, **scores)
         result = {
-            "fingerprint": self.config.fingerprint,
-            "data": {"name": dataset.name, "version": dataset.version},
-            "seed": self.config.seed,
-            "epochs": self.config.train.epochs,
-            **{key: environment[key] for key in ("commit", "device", "processes")},
-            "seconds": round(seconds, 2),
+            "fingerprint": self.config.fingerprint, "data": {"name": dataset.name, "version": dataset.version},
+            "seed": self.config.seed, "epochs": self.config.train.epochs,
+            **{key: environment[key] for key in ("commit", "device", "processes")}, "seconds": round(seconds, 2),
             "features": {feature: ranking.summary() for feature, ranking in rankings.items()},
-        }
+        }  # fmt: skip
         write_json(self.path / "result.json", result)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
     """
     path = find(source)
     if path.is_dir():
+        if not (path / "result.json").is_file():
+            warnings.warn(f"{path}: the run is not finished; its last epoch until now is loaded", stacklevel=2)
         path = path / "checkpoint.safetensors"
     if _is_released(path):
         return released.load(path).to(device or default_device())

@@ -5,11 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionreid import build_model, embed
+from fusionreid import build_model, embed, load
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
+from fusionreid.evaluation.evaluate import evaluate
+from fusionreid.models.pretrained import load_weights
+from fusionreid.training import checkpoint
 
 MODEL = profile("smoke").scale(PAPER)
+ARRIVED_NOT = {  # what stands there instead, and what the file holds
+    "the pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a web page": "\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n",
+    "an empty file": "",
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,10 @@ def test_wrong_pictures(model, paths, tmp_path):
         embed(model, [tmp_path / "nowhere.jpg"])
     with pytest.raises(TypeError, match="expected a list of paths or images, found one"):
         embed(model, str(paths[0]))
+    for one in (np.zeros((64, 32, 3), np.uint8), {"a": 1}.keys(), 5, None, model):
+        with pytest.raises(TypeError, match="expected a list of paths or images, found one") as error:
+            embed(model, one)
+        assert "\n" not in str(error.value)
     with pytest.raises(TypeError, match="expected paths, PIL images or arrays, found None"):
         embed(model, [None])
     with pytest.raises(TypeError, match="expected uint8"):
@@ -77,3 +89,43 @@ def test_wrong_pictures(model, paths, tmp_path):
         embed(model, paths[:2], [0])
     with pytest.raises(ValueError, match=r"cameras: expected 0 to 5 \(-1: unseen\), found 6"):
         embed(model, paths[:2], [0, 6])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(batch_size=0), "batch_size=0; expected a whole number from 1"),
+        (dict(batch_size=-1), "batch_size=-1; expected a whole number from 1"),
+        (dict(batch_size=1.5), "batch_size=1.5; expected a whole number from 1"),
+        (dict(processes=0), "processes=0; expected a whole number from 1"),
+        (dict(precision="fp8"), "precision='fp8' is not known"),
+        (dict(cameras=[0.5, 1]), "cameras: expected whole numbers"),
+        (dict(cameras=[np.nan, 1]), "cameras: expected whole numbers"),
+        (dict(cameras=["a", "b"]), "cameras: expected whole numbers"),
+        (dict(cameras=3), "cameras: expected 2 whole numbers"),
+        (dict(model="demo"), "model='demo'; expected fusionreid.models.fusionreid.FusionReID"),
+    ],
+)
+def test_wrong_options(model, paths, tiny_dataset, tmp_path, options, message):
+    options = {"model": model} | options
+    with pytest.raises(ValueError, match=message):
+        embed(images_or_paths=paths[:2], **options)
+    if "cameras" not in options:
+        with pytest.raises(ValueError, match=message):
+            evaluate(dataset=tiny_dataset, cache_directory=tmp_path, **options)
+
+
+@pytest.mark.parametrize("kind", ARRIVED_NOT)
+def test_a_picture_that_did_not_arrive(kind, model, tmp_path):
+    (tmp_path / "it.jpg").write_text(ARRIVED_NOT[kind])
+    with pytest.raises(ValueError, match=rf"it.jpg: expected an image, found what cannot be decoded \({kind}"):
+        embed(model, [tmp_path / "it.jpg"])
+
+
+@pytest.mark.parametrize("kind", ARRIVED_NOT)
+@pytest.mark.parametrize("name", ["it.pth", "it.safetensors"])
+def test_weights_that_did_not_arrive(kind, name, model, tmp_path):
+    (tmp_path / name).write_text(ARRIVED_NOT[kind])
+    for read in (load, checkpoint.load, lambda path: load_weights(model, cnn=path)):
+        with pytest.raises(ValueError, match=f"{name}: expected .* found {kind}"):
+            read(tmp_path / name)

@@ -193,3 +193,29 @@ def test_the_sheet_shows_queries_and_what_was_found(folder, tmp_path):
         pixels = np.asarray(sheet)
     shown = np.asarray(Image.open(one).resize((64, 128), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels[8 : 8 + 128, 8 : 8 + 64], shown)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda v: (v, 0), "top=0; expected a whole number from 1"),
+        (lambda v: (v, -1), "top=-1; expected a whole number from 1"),
+        (lambda v: (v, 1.5), "top=1.5; expected a whole number from 1"),
+        (lambda v: (v[0], 1), r"vectors: expected real numbers of shape \(images, width\)"),
+        (lambda v: (v[:, :4], 1), "vectors: expected [0-9]+ numbers each, found 4: another model's"),
+        (lambda v: ("a", 1), "vectors: expected real numbers"),
+    ],
+)
+def test_wrong_searches_and_options(change, message, model, folder, tmp_path):
+    gallery = Gallery(tmp_path / "index", model, pictures_in(folder))
+    vectors = embed(model, gallery.paths[:2])
+    with pytest.raises(ValueError, match=message):
+        gallery.search(*change(vectors))
+    expected = gallery.search(vectors, 3)
+    for same in (vectors.astype(np.float64), torch.from_numpy(vectors), vectors.tolist()):
+        np.testing.assert_array_equal(gallery.search(same, np.int64(3))[1], expected[1])
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size={wrong}; expected a whole number from 1"):
+            Gallery(tmp_path / "index", model, pictures_in(folder), batch_size=wrong)
+    with pytest.raises(ValueError, match="model='demo'; expected fusionreid"):
+        Gallery(tmp_path / "index", "demo", pictures_in(folder))

@@ -269,6 +269,8 @@ def with_row(value):
         (dict(gallery_ids=lambda x: np.where(x == 3, np.nan, x)), "gallery_ids.*NaN"),
         (dict(query_cameras=lambda x: x.astype(str)), "query_cameras.*whole numbers"),
         (dict(max_rank=0), "max_rank=0"),
+        (dict(max_rank=2.5), "max_rank=2.5; expected a whole number from 1"),
+        (dict(query_cameras=lambda x: x + 0.5), "query_cameras: expected whole numbers"),
         (dict(rerank="twice"), "rerank='twice'"),
         (
             dict(query_cameras=0 * np.arange(40), gallery_cameras=0 * np.arange(300)),
