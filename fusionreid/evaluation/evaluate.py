@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..config import one_of
 from ..data import Dataset, ImageCache, Record
@@ -48,8 +47,7 @@ def retrieve(
     `use_cameras=False` leaves the camera embedding out, as for cameras that training has not seen. `options` are of
     `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
-    splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
-    features = []
+    splits, ends, features = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1], []
     for records in splits:
         cache = ImageCache(records, model.config.image_size, cache_directory)
         cameras = np.array([record.camera for record in records], np.int64)
@@ -108,8 +106,8 @@ def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFra
     model = copy.deepcopy(model)
     place = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
     own, rows = place.clone(), []
-    choices = {"its own": own, "none": torch.zeros_like(own), "the mean": own.mean(0, keepdim=True)}
-    for name, embedding in (choices | {"a wrong one": own.roll(1, dims=0)}).items():
+    choices = {"its own": own, "none": 0 * own, "the mean": own.mean(0, keepdim=True), "a wrong one": own.roll(1, 0)}
+    for name, embedding in choices.items():
         place.copy_(embedding.expand_as(place))
         rows.append({"camera": name} | evaluate(model, dataset, features=["all"], **options)["all"].summary())
     return pd.DataFrame(rows)

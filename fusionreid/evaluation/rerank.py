@@ -21,21 +21,19 @@ class Reranking:
     weight: float = 0.3  # lambda, the share of the original distance in the final one, 0 to 1
 
     def __post_init__(self):
-        for name in ("k1", "k2"):
-            if not isinstance(getattr(self, name), (int, np.integer)) or getattr(self, name) < 1:
-                raise ValueError(f"rerank: {name}={getattr(self, name)!r}: expected a whole number, 1 or more")
+        for name, value in (("k1", self.k1), ("k2", self.k2)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"rerank: {name}={value!r}: expected a whole number, 1 or more")
         if not 0 <= self.weight <= 1:
             raise ValueError(f"rerank: weight={self.weight}: expected 0 to 1")
 
     @classmethod
     def of(cls, value) -> "Reranking | None":
         """What `rerank=` may be: None or False for none, True, a dict of parameters, or a Reranking."""
-        if value is None or isinstance(value, cls):
-            return value
-        if isinstance(value, bool):
-            return cls() if value else None
-        if isinstance(value, dict) and set(value) <= {"k1", "k2", "weight"}:
-            return cls(**value)
+        if value is None or value is False or isinstance(value, cls):
+            return value or None
+        if value is True or (isinstance(value, dict) and set(value) <= {"k1", "k2", "weight"}):
+            return cls(**({} if value is True else value))
         raise ValueError(f"rerank={value!r}: expected None, True or a dict of k1, k2 and weight")
 
 
