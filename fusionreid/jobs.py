@@ -38,16 +38,22 @@ class RunsError(RuntimeError):
 
 
 def run_all(
-    names: str | Sequence[str], setting: Setting, *, rows: Sequence[str] | None = None,
-    processes: int | None = None, devices: Sequence[str] | None = None, data_root: str | Path | None = None,
-    cluster: str | dict | None = None, progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
+    names: str | Sequence[str],
+    setting: Setting,
+    *,
+    rows: Sequence[str] | None = None,
+    processes: int | None = None,
+    devices: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    cluster: str | dict | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Trains the runs of some experiments that are missing, side by side; loads those that are there.
 
     Args:
         rows: the names of variants; default: all.
         processes: at once; default: one a core, of one thread, or one a GPU. On Slurm: jobs at once.
-        devices: default: every GPU, or the CPU; the processes are spread over them.
+        devices: of the processes; default: every GPU, or the CPU.
         cluster: by submitit, a job a run: "slurm", "local" (all at once) or {"cluster": "slurm", "gpus_per_node": 1}.
 
     Returns a row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
@@ -131,10 +137,7 @@ def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_r
 def on_this_machine(
     work: Callable, runs: dict[str, RunConfig], processes: int | None = None, devices: Sequence[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yields each run's name and error ("": none) as it ends.
-
-    Each process is a pool of its own with a device of its own: if it is killed, only its run is lost.
-    """
+    """Yields each run's name and error ("": none) as it ends; a process that is killed loses its own run only."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     devices = list(devices or gpus or ["cpu"])
     on_cpu = set(devices) == {"cpu"}

@@ -51,12 +51,10 @@ def pretrain(
 ) -> list[Path]:
     """Trains the stand-ins that have no finished run, side by side, and writes the weights of all.
 
-    Returns:
-        The files: safetensors of 16-bit floats, with the run, its accuracy on other people and the command as metadata.
+    Returns the files: safetensors in float16, with the run, its accuracy on other people and the command as metadata.
     """
-    runs = {name: run_of(name) for name in names or RECIPES}
+    runs, files = {name: run_of(name) for name in names or RECIPES}, []
     train_missing(runs, Path(runs_root), data_root)
-    files = []
     for name, run in runs.items():
         found = RunFolder(run, Path(runs_root))
         branch = next(iter(found.model().branches.values()))

@@ -31,9 +31,8 @@ class Draw(NamedTuple):
 class Augment:
     """Augments and normalises a batch.
 
-    The steps are a horizontal flip, with probability `flip`; a random crop of the image's size after `padding` black
-    pixels on each side; normalisation; and with probability `erasing` random erasing (Zhong et al., AAAI 2020): one box
-    is filled with N(0, 1) noise. A box that does not fit is drawn again, ten times at most; then nothing is erased.
+    With probability `flip` a horizontal flip; a random crop of the image's size after `padding` black pixels on each
+    side; normalisation; with probability `erasing` one box of N(0, 1) noise (Zhong et al., AAAI 2020), if one fits.
     """
 
     def __init__(self, flip: float = 0.5, padding: int = 10, erasing: float = 0.5):
@@ -41,11 +40,10 @@ class Augment:
         self.padding = expect("padding", padding, int, 0)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Augments images (B, 3, H, W) uint8 on any device.
+        """Augments images (B, 3, H, W) uint8 to float32, normalised, on the same device, channels last in memory.
 
         Flips, crops and boxes depend on the generator alone, which is on the CPU (None: torch's default one). The noise
-        also depends on the kind of device. Returns (B, 3, H, W) float32, normalised, on the device of `images`,
-        channels last in memory.
+        also depends on the kind of device.
         """
         _check(images)
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,24 +61,26 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
 
 
 class ImageCache:
-    """The decoded and resized images of a list of records.
+    """The decoded and resized images of a list of records, which are paths, or have a `path`.
 
     The first use decodes the images on all cores into one file; later uses map it into memory. The file ends with a
-    checksum of each image and a digest of these and of the images' paths, sizes in bytes and times of change; if the
-    digest is not there, the file is made again. If several processes want it, one makes it and the others wait.
-
-    An image's checksum is compared when it is first read. One that is damaged is decoded again and written to its
-    place, with a warning. `records` are paths, or have a `path`; the interpolation is "bilinear", or "bicubic" for
-    training images, both antialiased.
+    checksum of each image and a digest of these and of the images' paths, sizes in bytes and times of change; with
+    another digest it is made again, by one process. An image that is damaged when first read is decoded again, with a
+    warning. The interpolation is "bilinear", or "bicubic" for training images, both antialiased.
 
     Raises FileNotFoundError or ValueError, naming the image that is missing or cannot be decoded; OSError, naming the
     cache's file, if the disk is full or read-only.
     """
 
     def __init__(
-        self, records: Sequence, image_size: tuple[int, int], directory: str | Path, *,
-        interpolation: str = "bilinear", progress: bool = True,
-    ):  # fmt: skip
+        self,
+        records: Sequence,
+        image_size: tuple[int, int],
+        directory: str | Path,
+        *,
+        interpolation: str = "bilinear",
+        progress: bool = True,
+    ):
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
         self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
         if not self.paths:
@@ -90,9 +93,8 @@ class ImageCache:
         for path, status in zip(self.paths, map(os.stat, self.paths), strict=True):
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         size = int(np.prod(shape))
-        self.checksums = _checksums(self.path, size, len(self.paths), digest.copy())
-        if self.checksums is None:
-            self.checksums = self._build(size, digest, progress)
+        known = _checksums(self.path, size, len(self.paths), digest.copy())
+        self.checksums = self._build(size, digest, progress) if known is None else known
         self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
         self.checked = np.zeros(len(self.paths), bool)
 
@@ -118,13 +120,11 @@ class ImageCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                found = _checksums(self.path, size, len(self.paths), digest.copy())
-                if found is not None:  # another process made it while this one waited
-                    return found
+                if (found := _checksums(self.path, size, len(self.paths), digest.copy())) is not None:
+                    return found  # another process made it while this one waited
                 for leftover in self.path.parent.glob(f".{self.path.name}.*"):  # of a process that was killed
                     leftover.unlink(missing_ok=True)
-                free = shutil.disk_usage(self.path.parent).free
-                if free < size:
+                if (free := shutil.disk_usage(self.path.parent).free) < size:
                     raise OSError(f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
                 with atomic_write(self.path) as temporary:
                     checksums = self._decode_all_into(temporary, progress)
@@ -158,13 +158,9 @@ def prefetch(
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, `cache.batch(indices, device)`) while a thread reads the next batch."""
     with ThreadPoolExecutor(1) as pool:
-        following = None
-        for indices in batches:
-            current, following = following, pool.submit(lambda i: (i, cache.batch(i, device)), indices)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()
+        reads = (pool.submit(lambda i: (i, cache.batch(i, device)), indices) for indices in batches)
+        for current, _ in pairwise(chain(reads, [None])):  # the next one is submitted before this one is awaited
+            yield current.result()
 
 
 def _checksums(path: Path, size: int, count: int, digest) -> np.ndarray | None:

@@ -19,14 +19,18 @@ class PKSampler:
     """
 
     def __init__(
-        self, identities: Sequence[int], num_identities: int = 8, num_images: int = 16, *,
-        seed: int = 0, rank: int = 0, world_size: int = 1,
-    ):  # fmt: skip
+        self,
+        identities: Sequence[int],
+        num_identities: int = 8,
+        num_images: int = 16,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
         if world_size < 1 or not 0 <= rank < world_size or num_identities * num_images % world_size:
-            raise ValueError(
-                f"rank={rank} of world_size={world_size}; expected 0 <= rank < world_size and a batch of "
-                f"{num_identities} x {num_images} images that world_size divides"
-            )
+            expected = f"0 <= rank < world_size and a batch of {num_identities} x {num_images} that world_size divides"
+            raise ValueError(f"rank={rank} of world_size={world_size}; expected {expected}")
         distinct, index = np.unique(np.asarray(identities), return_inverse=True)
         if len(distinct) < num_identities:
             raise ValueError(f"num_identities={num_identities}; expected at most {len(distinct)}, those of the images")

@@ -44,8 +44,7 @@ def looks(dataset: Dataset) -> np.ndarray:
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
     """Where the person is seen: (N, *size) bool; nowhere in a false detection."""
     root, found = _root(records), []
-    for record in records:
-        path = Path(record.path)
+    for path in (Path(record.path) for record in records):
         with Image.open(root / "masks" / path.parent.name / f"{path.stem}.png") as image:
             found.append(np.asarray(image.convert("L").resize(size[::-1], Image.Resampling.BOX)) > 127)
     return np.stack(found)

@@ -49,8 +49,8 @@ class Rankings:
 
     def listed(self, query: int, switches: Switches, among=True) -> tuple[RankedList, np.ndarray]:
         """One query's list (n,), nearest first, of the gallery images `among` (G,) bool, and their cosines."""
-        features, gallery, *labels = self.retrieval[switches.cameras].select(switches.feature)
-        query_ids, ids, query_cameras, cameras = labels
+        features, gallery, *_ = self.retrieval[switches.cameras].select(switches.feature)
+        query_ids, ids, query_cameras, cameras = self.labels
         match = ids == query_ids[query]
         shown = ~(match & (cameras == query_cameras[query])) & among
         order = np.argsort(self.distances(switches)[query], kind="stable")
@@ -59,15 +59,18 @@ class Rankings:
 
 
 def pair_maps(
-    model: FusionReID, pair: Sequence[Record], stage: tuple[str, str], unit: tuple[int, str, str], *,
-    head: int = 0, use_cameras: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    model: FusionReID,
+    pair: Sequence[Record],
+    stage: tuple[str, str],
+    unit: tuple[int, str, str],
+    *,
+    head: int = 0,
+    use_cameras: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Why two images were matched, or not.
 
-    Args:
-        stage: branch and stage, as `explain.stages` names it, of the Grad-CAM.
-        unit: layer, unit and branch of the attention, a key of `explain.record_attention`.
-        head: from 1; 0 is the mean over the heads.
+    `stage` is the branch and stage of the Grad-CAM, as in `explain.stages`; `unit` that of the attention, a key of
+    `explain.record_attention`; `head` is from 1, 0 the mean over the heads.
 
     Returns the images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
     (2, h, w).

@@ -53,10 +53,9 @@ class FeatureDistances:
             rows = as_rows(features, slice(low, low + PRODUCT), self.device)
             norms[low : low + PRODUCT] = torch.linalg.vecdot(rows, rows)
         if len(bad := (~torch.isfinite(norms)).nonzero()):
-            raise ValueError(
-                f"{name}, row {int(bad[0])}: expected finite numbers whose squares float32 can hold, found others here "
-                f"and in {len(bad) - 1} more rows"
-            )
+            found = f"found others here and in {len(bad) - 1} more rows"
+            expected = f"row {int(bad[0])}: expected finite numbers whose squares float32 can hold"
+            raise ValueError(f"{name}, {expected}, {found}")
         return features, norms
 
     def joined(self) -> "FeatureDistances":
@@ -155,10 +154,8 @@ def real_numbers(features, name: str) -> np.ndarray | Tensor:
         features = np.asarray(features)
     real = not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
     if features.ndim != 2 or 0 in features.shape or not real:
-        raise ValueError(
-            f"{name}: expected real numbers of shape (images, width), at least one of both, "
-            f"found {features.dtype} of shape {tuple(features.shape)}"
-        )
+        found = f"found {features.dtype} of shape {tuple(features.shape)}"
+        raise ValueError(f"{name}: expected real numbers of shape (images, width), at least one of both, {found}")
     return features.detach() if isinstance(features, Tensor) else features
 
 

@@ -23,9 +23,15 @@ from .protocol import whole_numbers
 
 
 def embed(
-    model: FusionReID, images_or_paths: Sequence, cameras: Sequence[int] | None = None, *,
-    batch_size: int = 64, precision: str = "float32", progress: bool = True, processes: int = 1,
-) -> np.ndarray:  # fmt: skip
+    model: FusionReID,
+    images_or_paths: Sequence,
+    cameras: Sequence[int] | None = None,
+    *,
+    batch_size: int = 64,
+    precision: str = "float32",
+    progress: bool = True,
+    processes: int = 1,
+) -> np.ndarray:
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
     Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W),
@@ -98,9 +104,14 @@ def as_image(image) -> Image.Image:
 
 
 def embed_batches(
-    model: FusionReID, images, cameras: np.ndarray, batch_size: int = 128,
-    precision: str = "float32", progress: bool = False, processes: int = 1,
-) -> Iterator[tuple[range, np.ndarray]]:  # fmt: skip
+    model: FusionReID,
+    images,
+    cameras: np.ndarray,
+    batch_size: int = 128,
+    precision: str = "float32",
+    progress: bool = False,
+    processes: int = 1,
+) -> Iterator[tuple[range, np.ndarray]]:
     """All features side by side of one batch after another: (indices, (B, sum of widths) float32).
 
     `images` are an `ImageCache` or `Pictures`, cameras (N,) int64, -1 for an unseen one; the precision is "float32",

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..data import Dataset, ImageCache, Record
 from ..models.fusionreid import FusionReID
@@ -49,8 +48,7 @@ def retrieve(
     `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
     expect("model", model, FusionReID)
-    splits, ends = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1]
-    features = []
+    splits, ends, features = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1], []
     for records in splits:
         cache = ImageCache(records, model.config.image_size, cache_directory)
         cameras = np.array([record.camera for record in records], np.int64)
@@ -66,9 +64,14 @@ def rank(retrieval: Retrieval, feature: str = "all", **options) -> Ranking:
 
 
 def evaluate(
-    model: FusionReID, dataset: Dataset, *, cache_directory: str | Path,
-    features: Sequence[str] | None = None, rerank=None, **options,
-) -> dict[str, Ranking]:  # fmt: skip
+    model: FusionReID,
+    dataset: Dataset,
+    *,
+    cache_directory: str | Path,
+    features: Sequence[str] | None = None,
+    rerank=None,
+    **options,
+) -> dict[str, Ranking]:
     """Ranks the query against the gallery by `features`, by default "all" of the model's and each one alone.
 
     `rerank` is as of `evaluate_ranking`, `cache_directory` and `options` are as of `retrieve`.
@@ -104,8 +107,8 @@ def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFra
     model = copy.deepcopy(model)
     place = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
     own, rows = place.clone(), []
-    choices = {"its own": own, "none": torch.zeros_like(own), "the mean": own.mean(0, keepdim=True)}
-    for name, embedding in (choices | {"a wrong one": own.roll(1, dims=0)}).items():
+    choices = {"its own": own, "none": 0 * own, "the mean": own.mean(0, keepdim=True), "a wrong one": own.roll(1, 0)}
+    for name, embedding in choices.items():
         place.copy_(embedding.expand_as(place))
         rows.append({"camera": name} | evaluate(model, dataset, features=["all"], **options)["all"].summary())
     return pd.DataFrame(rows)

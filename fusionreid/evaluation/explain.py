@@ -1,10 +1,8 @@
-"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and the attention of SEU and MFU (Fig. 8 and 9).
-
-Everything is read by hooks, which are always removed; afterwards the model is as it was.
-"""
+"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and attention (Fig. 8 and 9), by hooks that are removed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import cycle
 from typing import NamedTuple
 
@@ -21,8 +19,7 @@ from .embed import device_of, evaluating
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
     """Queries of at most `people` people, and for each a gallery image of the same person from another camera."""
-    random = np.random.default_rng(seed)
-    chosen: dict[int, tuple[Record, Record]] = {}
+    random, chosen = np.random.default_rng(seed), {}
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
         others = [r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera]
@@ -39,41 +36,30 @@ def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     return images.to(device), cameras.to(device)
 
 
-class Similarity(NamedTuple):
-    """Grad-CAM target: how much more the retrieval vector f_a is like a second image than like the average person.
+# What Grad-CAM explains: of an image's embedding (sum of widths,) a number.
+Target = Callable[[Tensor], Tensor]
+
+
+def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Target]:
+    """For each second image (B, 3, H, W), how much more f_a is like it than like the average training image.
 
     That is what ranks a gallery. The cosine itself explains little: its gradient is at right angles to f_a, so that the
     map leaves out what the image already shares with the second one (notebook 10 measures both).
     """
-
-    vector: Tensor  # (sum of widths,), the second image's f_a less the mean of the training images
-
-    def __call__(self, embedding: Tensor) -> Tensor:
-        return embedding @ self.vector
-
-
-class ClassScore(NamedTuple):
-    """Grad-CAM target for people of the training set: the mean over the features' classifiers of their logit."""
-
-    model: FusionReID
-    identity: int
-
-    def __call__(self, embedding: Tensor) -> Tensor:
-        features = embedding[None].split(list(self.model.widths.values()), dim=1)
-        logits = [self.model.necks[name](x) for name, x in zip(self.model.widths, features, strict=True)]
-        return torch.stack(logits)[:, 0, self.identity].mean()
-
-
-def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Similarity]:
-    """A target for each second image (B, 3, H, W), as `model` embeds it; the necks know the mean."""
-    mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])
+    mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])  # the necks know it
     with evaluating(model), torch.no_grad():
-        return [Similarity(vector - mean) for vector in model.embed(references, cameras)]
+        return [(vector - mean).dot for vector in model.embed(references, cameras)]
 
 
-def class_targets(model: FusionReID, identities: Sequence[int]) -> list[ClassScore]:
-    """A target for each image of a training identity."""
-    return [ClassScore(model, int(identity)) for identity in identities]
+def class_targets(model: FusionReID, identities: Sequence[int]) -> list[Target]:
+    """For each image of a training identity the mean over the features' classifiers of its logit."""
+
+    def score(identity: int, embedding: Tensor) -> Tensor:
+        features = embedding[None].split(list(model.widths.values()), dim=1)
+        logits = [model.necks[name](x) for name, x in zip(model.widths, features, strict=True)]
+        return torch.stack(logits)[:, 0, identity].mean()
+
+    return [partial(score, int(identity)) for identity in identities]
 
 
 class Stage(NamedTuple):
@@ -99,10 +85,8 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
     found = {"before LRU": Stage(last, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
     for number, htm in enumerate(model.fusion.stack, start=1):
         if htm.units != ("seu", "mfu"):
-            raise ValueError(
-                f"Grad-CAM after HTM {number}: expected an MFU that reads the local tokens of an SEU, "
-                f"units=('seu', 'mfu'), found {htm.units}"
-            )
+            expected = "expected an MFU that reads the local tokens of an SEU, units=('seu', 'mfu')"
+            raise ValueError(f"Grad-CAM after HTM {number}: {expected}, found {htm.units}")
         shared = htm.seu["cnn"] is htm.seu["transformer"]  # and then called for each branch in turn
         found[f"after HTM {number}"] = Stage(htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0)
     return found
@@ -155,11 +139,10 @@ class _Tapped(nn.Module):
 
 
 def centred_gradcam() -> type:
-    """Grad-CAM of the activations less their mean over all places.
+    """Grad-CAM of the activations less their mean over all places: those that speak for the target more than the mean.
 
-    Plain Grad-CAM keeps what is above zero. Tokens after a LayerNorm have offsets that make the weighted sum negative
-    everywhere for some images: the plain map is then empty, the centred one shows the places that speak for the target
-    more than the average place does. For the cosine similarity of an average-pooled map, both are the same.
+    Plain Grad-CAM keeps what is above zero, which is nothing where tokens after a LayerNorm have offsets that make the
+    weighted sum negative everywhere. For the cosine similarity of an average-pooled map, both are the same.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -175,7 +158,7 @@ def gradcam(
     model: FusionReID,
     stage: Stage,
     images: Tensor,
-    targets: Sequence[Callable[[Tensor], Tensor]],
+    targets: Sequence[Target],
     cameras: Tensor | None = None,
     *,
     method: type | None = None,
@@ -212,17 +195,14 @@ def gradcam_maps(
 ) -> dict[tuple[str, str], Tensor]:
     """Fig. 7: for each branch the map of the branch alone, before and after LRU, and after each HTM.
 
-    Args:
-        models: FusionReID, and its CNN and its Transformer trained alone.
-        images: (B, 3, H, W), normalised; cameras (B,), or None.
-        targets: gives the targets of the images in a model, as `similarity_targets` and `class_targets` do.
+    `models` are FusionReID, and its CNN and its Transformer trained alone; images (B, 3, H, W), normalised. `targets`
+    gives the targets of the images in a model, as `similarity_targets` and `class_targets` do.
 
     Returns (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
     """
-    model, *singles = models
     maps = {}
-    for branch, single in zip(BRANCHES, singles, strict=True):
-        for net in (single, model):
+    for branch, single in zip(BRANCHES, models[1:], strict=True):
+        for net in (single, models[0]):
             chosen = targets(net)
             for name, stage in stages(net, branch, images[:1]).items():
                 try:
@@ -236,10 +216,9 @@ def gradcam_maps(
 def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], Tensor]]:
     """Records, inside, the attention weights of every forward pass; those of the last pass are kept.
 
-    Yields:
-        (layer from 1, "seu" or "mfu", branch) -> (B, heads, h, w): weights of the branch's global token to local
-        tokens, on their own grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's
-        sum to 1; SEU's to less, as the global token also attends to itself.
+    Yields (layer from 1, "seu" or "mfu", branch) -> (B, heads, h, w): weights of the branch's global token to local
+    tokens, on their own grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's sum
+    to 1; SEU's to less, as the global token also attends to itself.
     """
     if model.fusion is None or not len(model.fusion.stack):
         raise ValueError("attention maps: expected a model with HTMs (FusionConfig.units), found none")

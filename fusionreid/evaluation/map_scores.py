@@ -27,14 +27,9 @@ BATCH = 32  # images explained together
 
 
 def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
-    """Scores maps by masks of the person.
+    """Scores maps (N, ..., h, w), 0 or more, by masks of the person (N, H, W) bool.
 
-    Args:
-        maps: (N, ..., h, w), 0 or more, on their own grid.
-        masks: (N, H, W) bool, True where the person is seen.
-
-    Returns:
-        Each (N, ...) float32, nan where the mask is empty or the map is all zero:
+    Returns, each (N, ...) float32, nan where the mask is empty or the map is all zero:
         energy: the share of the map's sum on the person over the person's share of the image; 1 is chance.
         peak: 1 if the centre of the map's highest cell (the first of equals) lies on the person, else 0.
         breadth: (sum m)^2 / sum m^2 as a share of the image: 1 for a uniform map, 1 / cells for a single one.

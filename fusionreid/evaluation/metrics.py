@@ -1,8 +1,7 @@
 """Exact ranking in bounded memory: CMC, mAP and mINP by Market-1501's protocol (Sec. IV.A).
 
-Only the ranks of a query's matches matter. The rank of a match is one more than the number of images before it: the
-nearer ones, and of the equally far ones those that stand before it in the gallery, as in a stable sort. They are
-counted block by block, so the matrix of all distances never exists.
+The rank of a match is one more than the number of images before it: the nearer ones, and of the equally far ones those
+before it in the gallery, as in a stable sort. They are counted block by block: no matrix of all distances exists.
 """
 
 from collections.abc import Sequence
@@ -41,9 +40,17 @@ class Ranking:
 
 
 def evaluate_ranking(
-    query_features, gallery_features, query_ids, gallery_ids, query_cameras, gallery_cameras, *,
-    max_rank: int = 50, rerank=None, device=None,
-) -> Ranking:  # fmt: skip
+    query_features,
+    gallery_features,
+    query_ids,
+    gallery_ids,
+    query_cameras,
+    gallery_cameras,
+    *,
+    max_rank: int = 50,
+    rerank=None,
+    device=None,
+) -> Ranking:
     """Ranks the gallery for each query and scores the ranks of its matches.
 
     Args:
@@ -74,8 +81,7 @@ def nearest(selection, *, queries=None, top: int = 10, rerank=None, device=None)
     `selection` are its six first arguments, as `Retrieval.select` gives them. Re-ranking uses all queries in any case.
     """
     top = expect("top", top, int, 1)
-    query_features, gallery_features, *labels = selection
-    distances = _distances(query_features, gallery_features, rerank, device)
+    distances, labels = _distances(*selection[:2], rerank, device), selection[2:]
     protocol, last = Protocol(*labels, shape=distances.shape), distances.shape[0] - 1
     queries = np.arange(last + 1) if queries is None else np.asarray(queries, np.int64).reshape(-1)
     if len(outside := queries[(queries < 0) | (queries > last)]):
@@ -107,11 +113,9 @@ def rank_by(distances, labels: Sequence, max_rank: int = 50) -> Ranking:
     ranks = sum(in_threads(lambda rows: _ranks(distances, protocol, valid[rows]), len(valid)), [])
     precision, trapezoid, penalty = np.array([_score(each) for each in ranks]).T
     first = np.array([each[0] for each in ranks])
-    return Ranking(
-        mAP=float(precision.mean()), cmc=(first[:, None] <= np.arange(1, max_rank + 1)).mean(axis=0),
-        mINP=float(penalty.mean()), average_precision=precision, num_valid=len(valid),
-        mAP_trapezoid=float(trapezoid.mean()), queries=valid, first_match=first,
-    )  # fmt: skip
+    cmc = (first[:, None] <= np.arange(1, max_rank + 1)).mean(axis=0)
+    mAP, mINP, mAP_trapezoid = (float(each.mean()) for each in (precision, penalty, trapezoid))
+    return Ranking(mAP, cmc, mINP, precision, len(valid), mAP_trapezoid, queries=valid, first_match=first)
 
 
 def _score(ranks: np.ndarray) -> tuple[float, float, float]:
@@ -123,11 +127,7 @@ def _score(ranks: np.ndarray) -> tuple[float, float, float]:
 
 
 def _ranks(distances, protocol: Protocol, queries: np.ndarray) -> list[np.ndarray]:
-    """The ranks of each query's matches, from 1, ascending.
-
-    First come the distances of the matches. Then the images before each match are counted block by block, without
-    those of the query's identity: junk has no rank, and the matches are in order already.
-    """
+    """The ranks of each query's matches, from 1, ascending."""
     related = [protocol.related(query) for query in queries]
     wanted = np.unique(np.concatenate([images for images, _ in related]))
     matches = []
@@ -136,6 +136,7 @@ def _ranks(distances, protocol: Protocol, queries: np.ndarray) -> list[np.ndarra
         values = row[np.searchsorted(wanted, images)]
         order = np.argsort(values, kind="stable")  # the images are in gallery order, and so are ties
         matches.append((values[order], images[order], np.zeros(len(images), np.int64)))
+    # Images of the query's identity are not counted: junk has no rank, and the matches are in order already.
     for low, block in blocks(distances, queries, hidden=[images for images, _ in related]):
         for row, (values, images, before) in zip(block, matches, strict=True):
             places = np.clip(images - low, 0, len(row))  # a match may stand before or after this block

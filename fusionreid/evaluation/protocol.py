@@ -35,10 +35,10 @@ class Protocol:
         if len(valid):
             return valid
         shared = int((self._stop > self._start).sum())
+        why = "are the camera numbers right?" if shared else "do query and gallery come from the same split?"
         raise ValueError(
             f"expected queries with a match in the gallery, found none: {shared} of {len(queries)} have images of "
-            "their identity there, all from the query's own camera, which the protocol leaves out; "
-            + ("are the camera numbers right?" if shared else "do query and gallery come from the same split?")
+            f"their identity there, all from the query's own camera, which the protocol leaves out; {why}"
         )
 
 

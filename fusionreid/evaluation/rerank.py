@@ -27,12 +27,10 @@ class Reranking:
     @classmethod
     def of(cls, value) -> "Reranking | None":
         """What `rerank=` may be: None or False for none, True, a dict of parameters, or a Reranking."""
-        if value is None or isinstance(value, cls):
-            return value
-        if isinstance(value, bool):
-            return cls() if value else None
-        if isinstance(value, dict) and set(value) <= {"k1", "k2", "weight"}:
-            return cls(**value)
+        if value is None or value is False or isinstance(value, cls):
+            return value or None
+        if value is True or (isinstance(value, dict) and set(value) <= {"k1", "k2", "weight"}):
+            return cls(**({} if value is True else value))
         raise ValueError(f"rerank={value!r}: expected None, True or a dict of k1, k2 and weight")
 
 

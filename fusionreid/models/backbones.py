@@ -94,12 +94,11 @@ def keep_last_resolution(cnn: nn.Module) -> None:
     if not strided:
         raise ValueError(f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; expected a CNN of timm")
     last_block = list(strided)[-1].split(".")[:2]
-    for name, module in strided.items():
-        if name.split(".")[:2] == last_block:
-            if isinstance(module, nn.Conv2d):
-                module.stride = (1, 1)
-            else:  # the pooled shortcut of a ResNet-D
-                cnn.set_submodule(name, nn.Identity())
+    for name in [name for name in strided if name.split(".")[:2] == last_block]:
+        if isinstance(strided[name], nn.Conv2d):
+            strided[name].stride = (1, 1)
+        else:  # the pooled shortcut of a ResNet-D
+            cnn.set_submodule(name, nn.Identity())
 
 
 class CNNBranch(nn.Module):

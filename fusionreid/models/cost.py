@@ -1,8 +1,8 @@
 """Parameters and multiply-adds, to the paper's convention and in full (Tables II to VI).
 
-The paper's "FLOPs" are the multiply-adds of convolutions and linear layers for one image, without the products inside
-attention; its "Params" are those of convolutions, linear layers, norms and PReLUs that run in evaluation, the
-necks among them, without classifiers, class token, position and camera embeddings and GeM exponents.
+The paper's "FLOPs" are the multiply-adds of convolutions and linear layers for one image, without those inside
+attention; its "Params" are those of convolutions, linear layers, norms (also the necks') and PReLUs that run in
+evaluation: no classifiers, class token, position and camera embeddings, GeM exponents.
 """
 
 from collections import Counter

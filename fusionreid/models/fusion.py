@@ -23,9 +23,9 @@ Tokens = dict[str, Tensor]
 class GeM(nn.Module):
     """Generalised-mean pooling with a learnable exponent (Radenovic et al.): (B, D, H, W) to (B, D)."""
 
-    def __init__(self, exponent: float = 3.0):
+    def __init__(self):
         super().__init__()
-        self.exponent = nn.Parameter(torch.full((1,), exponent))
+        self.exponent = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(min=1e-6).pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)

@@ -91,19 +91,15 @@ class FusionReID(nn.Module):
         if not images.is_floating_point():
             raise TypeError(f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}")
         if self.training and len(images) < 2:
-            raise ValueError(
-                "images: batch normalisation needs at least two images when training, found one; "
-                "call model.eval() first to embed a single image"
-            )
+            needs = "batch normalisation needs at least two images when training, found one"
+            raise ValueError(f"images: {needs}; call model.eval() first to embed a single image")
         if cameras is None:
             return
         if cameras.dtype != torch.int64:
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
         if cameras.shape != images.shape[:1] or cameras.device != images.device:
-            raise ValueError(
-                f"cameras: expected shape ({len(images)},) on {images.device}, as the images, "
-                f"found {tuple(cameras.shape)} on {cameras.device}"
-            )
+            expected = f"expected shape ({len(images)},) on {images.device}, as the images"
+            raise ValueError(f"cameras: {expected}, found {tuple(cameras.shape)} on {cameras.device}")
         # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break, an exported one keep B.
         if not torch.compiler.is_compiling() and self.num_cameras and len(cameras) and cameras.device.type == "cpu":
             low, high = int(cameras.min()), int(cameras.max())

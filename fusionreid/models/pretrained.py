@@ -85,10 +85,9 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
     while not any(isinstance(value, Tensor) for value in content.values()):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            raise ValueError(
-                f"{describe(source)}: expected tensors by name, or one of {', '.join(WRAPPERS)} around them; "
-                f"found the keys {', '.join(map(str, list(content)[:8])) or '(none)'}"
-            )
+            keys = ", ".join(map(str, list(content)[:8])) or "(none)"
+            expected = f"expected tensors by name, or one of {', '.join(WRAPPERS)} around them"
+            raise ValueError(f"{describe(source)}: {expected}; found the keys {keys}")
         content = inner
     return clean_state_dict({name: value for name, value in content.items() if isinstance(value, Tensor)})
 

@@ -1,7 +1,7 @@
 """Tokens-to-Token ViT (T2T-ViT, Yuan et al., ICCV 2021) with Transformer token modules, which timm lacks (Table VI).
 
 Three soft splits (overlapping patches of pixels, then of tokens), the first two each followed by a small Transformer,
-turn an image into tokens; `project` widens them, and a plain ViT follows. The names are those of its public weights.
+turn an image into tokens for a plain ViT. The names are those of its public weights.
 """
 
 import torch
@@ -16,11 +16,10 @@ SOFT_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding; toge
 
 def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of tokens after each soft split of an image of (height, width) pixels."""
-    grids, size = [], tuple(image_size)
+    grids = [tuple(image_size)]
     for kernel, stride, padding in SOFT_SPLITS:
-        size = tuple((side + 2 * padding - kernel) // stride + 1 for side in size)
-        grids.append(size)
-    return grids
+        grids.append(tuple((side + 2 * padding - kernel) // stride + 1 for side in grids[-1]))
+    return grids[1:]
 
 
 def sinusoid_table(positions: int, dim: int) -> Tensor:
@@ -66,7 +65,7 @@ class TokenTransformer(nn.Module):
 class TokensToToken(nn.Module):
     """Images (B, 3, H, W) -> tokens (B, N, embed_dim), one for about each 16 x 16 pixels."""
 
-    def __init__(self, image_size: tuple[int, int], embed_dim: int = 384, token_dim: int = 64):
+    def __init__(self, image_size: tuple[int, int], embed_dim: int, token_dim: int):
         super().__init__()
         self.grids = soft_split_grids(image_size)
         self.attention1 = TokenTransformer(3 * SOFT_SPLITS[0][0] ** 2, token_dim)

@@ -1,9 +1,8 @@
 """What the paper says of its numbers (Sec. IV.D), as differences whose sign can be looked up in any data.
 
 A claim is a weighted sum of accuracies; most are one row less another. The sign of the paper's own numbers is looked up
-in the recorded runs, where an interval that holds zero decides nothing, and apart from that in the reader's own run.
-What holds by construction is not counted: a profile's stand-ins for the backbones were chosen by how they do alone, so
-their order says nothing, alone or in a pair. What two tables hold is counted once.
+in the recorded runs and in the reader's own. A profile's stand-ins for the backbones were chosen by how they do alone,
+so their order says nothing and is not counted; what two tables hold is counted once.
 """
 
 from collections.abc import Sequence

@@ -128,8 +128,7 @@ def dots(name: str, setting: Setting, features: Sequence[str] | None = None) -> 
     found = found[found["variant"] != BASES[name]]
     several = found["feature"].nunique() > 1
     cases = found["variant"] + (", " + found["feature"].map(LABELS) if several else "")
-    points = {side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")}
-    return found.assign(case=cases, **points)
+    return found.assign(case=cases, **{side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")})
 
 
 def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
@@ -166,9 +165,8 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
         for side in ("paper", "ours")
     }
     sides["paper"] = sides["paper"].drop(columns="here")
-    points = measured[point].drop_duplicates()
     rows = recorded.load().rows[["configuration", "feature", "seed", *ACCURACY]]
-    sides["recorded"] = points.merge(rows, on=["configuration", "feature"])
+    sides["recorded"] = measured[point].drop_duplicates().merge(rows, on=["configuration", "feature"])
     return sides
 
 

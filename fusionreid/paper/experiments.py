@@ -37,8 +37,8 @@ def _fused(**changes) -> ModelConfig:
 
 
 def _backbones() -> dict[str, ModelConfig]:
-    *cnns, t2t, vit, deit = BACKBONES
-    pairs = [*product(cnns, [None]), *product([None], (t2t, vit, deit)), *product(cnns, (t2t, vit, deit))]
+    cnns, transformers = list(BACKBONES)[:3], list(BACKBONES)[3:]
+    pairs = [*product(cnns, [None]), *product([None], transformers), *product(cnns, transformers)]
     return {
         " + ".join(filter(None, pair)): replace(PAPER, cnn=BACKBONES.get(pair[0]), transformer=BACKBONES.get(pair[1]))
         for pair in pairs
@@ -90,14 +90,13 @@ _CONFIGURATIONS = {
 
 
 def changes(config: ModelConfig) -> str:
-    """The fields in which a configuration differs from PAPER: "share_seu=False, share_mfu=True"; "" for PAPER.
+    """The fields that differ from PAPER's: "share_seu=False, share_mfu=True"; "" for PAPER.
 
     That a branch alone has no fusion is not said.
     """
-    own, default = asdict(config), asdict(PAPER)
+    own, default = asdict(config), asdict(PAPER) | asdict(PAPER.fusion)
     if config.fusion or None in (config.cnn, config.transformer):
         own |= own.pop("fusion") or {}
-    default |= default["fusion"]
     return ", ".join(f"{name}={value}" for name, value in own.items() if value != default[name])
 
 

@@ -20,10 +20,9 @@ class Interval(NamedTuple):
 def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95) -> Interval:
     """The confidence interval of a mean difference over new training seeds and new people.
 
-    Seeds and people are crossed random factors: every seed's model ranks the same people, as every reader of a clinical
-    study reads the same cases. So the variance of a data seed's mean is that of Dorfman, Berbaum and Metz (Invest.
-    Radiol. 1992): between seeds, plus between people less the residual, which is in both. The degrees of freedom are
-    Satterthwaite's, which Hillis (Stat. Med. 2007) takes: (variance)^2 / (sum of (component)^2 / its own degrees).
+    Seeds and people are crossed random factors: every seed's model ranks the same people. So the variance of a data
+    seed's mean is that of Dorfman, Berbaum and Metz (Invest. Radiol. 1992): between seeds, plus between people less the
+    residual, which is in both. The degrees of freedom are Satterthwaite's, as in Hillis (Stat. Med. 2007).
     People of different data seeds are different ones; the variance between seeds is pooled. The data seeds themselves
     are fixed, as two draws cannot tell how draws vary: the interval is of their mean, and `alike` (Cochran's test of
     homogeneity, Biometrics 1954, by F) says whether they differ by more than seeds and people explain.

@@ -139,15 +139,11 @@ def about(keys: list[str]) -> str:
     rows = rows[rows["configuration"].isin(keys)]
     if rows.empty:
         return "nothing of this setting"
-    seeds = rows.groupby("configuration")["run"].nunique()
-    runs = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    runs = " to ".join(map(str, sorted({*rows.groupby("configuration")["run"].nunique().agg(["min", "max"])})))
     people = sum(scores[name].shape[1] for name in (rows["data"] + " " + rows["version"]).unique())
+    between = {"seed": ", ", "data_seed": ", ", "version": "; ", "commit": ", ", "device": ", "}
+    listed = {name: by.join(map(str, sorted(rows[name].unique()))) for name, by in between.items()}
     return (
-        f"{runs} runs a row, training seeds {_listed(rows['seed'])}, data seeds {_listed(rows['data_seed'])}, "
-        f"{people} test people, data {_listed(rows['version'], '; ')}, commit {_listed(rows['commit'])}, "
-        f"device {_listed(rows['device'])}"
-    )
-
-
-def _listed(values: pd.Series, between: str = ", ") -> str:
-    return between.join(map(str, sorted(values.unique())))
+        "{runs} runs a row, training seeds {seed}, data seeds {data_seed}, {people} test people, data {version}, "
+        "commit {commit}, device {device}"
+    ).format(runs=runs, people=people, **listed)

@@ -47,8 +47,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
 def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
     """Fig. 4: one HTM of each structure. A box over both lines is one unit that both branches share.
 
-    Args:
-        units: by the structure's name the order of its units, "seu" and "mfu", and whether each of the two is shared.
+    `units` are by the structure's name the order of "seu" and "mfu", and whether each of the two is shared.
     """
     figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
     drawn = []
@@ -74,8 +73,7 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
 def plane(points: pd.DataFrame, colour: str) -> Figure:
     """Images as points of a plane: queries as squares, gallery images as dots, a colour for each value (nine differ).
 
-    Args:
-        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+    `points` have the columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
     """
     expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))

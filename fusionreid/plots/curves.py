@@ -19,13 +19,9 @@ def _whole_numbers(axes, **labels) -> None:
 
 
 @styled
-def cmc_curves(curves: Mapping[str, np.ndarray], *, max_rank: int = 20) -> Figure:
-    """Cumulative Matching Characteristics of several models.
-
-    Args:
-        curves: name -> (ranks,) fractions of 1, rank-1 first, as `Ranking.cmc`.
-    """
-    length = min([max_rank, *(len(curve) for curve in curves.values())])
+def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
+    """Cumulative Matching Characteristics of several models: name -> (ranks,) fractions of 1, as `Ranking.cmc`."""
+    length = min(20, *map(len, curves.values()))
     drawn = pd.DataFrame({"rank": np.arange(1, length + 1)} | {name: curve[:length] for name, curve in curves.items()})
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
     for name, colour, marker in zip(curves, style.PALETTE, style.MARKERS, strict=False):
@@ -41,9 +37,8 @@ def cmc_curves(curves: Mapping[str, np.ndarray], *, max_rank: int = 20) -> Figur
 def training_curves(metrics: pd.DataFrame) -> Figure:
     """Cross entropy (Eq. 10) and triplet loss (Eq. 11) of every supervised feature, and the learning rate, by epoch.
 
-    Args:
-        metrics: the lines of a run's metrics.jsonl, with columns `epoch`, `learning_rate`, `cross_entropy/<feature>`
-            and `triplet/<feature>`; lines without a loss term (evaluations) are passed over.
+    `metrics` are the lines of a run's metrics.jsonl, with columns `epoch`, `learning_rate`, `cross_entropy/<feature>`
+    and `triplet/<feature>`; lines without a loss term (evaluations) are passed over.
     """
     terms = [name for name in metrics.columns if name.startswith(("cross_entropy/", "triplet/"))]
     expect_columns(metrics, ["epoch", "learning_rate", *(terms or ["cross_entropy/<feature>"])], "training_curves")
@@ -67,11 +62,9 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
 
 @styled
 def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Figure:
-    """mAP of every feature at each evaluation during training.
+    """mAP of every feature at each evaluation during training, and level lines at the mAP of `baselines`.
 
-    Args:
-        metrics: lines of metrics.jsonl; those with columns `epoch`, `feature` and `mAP` (a fraction of 1) are drawn.
-        baselines: name -> mAP (a fraction of 1), drawn as level lines: an untrained network, a colour histogram.
+    Of the lines of metrics.jsonl those with `epoch`, `feature` and `mAP` are drawn. All mAP are fractions of 1.
     """
     expect_columns(metrics, ["epoch", "feature", "mAP"], "map_by_epoch")
     drawn = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
@@ -123,11 +116,8 @@ def accuracy_curves(x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mappin
             for feature, part in sides[thin].groupby("feature") if thin else ():
                 colour = style.FEATURE_STYLES[feature]["color"]
                 axes.plot(part[x], part[measure], "_", color=colour, markersize=9, markeredgewidth=0.8, alpha=0.8)
-            axes.set(
-                xlabel=label,
-                ylabel=f"{name} (%)",
-                title=titles[side] + (f"\nthin marks: {titles[thin]}" if thin else ""),
-            )
+            title = titles[side] + (f"\nthin marks: {titles[thin]}" if thin else "")
+            axes.set(xlabel=label, ylabel=f"{name} (%)", title=title)
             axes.set_xticks(list(points), [_tick(x, place, first) for place, first in points.items()], fontsize=8)
     legend_below(figure, panels[0, 0], 4)
     return with_numbers(figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()]))
@@ -141,10 +131,7 @@ def _tick(x: str, place: float, point: pd.Series) -> str:
 
 @styled
 def likeness(table: pd.DataFrame) -> Figure:
-    """A square table of correlations between features, as an annotated picture.
-
-    `table` is as `DataFrame.corr` gives it; names of FEATURES are shown with their symbols.
-    """
+    """Correlations between features, as `DataFrame.corr` gives them; names of FEATURES are shown with their symbols."""
     import seaborn
 
     figure, axes = plt.subplots(figsize=(5.6, 5.6))

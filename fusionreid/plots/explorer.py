@@ -60,8 +60,7 @@ class Plane(AnyWidget):
 class Explorer:
     """Widgets over the rankings of a test set; `lists`, `maps` and `plane` are shown in a notebook's cells.
 
-    Args:
-        points: (Q + G, 2) places of queries, then gallery images in the plane, 0 to 1; nan for those that are left out.
+    `points` (Q + G, 2) are the places of queries, then gallery images in the plane, 0 to 1; nan: left out.
     """
 
     def __init__(self, rankings: Rankings, points: np.ndarray):
@@ -76,10 +75,8 @@ class Explorer:
         self.values = {"person": [r.identity for r in self.records], "camera": [r.camera for r in self.records]}
         self.values |= {} if self.truth is None else {"group": self.truth["group"].tolist()}
 
-        self.query, self.weight = (
-            w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False),
-            w.FloatSlider(0.3, max=1, step=0.1, description="its weight", continuous_update=False),
-        )
+        self.query = w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False)
+        self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", continuous_update=False)
         self.embedding, self.rerank, self.alike, self.wrong = (
             w.Checkbox(name == "camera embedding", description=name, indent=False, layout=w.Layout(width="auto"))
             for name in ("camera embedding", "re-ranking", "only look-alikes", "only wrong")
@@ -94,9 +91,8 @@ class Explorer:
         self.switches = Switches()
         self.accuracy, self.asked, self.explained, self.lassoed = (w.HTML() for _ in range(4))
         self.pictures = [w.HTML() for _ in range(SHOWN)]
-        self.buttons = [
-            w.Button(layout=w.Layout(width="66px", height="28px", margin="0", padding="0")) for _ in range(SHOWN)
-        ]
+        small = {"width": "66px", "height": "28px", "margin": "0", "padding": "0"}
+        self.buttons = [w.Button(layout=w.Layout(**small)) for _ in range(SHOWN)]
         for place, button in enumerate(self.buttons):
             button.on_click(lambda _, place=place: self.choose(place))
         self.canvas = Plane(
@@ -111,21 +107,16 @@ class Explorer:
 
     def _lay_out(self) -> None:
         """Puts the widgets into boxes, and says what follows when one is moved."""
-        rows = (
-            [self.query, self.feature, self.camera],
-            [self.rerank, self.weight, self.embedding, self.alike, self.wrong],
-        )
+        asks = [self.query, self.feature, self.camera]
+        switches = [self.rerank, self.weight, self.embedding, self.alike, self.wrong]
+        explains = [self.stage, self.unit, self.head]
         tiles = [w.VBox(each, layout=w.Layout(margin="2px")) for each in zip(self.pictures, self.buttons, strict=True)]
         grid = w.GridBox(tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
-        self.lists = w.VBox([*map(w.HBox, rows), w.HBox([w.VBox([self.asked, self.accuracy]), grid])])
-        self.maps = w.VBox([w.HBox([self.stage, self.unit, self.head]), self.explained])
+        self.lists = w.VBox([w.HBox(asks), w.HBox(switches), w.HBox([w.VBox([self.asked, self.accuracy]), grid])])
+        self.maps = w.VBox([w.HBox(explains), self.explained])
         self.plane = w.VBox([w.HBox([self.colour, self.lassoed]), self.canvas])
-        for react, moved in {
-            self._list: (self.query, self.feature, self.embedding, self.rerank, self.weight, self.camera, self.alike,
-                         self.wrong),
-            self._draw_maps: (self.stage, self.unit, self.head),
-            self._colour: (self.colour,),
-        }.items():  # fmt: skip
+        moves = {self._list: asks + switches, self._draw_maps: explains, self._colour: [self.colour]}
+        for react, moved in moves.items():
             for widget in moved:
                 widget.observe(lambda _, react=react: react(), "value")
         self.canvas.observe(lambda _: self._list(), "chosen")
@@ -147,9 +138,8 @@ class Explorer:
     def _list(self) -> None:
         """The list anew, and with it what depends on it."""
         query, labels = self.query.value, self.rankings.labels
-        self.switches = Switches(
-            self.feature.value, self.embedding.value, self.weight.value if self.rerank.value else 1.0
-        )
+        weight = self.weight.value if self.rerank.value else 1.0
+        self.switches = Switches(self.feature.value, self.embedding.value, weight)
         among = self._lassoed()
         if self.camera.value:
             among &= labels[3] == self.camera.value - 1
@@ -192,14 +182,11 @@ class Explorer:
             return
         pair = self.records[self.query.value], self._gallery(self.place)
         chosen = self.stage.value, self.unit.value
-        images, *maps = pair_maps(
-            self.rankings.model, pair, *chosen, head=self.head.value, use_cameras=self.embedding.value
-        )
-        person = None if self.truth is None else masks(pair, images.shape[2:])
-        cells = []
-        for side, (name, pixels) in enumerate(
-            zip(("query", f"image {self.place + 1}"), as_pixels(images), strict=True)
-        ):
+        how = {"head": self.head.value, "use_cameras": self.embedding.value}
+        images, *maps = pair_maps(self.rankings.model, pair, *chosen, **how)
+        person, cells = None if self.truth is None else masks(pair, images.shape[2:]), []
+        for side, pixels in enumerate(as_pixels(images)):
+            name = f"image {self.place + 1}" if side else "query"
             cells.append(figure(pixels, f"{name}<br>&nbsp;", 90))
             for title, heat in zip(("Grad-CAM", "attention"), maps, strict=True):
                 energy = "" if person is None else f"energy {score(heat, person)['energy'][side]:.2f}"

@@ -81,13 +81,11 @@ class _Grid:
 
 
 @styled
-def contact_sheet(records: Sequence, *, identities: int = 8, seed: int = 0, tile=(128, 64)) -> Figure:
+def contact_sheet(records: Sequence, *, identities: int, tile: tuple[int, int], seed: int = 0) -> Figure:
     """What the data look like: identities in rows, cameras in columns, one image of each.
 
-    Args:
-        records: of one split: (path, identity, camera).
-        identities: how many rows, drawn at random with `seed` among those seen by most cameras.
-        tile: height and width in pixels that each image is resized to.
+    Records are (path, identity, camera) of one split. The `identities` are as many, drawn at random with `seed` among
+    those seen by most cameras; `tile` is the height and width in pixels that each image is resized to.
     """
     table = pd.DataFrame(list(records), columns=["path", "identity", "camera"]).sample(frac=1, random_state=seed)
     one = table.drop_duplicates(["identity", "camera"]).pivot(index="identity", columns="camera", values="path")
@@ -107,9 +105,7 @@ def contact_sheet(records: Sequence, *, identities: int = 8, seed: int = 0, tile
 def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
     """A batch as the model sees it after augmentation: an identity a row, its K images side by side.
 
-    Args:
-        images: (P x K, 3, H, W), normalised; images of one identity stand together.
-        identities: (P x K,) numbers or names, the labels of the rows.
+    Images are (P x K, 3, H, W), normalised, those of one identity together; identities (P x K,) label the rows.
     """
     drawn = pd.DataFrame({"identity": _array(identities)})
     drawn.insert(0, "row", (drawn["identity"] != drawn["identity"].shift()).cumsum() - 1)
@@ -169,11 +165,11 @@ def _long(heat: np.ndarray, **names) -> pd.DataFrame:
     return pd.DataFrame(names | {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()})
 
 
-def _finished(grid: _Grid, drawn: list[pd.DataFrame], ends: tuple[str, str]) -> Figure:
+def _finished(grid: _Grid, drawn: list[pd.DataFrame]) -> Figure:
     """The grid's figure with a colour bar and the numbers drawn."""
-    bar = grid.figure.colorbar(matplotlib.cm.ScalarMappable(cmap=HEAT), ax=grid.axes, fraction=0.02, pad=0.015,
-                               aspect=30, shrink=0.6)  # fmt: skip
-    bar.set_ticks([0, 1], labels=ends)
+    place = {"fraction": 0.02, "pad": 0.015, "aspect": 30, "shrink": 0.6}
+    bar = grid.figure.colorbar(matplotlib.cm.ScalarMappable(cmap=HEAT), ax=grid.axes, **place)
+    bar.set_ticks([0, 1], labels=["low", "high"])
     bar.outline.set_visible(False)
     return with_numbers(grid.figure, pd.concat(drawn, ignore_index=True))
 
@@ -205,7 +201,7 @@ def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = 
             drawn.append(_long(heat, **names))
     columns = ["image", *maps]
     grid = _Grid(tiles, rows=labels, columns=columns, gutters=gutters, width=width, bar=0.7, captions=captions)
-    return _finished(grid, drawn, ("low", "high"))
+    return _finished(grid, drawn)
 
 
 @styled
@@ -231,4 +227,4 @@ def attention_heads(image, maps: Mapping[str, np.ndarray], scores: Mapping[str, 
             drawn.append(_long(heat, **names))
     columns = ["image", "head 1", *range(2, max(map(len, maps.values())) + 1)]
     grid = _Grid(tiles, rows=list(maps), columns=columns, gutters=(1,), width=10.0, bar=0.7, captions=captions)
-    return _finished(grid, drawn, ("low", "high"))
+    return _finished(grid, drawn)

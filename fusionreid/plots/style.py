@@ -34,24 +34,7 @@ PALETTE = (GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, BLUE, VERMILLION)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HEAT = "inferno"
 
-RC = {
-    "savefig.dpi": 200,
-    "figure.constrained_layout.use": True,
-    "axes.titlesize": 11,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "legend.handlelength": 3.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-}
+RC = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -87,7 +70,7 @@ def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
     Returns the figure, so that a cell which ends in `save(...)` shows it.
     """
     with matplotlib.rc_context(RC), atomic_write(Path(folder) / f"{name}.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=getattr(figure, "saved_dpi", RC["savefig.dpi"]),
+        figure.savefig(temporary, format="png", dpi=getattr(figure, "saved_dpi", None),
                        bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})  # fmt: skip
     with atomic_write(Path(folder) / f"{name}.csv") as temporary:
         figure.drawn.to_csv(temporary, index=False, float_format="%.6g")

@@ -33,15 +33,15 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
         if value is not None
     }
     content = {f"model/{name}": tensor.detach() for name, tensor in tensors(model).items()} | moments
+    content = {name: tensor.cpu().contiguous() for name, tensor in content.items()}
     header = {
         "config": asdict(model.config),
         "num_classes": next(iter(model.necks.values())).classifier.out_features,
         "num_cameras": model.num_cameras,
         "optimizer": len(moments) if optimizer else None,
         "state": state,
+        "checksums": {name: _checksum(tensor) for name, tensor in content.items()},
     }
-    content = {name: tensor.cpu().contiguous() for name, tensor in content.items()}
-    header["checksums"] = {name: _checksum(tensor) for name, tensor in content.items()}
     metadata = {key: json.dumps(value) for key, value in header.items()}
     with atomic_write(path) as temporary:
         try:

@@ -30,10 +30,8 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     """
     same = identities[:, None] == identities[None, :]
     if identities.device.type == "cpu" and bool(same.all()):  # elsewhere the host would wait for the device
-        raise ValueError(
-            f"triplet loss: the batch of {len(identities)} images holds only identity {int(identities[0])}; "
-            "it needs at least two (see fusionreid.data.PKSampler)"
-        )
+        found = f"the batch of {len(identities)} images holds only identity {int(identities[0])}"
+        raise ValueError(f"triplet loss: {found}; it needs at least two (see fusionreid.data.PKSampler)")
     distances = squared_distances(features)
     distances = distances if distance == "squared" else distances.sqrt()
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)

@@ -138,10 +138,7 @@ def find_start(source: str, backbone: str | None) -> Start:
 
 
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
-    """The result of one run, as `RunFolder.write_result` wrote it; None if the run has not finished.
-
-    Raises ValueError, naming the file, which is damaged or another run's, and the remedy.
-    """
+    """The result of one run, None if it has not finished; a ValueError names a file that is damaged or another's."""
     path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
     if not path.exists():
         return None
@@ -156,10 +153,9 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
                 if not 0 <= value <= 1:
                     raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: expected the result of run {fingerprint}, found something else "
-            f"({type(error).__name__}: {error}); delete the file to have the run evaluated again"
-        ) from error
+        found = f"found something else ({type(error).__name__}: {error})"
+        remedy = "delete the file to have the run evaluated again"
+        raise ValueError(f"{path}: expected the result of run {fingerprint}, {found}; {remedy}") from error
     return result
 
 

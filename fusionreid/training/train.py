@@ -57,11 +57,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         {"params": [p for name, p in trained if not name.endswith("bias")], "factor": 1.0},
         {"params": [p for name, p in trained if name.endswith("bias")], "factor": config.bias_learning_rate},
     ]
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         # With 0.95, an identity that is seen once in a hundred steps is forgotten in twenty (benchmarks/stand_ins.csv).
-        betas = (config.momentum, 0.999)
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, betas=(config.momentum, 0.999), **options)
+    return torch.optim.SGD(groups, momentum=config.momentum, **options)
 
 
 def starting_model(run: RunConfig, dataset: Dataset, classes: int | None = None) -> tuple[FusionReID, str]:
@@ -145,7 +145,7 @@ def train(
     if folder.finished:
         return folder
     state, device = start(device)
-    main = state.is_main_process
+    main, processes = state.is_main_process, state.num_processes
     dataset = dataset or (open_data(run.data, data_root) if main else None)
     with folder.held(resume) if main else nullcontext(), one_thread(device):
         state.wait_for_everyone()
@@ -160,13 +160,13 @@ def train(
         optimizer = make_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         epoch, seconds, lines = folder.restore(model, optimizer, scaler)
-        used = environment(device, state.num_processes)
+        used = environment(device, processes)
         if main:
             folder.describe(used, report)
 
         images = ImageCache(dataset.train, run.model.image_size, cache, interpolation="bicubic", progress=progress)
         labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
-        share = {"seed": run.seed, "rank": state.process_index, "world_size": state.num_processes}
+        share = {"seed": run.seed, "rank": state.process_index, "world_size": processes}
         sampler = PKSampler(labels[:, 0].tolist(), config.identities, config.images, **share)
         augment = Augment(config.flip, config.padding, config.erasing)
 
@@ -177,15 +177,14 @@ def train(
                 yield augment(pixels, generator), *labels[indices].to(device, non_blocking=True).unbind(dim=1)
 
         def ranked() -> dict:
-            share_buffers(model, state.num_processes)
-            return evaluate(model, dataset, cache_directory=cache, processes=state.num_processes)
+            share_buffers(model, processes)
+            return evaluate(model, dataset, cache_directory=cache, processes=processes)
 
         parallel, hidden = wrap(model, state, device, compile), not (bars(progress) and main)
         epochs = range(epoch + 1, config.epochs + 1)
         bar = tqdm(epochs, f"train {run.fingerprint}", config.epochs, leave=False, initial=epoch, disable=hidden)
         for epoch in bar:
             started = time.perf_counter()
-            processes = state.num_processes
             steps = train_one_epoch(parallel, batches(epoch), optimizer, scaler, config, epoch, processes, looks)
             elapsed = time.perf_counter() - started
             seconds += elapsed

@@ -6,33 +6,16 @@ World axes: x to the person's left, y backwards (people face -y), z up, metres. 
 
 import contextlib
 import io
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
 from .people import BUILDS, GAITS, LEGS, Person
 
-# Part: (parent, prefixes of anny's bone labels). The limbs of the right side are added below.
-_LEFT = {
-    "shoulder": ("chest", ("clavicle", "shoulder01")),
-    "upperarm": ("shoulder", ("upperarm",)),
-    "forearm": ("upperarm", ("lowerarm",)),
-    "hand": ("forearm", ("wrist", "finger", "metacarpal")),
-    "thigh": ("pelvis", ("upperleg",)),
-    "shin": ("thigh", ("lowerleg",)),
-    "foot": ("shin", ("foot", "toe")),
-}
-PARTS = {
-    "pelvis": (None, ("root", "pelvis", "spine05")),
-    "waist": ("pelvis", ("spine04", "spine03")),
-    "chest": ("waist", ("spine02", "spine01")),
-    "neck": ("chest", ("neck",)),
-    "head": ("neck", ("head", "eye")),
-}
-for _side in "LR":
-    for _name, (_parent, _prefixes) in _LEFT.items():
-        _parent = _parent if _parent in PARTS else f"{_parent}.{_side}"
-        PARTS[f"{_name}.{_side}"] = (_parent, tuple(f"{prefix}|{_side}" for prefix in _prefixes))
+# Part: [parent, prefixes of anny's bone labels, with the side after a bar].
+PARTS = json.loads(files(__package__).joinpath("body.json").read_text(encoding="utf-8"))
 NAMES = list(PARTS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 
@@ -69,16 +52,12 @@ class BodyModel:
     """Anny's parametric body. `shape` gives one identity's vertices and joints."""
 
     def __init__(self):
-        try:
-            # Importing warp, which anny uses, prints a banner.
-            with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):  # importing warp, which anny uses, prints a banner
+            try:
                 import anny
-        except ImportError as error:
-            raise ImportError(
-                "the synthetic people are rendered with the package anny, which is not installed: "
-                "pip install 'fusionreid[synthetic]'"
-            ) from error
-        with contextlib.redirect_stdout(io.StringIO()):
+            except ImportError as error:
+                needed = "synthetic people need the package anny: pip install 'fusionreid[synthetic]'"
+                raise ImportError(needed) from error
             self._model = anny.Anny(skinning_method="lbs")
         self._parts = [_part_of(label) for label in self._model.bone_labels]
         self._first = [self._parts.index(i) for i in range(len(NAMES))]
@@ -206,10 +185,8 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
         fore = rotation["chest"] @ _direction(arm + bend, 0.35 * arm_out, sign)
         rotation[f"forearm.{side}"] = _aligning(fore_rest, fore) @ rotation[f"upperarm.{side}"]
         rotation[f"hand.{side}"] = rotation[f"forearm.{side}"]
-    transforms = np.zeros((len(NAMES), 3, 4))
-    where: dict[str, np.ndarray] = {}
-    for i, name in enumerate(NAMES):
-        parent = PARTS[name][0]
+    transforms, where = np.zeros((len(NAMES), 3, 4)), {}
+    for i, (name, (parent, _)) in enumerate(PARTS.items()):
         where[name] = at[name] if parent is None else where[parent] + rotation[parent] @ (at[name] - at[parent])
         transforms[i, :, :3] = rotation[name]
         transforms[i, :, 3] = where[name] - rotation[name] @ at[name]

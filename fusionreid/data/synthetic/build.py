@@ -1,19 +1,18 @@
 """The synthetic benchmark: rendered people, no real one among them, in Market-1501's layout and names.
 
-Beside the pictures lie what is known of them: a mask of the person, and a row of attributes.
-
-Every identity and every picture has its own random generator. So the files do not depend on the number of processes
-nor on what was rendered before, and an interrupted build goes on where it stopped.
+Beside the pictures lie masks of the person and a table of attributes. Every identity and every picture has its own
+random generator, so the files do not depend on the number of processes, and an interrupted build goes on.
 """
 
-import csv
 import json
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
@@ -51,12 +50,12 @@ SIZES = {
 
 
 class Shot(NamedTuple):
-    """One picture to take: its file, the identity (negative: a distractor), the camera, and its number there."""
+    """One picture to take."""
 
     path: str
-    identity: int
+    identity: int  # negative: a distractor
     camera: int
-    index: int
+    index: int  # its number there
 
     @property
     def mask(self) -> str:
@@ -124,13 +123,10 @@ def build(
 
 def _render(folder: Path, size: Size, seed: int, missing: list[Shot], processes: int, progress: bool) -> None:
     """Renders the missing pictures, one identity a task."""
-    identities: dict[int, list[Shot]] = {}
-    for item in missing:
-        identities.setdefault(item.identity, []).append(item)
     model = BodyModel()
     tasks = (
-        (folder, size, seed, shots, (model.template, *model.of(draw(seed, identity))))
-        for identity, shots in identities.items()
+        (folder, size, seed, list(shots), (model.template, *model.of(draw(seed, identity))))
+        for identity, shots in groupby(missing, lambda item: item.identity)
     )
     with tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=not bars(progress)) as bar:
         if processes == 1 or len(missing) < FEW:
@@ -174,11 +170,9 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
 
 def _write_attributes(folder: Path, shots: list[Shot]) -> None:
     """Gathers what each mask says about its picture into `attributes.csv`."""
-    with atomic_write(folder / "attributes.csv") as temporary, open(temporary, "w", newline="") as file:
-        rows = []
-        for item in shots:
-            with Image.open(folder / item.mask) as mask:
-                rows.append({"file": item.path, **json.loads(mask.text["attributes"])})
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = []
+    for item in shots:
+        with Image.open(folder / item.mask) as mask:
+            rows.append({"file": item.path, **json.loads(mask.text["attributes"])})
+    with atomic_write(folder / "attributes.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\r\n")

@@ -76,11 +76,8 @@ def _blob(centre, radii, power=2.0, rows=10, columns=16):
     """A superellipsoid: vertices, faces; power 2 is an ellipsoid, larger ones are boxes with round edges."""
     v = np.linspace(-np.pi / 2, np.pi / 2, rows + 1).repeat(columns)
     u = np.tile(np.linspace(0, 2 * np.pi, columns, endpoint=False), rows + 1)
-
-    def bend(value):
-        return np.sign(value) * np.abs(value) ** (2 / power)
-
-    points = np.stack([bend(np.cos(v)) * bend(np.cos(u)), bend(np.cos(v)) * bend(np.sin(u)), bend(np.sin(v))], 1)
+    bent = [np.sign(x) * np.abs(x) ** (2 / power) for x in (np.cos(v), np.sin(v), np.cos(u), np.sin(u))]
+    points = np.stack([bent[0] * bent[2], bent[0] * bent[3], bent[1]], 1)
     return centre + points * radii, _grid(rows + 1, columns)
 
 
@@ -98,7 +95,7 @@ def _curtain(vertices, template, joints, length):
     back = np.radians(np.linspace(-112, 112, 25))
     directions = np.stack([np.sin(back), np.cos(back)], 1)
     heights = np.concatenate([np.linspace(0.1, -0.04, 6), np.linspace(-0.07, -length, 8)])
-    rings, previous = [], None
+    rings, previous, jagged = [], None, 0.006 * np.sin(back * 23)
     torso = (template.attributes[:, COLUMN["is_arm"]] < 0.3) & (template.attributes[:, COLUMN["is_leg"]] < 0.3)
     for height in heights:
         near = (np.abs(vertices[:, 2] - head[2] - height) < 0.02) & (around if height > -0.06 else torso)
@@ -108,7 +105,6 @@ def _curtain(vertices, template, joints, length):
             # It falls: never much inside the ring above, and not out over the shoulders.
             radius = np.clip(radius + 0.004, previous - 0.012, np.minimum(previous + 0.012, 0.145))
         previous = radius
-        jagged = 0.006 * np.sin(back * 23)
         ring = head[:2] + [0, 0.01] + directions * (radius + 0.014)[:, None]
         rings.append(np.column_stack([ring, np.full(len(back), head[2] + height) + (jagged if height < -0.1 else 0)]))
     return np.concatenate(rings), _grid(len(heights), len(back), closed=False)
@@ -191,10 +187,7 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
 
 
 def tube(person: Person, figure: Figure, posed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The skirt, or the coat's tails, around the legs of one pose: vertices, faces, attributes.
-
-    `posed` (V, 3) holds the vertices of `figure` in the pose, before the body is turned.
-    """
+    """The skirt or the coat's tails around the legs in a pose, `posed` (V, 3): vertices, faces, attributes."""
     joints, a = figure.joints, figure.attributes
     hips, knee, ankle = (joints[INDEX[name]][2] for name in ("thigh.L", "shin.L", "foot.L"))
     tall = joints[INDEX["neck"]][2] - hips

@@ -113,20 +113,16 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
     trunk = ~arm & ~head
     if person.bag == "backpack":
         straps = trunk & (np.abs(np.abs(x) - 0.105) < 0.021) & (torso > 0.45) & (y < 0.06)
-        colour[straps] = linear(BAG_COLOURS[person.bag_colour]) * 0.8
     if person.bag == "shoulder bag":
         side = 1 if person.bag_side == "L" else -1
-        strap = trunk & (np.abs(x - side * (0.17 - 0.29 * torso)) < 0.024) & (torso > -0.1) & (torso < 1.05)
-        colour[strap] = linear(BAG_COLOURS[person.bag_colour]) * 0.8
+        straps = trunk & (np.abs(x - side * (0.17 - 0.29 * torso)) < 0.024) & (torso > -0.1) & (torso < 1.05)
+    if person.bag in ("backpack", "shoulder bag"):
+        colour[straps] = linear(BAG_COLOURS[person.bag_colour]) * 0.8
     return colour
 
 
 def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Albedo of points of a person.
-
-    `layer` (N,) is what each point is on (`garments.BODY`, ...), `a` (N, 12) are its attributes. Returns (N, 3) linear
-    albedo, and (N,) how strongly cloth folds there.
-    """
+    """Linear albedo (N, 3) of points of a person, on layers (N,) with attributes (N, 12), and folds of cloth (N,)."""
     colour = np.zeros((len(a), 3), np.float32)
     body = layer == BODY
     colour[body] = _body(person, a[body])
@@ -139,16 +135,14 @@ def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray,
     colour[layer == HOOD] = linear(TOP_COLOURS[person.top_colour])
     bag = layer == BAG
     x, z = a[bag, 0], a[bag, 2]
-    shade = np.where((z < -0.02) & (z > -0.14) & (np.abs(x) < 0.11), 0.75, 1.0)
-    shade = np.where(np.abs(z + 0.02) < 0.008, 0.35, shade)
-    shade = np.where(np.abs(z - 0.11) < 0.006, 0.4, shade)
+    parts = np.abs(z - 0.11) < 0.006, np.abs(z + 0.02) < 0.008, (z < -0.02) & (z > -0.14) & (np.abs(x) < 0.11)
+    shade = np.select(parts, (0.4, 0.35, 0.75), 1.0)
     colour[bag] = linear(BAG_COLOURS[person.bag_colour]) * shade[:, None]
     colour[layer == STRAP] = linear(BAG_COLOURS[person.bag_colour]) * 0.7
     hanging = layer == TUBE
+    colour[hanging] = linear(BOTTOM_COLOURS[person.bottom_colour])
     if person.top == "coat":
         colour[hanging] = _top(person, a[hanging], np.arctan2(a[hanging, 0], -a[hanging, 1]) * 0.16)
-    else:
-        colour[hanging] = linear(BOTTOM_COLOURS[person.bottom_colour])
-        if person.seed % 3 == 0:
-            colour[hanging & (a[:, COLUMN["z"]] % 0.16 < 0.05)] = linear(TOP_COLOURS[person.pattern_colour])
+    elif person.seed % 3 == 0:
+        colour[hanging & (a[:, COLUMN["z"]] % 0.16 < 0.05)] = linear(TOP_COLOURS[person.pattern_colour])
     return colour, folds

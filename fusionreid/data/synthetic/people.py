@@ -13,7 +13,7 @@ import numpy as np
 
 _WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
 
-# Colours are sRGB, 0 to 255; the numbers of all other entries are how often they occur.
+# Colours are sRGB, 0 to 255; the numbers of all entries that are not named here are how often they occur.
 TOP_COLOURS = _WARDROBE["top_colours"]
 BOTTOM_COLOURS = _WARDROBE["bottom_colours"]
 BAG_COLOURS = _WARDROBE["bag_colours"]
@@ -23,20 +23,10 @@ SKIN = _WARDROBE["skin"]
 
 ALIKE = 4  # identities in a group
 CUES = {"local": ("print", "shoes", "bag", "hair"), "global": ("build", "height", "silhouette", "gait")}
-BUILDS = {  # weight and muscle, anny's, and how wide the body is
-    "thin": (0.0, 0.0, 0.8),
-    "slim": (0.5, 0.5, 0.98),
-    "stout": (0.9, 0.25, 1.16),
-    "heavy": (1.0, 0.0, 1.42),
-}
-LEGS = {"short": 0.74, "medium": 0.94, "tall": 1.16, "very tall": 1.4}  # a taller person's are longer
-SILHOUETTES = {"tight": 0.0, "straight": 1.2, "loose": 2.6, "wide": 4.4}  # how far clothes stand off, trousers most
-GAITS = {  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
-    "stiff": (0.12, 0.05, 0.05, -0.08),
-    "easy": (0.36, 0.7, 0.2, 0.02),
-    "brisk": (0.62, 0.2, 1.9, 0.06),
-    "stooped": (0.26, 0.3, 0.3, 0.62),
-}
+BUILDS = _WARDROBE["builds"]  # weight and muscle, anny's, and how wide the body is
+LEGS = _WARDROBE["legs"]  # how long they are; a taller person's are longer
+SILHOUETTES = _WARDROBE["silhouettes"]  # how far clothes stand off, trousers most
+GAITS = _WARDROBE["gaits"]  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
 _UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
 
 
@@ -89,13 +79,9 @@ class Person:
     def looks(self) -> dict[str, str]:
         """What can be seen, by name; the colour of what somebody does not wear is "none"."""
         seen = {name: value for name, value in vars(self).items() if isinstance(value, str) and name not in _UNSEEN}
-        worn = {
-            "print_colour": self.print != "none",
-            "pattern_colour": self.pattern != "plain",
-            "bag_colour": self.bag != "none",
-            "headwear_colour": self.hair in ("cap", "beanie"),
-        }
-        seen |= {name: "none" for name, is_worn in worn.items() if not is_worn}
+        bare = {"print": self.print == "none", "pattern": self.pattern == "plain", "bag": self.bag == "none"}
+        bare["headwear"] = self.hair not in ("cap", "beanie")
+        seen |= {f"{name}_colour": "none" for name, is_bare in bare.items() if is_bare}
         return seen | {"skin": str(self.skin), "gender": "woman" if self.shape["gender"] > 0.5 else "man"}
 
 
@@ -127,14 +113,12 @@ def draw(seed: int, identity: int) -> Person:
     rng = np.random.default_rng([seed, 1, group, 0])
     kind = tuple(CUES)[group % 2]
     cue = CUES[kind][group // 2 % len(CUES[kind])]
-    person = replace(_anybody(rng), group=group + 1, kind=kind, cue=cue)
-    return _tell_apart(person, member, rng)
+    return _tell_apart(replace(_anybody(rng), group=group + 1, kind=kind, cue=cue), member, rng)
 
 
 def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person:
     """One of the group's four: `person` with the cue's value of this member. `rng` is the group's, not the member's."""
-    order = rng.permutation(ALIKE)
-    level = int(order[member])
+    level = int(rng.permutation(ALIKE)[member])
     woman = person.shape["gender"] > 0.5
     if person.cue == "print":
         # On a plain top, in colours that are seen on it.

@@ -88,12 +88,9 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
     reach = int(np.ceil(2.5 * radius))
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / radius) ** 2)
     taps /= taps.sum()
-    for axis in (0, 1):
-        pad = [(0, 0)] * image.ndim
-        pad[axis] = (reach, reach)
-        padded = np.pad(image, pad, mode="edge")
-        n = image.shape[axis]
-        image = sum(tap * (padded[i : i + n] if axis == 0 else padded[:, i : i + n]) for i, tap in enumerate(taps))
+    for _ in range(2):  # along the rows' axis, then with the two axes exchanged
+        padded = np.pad(image, [(reach, reach)] + [(0, 0)] * (image.ndim - 1), mode="edge")
+        image = sum(tap * padded[i : i + len(image)] for i, tap in enumerate(taps)).swapaxes(0, 1)
     return image
 
 

@@ -38,10 +38,9 @@ class Camera:
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,), and rotation (3, 3) with rows right, down and forward."""
-        position = np.array([0, -self.distance, self.height])
+        position, right = np.array([0, -self.distance, self.height]), np.array([1.0, 0, 0])
         forward = np.array([0, 0, 1.0]) - position
         forward /= np.linalg.norm(forward)
-        right = np.array([1.0, 0, 0])
         return position, np.stack([right, np.cross(forward, right), forward])
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +54,7 @@ def cameras(seed: int) -> list[Camera]:
     """The benchmark's six cameras, the same for every size of one seed."""
     rng = np.random.default_rng([seed, 3])
     grounds, walls = rng.permutation(GROUNDS).tolist(), rng.permutation(WALLS).tolist()
-    kinds = [(grounds[index], tuple(walls[(index + k) % len(walls)] for k in (0, 1, 3))) for index in range(6)]
-    return [Camera(rng, *kind) for kind in kinds]
+    return [Camera(rng, grounds[i], tuple(walls[(i + k) % len(walls)] for k in (0, 1, 3))) for i in range(6)]
 
 
 def _ground(camera: Camera, x, y) -> np.ndarray:

@@ -76,19 +76,18 @@ def _front(image, rng: np.random.Generator, camera: Camera) -> tuple[str, np.nda
         across = (columns - left) / wide
         inside = (across > 0) & (across < 1)
         tone = rng.uniform(0.05, 0.4) * (0.4 + 0.8 * np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1)))
-        image[inside] = tone[inside, None] * light
+        colour = tone[..., None]
     else:
         top = 1 - rng.uniform(0.12, 0.32)
         name = str(rng.choice(["hedge", "wall"]))
         if name == "hedge":
-            seed = int(rng.integers(1000))
-            leaves = noise(columns * 30, rows * 30, seed=seed)
+            leaves = noise(columns * 30, rows * 30, seed=int(rng.integers(1000)))
             inside = rows > top + 0.05 * leaves
             colour = np.array([0.05, 0.1, 0.03]) * (0.3 + 1.6 * leaves**2)[..., None]
         else:
             inside = rows > top
-            colour = (rng.uniform(0.08, 0.4) * np.where(rows < top + 0.02, 1.35, 1.0))[..., None] * np.ones(3)
-        image[inside] = (colour * light)[inside]
+            colour = (rng.uniform(0.08, 0.4) * np.where(rows < top + 0.02, 1.35, 1.0))[..., None]
+    image[inside] = (colour * light)[inside]
     return name, inside
 
 
@@ -180,12 +179,8 @@ def photograph(
         occluder, hidden = _front(image, rng, camera)
         visible *= mask[~hidden].sum() / max(mask.sum(), 1)
         mask[hidden] = 0
-    drawn = {
-        **{name: getattr(person, name) for name in ("group", "kind", "cue", "value")},
-        "yaw": round(float(np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)), 1),
-        "phase": round(float(np.degrees(phase)), 1),
-        "visible": round(float(visible), 3),
-        "occluder": occluder,
-    }
+    yaw = round(float(np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)), 1)
+    drawn = {name: getattr(person, name) for name in ("group", "kind", "cue", "value")} | {"yaw": yaw}
+    drawn |= {"phase": round(float(np.degrees(phase)), 1), "visible": round(float(visible), 3), "occluder": occluder}
     where = Image.fromarray(halve(mask) > 0.5)
     return Picture(_develop(halve(image), camera, rng, size), where, drawn)
