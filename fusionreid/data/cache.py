@@ -137,7 +137,8 @@ class ImageCache:
                         file.write(checksums.tobytes() + digest.digest())
                 return checksums
         except OSError as error:
-            message = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {error.strerror or error}"
+            why = error.__cause__ or error  # without the words of `atomic_write`
+            message = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {why.strerror or why}"
             remedy = "Free the disk, or name a folder that can be written in FUSIONREID_CACHE"
             raise OSError(error.errno or 0, f"{message}. {remedy}", str(self.path)) from error
 

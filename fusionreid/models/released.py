@@ -78,9 +78,9 @@ def deduce(checkpoint: Source) -> ModelConfig:
 def save(model: FusionReID, path: str | Path) -> None:
     """Writes what `export` gives: safetensors if the path ends so, else by `torch.save`."""
     tensors = {name: value.cpu().contiguous() for name, value in export(model).items()}
-    write = safetensors.torch.save_file if Path(path).suffix == ".safetensors" else torch.save
-    with atomic_write(path) as temporary:
-        write(tensors, temporary)
+    safe = Path(path).suffix == ".safetensors"
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # to a path, torch.save names no full disk
+        file.write(safetensors.torch.save(tensors)) if safe else torch.save(tensors, file)
 
 
 def export(model: FusionReID) -> dict[str, Tensor]:
