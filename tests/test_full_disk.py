@@ -89,9 +89,7 @@ WRITERS = {
     "checkpoint": partial(weights, save=checkpoint.save, name="a.safetensors"),
     "graph": partial(weights, save=lambda path, model: export(model, path, "torch"), name="a.pt2"),
     "released, torch": partial(weights, save=to_released, name="a.pth"),
-    "released, safetensors": partial(
-        weights, save=lambda path, model: released.save(model, path), name="b.safetensors"
-    ),
+    "released, safetensors": partial(weights, save=to_released, name="b.safetensors"),
 }
 
 
