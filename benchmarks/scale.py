@@ -3,26 +3,35 @@
     python benchmarks/scale.py        # a minute on two cores; nothing of it needs a GPU
 
 Writes results/scale_training.csv, scale_grid.csv and scale_galleries.csv, which are derived, and scale_checks.csv:
-whether a query over a gallery takes as long as reading it once from this machine's memory. A GPU is assumed to do RATE
-multiply-adds a second, and to exchange gradients by rings, in which a process sends 2 (n - 1) / n of the bytes that are
-reduced and (n - 1) / n of those that are gathered; what synchronised batch norms exchange is under 1 MB and left out.
+whether a query over a gallery takes as long as reading it once from this machine's memory, and whether two and four
+processes of a small network send the bytes that are derived, which Linux counts at their sockets. A GPU is assumed to
+do RATE multiply-adds a second, and to exchange gradients by rings, in which a process sends 2 (n - 1) / n of the bytes
+that are reduced and (n - 1) / n of those that are gathered; what synchronised batch norms exchange is under 1 MB and
+left out.
 What an index of vectors takes is as Faiss documents it (MIT; pip install faiss-cpu).
 """
 
 from __future__ import annotations
 
 import heapq
+import os
+import socket
+import tempfile
 import time
+from pathlib import Path
 
+import accelerate
 import numpy as np
 import torch
 from measure import machine, spread_of, write_table
 from throughput import macs
 
 from fusionreid import build_model
-from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig
+from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig, profile
 from fusionreid.data.datasets import PUBLISHED
 from fusionreid.paper.experiments import variants
+from fusionreid.training import parallel
+from fusionreid.training.train import make_optimizer, train_one_epoch
 
 RATE = 60e12  # multiply-adds a second of a GPU in bf16: an assumption
 # Bytes a second, one way, and of reading: typical ones.
@@ -44,6 +53,48 @@ def sent_bytes(config: ModelConfig, classes: int, cameras: int, batch: int, proc
         # Wrapped models take the first process's running statistics before each step.
         "buffers": ring * sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
     }
+
+
+def socket_bytes() -> int:
+    """What this process has sent by TCP so far, without headers, as Linux counts it."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as each:
+                status = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        except OSError:  # no socket, or not of TCP
+            continue
+        total += int.from_bytes(status[200:208], "little")  # tcpi_bytes_sent of struct tcp_info
+    return total
+
+
+def _steps(config: ModelConfig, batch: int, processes: int, folder: Path) -> None:
+    """In each process: four steps of training; writes the bytes that were sent in each."""
+    accelerate.PartialState._reset_state()  # that of the process that forked
+    torch.set_num_threads(1)
+    state, device = parallel.start("cpu")
+    torch.manual_seed(0)
+    model, scaler = build_model(config, 4, 6), torch.amp.GradScaler("cpu", enabled=False)
+    training, labels = profile("smoke").train, torch.arange(batch)
+    share = [torch.randn(batch, 3, *config.image_size), labels // (batch // 4), labels % 6]
+    share = [part.chunk(processes)[state.process_index] for part in share]
+    optimizer, wrapped = make_optimizer(model, training), parallel.wrap(model, state, device, compile=False)
+    sent = []
+    for _ in range(4):
+        state.wait_for_everyone()
+        before = socket_bytes()
+        train_one_epoch(wrapped, [share], optimizer, scaler, training, 1, processes)
+        state.wait_for_everyone()
+        sent.append(socket_bytes() - before)
+    np.save(folder / f"{state.process_index}.npy", sent)
+
+
+def sent_measured(config: ModelConfig, batch: int, processes: int) -> np.ndarray:
+    """Bytes that a process of several on this machine, joined by gloo, sends in a step: their mean, of three steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        accelerate.debug_launcher(_steps, (config, batch, processes, Path(folder)), processes)
+        found = [np.load(Path(folder) / f"{index}.npy") for index in range(processes)]
+    return np.mean(found, axis=0)[1:]  # in its first step DistributedDataParallel also agrees on its buckets
 
 
 def training() -> list[dict]:
@@ -116,6 +167,26 @@ def galleries() -> list[dict]:
     return rows
 
 
+def sending() -> list[dict]:
+    """The smoke profile's full model, four identities and six cameras; more images send more features, and no more."""
+    config, few, many, rows = profile("smoke").scale(PAPER), 16, 80, []
+    for processes in (2, 4):
+        derived = [sum(sent_bytes(config, 4, 6, batch, processes).values()) for batch in (few, many)]
+        found = [sent_measured(config, batch, processes) for batch in (few, many)]
+        for what, expected, sent in (
+            (f"{few} images", derived[0], found[0]),
+            (f"{many} images, more than of {few}", derived[1] - derived[0], found[1] - found[0]),
+        ):
+            row = {
+                "what": f"MB that one of {processes} processes sends in a step of {what}; smoke profile, gloo",
+                "derived": round(expected / 1e6, 3), "measured": round(np.median(sent) / 1e6, 3),
+                "spread": round(np.ptp(sent) / 1e6, 3), "measured / derived": round(np.median(sent) / expected, 3),
+                "machine": machine(),
+            }  # fmt: skip
+            rows.append(row)
+    return rows
+
+
 def checks() -> list[dict]:
     width, images = galleries()[0]["numbers_an_image"], 30_000
     gallery = np.random.default_rng(0).random((images, width), np.float32)
@@ -137,8 +208,10 @@ def checks() -> list[dict]:
 
 
 def main() -> None:
-    for name, rows in (("training", training), ("grid", grid), ("galleries", galleries), ("checks", checks)):
+    sent = sending()  # first, as processes are forked
+    for name, rows in (("training", training), ("grid", grid), ("galleries", galleries)):
         write_table(f"scale_{name}", rows())
+    write_table("scale_checks", checks() + sent)
 
 
 if __name__ == "__main__":

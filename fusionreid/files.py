@@ -4,37 +4,45 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import filelock
+from safetensors import SafetensorError
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """An error of the system in it becomes an OSError, once, that names `path` (read-only, full) and how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has a kind of its own, also for a full disk
+        why = str(getattr(error, "strerror", None) or error)
+        if why.startswith("cannot write"):
+            raise
+        why = f"cannot write: {why}; what stood there before is untouched. With space, the same command goes on"
+        raise OSError(getattr(error, "errno", None) or 5, why, str(path)) from error
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
-
-    An OSError names `path` when the folder cannot be written (read-only, full).
-    """
-    path, temporary = Path(path), None
-    try:
+    """Yields a temporary path beside `path`, which it replaces on success; else it is removed. Raises as `writing`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(descriptor)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_UMASK)
-        os.replace(temporary, path)
-    except OSError as error:
-        why = f"cannot write: {error.strerror or error}; what stood there before is untouched"
-        raise OSError(error.errno, why, str(path)) from error
-    finally:
-        if temporary is not None:
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # safetensors replaces it by one that only its owner may read
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(mode)
+            os.replace(temporary, path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -105,8 +113,7 @@ def locked(path: str | Path) -> Iterator[None]:
         print(f"Waiting for another process that makes {Path(path).with_suffix('').name}", file=sys.stderr)
         lock.acquire()
     except (OSError, NotImplementedError):  # a read-only folder, or a file system without locks: nothing to hold
-        yield
-        return
+        pass
     try:
         yield
     finally:
@@ -120,7 +127,3 @@ def is_locked(path: str | Path) -> bool:
             return False
     except (OSError, NotImplementedError) as error:  # the others as for `locked`
         return isinstance(error, filelock.Timeout)
-
-
-_UMASK = os.umask(0)
-os.umask(_UMASK)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,6 +29,23 @@ def pytest_unconfigure(config):
     if folder := getattr(config, "runs_of_tests", None):
         shutil.rmtree(folder, ignore_errors=True)
         del os.environ["FUSIONREID_RUNS"]
+
+
+@pytest.fixture
+def full_disk():
+    """A context where no file can grow beyond so many bytes: an OSError, as Python ignores the signal sent with it."""
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
+
+    @contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def root(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*Is the set complete")
-def test_a_set_is_estimated_trained_and_reported(root, tmp_path, capsys):
+def test_a_set_is_estimated_trained_and_reported(root, tmp_path, capsys, full_disk):
     where = ["--root", str(root), "--runs-root", str(tmp_path / "runs"), "--profile", "smoke"]
     arguments = [*where, "--experiments", "table5"]
     assert market.main([*arguments, "--estimate"]) == 0
@@ -49,6 +49,12 @@ def test_a_set_is_estimated_trained_and_reported(root, tmp_path, capsys):
     assert "not run" not in text.split("## table5")[1]
 
     capsys.readouterr()
+    with full_disk(1000):
+        assert market.main(arguments) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith("market: [Errno 27] cannot write: File too large; what stood there before is untouched")
+    assert f"With space, the same command goes on: '{folder}" in said
+    assert (folder / "report.md").read_text() == text and not list(folder.glob(".*"))
     assert market.main(arguments) == 0 and "Everything was trained before." in capsys.readouterr().out
 
 

@@ -133,9 +133,9 @@ class ImageCache:
                         file.write(checksums.tobytes() + digest.digest())
                 return checksums
         except OSError as error:
-            message = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {error.strerror or error}"
-            remedy = "Free the disk, or name a folder that can be written in FUSIONREID_CACHE"
-            raise OSError(error.errno or 0, f"{message}. {remedy}", str(self.path)) from error
+            why, path = (error.__cause__ or error).strerror or error, str(self.path)
+            text = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {why}. Free the disk, or name a folder"
+            raise OSError(error.errno or 0, f"{text} that can be written in FUSIONREID_CACHE", path) from error
 
     def _decode_all_into(self, file: Path, progress: bool) -> np.ndarray:
         count, bar = len(self.paths), {"desc": f"Decoding to {self.path.name}", "unit": "image"}

@@ -1,5 +1,6 @@
 """A trained model as one graph, for ONNX runtimes and `torch.export`: pixels in, retrieval vectors out."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ def export(model: FusionReID, path: str | Path, format: str = "onnx") -> None:
         model.to(device)
     with atomic_write(path) as temporary:
         if format == "torch":
-            torch.export.save(program, temporary)
+            torch.export.save(program, graph := io.BytesIO())  # to a file, a full disk would end the process
+            temporary.write_bytes(graph.getvalue())
         else:
             names = {"input_names": list(inputs), "output_names": ["vectors"]}
             torch.onnx.export(program, (), temporary, **names, external_data=False, verbose=False)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Record
 from ..data.cache import decode
-from ..files import atomic_write, locked, read_lines, write_lines
+from ..files import atomic_write, locked, read_lines, write_lines, writing
 from ..models.fusionreid import FusionReID
 from ..options import expect
 from ..training.trained import digest
@@ -58,7 +58,7 @@ class Gallery:
         rows = self._read()
         if rows != wanted and set(rows) != set(wanted):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._folder / "gallery.lock"):
+            with locked(self._folder / "gallery.lock"), writing(self._features):
                 rows = self._update(model, wanted, options)
         if not rows:
             found = f"{len(wanted)}, of which none can be read: {next(iter(self.unreadable.values()), '')}"

@@ -7,6 +7,7 @@ they tell. DeiT-B/16 and ViT-B/16 are one network with other weights: both are d
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from statistics import mode
@@ -78,9 +79,10 @@ def deduce(checkpoint: Source) -> ModelConfig:
 def save(model: FusionReID, path: str | Path) -> None:
     """Writes what `export` gives: safetensors if the path ends so, else by `torch.save`."""
     tensors = {name: value.cpu().contiguous() for name, value in export(model).items()}
-    write = safetensors.torch.save_file if Path(path).suffix == ".safetensors" else torch.save
-    with atomic_write(path) as temporary:
-        write(tensors, temporary)
+    content, safe = BytesIO(), Path(path).suffix == ".safetensors"
+    content.write(safetensors.torch.save(tensors)) if safe else torch.save(tensors, content)
+    with atomic_write(path) as temporary:  # of a file, torch.save does not say that the disk is full
+        temporary.write_bytes(content.getvalue())
 
 
 def export(model: FusionReID) -> dict[str, Tensor]:

@@ -99,8 +99,8 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         kept = {*rows["run"], *(rows["data"] + " " + rows["version"])}
         with atomic_write(paths.RECORDED / "recorded.npz") as temporary:
             np.savez_compressed(temporary, **{name: arrays[name] for name in sorted(kept)})
-        with atomic_write(paths.RECORDED / "recorded.csv") as temporary:
-            rows.to_csv(temporary, index=False, float_format="%.3f", lineterminator="\n")
+            with atomic_write(paths.RECORDED / "recorded.csv") as table:  # within: both change, or none
+                rows.to_csv(table, index=False, float_format="%.3f", lineterminator="\n")
     return len({row["run"] for row in found})
 
 

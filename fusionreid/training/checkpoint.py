@@ -1,6 +1,5 @@
 """Checkpoints: safetensors with their configuration in the header. Nothing is ever unpickled."""
 
-import errno
 import json
 import zlib
 from collections import defaultdict
@@ -44,10 +43,7 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
     }
     metadata = {key: json.dumps(value) for key, value in header.items()}
     with atomic_write(path) as temporary:
-        try:
-            save_file(content, temporary, metadata=metadata | {"checksum": _header_checksum(metadata)})
-        except SafetensorError as error:  # safetensors' own kind, also for a full disk
-            raise OSError(errno.EIO, str(error)) from error
+        save_file(content, temporary, metadata=metadata | {"checksum": _header_checksum(metadata)})
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fusionreid import paths
@@ -40,6 +43,22 @@ def test_recording_again_replaces_and_adds_in_a_stable_order(record):
     assert len(changed) == 2 * 4 * 7 and changed["mAP"].max() > 65
     record("table2", {"DFE": 0}, seeds=(0,))
     assert set(recorded.load().rows["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz"])
+def test_on_a_full_disk_both_files_stay_as_they_were(record, monkeypatch, suffix):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files = [paths.RECORDED / "recorded.csv", paths.RECORDED / "recorded.npz"]
+    record("table5", {"GeM": 10}, seeds=(0,), data_seeds=(0,))
+    first = [file.read_bytes() for file in files]
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left .* the same command") as caught:
+        patch.setattr(*{"csv": (pd.DataFrame, "to_csv"), "npz": (np, "savez_compressed")}[suffix], full)
+        record("table5", {"GAP": 20}, seeds=(0,), data_seeds=(0,))
+    assert caught.value.filename == str(paths.RECORDED / f"recorded.{suffix}")
+    assert [file.read_bytes() for file in files] == first
+    assert record("table5", {"GAP": 20}, seeds=(0,), data_seeds=(0,)) == 2
 
 
 def test_every_point_of_a_curve_is_kept(record):

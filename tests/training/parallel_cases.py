@@ -86,6 +86,20 @@ def test_loss_and_gradients_are_those_of_one_process(frozen, tmp_path, processes
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-7, err_msg=name)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux what the sockets sent")
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_send_the_bytes_that_are_derived(processes):
+    sys.path.insert(0, str(paths.ROOT / "benchmarks"))
+    try:
+        from scale import sent_bytes, sent_measured
+    finally:
+        sys.path.pop(0)
+    derived = [sum(sent_bytes(RUN.model, 4, 6, batch, processes).values()) for batch in (16, 80)]
+    found = [np.median(sent_measured(RUN.model, batch, processes)) for batch in (16, 80)]
+    assert derived[0] < found[0] < 1.02 * derived[0]  # the rest is what gloo says besides
+    assert found[1] - found[0] == pytest.approx(derived[1] - derived[0], rel=0.1)  # features and logits alone
+
+
 def test_batch_norms_over_all_processes_keep_their_activations():
     """timm's BatchNormAct2d applies its activation itself, which torch's own conversion would lose."""
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)).eval()

@@ -4,6 +4,7 @@ Beside the pictures lie masks of the person and a table of attributes. Every ide
 random generator, so the files do not depend on the number of processes, and an interrupted build goes on.
 """
 
+import io
 import json
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
@@ -163,8 +164,9 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
         about.add_text("attributes", json.dumps(drawn))
         with atomic_write(folder / item.mask) as temporary:
             picture.mask.save(temporary, "PNG", pnginfo=about)
+        picture.image.save(jpeg := io.BytesIO(), "JPEG", quality=shot.QUALITY)  # PIL may cut a file short
         with atomic_write(folder / item.path) as temporary:
-            picture.image.save(temporary, "JPEG", quality=shot.QUALITY)
+            temporary.write_bytes(jpeg.getvalue())
     return len(shots)
 
 
