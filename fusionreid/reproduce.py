@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import config, paths
+from .files import writing
 from .notebooks import NotebookError, find, parameters, update
 from .processes import cores
 
@@ -60,7 +61,8 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
     options["coalesce_streams"] = True  # what a cell prints is one output, not one a line
     started = time.perf_counter()
     try:
-        papermill.execute_notebook(source, target, values, cwd=source.parent, progress_bar=bar, **options)
+        with writing(target):
+            papermill.execute_notebook(source, target, values, cwd=source.parent, progress_bar=bar, **options)
     except PapermillExecutionError as error:
         head = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
         raise NotebookError(

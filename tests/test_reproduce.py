@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -217,6 +218,18 @@ def test_a_runs_folder_that_cannot_be_written_is_named(folder, capsys):
     paths.RUNS.write_text("a file where a folder should be")
     assert main(["reproduce", "--profile", "smoke"]) == 1
     assert str(paths.RUNS) in capsys.readouterr().err
+
+
+def test_a_full_disk_names_the_notebook_that_did_not_fit(folder, capsys, monkeypatch):
+    import papermill
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(folder, "00_a.ipynb")
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    assert main(["reproduce", "--profile", "smoke"]) == 1
+    assert re.search(r"00_a\.ipynb: cannot write: No space left on device; .* same command", capsys.readouterr().err)
 
 
 def test_a_kernel_that_dies_is_told_apart_from_a_cell_that_fails(folder, capsys):

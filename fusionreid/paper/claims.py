@@ -1,23 +1,23 @@
 """What the paper says of its numbers (Sec. IV.D), as differences whose sign can be looked up in any data.
 
-A claim is a weighted sum of accuracies; most are one row less another. The sign of the paper's own numbers is looked up
-in the recorded runs and in the reader's own. A profile's stand-ins for the backbones were chosen by how they do alone,
-so their order says nothing and is not counted; what two tables hold is counted once.
+A claim is a weighted sum of accuracies, most often one row less another; `claims.csv` holds them. The sign of the
+paper's own numbers is looked up in the recorded runs and in the reader's own. A profile's stand-ins for the backbones
+were chosen by how they do alone, so their order says nothing and is not counted; what two tables hold is counted once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..config import FEATURES, LABELS
+from ..config import FEATURES
 from ..files import atomic_write
 from . import compare, recorded
 from . import numbers as paper
-from .experiments import BACKBONES, DEPTHS, Setting
+from .experiments import Setting
 
 
 @dataclass(frozen=True)
@@ -30,81 +30,17 @@ class Claim:
     order: bool = False  # of backbones: where they have stand-ins it holds by construction
 
 
-def _above(
-    text: str, *pairs: tuple[str, str], better: str = "all", worse: str = "all", order: bool = False
-) -> list[Claim]:
-    """A claim for each pair of variants, the better one first, of the features `better` and `worse`."""
-    found = []
-    for one, other in pairs:
-        first = one if (better, worse) == ("all", "all") else f"{one}, {LABELS[better]}"
-        second = other if worse == "all" else LABELS[worse]  # of the same variant
-        found.append(Claim(text, f"{first} > {second}", {(one, better): 1.0, (other, worse): -1.0}, order))
+def _read() -> dict[str, list[Claim]]:
+    with (files(__package__) / "claims.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, keep_default_na=False)
+    found: dict[str, list[Claim]] = {}
+    for (experiment, text, case), rows in table.groupby(["experiment", "claim", "case"], sort=False):
+        weights = dict(zip(zip(rows["variant"], rows["feature"], strict=True), rows["weight"], strict=True))
+        found.setdefault(experiment, []).append(Claim(text, case, weights, "yes" in rows["order"].values))
     return found
 
 
-def _of_table6() -> list[Claim]:
-    *cnns, t2t, vit, deit = BACKBONES
-    pairs = {(cnn, other): f"{cnn} + {other}" for cnn in cnns for other in (t2t, vit, deit)}
-    over_cnn, over_transformer = ([(pair, alone[side]) for alone, pair in pairs.items()] for side in (0, 1))
-    together = [(pair, pair) for pair in pairs.values()]
-    deeper = [(cnns[1], cnns[0]), (cnns[2], cnns[1])]
-    inside = [(pairs[more, other], pairs[less, other]) for other in (t2t, vit, deit) for more, less in deeper]
-    return [
-        *_above("fusion lifts the CNN's feature", *over_cnn, better="cnn_fused"),
-        *_above("fusion lifts the Transformer's feature", *over_transformer, better="transformer_fused"),
-        *_above("all six features beat one branch's fused", *together, worse="cnn_fused"),
-        *_above("all six features beat one branch's fused", *together, worse="transformer_fused"),
-        *_above("ViT-B/16* and DeiT-B/16* beat the ResNets", *product((vit, deit), cnns), order=True),
-        *_above("ViT-B/16*, then DeiT-B/16*, then T2T-ViT-14", (vit, deit), (deit, t2t), order=True),
-        *_above("a deeper ResNet is better, alone", *deeper, order=True),
-        *_above("a deeper ResNet is better, in a pair", *inside, order=True),
-    ]
-
-
-def _of_figure5() -> list[Claim]:
-    same = [(f"L = {depth}", f"L = {depth}") for depth in DEPTHS]
-    weights = dict(zip(((name, "all") for name, _ in same), (-1, 2, *[-1 / 4] * 4), strict=True))
-    case = "gain of L = 2 over 1 > gain of L = 3 to 6 (mean) over 2"
-    return [
-        *_above("refined beats backbone", *same, better="cnn_refined", worse="cnn"),
-        *_above("refined beats backbone", *same, better="transformer_refined", worse="transformer"),
-        *_above("fused beats refined", *same, better="cnn_fused", worse="cnn_refined"),
-        *_above("fused beats refined", *same, better="transformer_fused", worse="transformer_refined"),
-        *_above("a second HTM helps", ("L = 2", "L = 1")),
-        Claim("accuracy saturates above L = 2", case, weights),
-    ]
-
-
-_SEUS, _MFUS = (("SEU shared", "SEU unshared"), ("MFU shared", "MFU unshared"))
-CLAIMS = {
-    "table1": [
-        *_above("overlapping patches help", ("FusionReID*", "FusionReID"), ("FusionReID* ↑", "FusionReID ↑")),
-        *_above("larger images help", ("FusionReID* ↑", "FusionReID*"), ("FusionReID ↑", "FusionReID")),
-    ],
-    "table2": [
-        *_above("two branches beat one", ("DFE", "ResNet50"), ("DFE", "ViT-B/16*")),
-        *_above("LRU adds", ("DFE + LRU", "DFE")),
-        *_above("SEU adds", ("DFE + LRU + SEU", "DFE + LRU"), ("FusionReID*", "DFE + LRU + MFU")),
-        *_above("MFU adds", ("DFE + LRU + MFU", "DFE + LRU"), ("FusionReID*", "DFE + LRU + SEU")),
-        *_above("the full model beats DFE", ("FusionReID*", "DFE")),
-    ],
-    "table3": [
-        *_above("SEU first, MFU second is best", *(("SEU, MFU", row) for row in ("SEU only", "MFU only", "MFU, SEU"))),
-        *_above("MFU first, SEU second is worst", ("SEU only", "MFU, SEU"), ("MFU only", "MFU, SEU")),
-    ],
-    "table4": [
-        *_above("sharing the SEU helps", *((f"SEU shared, {mfu}", f"SEU unshared, {mfu}") for mfu in _MFUS)),
-        *_above("an MFU for each branch helps", *((f"{seu}, MFU unshared", f"{seu}, MFU shared") for seu in _SEUS)),
-        *_above("both choices beat neither", ("SEU shared, MFU unshared", "SEU unshared, MFU shared")),
-    ],
-    "table5": _above("GeM beats GAP", ("GeM", "GAP")),
-    "table6": _of_table6(),
-    "figure5": _of_figure5(),
-    "figure6": [
-        *_above("D = 384 is worst", *((f"D = {dim}", "D = 384") for dim in (768, 1152, 1536))),
-        *_above("D = 1152 is best", ("D = 1152", "D = 768"), ("D = 1152", "D = 1536")),
-    ],
-}
+CLAIMS = _read()
 
 
 def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
