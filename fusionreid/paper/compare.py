@@ -87,11 +87,12 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
 def differences(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows of `frame`, means over the seeds, each beside its recorded runs and less its reference row (`BASES`).
 
-    Returns a row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent);
-    `paper_less`, `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the 95 %
-    interval of `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row, runs) and
-    `alike` (see `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not run);
-    `configuration` (see `recorded`).
+    Returns a row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent;
+    recorded are means of those runs that all rows of the experiment have, as draws of people differ); `paper_less`,
+    `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the 95 % interval of
+    `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row, runs) and `alike` (see
+    `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not run); `configuration` (see
+    `recorded`).
     """
     measured = frame(names, setting, features)
     base = measured[measured["variant"] == measured["experiment"].map(BASES)]
@@ -105,9 +106,11 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
     found["std"], found["missing"] = groups["ours"].std(), groups["missing"].sum()
     found, rows = found.reset_index(), []
     references = base.groupby("experiment")["configuration"].first()
+    shared = found.groupby("experiment")["configuration"].agg(recorded.shared_runs)
     for row in found.itertuples():
         values, reference = recorded.of(row.configuration, row.feature)[row.metric], references[row.experiment]
-        rows.append({"recorded": values.mean(), "runs": len(values)})
+        alike = values[values.index.isin(shared[row.experiment])]
+        rows.append({"recorded": (values if alike.empty else alike).mean(), "runs": len(values)})
         if row.configuration != reference:
             weights = {(row.configuration, row.feature): 1.0, (reference, row.feature): -1.0}
             less = recorded.contrast(weights, row.metric)

@@ -6,7 +6,7 @@ rows by its configuration, seeds aside: where the training or the renderer chang
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -110,6 +110,12 @@ def of(key: str, feature: str) -> pd.DataFrame:
     return load().by_row.get((key, feature), none)
 
 
+def shared_runs(keys: Iterable[str]) -> pd.Index:
+    """The pairs of data seed and seed that all configurations have of which anything is recorded."""
+    runs = [of(key, "all").index for key in keys]
+    return functools.reduce(pd.Index.intersection, [each for each in runs if len(each)] or [pd.Index([])])
+
+
 def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Callable | None = None) -> Interval:
     """The interval of a weighted sum of rows, over the seeds that all of them have, in points.
 
@@ -139,11 +145,13 @@ def about(keys: list[str]) -> str:
     rows = rows[rows["configuration"].isin(keys)]
     if rows.empty:
         return "nothing of this setting"
-    runs = " to ".join(map(str, sorted({*rows.groupby("configuration")["run"].nunique().agg(["min", "max"])})))
+    seeds = rows.groupby("configuration")["run"].nunique()
+    runs = f"{seeds.min()} to {seeds.max()} runs a row, means of the {len(shared_runs(keys))} that all have"
+    runs = runs if seeds.min() < seeds.max() else f"{seeds.max()} runs a row"
     people = sum(scores[name].shape[1] for name in (rows["data"] + " " + rows["version"]).unique())
     between = {"seed": ", ", "data_seed": ", ", "version": "; ", "commit": ", ", "device": ", "}
     listed = {name: by.join(map(str, sorted(rows[name].unique()))) for name, by in between.items()}
     return (
-        "{runs} runs a row, training seeds {seed}, data seeds {data_seed}, {people} test people, data {version}, "
+        "{runs}, training seeds {seed}, data seeds {data_seed}, {people} test people, data {version}, "
         "commit {commit}, device {device}"
     ).format(runs=runs, people=people, **listed)

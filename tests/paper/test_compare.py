@@ -7,7 +7,7 @@ import pytest
 from fusionreid.config import PROFILES
 from fusionreid.data.synthetic import RENDERER
 from fusionreid.models.fusionreid import build_model
-from fusionreid.paper import compare
+from fusionreid.paper import compare, recorded
 from fusionreid.paper.experiments import DIMENSIONS, EXPERIMENTS, variants
 
 
@@ -89,6 +89,20 @@ def test_differences_hold_the_recorded_runs_and_the_own_one(setting, finish, rec
     decided = compare.decides(["table5"], setting()).loc["table5", "mAP"]
     assert decided["half width"] == pytest.approx((row["high"] - row["low"]) / 2)
     assert decided["rows"] == decided["decided"] == 1 and decided["paper"] == pytest.approx(0.9)
+
+
+def test_recorded_means_are_of_the_runs_that_all_rows_have(setting, record):
+    record("table5", {"GeM": 10})
+    record("table5", {"GAP": 4}, seeds=(1, 2), data_seeds=(1,))
+    found = compare.differences("table5", setting()).set_index(["metric", "variant"]).loc["mAP"]
+    keys = found["configuration"]
+    gem = recorded.of(keys["GeM"], "all")["mAP"]
+    assert len(gem) == 8 and found["recorded"]["GeM"] == pytest.approx(gem.loc[[(1, 1), (1, 2)]].mean())
+    assert found["recorded"]["GeM"] != pytest.approx(gem.mean(), abs=0.1)
+    assert found["recorded"].diff()["GAP"] == pytest.approx(found["recorded_less"]["GAP"], abs=0.05)
+    assert recorded.about([*keys]).startswith("2 to 8 runs a row, means of the 2 that all have, training seeds 0, 1,")
+    record("table5", {"GAP": 4}, seeds=(0,), data_seeds=(0,))
+    assert len(recorded.shared_runs(keys)) == 3
 
 
 def test_own_differences_are_paired_by_seed(setting, finish):
