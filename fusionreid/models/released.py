@@ -79,9 +79,12 @@ def deduce(checkpoint: Source) -> ModelConfig:
 def save(model: FusionReID, path: str | Path) -> None:
     """Writes what `export` gives: safetensors if the path ends so, else by `torch.save`."""
     tensors = {name: value.cpu().contiguous() for name, value in export(model).items()}
-    content, safe = BytesIO(), Path(path).suffix == ".safetensors"
-    content.write(safetensors.torch.save(tensors)) if safe else torch.save(tensors, content)
-    with atomic_write(path) as temporary:  # of a file, torch.save does not say that the disk is full
+    content = BytesIO()  # to a file, torch.save does not say that the disk is full
+    if Path(path).suffix == ".safetensors":
+        content.write(safetensors.torch.save(tensors))
+    else:
+        torch.save(tensors, content)
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content.getvalue())
 
 
