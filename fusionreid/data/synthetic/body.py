@@ -5,10 +5,12 @@ World axes: x to the person's left, y backwards (people face -y), z up, metres. 
 """
 
 import contextlib
+import gzip
 import io
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from unittest import mock
 
 import numpy as np
 
@@ -48,6 +50,17 @@ def _part_of(label: str) -> int:
     raise ValueError(f"anny's bone {label!r} belongs to no part of the body; expected anny 0.6")
 
 
+def _blend_shape(filename, vertices_count, world_transformation, dtype):
+    """What anny's own reader gives, to the bit; that one takes minutes for the 1,258 files, which are read once."""
+    import torch
+
+    with gzip.open(filename, "rt") as file:
+        table = np.array(file.read().split(), float).reshape(-1, 4)  # vertex, offset
+    offsets = np.zeros((vertices_count, 3))
+    offsets[table[:, 0].astype(int)] = table[:, 1:]
+    return world_transformation.apply(torch.as_tensor(offsets, dtype=dtype))
+
+
 class BodyModel:
     """Anny's parametric body. `shape` gives one identity's vertices and joints."""
 
@@ -55,10 +68,12 @@ class BodyModel:
         with contextlib.redirect_stdout(io.StringIO()):  # importing warp, which anny uses, prints a banner
             try:
                 import anny
+                from anny.models import full_model
             except ImportError as error:
                 needed = "synthetic people need the package anny: pip install 'fusionreid[synthetic]'"
                 raise ImportError(needed) from error
-            self._model = anny.Anny(skinning_method="lbs")
+            with mock.patch.object(full_model, "load_blend_shape", _blend_shape):
+                self._model = anny.Anny(skinning_method="lbs")
         self._parts = [_part_of(label) for label in self._model.bone_labels]
         self._first = [self._parts.index(i) for i in range(len(NAMES))]
         self.template = self._template()
