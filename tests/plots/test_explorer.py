@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ explorers = pytest.importorskip("fusionreid.plots.explorer")  # ipywidgets and a
 def rankings(tiny_dataset, tmp_path_factory):
     torch.manual_seed(0)
     model = build_model(PROFILES["smoke"].scale(PAPER), num_classes=4, num_cameras=6).eval()
-    return Rankings(model, tiny_dataset, tmp_path_factory.mktemp("cache"))
+    *people, last = tiny_dataset.gallery
+    dataset = replace(tiny_dataset, gallery=[*people, last._replace(identity=0)])  # a distractor
+    return Rankings(model, dataset, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def test_what_the_plane_is_given_is_json_and_in_order(explorer):
     assert len(state["points"]) == len(state["captions"]) == len(state["hues"]) == len(records)
     assert state["queries"] == len(explorer.rankings.dataset.query)
     assert state["captions"][3] == f"person {records[3].identity}, camera {records[3].camera + 1}"
+    assert state["captions"][-1] == f"distractor, camera {records[-1].camera + 1}"
     assert state["sheet"].startswith("data:image/jpeg;base64,")
     assert "export default" in explorer.canvas._esm
 
