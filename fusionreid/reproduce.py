@@ -89,17 +89,20 @@ def _logged_kernel(log: Path, environment: dict[str, str]) -> type:
 
 @contextmanager
 def memory() -> Iterator[list[int]]:
-    """Twice a second, the bytes that this process and its descendants hold; what they share is counted in each."""
+    """Every five seconds, the bytes that this process and its descendants hold; what they share counts once (Linux)."""
     import psutil
 
     this, samples, ended = psutil.Process(), [0], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.5):
+        while True:
             samples.append(0)
             for process in [this, *this.children(recursive=True)]:
                 with suppress(psutil.Error):  # it has ended meanwhile
-                    samples[-1] += process.memory_info().rss
+                    held = process.memory_full_info()
+                    samples[-1] += getattr(held, "pss", held.uss)
+            if ended.wait(5):
+                return
 
     threading.Thread(target=watch, daemon=True).start()
     try:
