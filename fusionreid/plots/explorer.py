@@ -73,7 +73,6 @@ class Explorer:
         choices = [(branch, stage) for branch in BRANCHES for stage in stages(model, branch, image)]
         heads = next(iter(attention.values())).shape[1]
         self.values = {"person": [r.identity for r in self.records], "camera": [r.camera for r in self.records]}
-        people = [f"person {r.identity}" if r.identity > 0 else "distractor" for r in self.records]
         self.values |= {} if self.truth is None else {"group": self.truth["group"].tolist()}
 
         self.query = w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False)
@@ -96,6 +95,7 @@ class Explorer:
         self.buttons = [w.Button(layout=w.Layout(**small)) for _ in range(SHOWN)]
         for place, button in enumerate(self.buttons):
             button.on_click(lambda _, place=place: self.choose(place))
+        people = [f"person {r.identity}" if r.identity > 0 else "distractor" for r in self.records]
         self.canvas = Plane(
             points=[point.tolist() if np.isfinite(point).all() else None for point in points.round(4)],
             captions=[f"{who}, camera {r.camera + 1}" for who, r in zip(people, self.records, strict=True)],

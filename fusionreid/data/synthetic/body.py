@@ -72,7 +72,8 @@ class BodyModel:
             except ImportError as error:
                 needed = "synthetic people need the package anny: pip install 'fusionreid[synthetic]'"
                 raise ImportError(needed) from error
-            with mock.patch.object(full_model, "load_blend_shape", _blend_shape):
+            # `create`: a version that reads by another function keeps it.
+            with mock.patch.object(full_model, "load_blend_shape", _blend_shape, create=True):
                 self._model = anny.Anny(skinning_method="lbs")
         self._parts = [_part_of(label) for label in self._model.bone_labels]
         self._first = [self._parts.index(i) for i in range(len(NAMES))]
