@@ -40,7 +40,9 @@ def write_files(folder: Path, count: int, height: int, width: int) -> list[Path]
     """JPEG files of smooth colours and some noise, about as many bytes as pictures of people."""
     random, paths = np.random.default_rng(0), []
     for index in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), np.uint8)).resize((width, height), Image.BICUBIC)
+        coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), np.uint8)).resize(
+            (width, height), Image.BICUBIC
+        )
         noisy = np.asarray(coarse) + random.normal(0, 6, (height, width, 3))
         paths.append(folder / f"{height}x{width}_{index:04d}.jpg")
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
@@ -80,7 +82,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="files of each kind")
     parser.add_argument("--batches", type=int, default=3, help="batches a repetition")
     parser.add_argument("--repetitions", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "feeding.csv")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "feeding.csv"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     generator, augment, rows = torch.Generator().manual_seed(0), Augment(), []
@@ -94,14 +98,18 @@ def main() -> None:
             random, pipeline = np.random.default_rng(1), usual_pipeline(random=True)
             batches = [random.integers(0, given.images, BATCH) for _ in range(given.batches)]
             methods = {
-                "one by one": lambda i, paths=paths, pipeline=pipeline: one_by_one(paths, i, pipeline),
+                "one by one": lambda i, paths=paths, pipeline=pipeline: one_by_one(
+                    paths, i, pipeline
+                ),
                 "cache, batched": lambda i, cache=cache: augment(cache.batch(i), generator),
                 "cache, reading only (a GPU augments)": lambda i, cache=cache: cache.batch(i),
             }
             rates = measure(methods, batches, given.repetitions)
         usual = statistics.median(rates["one by one"])
         for name, values in rates.items():
-            ratios = [value / other for value, other in zip(values, rates["one by one"], strict=True)]
+            ratios = [
+                value / other for value, other in zip(values, rates["one by one"], strict=True)
+            ]
             rows.append(
                 {
                     "files": source,
@@ -127,7 +135,11 @@ def main() -> None:
 def processor() -> str:
     info = Path("/proc/cpuinfo")
     names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if info.is_file()
         else []
     )

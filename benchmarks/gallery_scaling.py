@@ -27,7 +27,9 @@ def labels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(0).standard_normal((IDENTITIES, width), dtype=np.float32)[identities]
+    rows = np.random.default_rng(0).standard_normal((IDENTITIES, width), dtype=np.float32)[
+        identities
+    ]
     rows += np.random.default_rng(seed).standard_normal(rows.shape, dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -65,14 +67,34 @@ def draw(rows: list[dict]) -> Path:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     millions = [row["gallery"] / 1e6 for row in rows]
     left.errorbar(
-        millions, [row["seconds"] for row in rows], [row["spread"] / 2 for row in rows], marker="o", label="measured"
+        millions,
+        [row["seconds"] for row in rows],
+        [row["spread"] / 2 for row in rows],
+        marker="o",
+        label="measured",
     )
     slope = rows[0]["seconds"] / millions[0]
-    left.plot([0, millions[-1]], [0, slope * millions[-1]], "--", color="grey", label="in proportion to the first")
-    left.set(xlabel="gallery (million images)", ylabel=f"seconds for {rows[0]['queries']} queries", ylim=(0, None))
+    left.plot(
+        [0, millions[-1]],
+        [0, slope * millions[-1]],
+        "--",
+        color="grey",
+        label="in proportion to the first",
+    )
+    left.set(
+        xlabel="gallery (million images)",
+        ylabel=f"seconds for {rows[0]['queries']} queries",
+        ylim=(0, None),
+    )
     left.legend()
     right.plot(millions, [row["peak_mb"] for row in rows], marker="o", label="beyond the features")
-    right.plot(millions, [row["matrix_mb"] for row in rows], "--", color="grey", label="queries x gallery, float32")
+    right.plot(
+        millions,
+        [row["matrix_mb"] for row in rows],
+        "--",
+        color="grey",
+        label="queries x gallery, float32",
+    )
     right.set(xlabel="gallery (million images)", ylabel="memory (MB)", ylim=(0, None))
     right.legend()
     figure.savefig(RESULTS / "gallery_scaling.png", dpi=120)
@@ -80,8 +102,15 @@ def draw(rows: list[dict]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gallery", type=int, default=2_000_000, help="the largest; a quarter and a half of it, too")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--gallery",
+        type=int,
+        default=2_000_000,
+        help="the largest; a quarter and a half of it, too",
+    )
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
@@ -98,14 +127,22 @@ def main() -> None:
         path = Path(folder) / "features.npy"
         build(path, options.gallery, options.width)
         for gallery in (options.gallery // 4, options.gallery // 2, options.gallery):
-            given = {"features": path, "gallery": gallery, "queries": queries, "repetitions": repetitions}
+            given = {
+                "features": path,
+                "gallery": gallery,
+                "queries": queries,
+                "repetitions": repetitions,
+            }
             found = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
             seconds, spread = spread_of(found["seconds"])
             rows.append(
                 {"gallery": gallery, "queries": queries, "width": options.width}
                 | {"seconds": round(seconds, 2), "spread": round(spread, 2)}
                 | {"nanoseconds_per_pair": round(1e9 * seconds / gallery / queries, 2)}
-                | {"peak_mb": round(found["peak_mb"]), "matrix_mb": round(4 * gallery * queries / 2**20)}
+                | {
+                    "peak_mb": round(found["peak_mb"]),
+                    "matrix_mb": round(4 * gallery * queries / 2**20),
+                }
                 | {"mAP": round(found["result"], 4), "machine": machine()}
             )
     print(f"wrote {write_table('gallery_scaling', rows)} and {draw(rows)}")

@@ -33,7 +33,17 @@ from fusionreid.devices import default_device, device_name, environment
 from fusionreid.files import atomic_write, read_json, write_json, write_text
 from fusionreid.processes import pool
 
-TABLES = ("table2", "table3", "table4", "table5", "differences", "figure5", "figure6", "table6", "table1")
+TABLES = (
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "differences",
+    "figure5",
+    "figure6",
+    "table6",
+    "table1",
+)
 WORK = {
     "throughput": work.throughput,
     "kernels": work.kernels,
@@ -50,15 +60,37 @@ def settings(smallest: bool, start: str) -> dict[str, dict]:
     """The arguments of each stage, which its results belong to."""
     if smallest:
         speed = {"profile": "smoke", "batches": [8], "precisions": ["bf16"], "repetitions": 1}
-        run = {"profile": "smoke", "size": "smoke", "start": "random", "precision": "bf16", "epochs": 2}
+        run = {
+            "profile": "smoke",
+            "size": "smoke",
+            "start": "random",
+            "precision": "bf16",
+            "epochs": 2,
+        }
         rows = {"profile": "smoke", "seeds": [0, 1], "data_seeds": [0], "processes": 1}
         step, size, widths, most = {"batch": 8, "precision": "bf16"}, (40, 160, 10, 4), [8], (2, 4)
     else:
         precisions = ["float32", "bf16", "fp16"]
-        speed = {"profile": "paper", "batches": [32, 64, 128, 256], "precisions": precisions, "repetitions": 20}
-        run = {"profile": "paper", "size": "full", "start": start, "precision": "bf16", "epochs": 30}
+        speed = {
+            "profile": "paper",
+            "batches": [32, 64, 128, 256],
+            "precisions": precisions,
+            "repetitions": 20,
+        }
+        run = {
+            "profile": "paper",
+            "size": "full",
+            "start": start,
+            "precision": "bf16",
+            "epochs": 30,
+        }
         rows = {"profile": "demo", "seeds": list(range(8)), "data_seeds": [0, 1], "processes": 8}
-        step, size, widths, most = {"batch": 128, "precision": "bf16"}, SIZES["msmt17"], [64, 5888], (6, 160)
+        step, size, widths, most = (
+            {"batch": 128, "precision": "bf16"},
+            SIZES["msmt17"],
+            [64, 5888],
+            (6, 160),
+        )
     return {
         "throughput": speed | {"compiled": False},
         "kernels": {"profile": speed["profile"], **step},
@@ -76,12 +108,21 @@ def run_stage(stage: str, where: Where, chosen: dict) -> str:
     start = time.perf_counter()
     torch.cuda.empty_cache()  # what the stage before left
     try:
-        with mock.patch.object(paths, "RECORDED", where.folder / where.stem("recorded")):  # apart from the committed
+        with mock.patch.object(
+            paths, "RECORDED", where.folder / where.stem("recorded")
+        ):  # apart from the committed
             found = WORK[stage](where, **chosen)
         with atomic_write(where.folder / f"{where.stem(stage)}.csv") as temporary:
             found.frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        about = environment(torch.device(where.device)) | {"seconds": round(time.perf_counter() - start, 1)}
-        result = {"settings": chosen, "environment": about, "pictures": found.pictures, "text": found.text}
+        about = environment(torch.device(where.device)) | {
+            "seconds": round(time.perf_counter() - start, 1)
+        }
+        result = {
+            "settings": chosen,
+            "environment": about,
+            "pictures": found.pictures,
+            "text": found.text,
+        }
         write_json(where.folder / f"{where.stem(stage)}.json", result)
     except Exception:  # as text, since not every error can leave its process
         return traceback.format_exc()
@@ -103,13 +144,27 @@ def report(where: Where, every: dict[str, dict], failed: dict[str, str], trial: 
         state = f"failed: {failed[stage]}" if stage in failed else "done" if found else "not run"
         about = found["environment"] if found else {}
         states.append(
-            {"stage": stage, "state": state, "seconds": about.get("seconds", ""), "commit": about.get("commit", "")}
+            {
+                "stage": stage,
+                "state": state,
+                "seconds": about.get("seconds", ""),
+                "commit": about.get("commit", ""),
+            }
         )
         if found:
             pictures = [f"![{name}]({where.stem(name)}.png)" for name in found["pictures"]]
-            parts += [f"## {stage}", WORK[stage].__doc__.splitlines()[0], found["text"].strip(), *pictures]
+            parts += [
+                f"## {stage}",
+                WORK[stage].__doc__.splitlines()[0],
+                found["text"].strip(),
+                *pictures,
+            ]
     path = where.folder / f"{where.stem('report')}.md"
-    head = [f"# Benchmarks on {where.name}", f"{trial}PyTorch {torch.__version__}.", markdown(pd.DataFrame(states))]
+    head = [
+        f"# Benchmarks on {where.name}",
+        f"{trial}PyTorch {torch.__version__}.",
+        markdown(pd.DataFrame(states)),
+    ]
     write_text(path, "\n\n".join([*head, *parts]) + "\n")
     return path
 
@@ -118,9 +173,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=WORK, metavar="STAGE", help=", ".join(WORK))
     parser.add_argument("--device", default=str(default_device()))
-    parser.add_argument("--smallest", action="store_true", help="everything at its smallest size, to try the stages")
-    parser.add_argument("--start", choices=["imagenet", "random"], default="imagenet", help="of the full-size training")
-    parser.add_argument("--minutes", type=float, default=60, help="after these no stage is begun (default: 60)")
+    parser.add_argument(
+        "--smallest", action="store_true", help="everything at its smallest size, to try the stages"
+    )
+    parser.add_argument(
+        "--start",
+        choices=["imagenet", "random"],
+        default="imagenet",
+        help="of the full-size training",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="after these no stage is begun (default: 60)"
+    )
     parser.add_argument("--data-root", type=Path, default=paths.DATA)
     parser.add_argument("--runs-root", type=Path, default=paths.RUNS)
     given = parser.parse_args(arguments)
@@ -128,7 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
     folder, runs_root = (own, own) if given.smallest else (RESULTS, given.runs_root)
     where = Where(given.device, device_name(device), folder, given.data_root, runs_root)
     every, failed, late = settings(given.smallest, given.start), {}, []
-    trial = "Everything is at its smallest size here, to try the stages: the numbers mean nothing. " * given.smallest
+    trial = (
+        "Everything is at its smallest size here, to try the stages: the numbers mean nothing. "
+        * given.smallest
+    )
     until = time.monotonic() + 60 * given.minutes
     with ExitStack() as stack:
         executor = None

@@ -40,8 +40,8 @@ from fusionreid.config import DataConfig, profile
 from fusionreid.data.synthetic.build import build
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_json
+from fusionreid.models import checkpoints
 from fusionreid.reproduce import reproduce
-from fusionreid.training import checkpoint
 from fusionreid.training.runs import RunConfig, RunFolder, make_run
 from fusionreid.training.train import train
 
@@ -77,7 +77,9 @@ class Kind(NamedTuple):
 def in_process(work: Callable[[Path], None], trial: Path) -> None:
     """In a process of its own: the work; what it says goes to a file."""
     os.environ["FUSIONREID_CACHE"] = str(trial / "cache")
-    sys.stdout = sys.stderr = open(trial / "log.txt", "a")  # a traceback too; it ends with the process
+    sys.stdout = sys.stderr = open(
+        trial / "log.txt", "a"
+    )  # a traceback too; it ends with the process
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     work(trial)
@@ -90,7 +92,14 @@ def training(place: Path) -> Kind:
     run = make_run(scale, data=DataConfig(name="market1501"), data_root=place / "data")
 
     def work(trial: Path) -> None:
-        train(run, evaluate, data_root=place / "data", runs_root=trial / "runs", device="cpu", progress=False)
+        train(
+            run,
+            evaluate,
+            data_root=place / "data",
+            runs_root=trial / "runs",
+            device="cpu",
+            progress=False,
+        )
 
     return Kind(work, partial(stage, run), partial(outcome, run))
 
@@ -100,11 +109,16 @@ def rendering(place: Path) -> Kind:
         return sorted(path for path in (trial / "synthetic").rglob("*.*") if path.suffix != ".lock")
 
     def digests(trial: Path) -> dict:
-        return {str(path.relative_to(trial)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files(trial)}
+        return {
+            str(path.relative_to(trial)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files(trial)
+        }
 
     def stage(trial: Path) -> str:
         count = sum(path.suffix == ".jpg" for path in files(trial))
-        return f"after {count // 20 * 20} pictures and more" if count else "before the first picture"
+        return (
+            f"after {count // 20 * 20} pictures and more" if count else "before the first picture"
+        )
 
     return Kind(lambda trial: build(trial, "smoke", 0, progress=False) and None, stage, digests)
 
@@ -116,17 +130,28 @@ def notebook(place: Path) -> Kind:
         reproduce("smoke", only=["03"], progress=False)
 
     def results(trial: Path) -> dict:
-        found = {path.parent.name: read_json(path)["features"] for path in (trial / "runs").glob("*/result.json")}
-        cells = json.loads(next((trial / "runs" / "notebooks").rglob("03_*.ipynb")).read_text())["cells"]
+        found = {
+            path.parent.name: read_json(path)["features"]
+            for path in (trial / "runs").glob("*/result.json")
+        }
+        cells = json.loads(next((trial / "runs" / "notebooks").rglob("03_*.ipynb")).read_text())[
+            "cells"
+        ]
         found["cells without a number"] = [
-            cell["id"] for cell in cells if cell["cell_type"] == "code" and not cell["execution_count"]
+            cell["id"]
+            for cell in cells
+            if cell["cell_type"] == "code" and not cell["execution_count"]
         ]
         return found | {"left over": [str(path) for path in (trial / "runs").rglob(".*.*.*")]}
 
     def stage(trial: Path) -> str:
         if list((trial / "runs").glob("*/result.json")):
             return "after the training"
-        return "in the training" if list((trial / "runs").glob("*/config.json")) else "before the training"
+        return (
+            "in the training"
+            if list((trial / "runs").glob("*/config.json"))
+            else "before the training"
+        )
 
     return Kind(work, stage, results)
 
@@ -138,7 +163,7 @@ def stage(run: RunConfig, trial: Path) -> str:
     if list(folder.path.glob(".*")):
         return "while a file was written"
     if folder.checkpoint.exists():
-        epoch = checkpoint.read_state(folder.checkpoint)["epoch"]
+        epoch = checkpoints.read_state(folder.checkpoint)["epoch"]
         return f"after epoch {epoch}" if epoch < run.train.epochs else "in the last evaluation"
     if list((trial / "cache").glob("*.images")):
         return "in epoch 1"

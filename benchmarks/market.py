@@ -42,7 +42,9 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
     model = starting_model(run, dataset)[0].to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    images = torch.randint(0, 256, (config.identities * config.images, 3, height, width), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (config.identities * config.images, 3, height, width), dtype=torch.uint8
+    )
     images = normalise(images).to(device)
     identities = torch.arange(config.identities).repeat_interleave(config.images).to(device)
     batch = images, identities, torch.zeros_like(identities)
@@ -60,19 +62,30 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
             torch.cuda.synchronize(device)
         return (time.perf_counter() - started) / count
 
-    step = seconds(lambda count: train_one_epoch(model, [batch] * count, optimizer, scaler, config, 1), STEPS)
+    step = seconds(
+        lambda count: train_one_epoch(model, [batch] * count, optimizer, scaler, config, 1), STEPS
+    )
     embedded = seconds(embed, STEPS) / len(images)
     labels = [record.identity for record in dataset.train]
     steps = config.epochs * len(PKSampler(labels, config.identities, config.images))
     on_gpu = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    memory = (
+        torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    )
     evaluation = embedded * (len(dataset.query) + len(dataset.gallery))
-    return {"training": steps * step, "evaluation": evaluation, "GB": memory / 1e9, "images/s": len(images) / step}
+    return {
+        "training": steps * step,
+        "evaluation": evaluation,
+        "GB": memory / 1e9,
+        "images/s": len(images) / step,
+    }
 
 
 def estimate(runs: dict[str, RunConfig], dataset: Dataset, device: torch.device) -> str:
     """What the runs will cost, by the full model's: the other rows are smaller, or little larger."""
-    torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())  # as the runs have
+    torch.set_num_threads(
+        1 if device.type == "cpu" else torch.get_num_threads()
+    )  # as the runs have
     found = measure(next(iter(runs.values())), dataset, device)
     at_once = min(len(runs), cores() if device.type == "cpu" else max(1, torch.cuda.device_count()))
     seconds = len(runs) * (found["training"] + found["evaluation"]) / at_once
@@ -103,12 +116,22 @@ def carried(name: str, real: Setting) -> pd.DataFrame:
     for title, where in (("here", real), ("synthetic", people)):
         rows = compare.differences(name, where)
         rows = rows[(rows["metric"] == "mAP") & (rows["feature"] == "all")].set_index("variant")
-        columns[title] = rows["ours_less"] if title == "here" else rows["recorded_less"].fillna(rows["ours_less"])
+        columns[title] = (
+            rows["ours_less"]
+            if title == "here"
+            else rows["recorded_less"].fillna(rows["ours_less"])
+        )
         columns["paper"] = rows["paper_less"]
-    return pd.DataFrame(columns)[["paper", "here", "synthetic"]].dropna(how="all").rename_axis(f"{name}, mAP less base")
+    return (
+        pd.DataFrame(columns)[["paper", "here", "synthetic"]]
+        .dropna(how="all")
+        .rename_axis(f"{name}, mAP less base")
+    )
 
 
-def report(names: list[str], chosen: Setting, dataset: Dataset, root: Path, folder: Path, before: str) -> Path:
+def report(
+    names: list[str], chosen: Setting, dataset: Dataset, root: Path, folder: Path, before: str
+) -> Path:
     """Writes the report of what is trained; a run that is missing is a gap in its tables."""
     scale = chosen.profile
     parts = [
@@ -119,47 +142,81 @@ def report(names: list[str], chosen: Setting, dataset: Dataset, root: Path, fold
     parts += [verdict(dataset), before]
     full = RunFolder(chosen.run(PAPER, chosen.seeds[0]), chosen.runs_root)
     if full.finished:
-        retrieval = retrieve(full.model(default_device()), dataset, cache_directory=paths.cache(root))
-        found = {"as trained": rank(retrieval), "k-reciprocal re-ranking": rank(retrieval, rerank=True)}
-        plots.save(plots.cmc_curves({name: each.cmc for name, each in found.items()}), "cmc", folder=folder)
+        retrieval = retrieve(
+            full.model(default_device()), dataset, cache_directory=paths.cache(root)
+        )
+        found = {
+            "as trained": rank(retrieval),
+            "k-reciprocal re-ranking": rank(retrieval, rerank=True),
+        }
+        plots.save(
+            plots.cmc_curves({name: each.cmc for name, each in found.items()}), "cmc", folder=folder
+        )
         rows = 100 * pd.DataFrame({name: each.summary() for name, each in found.items()}).T
         parts += ["## The full model", as_markdown(rows.rename_axis("percent")), "![CMC](cmc.png)"]
-        parts += [", ".join(f"{key} {value}" for key, value in environment(default_device()).items())]
+        parts += [
+            ", ".join(f"{key} {value}" for key, value in environment(default_device()).items())
+        ]
     for name in names:
         parts += [f"## {name}", tables.comparison(name, chosen).markdown()]
         titles = compare.titles(name, chosen)
-        dots = plots.differences(compare.dots(name, chosen), titles=titles, label="less the base row")
+        dots = plots.differences(
+            compare.dots(name, chosen), titles=titles, label="less the base row"
+        )
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
         if scale.backbones:
-            parts += ["Do the orders of synthetic people carry over?", as_markdown(carried(name, chosen))]
+            parts += [
+                "Do the orders of synthetic people carry over?",
+                as_markdown(carried(name, chosen)),
+            ]
     checked = claims.check(names, chosen)
     signs = checked[checked["sign"] != "not run"]
     kept = f"{(signs['sign'] == 'yes').sum()} of {len(signs)}"
-    parts.append(f"Of the paper's differences that were run, {kept} have its sign. Without intervals none is decided.")
+    parts.append(
+        f"Of the paper's differences that were run, {kept} have its sign. Without intervals none is decided."
+    )
     write_text(folder / "report.md", "\n\n".join(filter(None, parts)) + "\n")
     return folder / "report.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=paths.DATA, help="the folder that holds the set")
-    parser.add_argument("--dataset", choices=[name for name in DATASETS if name != "synthetic"], default="market1501")
+    parser.add_argument(
+        "--root", type=Path, default=paths.DATA, help="the folder that holds the set"
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=[name for name in DATASETS if name != "synthetic"],
+        default="market1501",
+    )
     parser.add_argument("--profile", choices=list(PROFILES), default="paper")
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=["table2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs-root", type=Path, default=paths.RUNS)
-    parser.add_argument("--estimate", action="store_true", help="train nothing: check the set, and say what it costs")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="train nothing: check the set, and say what it costs",
+    )
     given = parser.parse_args(arguments)
     try:
         dataset = open_dataset(given.dataset, given.root)
         print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}\n")
-        chosen = setting(profile(given.profile), given.dataset, given.seeds, given.runs_root, given.root)
+        chosen = setting(
+            profile(given.profile), given.dataset, given.seeds, given.runs_root, given.root
+        )
         runs = plan(given.experiments, chosen)
-        runs = {name: run for name, run in runs.items() if not RunFolder(run, given.runs_root).finished}
+        runs = {
+            name: run for name, run in runs.items() if not RunFolder(run, given.runs_root).finished
+        }
         full = chosen.run(PAPER, given.seeds[0])
-        runs = dict(sorted(runs.items(), key=lambda item: item[1] != full))  # the full model first: it is measured
-        before = estimate(runs, dataset, default_device()) if runs else "Everything was trained before."
+        runs = dict(
+            sorted(runs.items(), key=lambda item: item[1] != full)
+        )  # the full model first: it is measured
+        before = (
+            estimate(runs, dataset, default_device()) if runs else "Everything was trained before."
+        )
         print(before, flush=True)
         if given.estimate:
             return 0

@@ -18,10 +18,22 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 # Queries, gallery images, identities of the gallery, cameras.
-SIZES = {"market1501": (3368, 15913, 751, 6), "dukemtmc": (2228, 17661, 1110, 8), "msmt17": (11659, 82161, 3060, 15)}
+SIZES = {
+    "market1501": (3368, 15913, 751, 6),
+    "dukemtmc": (2228, 17661, 1110, 8),
+    "msmt17": (11659, 82161, 3060, 15),
+}
 
 
-def people(queries: int, gallery: int, identities: int, cameras: int, *, width: int = 64, spread: float = 1.2):
+def people(
+    queries: int,
+    gallery: int,
+    identities: int,
+    cameras: int,
+    *,
+    width: int = 64,
+    spread: float = 1.2,
+):
     """Features of simulated people, L2-normalised float32, and [query_ids, gallery_ids, query_cameras, ...]."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((identities, width), dtype=np.float32)
@@ -41,14 +53,16 @@ def people(queries: int, gallery: int, identities: int, cameras: int, *, width: 
     return features, labels
 
 
-def in_this_process(prepare: Callable, work: Callable, repetitions: int, *, mapped: bool = False) -> None:
+def in_this_process(
+    prepare: Callable, work: Callable, repetitions: int, *, mapped: bool = False
+) -> None:
     """Prints, as JSON, the seconds of each repetition of `work(*prepare())`, the peak memory and what it returned.
 
     `peak_mb` is the highest memory of this process beyond what it held once the features were there and all modules
     imported. Where the features are `mapped` from a file, its pages, which the system takes back at will, are not
     counted: the memory is then looked at every few milliseconds.
     """
-    import fusionreid.evaluation.metrics  # noqa: F401
+    import fusionreid.evaluation.ranking  # noqa: F401
 
     inputs = prepare()
     before = _memory_mb("RssAnon" if mapped else "VmRSS")
@@ -111,7 +125,11 @@ def markdown(frame) -> str:
             return "" if value != value else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
         return str(value).replace("*", r"\*")
 
-    rows = [list(frame), ["---"] * len(frame.columns), *(map(cell, row) for row in frame.astype(object).to_numpy())]
+    rows = [
+        list(frame),
+        ["---"] * len(frame.columns),
+        *(map(cell, row) for row in frame.astype(object).to_numpy()),
+    ]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
@@ -122,14 +140,22 @@ def slug(name: str) -> str:
 
 def machine() -> str:
     """The processor, and how many of its cores may be used."""
-    models = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    models = [
+        line.split(":")[1].strip()
+        for line in _lines("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{models[0] if models else 'unknown processor'}, {cores} cores"
 
 
 def _memory_mb(field: str) -> float:
     """Memory of this process, by Linux's /proc; NaN elsewhere."""
-    found = [int(line.split()[1]) / 1024 for line in _lines("/proc/self/status") if line.startswith(field)]
+    found = [
+        int(line.split()[1]) / 1024
+        for line in _lines("/proc/self/status")
+        if line.startswith(field)
+    ]
     return found[0] if found else float("nan")
 
 

@@ -35,10 +35,15 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # the tensor itself would hold its own graph, and so never be freed
 
-    images, cameras = torch.randn(batch, 3, *config.image_size), torch.zeros(batch, dtype=torch.int64)
+    images, cameras = (
+        torch.randn(batch, 3, *config.image_size),
+        torch.zeros(batch, dtype=torch.int64),
+    )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(images.contiguous(memory_format=torch.channels_last), cameras)
-        loss, _ = objective(output, torch.arange(batch) // 2 + torch.arange(batch) % 2, PAPER_TRAINING)
+        loss, _ = objective(
+            output, torch.arange(batch) // 2 + torch.arange(batch) % 2, PAPER_TRAINING
+        )
     assert loss.requires_grad  # holds the graph, and with it the storages, until they are counted
     return sum(kept.values())
 

@@ -51,7 +51,9 @@ def torchmetrics(features, labels) -> float:
         scored = ~(same & (gallery_cameras == camera))
         if same[scored].any():
             similarity = torch.from_numpy(gallery @ vector)[torch.from_numpy(scored)]
-            precisions.append(float(retrieval_average_precision(similarity, torch.from_numpy(same[scored]))))
+            precisions.append(
+                float(retrieval_average_precision(similarity, torch.from_numpy(same[scored])))
+            )
     return float(np.mean(precisions))
 
 
@@ -61,26 +63,46 @@ EVALUATORS = {"ours": ours, "argsort": argsort, "torchmetrics": torchmetrics}
 def prepare(size: str, width: int, sampled: int):
     features, labels = people(*SIZES[size], width=width)
     if sampled:
-        features[0], labels[0], labels[2] = features[0][:sampled], labels[0][:sampled], labels[2][:sampled]
+        features[0], labels[0], labels[2] = (
+            features[0][:sampled],
+            labels[0][:sampled],
+            labels[2][:sampled],
+        )
     return features, labels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, action="append", help="may be given again; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, action="append", help="may be given again; default: all"
+    )
     parser.add_argument("--width", type=int, default=64, help="numbers in a feature")
-    parser.add_argument("--sampled", type=int, default=60, help="queries that sorting evaluators are measured on")
+    parser.add_argument(
+        "--sampled", type=int, default=60, help="queries that sorting evaluators are measured on"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--evaluator", choices=EVALUATORS, help="measure this one alone and print it as JSON")
+    parser.add_argument(
+        "--evaluator", choices=EVALUATORS, help="measure this one alone and print it as JSON"
+    )
     options = parser.parse_args()
     sizes, width = options.size or list(SIZES), options.width
     if options.evaluator:
         inputs = sizes[0], width, options.sampled
-        in_this_process(lambda: prepare(*inputs), EVALUATORS[options.evaluator], options.repetitions)
+        in_this_process(
+            lambda: prepare(*inputs), EVALUATORS[options.evaluator], options.repetitions
+        )
         return
 
     def measured(evaluator: str, size: str, sampled: int, repetitions: int) -> dict:
-        given = {"evaluator": evaluator, "size": size, "width": width, "sampled": sampled, "repetitions": repetitions}
+        given = {
+            "evaluator": evaluator,
+            "size": size,
+            "width": width,
+            "sampled": sampled,
+            "repetitions": repetitions,
+        }
         return in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
 
     names = ["ours", "argsort", "torchmetrics"]
@@ -95,14 +117,27 @@ def main() -> None:
         for name in names:
             count = queries if name == "ours" else sampled
             found = measured(name, size, 0 if name == "ours" else sampled, options.repetitions)
-            if name != "ours" and abs(found["result"] - expected) > (1e-3 if name == "torchmetrics" else 1e-6):
-                raise AssertionError(f"{name} at {size}: expected mAP {expected}, found {found['result']}")
+            if name != "ours" and abs(found["result"] - expected) > (
+                1e-3 if name == "torchmetrics" else 1e-6
+            ):
+                raise AssertionError(
+                    f"{name} at {size}: expected mAP {expected}, found {found['result']}"
+                )
             seconds, spread = (value * queries / count for value in spread_of(found["seconds"]))
             ours_seconds = seconds if name == "ours" else ours_seconds
             rows.append(
-                {"size": size, "queries": queries, "gallery": gallery, "width": width, "evaluator": name}
+                {
+                    "size": size,
+                    "queries": queries,
+                    "gallery": gallery,
+                    "width": width,
+                    "evaluator": name,
+                }
                 | {"seconds": round(seconds, 2), "spread": round(spread, 2)}
-                | {"times_slower": round(seconds / ours_seconds, 1), "peak_mb": round(found["peak_mb"])}
+                | {
+                    "times_slower": round(seconds / ours_seconds, 1),
+                    "peak_mb": round(found["peak_mb"]),
+                }
                 | {"queries_measured": count, "machine": machine()}
             )
     print(f"wrote {write_table('ranking', rows)}")

@@ -27,16 +27,26 @@ def reranked(features, labels) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, action="append", help="may be given again; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, action="append", help="may be given again; default: all"
+    )
     parser.add_argument("--width", type=int, default=64, help="numbers in a feature")
-    parser.add_argument("--repetitions", type=int, default=3, help="of all but msmt17, which is measured once")
-    parser.add_argument("--measure", choices=("plain", "reranked"), help="measure this alone and print it as JSON")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="of all but msmt17, which is measured once"
+    )
+    parser.add_argument(
+        "--measure", choices=("plain", "reranked"), help="measure this alone and print it as JSON"
+    )
     options = parser.parse_args()
     sizes, width = options.size or list(SIZES), options.width
     if options.measure:
         work = {"plain": plain, "reranked": reranked}[options.measure]
-        in_this_process(lambda: people(*SIZES[sizes[0]], width=width, spread=1.6), work, options.repetitions)
+        in_this_process(
+            lambda: people(*SIZES[sizes[0]], width=width, spread=1.6), work, options.repetitions
+        )
         return
 
     rows = []
@@ -48,9 +58,21 @@ def main() -> None:
             found = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
             seconds, spread = spread_of(found["seconds"])
             rows.append(
-                {"size": size, "queries": queries, "gallery": gallery, "width": width, "ranking": what}
-                | {"seconds": round(seconds, 1), "spread": round(spread, 1) if repetitions > 1 else ""}
-                | {"peak_mb": round(found["peak_mb"]), "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20)}
+                {
+                    "size": size,
+                    "queries": queries,
+                    "gallery": gallery,
+                    "width": width,
+                    "ranking": what,
+                }
+                | {
+                    "seconds": round(seconds, 1),
+                    "spread": round(spread, 1) if repetitions > 1 else "",
+                }
+                | {
+                    "peak_mb": round(found["peak_mb"]),
+                    "matrix_mb": round(4 * (queries + gallery) ** 2 / 2**20),
+                }
                 | {name: round(value, 4) for name, value in found["result"].items()}
                 | {"machine": machine()}
             )

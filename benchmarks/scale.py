@@ -26,21 +26,26 @@ import torch
 from measure import machine, spread_of, write_table
 from throughput import macs
 
-from fusionreid import build_model
+from fusionreid import build_model, parallel
 from fusionreid.config import DATASETS, PAPER, PAPER_TRAINING, ModelConfig, profile
 from fusionreid.data.datasets import PUBLISHED
 from fusionreid.paper.experiments import variants
-from fusionreid.training import parallel
 from fusionreid.training.train import make_optimizer, train_one_epoch
 
 RATE = 60e12  # multiply-adds a second of a GPU in bf16: an assumption
 # Bytes a second, one way, and of reading: typical ones.
-NETWORKS = {"Ethernet of 100 Gb/s": 12.5e9, "InfiniBand of 400 Gb/s": 50e9, "NVLink of an H100": 450e9}
+NETWORKS = {
+    "Ethernet of 100 Gb/s": 12.5e9,
+    "InfiniBand of 400 Gb/s": 50e9,
+    "NVLink of an H100": 450e9,
+}
 MEMORIES = {"NVMe disk": 3e9, "memory of a server": 200e9, "memory of an H100": 3.35e12}
 BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
 
 
-def sent_bytes(config: ModelConfig, classes: int, cameras: int, batch: int, processes: int) -> dict[str, float]:
+def sent_bytes(
+    config: ModelConfig, classes: int, cameras: int, batch: int, processes: int
+) -> dict[str, float]:
     """What a process sends in a step of training, by what it is for."""
     with torch.device("meta"):
         model = build_model(config, classes, cameras)
@@ -49,7 +54,11 @@ def sent_bytes(config: ModelConfig, classes: int, cameras: int, batch: int, proc
     widths = sum(model.widths.values()) + classes * len(model.widths)
     return {
         "gradients": 2 * ring * 4 * trained,
-        "features and logits": 3 * ring * 4 * batch * widths,  # gathered, and their gradients reduced
+        "features and logits": 3
+        * ring
+        * 4
+        * batch
+        * widths,  # gathered, and their gradients reduced
         # Wrapped models take the first process's running statistics before each step.
         "buffers": ring * sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
     }
@@ -78,7 +87,10 @@ def _steps(config: ModelConfig, batch: int, processes: int, folder: Path) -> Non
     training, labels = profile("smoke").train, torch.arange(batch)
     share = [torch.randn(batch, 3, *config.image_size), labels // (batch // 4), labels % 6]
     share = [part.chunk(processes)[state.process_index] for part in share]
-    optimizer, wrapped = make_optimizer(model, training), parallel.wrap(model, state, device, compile=False)
+    optimizer, wrapped = (
+        make_optimizer(model, training),
+        parallel.wrap(model, state, device, compile=False),
+    )
     sent = []
     for _ in range(4):
         state.wait_for_everyone()
@@ -94,7 +106,9 @@ def sent_measured(config: ModelConfig, batch: int, processes: int) -> np.ndarray
     with tempfile.TemporaryDirectory() as folder:
         accelerate.debug_launcher(_steps, (config, batch, processes, Path(folder)), processes)
         found = [np.load(Path(folder) / f"{index}.npy") for index in range(processes)]
-    return np.mean(found, axis=0)[1:]  # in its first step DistributedDataParallel also agrees on its buckets
+    return np.mean(found, axis=0)[
+        1:
+    ]  # in its first step DistributedDataParallel also agrees on its buckets
 
 
 def training() -> list[dict]:
@@ -109,7 +123,10 @@ def training() -> list[dict]:
             "as_long_as_compute_at_gb_s": round(total / seconds / 1e9, 1),
         }  # fmt: skip
         for name, speed in NETWORKS.items():
-            slowest, fastest = seconds + total / speed, max(seconds, total / speed)  # nothing overlaps; all of it does
+            slowest, fastest = (
+                seconds + total / speed,
+                max(seconds, total / speed),
+            )  # nothing overlaps; all of it does
             row[f"images_s, {name}"] = f"{BATCH / slowest:.0f} to {BATCH / fastest:.0f}"
         rows.append(row | {"is": "derived"})
     return rows
@@ -126,12 +143,16 @@ def makespan(hours: list[float], workers: int) -> float:
 def grid() -> list[dict]:
     """Every distinct model of the tables and figures, on one data set and on all three, with one seed."""
     tables = [f"table{number}" for number in range(1, 7)]
-    configs = {variant.config for name in [*tables, "figure5", "figure6"] for variant in variants(name)}
+    configs = {
+        variant.config for name in [*tables, "figure5", "figure6"] for variant in variants(name)
+    }
     hours, rows = {}, []
     for name in DATASETS:
         if name in PUBLISHED:
             images = {split: counts.images for split, counts in PUBLISHED[name].items()}
-            passes = 3 * PAPER_TRAINING.epochs * images["train"] + images["query"] + images["gallery"]
+            passes = (
+                3 * PAPER_TRAINING.epochs * images["train"] + images["query"] + images["gallery"]
+            )
             hours[name] = [passes * macs(config) / RATE / 3600 for config in configs]
     for name, each in [*hours.items(), ("all three", sum(hours.values(), []))]:
         row = {
@@ -140,7 +161,9 @@ def grid() -> list[dict]:
             "GPU_hours": round(sum(each), 1),
             "longest_run_hours": round(max(each), 1),
         }
-        row |= {f"hours_on_{workers}": round(makespan(each, workers), 1) for workers in (1, 2, 8, 64)}
+        row |= {
+            f"hours_on_{workers}": round(makespan(each, workers), 1) for workers in (1, 2, 8, 64)
+        }
         rows.append(row | {"is": "derived"})
     return rows
 
@@ -153,8 +176,15 @@ def galleries() -> list[dict]:
     for exponent in (6, 7, 8, 9):
         images = 10**exponent
         read = 2 * width * images
-        row = {"images": f"10^{exponent}", "numbers_an_image": width, "float16_gb": round(read / 1e9, 1)}
-        row |= {f"seconds_a_query, {name}": float(f"{read / speed:.2g}") for name, speed in MEMORIES.items()}
+        row = {
+            "images": f"10^{exponent}",
+            "numbers_an_image": width,
+            "float16_gb": round(read / 1e9, 1),
+        }
+        row |= {
+            f"seconds_a_query, {name}": float(f"{read / speed:.2g}")
+            for name, speed in MEMORIES.items()
+        }
         row |= {
             "H100s_that_hold_it": -(-read // 80_000_000_000),
             "seconds_a_query, 10,000 at once on one GPU": float(f"{images * width / RATE:.2g}"),
@@ -171,7 +201,9 @@ def sending() -> list[dict]:
     """The smoke profile's full model, four identities and six cameras; more images send more features, and no more."""
     config, few, many, rows = profile("smoke").scale(PAPER), 16, 80, []
     for processes in (2, 4):
-        derived = [sum(sent_bytes(config, 4, 6, batch, processes).values()) for batch in (few, many)]
+        derived = [
+            sum(sent_bytes(config, 4, 6, batch, processes).values()) for batch in (few, many)
+        ]
         found = [sent_measured(config, batch, processes) for batch in (few, many)]
         for what, expected, sent in (
             (f"{few} images", derived[0], found[0]),

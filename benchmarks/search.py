@@ -38,7 +38,9 @@ def main() -> None:
     from fusionreid.config import profile
     from fusionreid.evaluation.gallery import Gallery, pictures_in
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gallery", type=int, default=200_000)
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 100])
     options = parser.parse_args()
@@ -56,10 +58,18 @@ def main() -> None:
         index._folder.mkdir(parents=True)
         with open(index._features, "wb") as file:
             for low in range(0, len(paths), 1 << 14):
-                part = rng.standard_normal((min(1 << 14, len(paths) - low), width), dtype=np.float32)
-                file.write((part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float16).tobytes())
+                part = rng.standard_normal(
+                    (min(1 << 14, len(paths) - low), width), dtype=np.float32
+                )
+                file.write(
+                    (part / np.linalg.norm(part, axis=1, keepdims=True))
+                    .astype(np.float16)
+                    .tobytes()
+                )
         with open(index._pictures, "w") as file:
-            file.writelines(json.dumps((row, index._entry(path, 0))) + "\n" for row, path in enumerate(paths))
+            file.writelines(
+                json.dumps((row, index._entry(path, 0))) + "\n" for row, path in enumerate(paths)
+            )
         del paths
         before, start = _memory_mb("RssAnon"), time.perf_counter()
         listed = [path for path in pictures_in(folder) if path.name != "one.png"]
@@ -79,8 +89,14 @@ def main() -> None:
                     "queries": count,
                     "features_mb": gallery.features.nbytes >> 20,
                 }
-                | {"seconds": round(seconds, 2), "a_million": round(seconds * 1e6 / options.gallery, 1)}
-                | {"to_open": round(opened, 1), "to_open_a_million": round(opened * 1e6 / options.gallery)}
+                | {
+                    "seconds": round(seconds, 2),
+                    "a_million": round(seconds * 1e6 / options.gallery, 1),
+                }
+                | {
+                    "to_open": round(opened, 1),
+                    "to_open_a_million": round(opened * 1e6 / options.gallery),
+                }
                 | {"memory_mb": round(held), "machine": machine()}
             )
     print(f"wrote {write_table('search', rows)}")

@@ -90,7 +90,13 @@ def works(
 
 
 def measure(
-    scale: Profile, device: torch.device, precision: str, batch: int, repetitions: int, compiled: bool, rate: float
+    scale: Profile,
+    device: torch.device,
+    precision: str,
+    batch: int,
+    repetitions: int,
+    compiled: bool,
+    rate: float,
 ) -> list[dict]:
     """A row for training and one for embedding; `rate` is that of `product_rate`."""
     rows = []
@@ -120,7 +126,9 @@ def main() -> None:
     given = parser.parse_args()
     device, scale = torch.device(given.device), PROFILES[given.profile]
     rate = product_rate(device, given.precision)
-    rows = measure(scale, device, given.precision, given.batch, given.repetitions, given.compile, rate)
+    rows = measure(
+        scale, device, given.precision, given.batch, given.repetitions, given.compile, rate
+    )
     write_table(f"throughput_{slug(rows[0]['device'])}", rows)
 
 

@@ -2,9 +2,9 @@
 
 from . import data
 from .config import PAPER, RELEASED, FusionConfig, ModelConfig
-from .evaluation.embed import embed
-from .evaluation.metrics import evaluate_ranking
-from .evaluation.rerank import k_reciprocal
+from .evaluation.embedding import embed
+from .evaluation.ranking import evaluate_ranking
+from .evaluation.reranking import k_reciprocal
 from .models import cost, released
 from .models.fusionreid import build_model
 from .paper import experiments

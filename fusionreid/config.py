@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from .options import expect, expect_fields, one_of
 
 # The six features in the paper's order, their names in tables and pictures, and their symbols (TeX).
-FEATURES = ("cnn", "transformer", "cnn_refined", "transformer_refined", "cnn_fused", "transformer_fused")
+FEATURES = (
+    "cnn",
+    "transformer",
+    "cnn_refined",
+    "transformer_refined",
+    "cnn_fused",
+    "transformer_fused",
+)
 LABELS = {
     "cnn": "CNN", "transformer": "Transformer", "cnn_refined": "CNN refined",
     "transformer_refined": "Transformer refined", "cnn_fused": "CNN fused", "transformer_fused": "Transformer fused",
@@ -19,7 +26,12 @@ SYMBOLS = {
     "cnn": r"\hat{f}_c", "transformer": r"\hat{f}_t", "cnn_refined": r"f'_{c,0}", "transformer_refined": r"f'_{t,0}",
     "cnn_fused": r"f'_{c,L}", "transformer_fused": r"f'_{t,L}", "all": "f_a",
 }  # fmt: skip
-DATASETS = {"market1501": "Market1501", "dukemtmc": "DukeMTMC", "msmt17": "MSMT17", "synthetic": "synthetic"}
+DATASETS = {
+    "market1501": "Market1501",
+    "dukemtmc": "DukeMTMC",
+    "msmt17": "MSMT17",
+    "synthetic": "synthetic",
+}
 
 
 @dataclass(frozen=True)
@@ -54,16 +66,24 @@ class FusionConfig:
 
     def __post_init__(self):
         expect_fields(self, dim=(1,), heads=(1,))
-        one_of("FusionConfig.units", self.units, [("seu", "mfu"), ("mfu", "seu"), ("seu",), ("mfu",), ()])
+        one_of(
+            "FusionConfig.units",
+            self.units,
+            [("seu", "mfu"), ("mfu", "seu"), ("seu",), ("mfu",), ()],
+        )
         one_of("FusionConfig.pooling", self.pooling, ["gem", "gap"])
         one_of("FusionConfig.kernel", self.kernel, [1, 3, 5, 7])
         one_of("FusionConfig.mfu_residual", self.mfu_residual, ["attention", "query"])
         if self.dim % self.heads:
             raise ValueError(f"FusionConfig.dim={self.dim} is not a multiple of heads={self.heads}")
         if self.depth < 1:
-            raise ValueError(f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)")
+            raise ValueError(
+                f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)"
+            )
         if not self.refine and self.units:
-            raise ValueError(f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; use fusion=None")
+            raise ValueError(
+                f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; use fusion=None"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,9 +114,13 @@ class ModelConfig:
         expect_fields(self, stride=(1, 16), drop_path=(0, 1))
         one_of("ModelConfig.stem", self.stem, ["imagenet", "released"])
         if not self.cnn and not self.transformer:
-            raise ValueError("ModelConfig: cnn and transformer are both None; a model has at least one branch")
+            raise ValueError(
+                "ModelConfig: cnn and transformer are both None; a model has at least one branch"
+            )
         if len(self.image_size) != 2 or min(self.image_size) < 16:
-            raise ValueError(f"ModelConfig.image_size={self.image_size}; expected height, width, from 16 pixels")
+            raise ValueError(
+                f"ModelConfig.image_size={self.image_size}; expected height, width, from 16 pixels"
+            )
         if not self.cnn or not self.transformer:
             # One branch has nothing to fuse with: `ModelConfig(cnn=None)` is the Transformer alone.
             object.__setattr__(self, "fusion", None)
@@ -169,9 +193,17 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
-        rates = ("learning_rate_start", "learning_rate", "learning_rate_end", "bias_learning_rate", "weight_decay")
+        rates = (
+            "learning_rate_start",
+            "learning_rate",
+            "learning_rate_end",
+            "bias_learning_rate",
+            "weight_decay",
+        )
         shares = dict.fromkeys(("momentum", "label_smoothing", "flip", "erasing"), (0, 1))
-        expect_fields(self, **dict.fromkeys((*rates, "padding"), (0,)), **shares, evaluate_every=(1,))
+        expect_fields(
+            self, **dict.fromkeys((*rates, "padding"), (0,)), **shares, evaluate_every=(1,)
+        )
         one_of("TrainConfig.task", self.task, ["identities", "attributes"])
         one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
         one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
@@ -182,12 +214,18 @@ class TrainConfig:
             raise ValueError(f"TrainConfig: {found}; hard mining needs at least 2 x 2")
         if not 0 <= self.warmup_epochs < self.epochs:
             found, epochs = self.warmup_epochs, self.epochs
-            raise ValueError(f"TrainConfig.warmup_epochs={found}; expected 0 to epochs={epochs} less 1")
+            raise ValueError(
+                f"TrainConfig.warmup_epochs={found}; expected 0 to epochs={epochs} less 1"
+            )
 
 
 PAPER_TRAINING = TrainConfig()
 RELEASED_TRAINING = replace(
-    PAPER_TRAINING, schedule="released", learning_rate_start=5e-5, learning_rate_end=1e-5, bias_learning_rate=2.0
+    PAPER_TRAINING,
+    schedule="released",
+    learning_rate_start=5e-5,
+    learning_rate_end=1e-5,
+    bias_learning_rate=2.0,
 )
 
 
@@ -218,7 +256,9 @@ class Profile:
         fusion = expect("config", config, ModelConfig).fusion
         if fusion:
             dim = fusion.dim // self.dim_divisor
-            fusion = replace(fusion, dim=dim, heads=dim // self.head_width if self.head_width else fusion.heads)
+            fusion = replace(
+                fusion, dim=dim, heads=dim // self.head_width if self.head_width else fusion.heads
+            )
         return replace(
             config,
             cnn=self.backbones.get(config.cnn, config.cnn),

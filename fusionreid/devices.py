@@ -22,7 +22,9 @@ def default_device() -> torch.device:
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """Mixed precision: "float32" (off), "bf16" or "fp16"."""
     one_of("precision", precision, DTYPES)
-    return torch.autocast(torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32")
+    return torch.autocast(
+        torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32"
+    )
 
 
 @contextmanager
@@ -52,7 +54,9 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "fusionreid"))
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(
+            git("status", "--porcelain", "--", "fusionreid")
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
 

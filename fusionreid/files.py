@@ -19,7 +19,10 @@ def writing(path: str | Path) -> Iterator[None]:
     """An error of the system in it becomes an OSError, once, that names `path` (read-only, full) and how to go on."""
     try:
         yield
-    except (OSError, SafetensorError) as error:  # safetensors has a kind of its own, also for a full disk
+    except (
+        OSError,
+        SafetensorError,
+    ) as error:  # safetensors has a kind of its own, also for a full disk
         why = str(getattr(error, "strerror", None) or error)
         if why.startswith("cannot write"):
             raise
@@ -36,7 +39,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch()
-            mode = temporary.stat().st_mode  # safetensors replaces it by one that only its owner may read
+            mode = (
+                temporary.stat().st_mode
+            )  # safetensors replaces it by one that only its owner may read
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
@@ -82,7 +87,9 @@ def read_lines(path: str | Path) -> list[dict]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: expected JSON, found {line[:60]!r}") from error
+            raise ValueError(
+                f"{path}, line {number}: expected JSON, found {line[:60]!r}"
+            ) from error
     return rows
 
 
@@ -110,9 +117,15 @@ def locked(path: str | Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        print(f"Waiting for another process that makes {Path(path).with_suffix('').name}", file=sys.stderr)
+        print(
+            f"Waiting for another process that makes {Path(path).with_suffix('').name}",
+            file=sys.stderr,
+        )
         lock.acquire()
-    except (OSError, NotImplementedError):  # a read-only folder, or a file system without locks: nothing to hold
+    except (
+        OSError,
+        NotImplementedError,
+    ):  # a read-only folder, or a file system without locks: nothing to hold
         pass
     try:
         yield

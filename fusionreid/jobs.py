@@ -21,9 +21,9 @@ from . import paths
 from .data.datasets import open_data
 from .evaluation.evaluate import evaluate
 from .files import is_locked, write_text
+from .models import checkpoints
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
-from .training import checkpoint
 from .training.runs import RunConfig, RunFolder, read_result
 from .training.train import train
 
@@ -34,7 +34,9 @@ class RunsError(RuntimeError):
     def __init__(self, errors: dict[str, str], total: int):
         self.errors = errors
         tracebacks = "".join(f"\n\n{name}\n{error.rstrip()}" for name, error in errors.items())
-        super().__init__(f"{len(errors)} of {total} runs failed; the others are done and are kept.{tracebacks}")
+        super().__init__(
+            f"{len(errors)} of {total} runs failed; the others are done and are kept.{tracebacks}"
+        )
 
 
 def run_all(
@@ -63,7 +65,9 @@ def run_all(
     """
     runs = plan(names, setting, rows=rows)
     if cluster:
-        side_by_side = partial(_on_cluster, cluster=cluster, folder=setting.runs_root / "cluster", limit=processes)
+        side_by_side = partial(
+            _on_cluster, cluster=cluster, folder=setting.runs_root / "cluster", limit=processes
+        )
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
     missing = train_missing(runs, setting.runs_root, data_root, side_by_side, progress)
@@ -95,7 +99,9 @@ def states(runs: dict[str, RunConfig], runs_root: Path) -> pd.DataFrame:
             state = "running"
         else:
             state = "failed" if job or folder.path.exists() else "missing"
-        epoch = checkpoint.read_state(folder.checkpoint)["epoch"] if folder.checkpoint.exists() else 0
+        epoch = (
+            checkpoints.read_state(folder.checkpoint)["epoch"] if folder.checkpoint.exists() else 0
+        )
         rows.append((name, run.fingerprint, state, f"{epoch}/{run.train.epochs}", job))
     return pd.DataFrame(rows, columns=["run", "fingerprint", "state", "epochs", "job"])
 
@@ -108,14 +114,23 @@ def train_missing(
     progress: bool = True,
 ) -> dict[str, RunConfig]:
     """Trains those of the named runs that have no result, by default one a core; returns them, or raises RunsError."""
-    missing = {name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None}
+    missing = {
+        name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
+    }
     errors = {}
     if missing:
         for data in {run.data for run in missing.values()}:
-            open_data(data, data_root or paths.DATA)  # rendered and checked once, before several processes want it
+            open_data(
+                data, data_root or paths.DATA
+            )  # rendered and checked once, before several processes want it
         work = partial(_train, data_root=data_root, runs_root=runs_root)
         ended = (side_by_side or on_this_machine)(work, missing)
-        bar = tqdm(total=len(runs), initial=len(runs) - len(missing), desc="variants", disable=not bars(progress))
+        bar = tqdm(
+            total=len(runs),
+            initial=len(runs) - len(missing),
+            desc="variants",
+            disable=not bars(progress),
+        )
         with bar, closing(ended):
             for name, error in ended:
                 if error:
@@ -130,12 +145,19 @@ def train_missing(
 
 def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Is the set complete| too: )")  # `run_all` has said it
-        train(run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False)
+        warnings.filterwarnings(
+            "ignore", message=".*(Is the set complete| too: )"
+        )  # `run_all` has said it
+        train(
+            run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False
+        )
 
 
 def on_this_machine(
-    work: Callable, runs: dict[str, RunConfig], processes: int | None = None, devices: Sequence[str] | None = None
+    work: Callable,
+    runs: dict[str, RunConfig],
+    processes: int | None = None,
+    devices: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yields each run's name and error ("": none) as it ends; a process that is killed loses its own run only."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -145,7 +167,10 @@ def on_this_machine(
     threads = 1 if on_cpu else max(1, cores() // count)
     waiting, running = deque(runs), {}
     with ExitStack() as stack:
-        free = [(stack.enter_context(pool(1, threads)), devices[index % len(devices)]) for index in range(count)]
+        free = [
+            (stack.enter_context(pool(1, threads)), devices[index % len(devices)])
+            for index in range(count)
+        ]
         while waiting or running:
             while waiting and free:
                 name, (executor, device) = waiting.popleft(), free.pop(0)
@@ -156,7 +181,11 @@ def on_this_machine(
                     executor = stack.enter_context(pool(1, threads))
                     error = "its process was killed, often for want of memory; the same command continues the run"
                 else:
-                    error = "".join(traceback.format_exception(future.exception())) if future.exception() else ""
+                    error = (
+                        "".join(traceback.format_exception(future.exception()))
+                        if future.exception()
+                        else ""
+                    )
                 free.append((executor, device))
                 yield name, error
 
@@ -168,19 +197,30 @@ def _on_cluster(
     try:
         import submitit
     except ImportError as error:
-        raise ImportError('submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"') from error
-    parameters = {"timeout_min": 24 * 60} | ({"cluster": cluster} if isinstance(cluster, str) else cluster)
+        raise ImportError(
+            'submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"'
+        ) from error
+    parameters = {"timeout_min": 24 * 60} | (
+        {"cluster": cluster} if isinstance(cluster, str) else cluster
+    )
     executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
     slurm = executor.cluster == "slurm"
     if limit and slurm:
         parameters["slurm_array_parallelism"] = limit
     executor.update_parameters(**parameters)
     work = _Resumable(work)
-    queue, files = _queue() if slurm else {}, {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()}
-    known = {name: file.read_text() for name, file in files.items() if file.exists()}  # waited for, if in the queue
+    queue, files = (
+        _queue() if slurm else {},
+        {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()},
+    )
+    known = {
+        name: file.read_text() for name, file in files.items() if file.exists()
+    }  # waited for, if in the queue
     jobs = {name: submitit.SlurmJob(folder, job) for name, job in known.items() if job in queue}
     new = [name for name in runs if name not in jobs]
-    submitted = executor.map_array(work, [runs[name] for name in new], [None] * len(new)) if new else []
+    submitted = (
+        executor.map_array(work, [runs[name] for name in new], [None] * len(new)) if new else []
+    )
     for name, job in zip(new, submitted, strict=True):
         write_text(files[name], job.job_id)
         jobs[name] = job
@@ -215,7 +255,9 @@ def _queue() -> dict[str, str]:
     """The states of my jobs on Slurm, {"12_3": "PENDING"}. (Submitit asks sacct, which not every cluster has.)"""
     if not shutil.which("squeue"):
         return {}
-    asked = subprocess.run("squeue --me --array --noheader --format=%i|%T".split(), capture_output=True, text=True)
+    asked = subprocess.run(
+        "squeue --me --array --noheader --format=%i|%T".split(), capture_output=True, text=True
+    )
     if asked.returncode:
         raise OSError(f"squeue: {asked.stderr.strip()}")
     return dict(line.split("|") for line in asked.stdout.splitlines())

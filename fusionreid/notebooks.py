@@ -18,7 +18,9 @@ class NotebookError(Exception):
 
 def chosen(profile: str) -> Profile:
     """The profile that a notebook's parameters name; over the committed "demo", $FUSIONREID_PROFILE wins."""
-    return find_profile(os.environ.get("FUSIONREID_PROFILE") or profile if profile == "demo" else profile)
+    return find_profile(
+        os.environ.get("FUSIONREID_PROFILE") or profile if profile == "demo" else profile
+    )
 
 
 def find(folder: Path, only: list[str] | None = None) -> list[Path]:
@@ -29,7 +31,9 @@ def find(folder: Path, only: list[str] | None = None) -> list[Path]:
     wanted = [Path(name).stem for name in only or []]
     for name in wanted:
         if not any(name in (path.stem, path.stem[:2]) for path in found):
-            raise NotebookError(f"--only {name}: no such notebook; there are: {', '.join(path.stem for path in found)}")
+            raise NotebookError(
+                f"--only {name}: no such notebook; there are: {', '.join(path.stem for path in found)}"
+            )
     return [path for path in found if not wanted or path.stem in wanted or path.stem[:2] in wanted]
 
 
@@ -40,7 +44,9 @@ def parameters(path: Path) -> dict[str, object]:
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises its own kinds for JSON, schema and version
-        raise NotebookError(f"{path}: not a readable notebook ({type(error).__name__}: {error})") from error
+        raise NotebookError(
+            f"{path}: not a readable notebook ({type(error).__name__}: {error})"
+        ) from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise NotebookError(f"{path}: expected one cell tagged `parameters`, found {len(cells)}")
@@ -48,12 +54,16 @@ def parameters(path: Path) -> dict[str, object]:
     try:
         for statement in ast.parse(cells[0].source).body:
             match statement:
-                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value) if value is not None:
+                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
+                    ast.Name(name), _, value
+                ) if value is not None:
                     values[name] = ast.literal_eval(value)
                 case _:
                     raise ValueError(f"line {statement.lineno} is no assignment to one name")
     except (SyntaxError, ValueError) as error:
-        raise NotebookError(f"{path}: its `parameters` cell must hold literals only, NAME = value; {error}") from error
+        raise NotebookError(
+            f"{path}: its `parameters` cell must hold literals only, NAME = value; {error}"
+        ) from error
     return values
 
 
@@ -63,7 +73,11 @@ def clean(notebook) -> None:
     Removes papermill's metadata and injected cell, widgets and what was written to stderr, and the checkout's folder
     from paths; numbers the code cells from 1, and names the kernel `python3`.
     """
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
     notebook.metadata.clear()
     notebook.metadata.update(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -75,7 +89,9 @@ def clean(notebook) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
+        cell.outputs = [
+            o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})
+        ]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count

@@ -15,7 +15,9 @@ _NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}
 def one_of(name: str, value, known) -> None:
     """Raises ValueError, naming the argument and the known values, unless `value` is one of them."""
     if value not in list(known):
-        raise ValueError(f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}")
+        raise ValueError(
+            f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}"
+        )
 
 
 def expect(name: str, value, kind, low: float = -inf, high: float = inf):
@@ -26,7 +28,9 @@ def expect(name: str, value, kind, low: float = -inf, high: float = inf):
     wanted, words = _NUMBERS.get(kind, (kind, formatannotation(kind)))
     if get_origin(kind) is tuple:
         value = tuple(value) if isinstance(value, list) else value
-        right = isinstance(value, tuple) and all(isinstance(each, get_args(kind)[0]) for each in value)
+        right = isinstance(value, tuple) and all(
+            isinstance(each, get_args(kind)[0]) for each in value
+        )
     else:
         right = isinstance(value, wanted) and isinstance(value, bool) == (kind is bool)
     if not right or kind in _NUMBERS and not (low <= value <= high and abs(value) < inf):
@@ -39,7 +43,9 @@ def expect_fields(config, **ranges: tuple[float, ...]) -> None:
     """`expect` of each field of a dataclass, which gets it, by its annotation; ranges of numbers are by name."""
     for each in fields(config):
         name, value = f"{type(config).__name__}.{each.name}", getattr(config, each.name)
-        object.__setattr__(config, each.name, expect(name, value, each.type, *ranges.get(each.name, ())))
+        object.__setattr__(
+            config, each.name, expect(name, value, each.type, *ranges.get(each.name, ()))
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +75,9 @@ def device(text: str) -> str:
         torch.ones(1, device=text).item()  # "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         why = str(error).strip().split("\n")[0]
-        raise argparse.ArgumentTypeError(f"expected a device of this machine, found {text!r} ({why})") from error
+        raise argparse.ArgumentTypeError(
+            f"expected a device of this machine, found {text!r} ({why})"
+        ) from error
     return text
 
 

@@ -17,7 +17,10 @@ def _folder(variable: str, default: Path) -> Path:
 
 
 # The checkout that this package lies in, or the current folder where the package is installed elsewhere.
-ROOT = _folder("FUSIONREID_ROOT", PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd())
+ROOT = _folder(
+    "FUSIONREID_ROOT",
+    PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd(),
+)
 DATA = _folder("FUSIONREID_DATA", ROOT / "data")
 RUNS = _folder("FUSIONREID_RUNS", ROOT / "runs")
 RECORDED = _folder("FUSIONREID_RECORDED", PACKAGE / "paper")
@@ -37,6 +40,10 @@ def figures(profile: str, dataset: str = "synthetic") -> Path:
     `figures/` holds what is committed: the demo on synthetic data, and nothing else. Every other profile or data set
     has a folder of its own under `runs/figures/`.
     """
-    folder = FIGURES if (profile, dataset) == ("demo", "synthetic") else RUNS / "figures" / f"{profile}-{dataset}"
+    folder = (
+        FIGURES
+        if (profile, dataset) == ("demo", "synthetic")
+        else RUNS / "figures" / f"{profile}-{dataset}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder

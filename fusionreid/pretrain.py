@@ -24,11 +24,16 @@ _BASE = TrainConfig(
     task="attributes", optimizer="adamw", warmup_epochs=1, learning_rate_start=3e-4, learning_rate=3e-3,
     weight_decay=0.05, identities=16, images=4, erasing=0.2, evaluate_every=5,
 )  # fmt: skip
-_CNN, _TRANSFORMER = replace(_BASE, epochs=40), replace(_BASE, epochs=60, learning_rate=2e-3, padding=5)
+_CNN, _TRANSFORMER = (
+    replace(_BASE, epochs=40),
+    replace(_BASE, epochs=60, learning_rate=2e-3, padding=5),
+)
 RECIPES: dict[str, TrainConfig] = {
     "test_resnet_small": _CNN,
     "test_vit_small": _TRANSFORMER,
-    "test_deit_small": replace(_TRANSFORMER, epochs=30),  # the same network as the one before, less learnt
+    "test_deit_small": replace(
+        _TRANSFORMER, epochs=30
+    ),  # the same network as the one before, less learnt
     "test_resnet_deep": _CNN,
     "test_t2t_vit": replace(_TRANSFORMER, epochs=24),  # an epoch takes half as long again
     "test_resnet_deeper": _CNN,
@@ -38,8 +43,14 @@ RECIPES: dict[str, TrainConfig] = {
 def run_of(name: str) -> RunConfig:
     """The training of one stand-in alone."""
     one_of("stand-in", name, RECIPES)
-    branch = {"cnn": name, "transformer": None} if "resnet" in name else {"cnn": None, "transformer": name}
-    return RunConfig(ModelConfig(**branch, image_size=(128, 64), fusion=None), PEOPLE, RECIPES[name])
+    branch = (
+        {"cnn": name, "transformer": None}
+        if "resnet" in name
+        else {"cnn": None, "transformer": name}
+    )
+    return RunConfig(
+        ModelConfig(**branch, image_size=(128, 64), fusion=None), PEOPLE, RECIPES[name]
+    )
 
 
 def pretrain(
@@ -58,9 +69,17 @@ def pretrain(
     for name, run in runs.items():
         found = RunFolder(run, Path(runs_root))
         branch = next(iter(found.model().branches.values()))
-        tensors = {key: value.contiguous() for key, value in branch.half().base.state_dict().items()}
-        about = {"command": f"python -m fusionreid pretrain {name}", "run": run.describe(), "result": found.result}
+        tensors = {
+            key: value.contiguous() for key, value in branch.half().base.state_dict().items()
+        }
+        about = {
+            "command": f"python -m fusionreid pretrain {name}",
+            "run": run.describe(),
+            "result": found.result,
+        }
         files.append(Path(folder) / f"{name}.safetensors")
         with atomic_write(files[-1]) as temporary:
-            save_file(tensors, temporary, metadata={"about": json.dumps(about)})  # one key: several come in any order
+            save_file(
+                tensors, temporary, metadata={"about": json.dumps(about)}
+            )  # one key: several come in any order
     return files

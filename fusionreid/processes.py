@@ -17,7 +17,9 @@ def bars(progress: bool) -> bool:
 
 def cores() -> int:
     """The cores that this process may use, at most $FUSIONREID_CORES."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     asked = os.environ.get("FUSIONREID_CORES") or str(found)
     if not asked.isdecimal() or asked == "0":
         raise ValueError(f"FUSIONREID_CORES: expected a number of cores, found {asked!r}")
@@ -35,7 +37,9 @@ def pool(processes: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
     try:
         yield executor
     except BaseException:
-        started = list((executor._processes or {}).values())  # from Python 3.14: executor.terminate_workers()
+        started = list(
+            (executor._processes or {}).values()
+        )  # from Python 3.14: executor.terminate_workers()
         executor.shutdown(wait=False, cancel_futures=True)
         for process in started:
             process.terminate()

@@ -25,7 +25,9 @@ from .processes import cores
 SUMMARY = "12_summary"  # it reads what the notebooks before it have trained
 
 
-def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, object]) -> dict[Path, dict[str, object]]:
+def plan(
+    notebooks: list[Path], given: dict[str, object], usual: dict[str, object]
+) -> dict[Path, dict[str, object]]:
     """What to inject into each notebook: the values that differ from its own.
 
     A NotebookError says that no notebook knows a name in `given`, of which papermill would only warn.
@@ -35,16 +37,24 @@ def plan(notebooks: list[Path], given: dict[str, object], usual: dict[str, objec
         if name in usual:
             raise NotebookError(f"-p {name}: use the option --{name.lower()}")
         if not any(name in values for values in known.values()):
-            lines = "\n".join(f"  {path.stem}: {', '.join(values) or 'none'}" for path, values in known.items())
-            raise NotebookError(f"-p {name}: no selected notebook has this parameter; they have\n{lines}")
+            lines = "\n".join(
+                f"  {path.stem}: {', '.join(values) or 'none'}" for path, values in known.items()
+            )
+            raise NotebookError(
+                f"-p {name}: no selected notebook has this parameter; they have\n{lines}"
+            )
     wanted = {**usual, **given}
     return {
-        path: {name: wanted[name] for name, value in values.items() if wanted.get(name, value) != value}
+        path: {
+            name: wanted[name] for name, value in values.items() if wanted.get(name, value) != value
+        }
         for path, values in known.items()
     }
 
 
-def execute(source: Path, target: Path, values: dict[str, object], environment: dict, progress: bool = True) -> float:
+def execute(
+    source: Path, target: Path, values: dict[str, object], environment: dict, progress: bool = True
+) -> float:
     """Runs one notebook in a kernel with these environment variables; returns how many seconds it took.
 
     The executed copy is written also when it fails; the NotebookError then quotes the cell.
@@ -62,7 +72,9 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
     started = time.perf_counter()
     try:
         with writing(target):
-            papermill.execute_notebook(source, target, values, cwd=source.parent, progress_bar=bar, **options)
+            papermill.execute_notebook(
+                source, target, values, cwd=source.parent, progress_bar=bar, **options
+            )
     except PapermillExecutionError as error:
         head = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
         raise NotebookError(
@@ -70,7 +82,9 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
             f"{error.ename}: {error.evalue}\nThe whole traceback is in {_shown(target)}"
         ) from error
     except DeadKernelError as error:
-        raise NotebookError(f"{source.name}: the kernel died, often for want of memory; see {_shown(log)}") from error
+        raise NotebookError(
+            f"{source.name}: the kernel died, often for want of memory; see {_shown(log)}"
+        ) from error
     return time.perf_counter() - started
 
 
@@ -135,10 +149,14 @@ def reproduce(
 
     dataset = config.DataConfig(name=dataset or config.profile(profile).data.name).name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
-        raise NotebookError("--update: committed outputs are those of the demo profile on synthetic data, nothing else")
+        raise NotebookError(
+            "--update: committed outputs are those of the demo profile on synthetic data, nothing else"
+        )
     if not paths.NOTEBOOKS.is_dir():
         needed = "the notebooks come with the repository, not with the installed package: clone it and run this there"
-        raise NotebookError(f"{paths.NOTEBOOKS}: no such folder; {needed}, or name the checkout in FUSIONREID_ROOT")
+        raise NotebookError(
+            f"{paths.NOTEBOOKS}: no such folder; {needed}, or name the checkout in FUSIONREID_ROOT"
+        )
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, given or {}, {"PROFILE": profile, "DATASET": dataset})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
@@ -146,20 +164,39 @@ def reproduce(
     # The kernel is this interpreter's. Of two that run at once, each has half of the cores and one more, as the other
     # does not always need its own.
     kernels = str(Path(sys.prefix) / "share" / "jupyter")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [kernels, os.environ.get("JUPYTER_PATH")]))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(
+        filter(None, [kernels, os.environ.get("JUPYTER_PATH")])
+    )
     share = str(cores() // at_once + at_once - 1)
     environment = {"FUSIONREID_PROFILE": profile, "FUSIONREID_CORES": share, "TQDM_DISABLE": "1"}
-    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}", flush=True)
+    print(
+        f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}",
+        flush=True,
+    )
     this = psutil.Process()
-    rows, waiting, running, before, started = [], deque(notebooks), {}, {*this.children()}, time.perf_counter()
-    bar = tqdm(total=len(notebooks), unit="notebook", disable=None if progress else True, position=0)
+    rows, waiting, running, before, started = (
+        [],
+        deque(notebooks),
+        {},
+        {*this.children()},
+        time.perf_counter(),
+    )
+    bar = tqdm(
+        total=len(notebooks), unit="notebook", disable=None if progress else True, position=0
+    )
     with memory() as samples, bar, ThreadPoolExecutor(at_once) as threads:
         try:
             while waiting or running:
-                while waiting and len(running) < at_once and not (running and waiting[0].stem == SUMMARY):
+                while (
+                    waiting
+                    and len(running) < at_once
+                    and not (running and waiting[0].stem == SUMMARY)
+                ):
                     source = waiting.popleft()
                     target, values = folder / source.name, injected[source]
-                    running[threads.submit(execute, source, target, values, environment, progress)] = source, target
+                    running[
+                        threads.submit(execute, source, target, values, environment, progress)
+                    ] = source, target
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
                     source, target = running.pop(ended)
                     rows.append({"notebook": source.stem, "seconds": ended.result()})
@@ -172,7 +209,11 @@ def reproduce(
             while running := wait(running, timeout=0.5).not_done:
                 for kernel in {*this.children()} - before:
                     kernel.terminate()
-    print(_row("all", time.perf_counter() - started), f"  peak {max(samples) / 2**30:.1f} GiB", flush=True)
+    print(
+        _row("all", time.perf_counter() - started),
+        f"  peak {max(samples) / 2**30:.1f} GiB",
+        flush=True,
+    )
     return rows
 
 

@@ -22,7 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_configure(config):
     """Trainings of the tests start from nothing: a run that older code left in `runs/` would hide what changed."""
     if "FUSIONREID_RUNS" not in os.environ:
-        os.environ["FUSIONREID_RUNS"] = config.runs_of_tests = tempfile.mkdtemp(prefix="fusionreid-runs-")
+        os.environ["FUSIONREID_RUNS"] = config.runs_of_tests = tempfile.mkdtemp(
+            prefix="fusionreid-runs-"
+        )
 
 
 def pytest_unconfigure(config):
@@ -68,7 +70,11 @@ def tiny_dataset(tmp_path_factory):
 
     def record(split, identity, label, camera):
         path = folder / f"{split}-{identity}-{camera}.png"
-        pixels = random.normal(colours[identity] + 8 * camera, 40, (64, 32, 3)).clip(0, 255).astype(np.uint8)
+        pixels = (
+            random.normal(colours[identity] + 8 * camera, 40, (64, 32, 3))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         Image.fromarray(pixels).save(path)
         return Record(path, label, camera)
 

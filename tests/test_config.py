@@ -26,7 +26,11 @@ from fusionreid.training.runs import RunConfig, make_run
 def test_presets_differ_where_the_released_code_does():
     changed = {name for name in vars(PAPER) if getattr(PAPER, name) != getattr(RELEASED, name)}
     assert changed == {"stem", "fusion"}
-    inside = {name for name in vars(PAPER.fusion) if getattr(PAPER.fusion, name) != getattr(RELEASED.fusion, name)}
+    inside = {
+        name
+        for name in vars(PAPER.fusion)
+        if getattr(PAPER.fusion, name) != getattr(RELEASED.fusion, name)
+    }
     assert inside == {"kernel", "seu_norm"}
     assert ModelConfig() == PAPER
 
@@ -51,7 +55,9 @@ def test_profiles_scale_every_dimension(name, dim):
 def test_a_profile_is_found_by_name_whatever_the_environment_says(monkeypatch):
     monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
     assert profile("demo").name == profile(PROFILES["demo"]).name == "demo"
-    with pytest.raises(ValueError, match="'smoky' is not known; it is one of: 'smoke', 'demo', 'paper'"):
+    with pytest.raises(
+        ValueError, match="'smoky' is not known; it is one of: 'smoke', 'demo', 'paper'"
+    ):
         profile("smoky")
 
 
@@ -82,17 +88,32 @@ def test_features_have_words_and_symbols():
         (lambda: FusionConfig(units=None), r"FusionConfig.units=None; expected tuple\[str, ...\]"),
         (lambda: FusionConfig(refine="no"), "FusionConfig.refine='no'; expected bool"),
         (lambda: FusionConfig(heads=True), "FusionConfig.heads=True; expected a whole number"),
-        (lambda: ModelConfig(image_size=128), r"ModelConfig.image_size=128; expected tuple\[int, int\]"),
+        (
+            lambda: ModelConfig(image_size=128),
+            r"ModelConfig.image_size=128; expected tuple\[int, int\]",
+        ),
         (lambda: ModelConfig(image_size=("256", "128")), "expected tuple"),
         (lambda: ModelConfig(image_size=(256.0, 128.0)), "expected tuple"),
         (lambda: ModelConfig(cnn=50), "ModelConfig.cnn=50; expected str | None"),
         (lambda: ModelConfig(cnn="", transformer=None), "at least one branch"),
-        (lambda: ModelConfig(fusion={"dim": 768}), "expected fusionreid.config.FusionConfig | None"),
+        (
+            lambda: ModelConfig(fusion={"dim": 768}),
+            "expected fusionreid.config.FusionConfig | None",
+        ),
         (lambda: ModelConfig(drop_path=1.5), "drop_path=1.5; expected a number from 0 to 1"),
         (lambda: ModelConfig(camera_scale=float("inf")), "camera_scale=inf; expected a number"),
-        (lambda: TrainConfig(learning_rate=-0.1), "TrainConfig.learning_rate=-0.1; expected a number from 0"),
-        (lambda: TrainConfig(learning_rate="0.1"), "TrainConfig.learning_rate='0.1'; expected a number"),
-        (lambda: TrainConfig(learning_rate_end=float("nan")), "learning_rate_end=nan; expected a number from 0"),
+        (
+            lambda: TrainConfig(learning_rate=-0.1),
+            "TrainConfig.learning_rate=-0.1; expected a number from 0",
+        ),
+        (
+            lambda: TrainConfig(learning_rate="0.1"),
+            "TrainConfig.learning_rate='0.1'; expected a number",
+        ),
+        (
+            lambda: TrainConfig(learning_rate_end=float("nan")),
+            "learning_rate_end=nan; expected a number from 0",
+        ),
         (lambda: TrainConfig(weight_decay=-1), "weight_decay=-1"),
         (lambda: TrainConfig(momentum=1.5), "momentum=1.5; expected a number from 0 to 1"),
         (lambda: TrainConfig(padding=-1), "padding=-1; expected a whole number from 0"),
@@ -102,12 +123,18 @@ def test_features_have_words_and_symbols():
         (lambda: DataConfig(seed=-1), "DataConfig.seed=-1; expected a whole number from 0"),
         (lambda: DataConfig(seed="1"), "DataConfig.seed='1'; expected a whole number from 0"),
         (lambda: RunConfig(seed=-1), "RunConfig.seed=-1; expected a whole number from 0"),
-        (lambda: make_run("smoke", "PAPER"), "config='PAPER'; expected fusionreid.config.ModelConfig"),
+        (
+            lambda: make_run("smoke", "PAPER"),
+            "config='PAPER'; expected fusionreid.config.ModelConfig",
+        ),
         (lambda: build_model("PAPER", 4), "config='PAPER'; expected fusionreid.config.ModelConfig"),
         (lambda: build_model(PAPER, "4"), "num_classes='4'; expected a whole number from 1"),
         (lambda: build_model(PAPER, 4, -1), "num_cameras=-1; expected a whole number from 0"),
         (lambda: build_model(PAPER, 4, pretrained=("resnet",)), "pretrained='resnet' is not known"),
-        (lambda: autocast("cpu", "fp8"), "precision='fp8' is not known; it is one of: 'float32', 'bf16', 'fp16'"),
+        (
+            lambda: autocast("cpu", "fp8"),
+            "precision='fp8' is not known; it is one of: 'float32', 'bf16', 'fp16'",
+        ),
     ],
 )
 def test_wrong_fields_are_named(make, message):
@@ -118,4 +145,7 @@ def test_wrong_fields_are_named(make, message):
 
 def test_whole_numbers_of_numpy_are_python_s():
     config = ModelConfig(stride=np.int64(12), fusion=FusionConfig(dim=np.int32(768)))
-    assert config == PAPER and RunConfig(config, seed=np.int64(0)).fingerprint == RunConfig().fingerprint
+    assert (
+        config == PAPER
+        and RunConfig(config, seed=np.int64(0)).fingerprint == RunConfig().fingerprint
+    )

@@ -42,7 +42,9 @@ def test_vectors(device):
     model = build_model(SMOKE.scale(PAPER), 4, 6)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 32), dtype=np.uint8)
     expected = embed(model, images, [0, 1, 2, -1, 5])
-    assert np.allclose(embed(model.to(device), images, [0, 1, 2, -1, 5]), expected, atol=2e-3)  # TensorFloat-32
+    assert np.allclose(
+        embed(model.to(device), images, [0, 1, 2, -1, 5]), expected, atol=2e-3
+    )  # TensorFloat-32
 
 
 @pytest.mark.parametrize("device", DEVICES)

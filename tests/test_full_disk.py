@@ -19,8 +19,7 @@ from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.evaluation.export import export
 from fusionreid.evaluation.gallery import Gallery, write_sheet
 from fusionreid.files import atomic_write, write_json, writing
-from fusionreid.models import released
-from fusionreid.training import checkpoint
+from fusionreid.models import checkpoints, released
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import train
 
@@ -30,7 +29,11 @@ MODEL = SMOKE.scale(PAPER)
 
 def files(folder):
     """What is there for good: the bytes of each file that is neither a lock nor aside."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".lock", ".dat"))
+    found = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".lock", ".dat")
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
@@ -48,8 +51,20 @@ def decoding(folder, dataset, **_):
 
 def training(folder, dataset, **_):
     run = make_run(replace(SMOKE, train=replace(SMOKE.train, epochs=2, evaluate_every=1)))
-    done = train(run, evaluate, dataset=dataset, data_root=folder, runs_root=folder, device="cpu", progress=False)
-    return done.result["features"], done.metrics.drop(columns="seconds").to_csv(), done.model().state_dict().keys()
+    done = train(
+        run,
+        evaluate,
+        dataset=dataset,
+        data_root=folder,
+        runs_root=folder,
+        device="cpu",
+        progress=False,
+    )
+    return (
+        done.result["features"],
+        done.metrics.drop(columns="seconds").to_csv(),
+        done.model().state_dict().keys(),
+    )
 
 
 def embedding(folder, dataset, model, **_):
@@ -86,7 +101,7 @@ WRITERS = {
     "gallery": embedding,
     "contact sheet": sheet,
     "text": text,
-    "checkpoint": partial(weights, save=checkpoint.save, name="a.safetensors"),
+    "checkpoint": partial(weights, save=checkpoints.save, name="a.safetensors"),
     "graph": partial(weights, save=lambda path, model: export(model, path, "torch"), name="a.pt2"),
     "released, torch": partial(weights, save=to_released, name="a.pth"),
     "released, safetensors": partial(weights, save=to_released, name="b.safetensors"),
@@ -106,7 +121,9 @@ def disk(tmp_path):
 
     def sized(kilobytes):
         options = f"{'remount,' if os.path.ismount(tmp_path / 'disk') else ''}size={kilobytes}k"
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / "disk"]).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / "disk"]
+        ).returncode:
             pytest.skip("may not mount a disk")
         return tmp_path / "disk"
 
@@ -124,15 +141,24 @@ def fails(work, folder, expected, full=nullcontext):
         return False
     except OSError as error:
         said = str(error)
-        assert "\n" not in said and str(folder) in said and ("same command" in said or "Free the disk" in said), said
+        assert (
+            "\n" not in said
+            and str(folder) in said
+            and ("same command" in said or "Free the disk" in said)
+        ), said
     assert not list(folder.rglob(".*.*")), "a temporary file is left"
     if isinstance(expected, dict):
-        assert all(expected.get(name, content) in (content, len(content)) for name, content in files(folder).items())
+        assert all(
+            expected.get(name, content) in (content, len(content))
+            for name, content in files(folder).items()
+        )
     return True
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_does_not_fit_is_named_and_the_same_command_goes_on(writer, tiny_dataset, model, tmp_path, full_disk):
+def test_what_does_not_fit_is_named_and_the_same_command_goes_on(
+    writer, tiny_dataset, model, tmp_path, full_disk
+):
     work = partial(WRITERS[writer], dataset=tiny_dataset, model=model)
     whole, place = tmp_path / "whole", tmp_path / "place"
     whole.mkdir(), place.mkdir()
@@ -155,6 +181,13 @@ def test_a_disk_that_is_full_and_grows(writer, tiny_dataset, model, tmp_path, di
 
 
 def test_an_error_is_named_once(tmp_path):
-    with pytest.raises(OSError) as caught, writing(tmp_path / "outer"), atomic_write(tmp_path / "inner"):
+    with (
+        pytest.raises(OSError) as caught,
+        writing(tmp_path / "outer"),
+        atomic_write(tmp_path / "inner"),
+    ):
         raise OSError(28, "No space left on device")
-    assert caught.value.filename == str(tmp_path / "inner") and str(caught.value).count("cannot write") == 1
+    assert (
+        caught.value.filename == str(tmp_path / "inner")
+        and str(caught.value).count("cannot write") == 1
+    )

@@ -24,13 +24,21 @@ def test_stages_resume_and_a_failing_one_stops_no_other(tmp_path, capfd):
     assert "gpu: failed: render" in capfd.readouterr().err
     folder = tmp_path / "gpu-smallest"
     made = sorted(path.name for path in folder.iterdir())
-    assert [name.split("_")[1] for name in made] == ["kernels", "kernels", "ranking", "ranking", "report"]
+    assert [name.split("_")[1] for name in made] == [
+        "kernels",
+        "kernels",
+        "ranking",
+        "ranking",
+        "report",
+    ]
     text = (folder / made[-1]).read_text()
     assert "| render | failed: " in text and "| table2 | not run |" in text
     assert "## ranking" in text and "Most of the time goes to" in text and "## render" not in text
 
     before = {path: os.stat(path).st_mtime_ns for path in folder.glob("*.csv")}
-    assert gpu.main([*arguments, "--minutes", "0"]) == 1  # what is there is kept, what is not is not begun
+    assert (
+        gpu.main([*arguments, "--minutes", "0"]) == 1
+    )  # what is there is kept, what is not is not begun
     said = capfd.readouterr()
     assert "ranking: is there" in said.out and "not begun, the time is up: render" in said.err
     assert {path: os.stat(path).st_mtime_ns for path in folder.glob("*.csv")} == before

@@ -51,7 +51,9 @@ def modules():
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, cwd=paths.ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, cwd=paths.ROOT
+    )
 
 
 def test_every_module_but_the_figures_imports_without_the_optional_packages():

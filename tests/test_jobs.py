@@ -65,7 +65,11 @@ def fake(tmp_path, monkeypatch):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Runs in this process: new ones take seconds to start."""
-    monkeypatch.setattr(jobs, "on_this_machine", lambda work, runs, **_: ((n, work(r, "cpu")) for n, r in runs.items()))
+    monkeypatch.setattr(
+        jobs,
+        "on_this_machine",
+        lambda work, runs, **_: ((n, work(r, "cpu")) for n, r in runs.items()),
+    )
 
 
 @pytest.fixture
@@ -74,7 +78,10 @@ def smoke(tmp_path):
 
 
 def results(chosen):
-    return [jobs.read_result(path.parent.name, chosen.runs_root) for path in chosen.runs_root.glob("*/result.json")]
+    return [
+        jobs.read_result(path.parent.name, chosen.runs_root)
+        for path in chosen.runs_root.glob("*/result.json")
+    ]
 
 
 def test_finished_runs_are_loaded_and_a_deleted_one_is_run_again(fake, one_by_one, smoke):
@@ -92,7 +99,9 @@ def test_a_damaged_result_stops_before_anything_is_trained(fake, smoke):
     path = smoke.runs_root / run.fingerprint / "result.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"fingerprint": "')
-    with pytest.raises(ValueError, match="result.json: expected the result of run .*expected JSON.*delete"):
+    with pytest.raises(
+        ValueError, match="result.json: expected the result of run .*expected JSON.*delete"
+    ):
         jobs.run_all("table4", smoke, processes=1)
     assert list(smoke.runs_root.glob("*/result.json")) == [path]
 
@@ -109,7 +118,9 @@ def test_each_run_fails_alone(fake, tmp_path, capfd):
     done = results(chosen)
     assert sorted(found["seed"] for found in done) == [0, 1]
     share = max(1, jobs.cores() // 2)
-    assert {found["device"] for found in done} <= {f"cuda:{index}, {share} threads" for index in (0, 1)}
+    assert {found["device"] for found in done} <= {
+        f"cuda:{index}, {share} threads" for index in (0, 1)
+    }
     assert str(os.getpid()) not in {found["commit"] for found in done}
 
 
@@ -143,7 +154,9 @@ def slurm(monkeypatch, tmp_path):
     class Job:
         def __init__(self, folder, job_id):
             self.job_id, self.error = job_id, None
-            self.paths = SimpleNamespace(result_pickle=tmp_path / f"{job_id}.pkl", stderr=f"{job_id}.err")
+            self.paths = SimpleNamespace(
+                result_pickle=tmp_path / f"{job_id}.pkl", stderr=f"{job_id}.err"
+            )
 
         def exception(self):
             return self.error
@@ -160,7 +173,9 @@ def slurm(monkeypatch, tmp_path):
             found.parameters.append(parameters)
 
         def map_array(self, function, *columns):
-            made = [Job(None, f"{len(found.parameters)}_{index}") for index, _ in enumerate(columns[0])]
+            made = [
+                Job(None, f"{len(found.parameters)}_{index}") for index, _ in enumerate(columns[0])
+            ]
             for job, arguments in zip(made, zip(*columns, strict=True), strict=True):
                 try:
                     function(*arguments)
@@ -170,7 +185,9 @@ def slurm(monkeypatch, tmp_path):
             return made
 
     found = SimpleNamespace(folders=[], parameters=[], cancelled=[], queue=[])
-    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor, SlurmJob=Job))
+    monkeypatch.setitem(
+        sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor, SlurmJob=Job)
+    )
     monkeypatch.setattr(jobs, "_queue", lambda: found.queue.pop(0) if found.queue else {})
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
     return found
@@ -181,19 +198,29 @@ def test_a_job_a_run_on_slurm(fake, smoke, slurm, monkeypatch):
         jobs.run_all("table5", smoke, processes=4, cluster={"slurm_partition": "gpu"})
     assert list(error.value.errors) == ["table5: GAP (seed 0)"]
     assert slurm.folders == [smoke.runs_root / "cluster"] and not slurm.cancelled
-    assert slurm.parameters == [{"timeout_min": 1440, "slurm_partition": "gpu", "slurm_array_parallelism": 4}]
+    assert slurm.parameters == [
+        {"timeout_min": 1440, "slurm_partition": "gpu", "slurm_array_parallelism": 4}
+    ]
 
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"fusionreid\[cluster\]"):
         jobs.run_all("table5", smoke, cluster="slurm")
 
 
-def test_runs_in_the_queue_are_waited_for_and_those_that_left_it_are_named(fake, smoke, slurm, monkeypatch):
+def test_runs_in_the_queue_are_waited_for_and_those_that_left_it_are_named(
+    fake, smoke, slurm, monkeypatch
+):
     planned = plan("table5", smoke)
     gem, gap = (smoke.runs_root / "cluster" / f"{run.fingerprint}.job" for run in planned.values())
     gap.parent.mkdir(parents=True)
     gap.write_text("7_1")
-    looks = [{"7_1": "PENDING"}, {"7_1": "PENDING"}, OSError("slurmctld is away"), {"7_1": "RUNNING"}, {}]
+    looks = [
+        {"7_1": "PENDING"},
+        {"7_1": "PENDING"},
+        OSError("slurmctld is away"),
+        {"7_1": "RUNNING"},
+        {},
+    ]
 
     def queue():
         if isinstance(looks[0], OSError):
@@ -209,7 +236,11 @@ def test_runs_in_the_queue_are_waited_for_and_those_that_left_it_are_named(fake,
 
 
 def test_jobs_are_cancelled_when_the_command_is_stopped(fake, smoke, slurm, monkeypatch):
-    job = smoke.runs_root / "cluster" / f"{next(iter(plan('table5', smoke).values())).fingerprint}.job"
+    job = (
+        smoke.runs_root
+        / "cluster"
+        / f"{next(iter(plan('table5', smoke).values())).fingerprint}.job"
+    )
     job.parent.mkdir(parents=True)
     job.write_text("7_0")
     slurm.queue = [{"7_0": "RUNNING"}] * 3
@@ -236,7 +267,9 @@ def test_states_of_runs(fake, one_by_one, slurm, tmp_path):
     found = jobs.states(planned, tmp_path)
     assert list(found["state"]) == ["done", "running", "queued", "failed"]
     assert list(found["job"]) == ["", "9_1", "9_2", "9_3"] and set(found["epochs"]) == {"0/2"}
-    with RunFolder(planned[list(planned)[3]], tmp_path).held():  # by a process, as one a core of this machine
+    with RunFolder(
+        planned[list(planned)[3]], tmp_path
+    ).held():  # by a process, as one a core of this machine
         assert list(jobs.states(planned, tmp_path)["state"])[1:] == ["failed", "failed", "running"]
 
 
@@ -257,16 +290,26 @@ def test_states_where_slurm_does_not_answer(smoke, monkeypatch):
         raise OSError("squeue: no cluster")
 
     monkeypatch.setattr(jobs, "_queue", queue)
-    with pytest.warns(UserWarning, match="squeue: no cluster; jobs that wait or run there are shown as failed"):
+    with pytest.warns(
+        UserWarning, match="squeue: no cluster; jobs that wait or run there are shown as failed"
+    ):
         assert set(jobs.states(plan("table5", smoke), smoke.runs_root)["state"]) == {"missing"}
 
 
-@pytest.mark.filterwarnings("ignore:squeue")  # this machine may have Slurm's commands and no cluster
+@pytest.mark.filterwarnings(
+    "ignore:squeue"
+)  # this machine may have Slurm's commands and no cluster
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkeypatch):
     """Its local executor, which tells a job to stop by the signal that Slurm would send."""
-    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'fusionreid[cluster]'")
-    places = [str(Path(fake.__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    pytest.importorskip(
+        "submitit", reason="submitit is not installed: pip install 'fusionreid[cluster]'"
+    )
+    places = [
+        str(Path(fake.__file__).parent),
+        str(Path(__file__).parents[1]),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     chosen, signalled = setting("smoke", seeds=(0, 3), runs_root=tmp_path), []
 
@@ -286,8 +329,15 @@ def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkey
     assert set(error.value.errors) == {f"table5: GAP (seed {seed})" for seed in (0, 3)}
     assert all("triplet/cnn is nan" in each for each in error.value.errors.values())
     done = {found["seed"]: int(found["commit"]) for found in results(chosen)}
-    assert set(done) == {0, 3} and signalled and done[3] != signalled[0], "another process finished it"
-    assert sorted(jobs.states(plan("table5", chosen), tmp_path)["state"]) == ["done", "done", "failed", "failed"]
+    assert set(done) == {0, 3} and signalled and done[3] != signalled[0], (
+        "another process finished it"
+    )
+    assert sorted(jobs.states(plan("table5", chosen), tmp_path)["state"]) == [
+        "done",
+        "done",
+        "failed",
+        "failed",
+    ]
 
 
 @pytest.mark.parametrize(("disabled", "shown"), [("1", False), ("0", True)])

@@ -13,10 +13,9 @@ from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
 from fusionreid.evaluation.export import export
-from fusionreid.models import released
+from fusionreid.models import checkpoints, released
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
-from fusionreid.training import checkpoint
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
 
@@ -38,10 +37,21 @@ def test_default_options_are_the_profile_s_run(monkeypatch):
 def test_options_reach_the_run(tmp_path):
     (tmp_path / "vit.pth").touch()
     text = "--profile paper --dataset msmt17 --cnn resnet101 --stride 16 --image-size 384 128 --epochs 12 --seed 3"
-    given = run(*text.split(), "--precision", "bf16", "--released", "--transformer-weights", str(tmp_path / "vit.pth"))
+    given = run(
+        *text.split(),
+        "--precision",
+        "bf16",
+        "--released",
+        "--transformer-weights",
+        str(tmp_path / "vit.pth"),
+    )
     assert (given.data.name, given.seed, given.cnn_start.source) == ("msmt17", 3, "imagenet")
     assert given.transformer_start.source == str(tmp_path / "vit.pth")
-    assert (given.model.cnn, given.model.stride, given.model.image_size) == ("resnet101", 16, (384, 128))
+    assert (given.model.cnn, given.model.stride, given.model.image_size) == (
+        "resnet101",
+        16,
+        (384, 128),
+    )
     assert given.model.fusion == RELEASED.fusion
     assert (given.train.epochs, given.train.precision) == (12, "bf16")
     assert (given.train.schedule, given.train.bias_learning_rate) == ("released", 2)
@@ -62,15 +72,39 @@ def test_few_epochs_have_a_short_warm_up():
         ("train --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
         ("train --seed -1", "argument --seed: expected a whole number from 0, found '-1'"),
         ("train --epochs 0", "argument --epochs: expected a whole number from 1, found '0'"),
-        ("train --image-size 100000 100000", "argument --image-size: expected a whole number from 16 to 4096"),
-        ("train --device meta", "argument --device: expected a device of this machine, found 'meta'"),
-        ("train --device bogus", "argument --device: expected a device of this machine, found 'bogus'"),
-        ("evaluate x --dataset synthetic --device cuda:77", "argument --device: expected a device of this machine"),
-        ("experiments table4 --seeds 0 -1", "argument --seeds: expected a whole number from 0, found '-1'"),
-        ("experiments table4 --devices cuda:77", "argument --devices: expected a device of this machine"),
+        (
+            "train --image-size 100000 100000",
+            "argument --image-size: expected a whole number from 16 to 4096",
+        ),
+        (
+            "train --device meta",
+            "argument --device: expected a device of this machine, found 'meta'",
+        ),
+        (
+            "train --device bogus",
+            "argument --device: expected a device of this machine, found 'bogus'",
+        ),
+        (
+            "evaluate x --dataset synthetic --device cuda:77",
+            "argument --device: expected a device of this machine",
+        ),
+        (
+            "experiments table4 --seeds 0 -1",
+            "argument --seeds: expected a whole number from 0, found '-1'",
+        ),
+        (
+            "experiments table4 --devices cuda:77",
+            "argument --devices: expected a device of this machine",
+        ),
         ("experiments table4 --cluster junk", "argument --cluster: invalid choice: 'junk'"),
-        ("experiments table4 --processes 0", "argument --processes: expected a whole number from 1, found '0'"),
-        ("data synthetic --processes 0", "argument --processes: expected a whole number from 1, found '0'"),
+        (
+            "experiments table4 --processes 0",
+            "argument --processes: expected a whole number from 1, found '0'",
+        ),
+        (
+            "data synthetic --processes 0",
+            "argument --processes: expected a whole number from 1, found '0'",
+        ),
         ("reproduce --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
     ],
 )
@@ -84,15 +118,39 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        ("train --profile paper --cnn-weights random --transformer-weights random", 1, "bounding_box_train"),
-        ("train --profile smoke --cnn-weights no.pth", 1, "weights 'no.pth': expected 'random', 'imagenet' or a file"),
+        (
+            "train --profile paper --cnn-weights random --transformer-weights random",
+            1,
+            "bounding_box_train",
+        ),
+        (
+            "train --profile smoke --cnn-weights no.pth",
+            1,
+            "weights 'no.pth': expected 'random', 'imagenet' or a file",
+        ),
         ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "expected 0 to epochs=3 less 1"),
-        ("train --profile smoke --cnn none --cnn-weights random", 2, "expected none for a branch that is left out"),
-        ("evaluate nowhere.pth --dataset synthetic", 1, "model 'nowhere.pth': expected 'demo', a run"),
+        (
+            "train --profile smoke --cnn none --cnn-weights random",
+            2,
+            "expected none for a branch that is left out",
+        ),
+        (
+            "evaluate nowhere.pth --dataset synthetic",
+            1,
+            "model 'nowhere.pth': expected 'demo', a run",
+        ),
         ("experiments table7", 2, "'table7' is not known; it is one of: 'table1'"),
         ("experiments table5 --rows GMP", 2, "row='GMP' is not known; it is one of: 'GeM', 'GAP'"),
-        ("experiments table5 --job gpus_per_node 1", 2, "--job gpus_per_node 1: expected --cluster with it"),
-        ("experiments all --dataset market1501 --data-seeds 0 1", 2, "draws of the synthetic set, not of market1501"),
+        (
+            "experiments table5 --job gpus_per_node 1",
+            2,
+            "--job gpus_per_node 1: expected --cluster with it",
+        ),
+        (
+            "experiments all --dataset market1501 --data-seeds 0 1",
+            2,
+            "draws of the synthetic set, not of market1501",
+        ),
         ("data check market1501", 1, "market1501: "),
     ],
 )
@@ -115,41 +173,90 @@ def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, 
     released.save(build_model(config, 4), tmp_path / "theirs.pth")
     monkeypatch.setattr("fusionreid.models.released.deduce", lambda _: config)
     monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda config, root: tiny_dataset)
-    arguments = ["evaluate", str(tmp_path / "theirs.pth"), "--dataset", "market1501", "--data-root", str(tmp_path)]
+    arguments = [
+        "evaluate",
+        str(tmp_path / "theirs.pth"),
+        "--dataset",
+        "market1501",
+        "--data-root",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0 and "market1501" in capsys.readouterr().out
 
 
 def test_a_folder_is_searched_from_a_shell(tiny_dataset, tmp_path, capsys):
     torch.manual_seed(0)  # of some random weights two of these pictures have one vector
-    checkpoint.save(tmp_path / "model.safetensors", build_model(profile("smoke").scale(PAPER), 4))
+    checkpoints.save(tmp_path / "model.safetensors", build_model(profile("smoke").scale(PAPER), 4))
     query, index = tiny_dataset.gallery[7].path, tmp_path / "index"
-    arguments = ["search", str(tiny_dataset.root), str(query), "--model", str(tmp_path / "model.safetensors")]
-    arguments += ["--top", "2", "--index", str(index), "--to", str(tmp_path / "sheet.png"), "--device", "cpu"]
+    arguments = [
+        "search",
+        str(tiny_dataset.root),
+        str(query),
+        "--model",
+        str(tmp_path / "model.safetensors"),
+    ]
+    arguments += [
+        "--top",
+        "2",
+        "--index",
+        str(index),
+        "--to",
+        str(tmp_path / "sheet.png"),
+        "--device",
+        "cpu",
+    ]
     assert main(arguments) == 0
     named, first, second, last = capsys.readouterr().out.strip().splitlines()
-    assert named == str(query) and first.split() == ["1.0000", str(query)] and float(second.split()[0]) < 1
-    assert last.startswith("60 pictures searched") and (tmp_path / "sheet.png").is_file() and any(index.iterdir())
+    assert (
+        named == str(query)
+        and first.split() == ["1.0000", str(query)]
+        and float(second.split()[0]) < 1
+    )
+    assert (
+        last.startswith("60 pictures searched")
+        and (tmp_path / "sheet.png").is_file()
+        and any(index.iterdir())
+    )
     assert main([*arguments, "--to", str(tmp_path / "new" / "sheet.jpg")]) == 0
     assert Image.open(tmp_path / "new" / "sheet.jpg").format == "JPEG"
     capsys.readouterr()
     for name in ("sheet.txt", "sheet", "index"):
         assert main([*arguments, "--to", str(tmp_path / name)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "the ending of --to=" in line and "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
+        assert (
+            "the ending of --to=" in line
+            and "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
+        )
     assert main([*arguments[:2], str(tmp_path / "none.png"), *arguments[3:]]) == 1
-    assert capsys.readouterr().err == f"fusionreid: {tmp_path / 'none.png'}: No such file or directory\n"
+    assert (
+        capsys.readouterr().err
+        == f"fusionreid: {tmp_path / 'none.png'}: No such file or directory\n"
+    )
     assert main(["search", str(tmp_path / "none"), str(query)]) == 2
     assert "none: expected a folder of pictures, found nothing" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_is_not_exported(tmp_path, capsys):
-    checkpoint.save(tmp_path / "run" / "checkpoint.safetensors", build_model(profile("smoke").scale(PAPER), 4))
+    checkpoints.save(
+        tmp_path / "run" / "checkpoint.safetensors", build_model(profile("smoke").scale(PAPER), 4)
+    )
     assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.safetensors")]) == 1
     assert "expected the folder of a finished run" in capsys.readouterr().err
-    graph = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.pt2"), "--format", "torch"]
+    graph = [
+        "export",
+        str(tmp_path / "run"),
+        "--to",
+        str(tmp_path / "out.pt2"),
+        "--format",
+        "torch",
+    ]
     assert main(graph) == 0
     written = capsys.readouterr()
-    assert "out.pt2" in written.out and "fusionreid: warning: " in written.err and "is not finished" in written.err
+    assert (
+        "out.pt2" in written.out
+        and "fusionreid: warning: " in written.err
+        and "is not finished" in written.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,12 +297,17 @@ def test_a_file_is_no_folder(option, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(paths, option, tmp_path / "file")
     given = [] if option.isupper() else [option, str(tmp_path / "file")]
     assert main(["experiments", "table5", "--status", *given]) == 1
-    assert capsys.readouterr().err == f"fusionreid: {tmp_path / 'file'}: expected a folder, found a file\n"
+    assert (
+        capsys.readouterr().err
+        == f"fusionreid: {tmp_path / 'file'}: expected a folder, found a file\n"
+    )
 
 
 def test_a_parameter_that_is_half_a_literal(capsys):
     assert main(["reproduce", "-p", "SEEDS", "[0,"]) == 2
-    assert capsys.readouterr().err == "fusionreid: expected a value as Python writes it, found '[0,'\n"
+    assert (
+        capsys.readouterr().err == "fusionreid: expected a value as Python writes it, found '[0,'\n"
+    )
 
 
 def test_a_warning_is_one_line(tmp_path, monkeypatch, capsys):
@@ -225,18 +337,51 @@ def test_experiments_train_and_print_their_tables(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(jobs, "run_all", run_all)
     arguments = ["experiments", "table5", "--profile", "smoke", "--runs-root", str(tmp_path)]
-    assert main([*arguments, "--seeds", "0", "3", "--rows", "GeM", "--devices", "cpu", "--processes", "2"]) == 0
+    assert (
+        main(
+            [
+                *arguments,
+                "--seeds",
+                "0",
+                "3",
+                "--rows",
+                "GeM",
+                "--devices",
+                "cpu",
+                "--processes",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert "Table V" in capsys.readouterr().out
     assert (asked["names"], asked["setting"].seeds, asked["processes"]) == (["table5"], (0, 3), 2)
-    assert (asked["setting"].runs_root, asked["devices"], asked["cluster"]) == (tmp_path, ["cpu"], None)
+    assert (asked["setting"].runs_root, asked["devices"], asked["cluster"]) == (
+        tmp_path,
+        ["cpu"],
+        None,
+    )
     assert main(arguments) == 1
     written = capsys.readouterr()
     assert "1 of 2 runs failed" in written.err and "Table V" in written.out
 
     trained, kept = [], []
-    monkeypatch.setattr(jobs, "run_all", lambda names, setting, **_: trained.append((names, setting.data.seed)))
-    monkeypatch.setattr(recorded, "record", lambda setting, root: kept.append(setting.data.seed) or 7)
-    everything = ["experiments", "all", "differences", *arguments[2:], "--data-seeds", "0", "2", "--record"]
+    monkeypatch.setattr(
+        jobs, "run_all", lambda names, setting, **_: trained.append((names, setting.data.seed))
+    )
+    monkeypatch.setattr(
+        recorded, "record", lambda setting, root: kept.append(setting.data.seed) or 7
+    )
+    everything = [
+        "experiments",
+        "all",
+        "differences",
+        *arguments[2:],
+        "--data-seeds",
+        "0",
+        "2",
+        "--record",
+    ]
     assert main(everything) == 0 and kept == [0, 2]
     assert trained == [([*EXPERIMENTS, "differences"], seed) for seed in (0, 2)]
     assert "7 runs recorded in" in capsys.readouterr().out

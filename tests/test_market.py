@@ -23,10 +23,17 @@ def root(tmp_path):
         for camera in (1, 2, 3):
             for index in (0, 1):
                 test = ("query", "bounding_box_test")[index]
-                folder = tmp_path / "data" / "market1501" / ("bounding_box_train" if identity < 7 else test)
+                folder = (
+                    tmp_path
+                    / "data"
+                    / "market1501"
+                    / ("bounding_box_train" if identity < 7 else test)
+                )
                 folder.mkdir(parents=True, exist_ok=True)
                 pixels = random.normal(colour, 40, (64, 32, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{identity:04d}_c{camera}s1_{index:06d}_00.jpg")
+                Image.fromarray(pixels).save(
+                    folder / f"{identity:04d}_c{camera}s1_{index:06d}_00.jpg"
+                )
     return tmp_path / "data"
 
 
@@ -44,7 +51,12 @@ def test_a_set_is_estimated_trained_and_reported(root, tmp_path, capsys, full_di
     folder = tmp_path / "runs" / "report-smoke-market1501"
     text = (folder / "report.md").read_text()
     assert {path.name for path in folder.glob("*.png")} == {"cmc.png", "table5.png"}
-    for part in ("k-reciprocal re-ranking", "Own run, Market1501 (smoke)", "Do the orders of synthetic people", "GAP"):
+    for part in (
+        "k-reciprocal re-ranking",
+        "Own run, Market1501 (smoke)",
+        "Do the orders of synthetic people",
+        "GAP",
+    ):
         assert part in text, part
     assert "not run" not in text.split("## table5")[1]
 
@@ -52,10 +64,14 @@ def test_a_set_is_estimated_trained_and_reported(root, tmp_path, capsys, full_di
     with full_disk(1000):
         assert market.main(arguments) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith("market: [Errno 27] cannot write: File too large; what stood there before is untouched")
+    assert said.startswith(
+        "market: [Errno 27] cannot write: File too large; what stood there before is untouched"
+    )
     assert f"With space, the same command goes on: '{folder}" in said
     assert (folder / "report.md").read_text() == text and not list(folder.glob(".*"))
-    assert market.main(arguments) == 0 and "Everything was trained before." in capsys.readouterr().out
+    assert (
+        market.main(arguments) == 0 and "Everything was trained before." in capsys.readouterr().out
+    )
 
 
 def test_what_is_missing_is_said(tmp_path, capsys):

@@ -54,13 +54,18 @@ def test_the_demo_starts_from_them(backbone):
     config = replace(PAPER, image_size=(384, 128), **{branch: backbone})
     run = make_run(DEMO, config)
     start = getattr(run, f"{branch}_start")
-    assert start.source == str(paths.WEIGHTS / f"{DEMO.backbones[backbone]}.safetensors") and start.version
+    assert (
+        start.source == str(paths.WEIGHTS / f"{DEMO.backbones[backbone]}.safetensors")
+        and start.version
+    )
     model = build_model(run.model, 5, 2)
     report = load_weights(model, **{branch: start.source})[branch]
     assert not report.random and not report.unused
     tensors, own = load_file(start.source), model.branches[branch].base.state_dict()
     kept = [name for name in own if name in report.loaded]
-    assert len(kept) >= len(own) - 1  # all but the positions of a Transformer, which the larger image resizes
+    assert (
+        len(kept) >= len(own) - 1
+    )  # all but the positions of a Transformer, which the larger image resizes
     for name in kept:
         torch.testing.assert_close(own[name], tensors[name].to(own[name].dtype))
 
@@ -68,14 +73,25 @@ def test_the_demo_starts_from_them(backbone):
 def test_a_small_one_end_to_end(tmp_path, monkeypatch, tiny_dataset):
     def train_all(runs, runs_root, data_root):
         for run in runs.values():
-            train(run, evaluate, dataset=tiny_dataset, data_root=data_root, runs_root=runs_root, progress=False)
+            train(
+                run,
+                evaluate,
+                dataset=tiny_dataset,
+                data_root=data_root,
+                runs_root=runs_root,
+                progress=False,
+            )
 
     short = replace(profile("smoke").train, epochs=1, warmup_epochs=0)
     monkeypatch.setattr(pretrain, "RECIPES", {"test_vit_small": short})
     monkeypatch.setattr(pretrain, "train_missing", train_all)
     where = {"folder": tmp_path / "weights", "runs_root": tmp_path / "runs", "data_root": tmp_path}
     (file,) = pretrain.pretrain(["test_vit_small"], **where)
-    branch = RunFolder(pretrain.run_of("test_vit_small"), tmp_path / "runs").model().branches["transformer"]
+    branch = (
+        RunFolder(pretrain.run_of("test_vit_small"), tmp_path / "runs")
+        .model()
+        .branches["transformer"]
+    )
     written = load_file(file)
     assert set(written) == set(branch.base.state_dict())
     for name, tensor in branch.base.state_dict().items():

@@ -18,5 +18,7 @@ def test_the_environment_lowers_the_number_of_cores_and_never_raises_it(monkeypa
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5"])
 def test_a_wrong_number_of_cores_names_the_variable(monkeypatch, wrong):
     monkeypatch.setenv("FUSIONREID_CORES", wrong)
-    with pytest.raises(ValueError, match=f"FUSIONREID_CORES: expected a number of cores, found '{wrong}'"):
+    with pytest.raises(
+        ValueError, match=f"FUSIONREID_CORES: expected a number of cores, found '{wrong}'"
+    ):
         cores()

@@ -30,9 +30,13 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 def test_make_targets_exist():
     targets = set(re.findall(r"(?m)^([a-z]+):", (paths.ROOT / "Makefile").read_text()))
     named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(blocks("(?:bash|sh|console|shell)"))))
-    assert named <= targets, f"README names make targets that are not there: {sorted(named - targets)}"
+    assert named <= targets, (
+        f"README names make targets that are not there: {sorted(named - targets)}"
+    )
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README))))
+@pytest.mark.parametrize(
+    "link", sorted(set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README)))
+)
 def test_links_lead_to_files_of_the_repository(link):
     assert (paths.ROOT / link).exists(), f"README.md links to {link}, which is not there"

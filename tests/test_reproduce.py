@@ -25,7 +25,10 @@ PARAMETERS = 'PROFILE = "demo"\nDATASET = "synthetic"\nSEEDS = [0]'
 
 def write(folder, name, *sources, parameters=PARAMETERS):
     """A notebook of a question, a parameters cell and one code cell for each source."""
-    cells = [new_markdown_cell("# Does it run?"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells = [
+        new_markdown_cell("# Does it run?"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+    ]
     cells += [new_code_cell(source) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
@@ -38,7 +41,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setenv("JUPYTER_PATH", os.environ.get("JUPYTER_PATH", ""))  # put back after the test
+    monkeypatch.setenv(
+        "JUPYTER_PATH", os.environ.get("JUPYTER_PATH", "")
+    )  # put back after the test
     return tmp_path / "notebooks"
 
 
@@ -52,7 +57,10 @@ def test_notebooks_are_found_in_order_and_picked_by_number_or_name(folder):
     for name in ("10_last.ipynb", "00_first.ipynb", "03_train.ipynb", "draft.ipynb"):
         write(folder, name)
     assert [path.stem for path in notebooks.find(folder)] == ["00_first", "03_train", "10_last"]
-    assert [path.stem for path in notebooks.find(folder, ["10", "03_train"])] == ["03_train", "10_last"]
+    assert [path.stem for path in notebooks.find(folder, ["10", "03_train"])] == [
+        "03_train",
+        "10_last",
+    ]
     assert [path.stem for path in notebooks.find(folder, ["00_first.ipynb"])] == ["00_first"]
     with pytest.raises(NotebookError, match="--only 07.*00_first, 03_train, 10_last"):
         notebooks.find(folder, ["07"])
@@ -77,10 +85,13 @@ def test_the_environment_wins_over_the_committed_profile_alone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "source", ["import os", "A = B = 1", "A, B = 1, 2", "A = open('x')", "A = [", "A: int", "A = 1; A += 1"]
+    "source",
+    ["import os", "A = B = 1", "A, B = 1, 2", "A = open('x')", "A = [", "A: int", "A = 1; A += 1"],
 )
 def test_a_parameters_cell_with_more_than_literals_is_an_error(folder, source):
-    with pytest.raises(NotebookError, match="00_a.ipynb: its `parameters` cell must hold literals only"):
+    with pytest.raises(
+        NotebookError, match="00_a.ipynb: its `parameters` cell must hold literals only"
+    ):
         notebooks.parameters(write(folder, "00_a.ipynb", parameters=source))
 
 
@@ -101,13 +112,17 @@ def test_only_values_that_differ_are_injected_and_unknown_names_are_errors(folde
         first: {"PROFILE": "smoke"},
         second: {"TOP": 7},
     }
-    with pytest.raises(NotebookError, match=r"(?s)-p SEED: no selected.*00_a: PROFILE, DATASET, SEEDS.*01_b: TOP"):
+    with pytest.raises(
+        NotebookError, match=r"(?s)-p SEED: no selected.*00_a: PROFILE, DATASET, SEEDS.*01_b: TOP"
+    ):
         reproduce.plan([first, second], {"SEED": 1}, usual)
     with pytest.raises(NotebookError, match="use the option --profile"):
         reproduce.plan([first], {"PROFILE": "smoke"}, usual)
 
 
-def test_notebooks_run_in_this_interpreter_with_the_profile_and_the_values(folder, capsys, monkeypatch):
+def test_notebooks_run_in_this_interpreter_with_the_profile_and_the_values(
+    folder, capsys, monkeypatch
+):
     show = "import os, sys\nprint(PROFILE, SEEDS, os.environ['FUSIONREID_PROFILE'], os.getcwd(), sys.executable)"
     before = write(folder, "00_a.ipynb", show).read_text()
     monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
@@ -128,7 +143,12 @@ def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(fol
         "while not pathlib.Path({other!r}).exists(): assert time.monotonic() < end; time.sleep(0.1)"
     )
     write(folder, "00_a.ipynb", wait.format(own="a", other="b"), "pathlib.Path('a').rename('c')")
-    write(folder, "01_b.ipynb", wait.format(own="b", other="c"), "time.sleep(1)\npathlib.Path('d').touch()")
+    write(
+        folder,
+        "01_b.ipynb",
+        wait.format(own="b", other="c"),
+        "time.sleep(1)\npathlib.Path('d').touch()",
+    )
     write(folder, "12_summary.ipynb", "import pathlib\nprint(pathlib.Path('d').exists())")
     write(folder, "14_c.ipynb")
     rows = reproduce.reproduce("smoke", progress=False)
@@ -137,14 +157,24 @@ def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(fol
 
 
 def test_a_failing_notebook_stops_all_with_the_cell_and_the_error(folder, capsys):
-    write(folder, "00_a.ipynb", "print('before')", "wrong = 1\nassert wrong == 2, 'not what was expected'")
     write(
-        folder, "01_b.ipynb", "import os, pathlib\npathlib.Path('b').write_text(str(os.getpid()))", "while True: pass"
+        folder,
+        "00_a.ipynb",
+        "print('before')",
+        "wrong = 1\nassert wrong == 2, 'not what was expected'",
+    )
+    write(
+        folder,
+        "01_b.ipynb",
+        "import os, pathlib\npathlib.Path('b').write_text(str(os.getpid()))",
+        "while True: pass",
     )
     write(folder, "02_c.ipynb", "print('never')")
     assert main(["reproduce", "--profile", "smoke"]) == 1
     error = capsys.readouterr().err
-    assert "00_a.ipynb failed in cell 4 (In [4])" in error  # a cell more than committed: the injected parameters
+    assert (
+        "00_a.ipynb failed in cell 4 (In [4])" in error
+    )  # a cell more than committed: the injected parameters
     assert "    assert wrong == 2" in error and "AssertionError: not what was expected" in error
     copies = paths.RUNS / "notebooks" / "smoke-synthetic"
     assert "before" in text(copies / "00_a.ipynb")
@@ -158,10 +188,16 @@ def test_a_failing_notebook_stops_all_with_the_cell_and_the_error(folder, capsys
     [
         (["--only", "9"], 1, "--only 9: no such notebook; there are: 00_a"),
         (["-p", "SEED", "1"], 1, "-p SEED: no selected notebook has this parameter"),
-        (["--profile", "smoke", "--update"], 1, "--update: committed outputs are those of the demo profile"),
+        (
+            ["--profile", "smoke", "--update"],
+            1,
+            "--update: committed outputs are those of the demo profile",
+        ),
     ],
 )
-def test_a_wrong_argument_is_explained_before_anything_runs(folder, capsys, arguments, code, message):
+def test_a_wrong_argument_is_explained_before_anything_runs(
+    folder, capsys, arguments, code, message
+):
     write(folder, "00_a.ipynb")
     assert main(["reproduce", *arguments]) == code
     assert message in capsys.readouterr().err
@@ -186,18 +222,24 @@ def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
     assert (result.data["text/plain"], result.execution_count) == ("3", 2)
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
-    assert notebook.cells[1].metadata == {"tags": ["parameters"]} and notebook.cells[2].metadata == {}
+    assert (
+        notebook.cells[1].metadata == {"tags": ["parameters"]} and notebook.cells[2].metadata == {}
+    )
     assert str(folder.parent) not in path.read_text()
 
 
 def test_clean_drops_injected_cells_widgets_and_durations():
-    widget = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "x"}})
+    widget = new_output(
+        "display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    )
     notebook = new_notebook(
         metadata={"papermill": {"input_path": "/Users/me/x.ipynb"}, "widgets": {}},
         cells=[
             new_code_cell("A = 1", metadata={"tags": ["parameters"]}, execution_count=4),
             new_code_cell("A = 2", metadata={"tags": ["injected-parameters"]}, execution_count=5),
-            new_code_cell("A", metadata={"papermill": {"duration": 1.0}}, execution_count=6, outputs=[widget]),
+            new_code_cell(
+                "A", metadata={"papermill": {"duration": 1.0}}, execution_count=6, outputs=[widget]
+            ),
         ],
     )
     notebooks.clean(notebook)
@@ -207,7 +249,11 @@ def test_clean_drops_injected_cells_widgets_and_durations():
 
 
 def test_clean_takes_the_checkouts_folder_from_what_was_printed():
-    printed = new_output("stream", name="stdout", text=f"cnn: {paths.ROOT / 'fusionreid' / 'a.safetensors'}: 3 of 3\n")
+    printed = new_output(
+        "stream",
+        name="stdout",
+        text=f"cnn: {paths.ROOT / 'fusionreid' / 'a.safetensors'}: 3 of 3\n",
+    )
     notebook = new_notebook(cells=[new_code_cell("A", outputs=[printed])])
     notebooks.clean(notebook)
     assert notebook.cells[0].outputs[0].text == f"cnn: {Path('fusionreid/a.safetensors')}: 3 of 3\n"
@@ -229,7 +275,10 @@ def test_a_full_disk_names_the_notebook_that_did_not_fit(folder, capsys, monkeyp
     write(folder, "00_a.ipynb")
     monkeypatch.setattr(papermill, "execute_notebook", full)
     assert main(["reproduce", "--profile", "smoke"]) == 1
-    assert re.search(r"00_a\.ipynb: cannot write: No space left on device; .* same command", capsys.readouterr().err)
+    assert re.search(
+        r"00_a\.ipynb: cannot write: No space left on device; .* same command",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_kernel_that_dies_is_told_apart_from_a_cell_that_fails(folder, capsys):
@@ -249,7 +298,11 @@ def test_control_c_ends_the_kernel_and_says_how_to_go_on(folder, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=paths.ROOT,
-        env={**os.environ, "FUSIONREID_ROOT": str(tmp_path), "FUSIONREID_RUNS": str(tmp_path / "runs")},
+        env={
+            **os.environ,
+            "FUSIONREID_ROOT": str(tmp_path),
+            "FUSIONREID_RUNS": str(tmp_path / "runs"),
+        },
     )
     wait_for(lambda: process.poll() is not None or started.exists() and started.read_text())
     time.sleep(0.5)

@@ -25,7 +25,9 @@ class Draw(NamedTuple):
     flip: bool
     top: int  # of the crop in the padded image, 0 to 2 x padding
     left: int
-    box: tuple[int, int, int, int] | None  # to erase: top, bottom, left and right in the crop, ends excluded
+    box: (
+        tuple[int, int, int, int] | None
+    )  # to erase: top, bottom, left and right in the crop, ends excluded
 
 
 class Augment:
@@ -36,7 +38,10 @@ class Augment:
     """
 
     def __init__(self, flip: float = 0.5, padding: int = 10, erasing: float = 0.5):
-        self.flip, self.erasing = expect("flip", flip, float, 0, 1), expect("erasing", erasing, float, 0, 1)
+        self.flip, self.erasing = (
+            expect("flip", flip, float, 0, 1),
+            expect("erasing", erasing, float, 0, 1),
+        )
         self.padding = expect("padding", padding, int, 0)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -68,7 +73,9 @@ class Augment:
         # One padded image is used again and again: its border stays black, and it stays in the CPU's cache.
         padded = images.new_zeros(height + 2 * self.padding, width + 2 * self.padding, channels)
         inner = padded[self.padding : self.padding + height, self.padding : self.padding + width]
-        for image, (flip, top, left, box), out in zip(images.permute(0, 2, 3, 1), draws, result, strict=True):
+        for image, (flip, top, left, box), out in zip(
+            images.permute(0, 2, 3, 1), draws, result, strict=True
+        ):
             inner.copy_(image.flip(1) if flip else image)
             out.copy_(padded[top : top + height, left : left + width]).mul_(2 / 255).sub_(1)
             if box is not None:

@@ -24,7 +24,9 @@ from ..processes import bars, cores
 DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it with `decode`
 
 
-def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
+def decode(
+    path: str | Path, image_size: tuple[int, int], interpolation: str = "bilinear"
+) -> np.ndarray:
     """Reads one image as RGB, turned upright by its EXIF orientation and resized (antialiased): uint8 (H, W, 3).
 
     Raises FileNotFoundError, or ValueError naming the file, if it cannot be read or decoded, or has 32 bits a channel.
@@ -34,12 +36,21 @@ def decode(path: str | Path, image_size: tuple[int, int], interpolation: str = "
             return fit(image, image_size, interpolation)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # what PIL's decoders raise
         why = os.path.isfile(path) and mistaken(path) or error
-        raise ValueError(f"{path}: expected an image, found what cannot be decoded ({why})") from error
+        raise ValueError(
+            f"{path}: expected an image, found what cannot be decoded ({why})"
+        ) from error
 
 
-def fit(image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
+def fit(
+    image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear"
+) -> np.ndarray:
     """What `decode` does to an opened image. A ValueError for 32 bits a channel; PIL's errors for a damaged file."""
     height, width = image_size
     image = ImageOps.exif_transpose(image)
@@ -57,7 +68,9 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
     """Reads images without a cache, resized bilinearly: uint8 (N, 3, H, W). Raises as `decode` does."""
     with ThreadPoolExecutor(cores()) as pool:
         images = list(pool.map(lambda path: decode(path, image_size), paths))
-    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, *image_size, 3)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, *image_size, 3)).permute(
+        0, 3, 1, 2
+    )
 
 
 class ImageCache:
@@ -88,7 +101,9 @@ class ImageCache:
         self.image_size, self.interpolation = tuple(image_size), interpolation
         shape = (len(self.paths), *self.image_size, 3)
         key = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
-        self.path = Path(directory) / f"{image_size[0]}x{image_size[1]}-{interpolation}-{key}.images"
+        self.path = (
+            Path(directory) / f"{image_size[0]}x{image_size[1]}-{interpolation}-{key}.images"
+        )
         digest = hashlib.sha256(f"{DECODER} {interpolation} {shape}".encode())
         for path, status in zip(self.paths, map(os.stat, self.paths), strict=True):
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
@@ -103,7 +118,10 @@ class ImageCache:
         indices = np.asarray(indices, np.int64)
         for index in np.unique(indices[~self.checked[indices]]):
             if zlib.crc32(self.images[index]) != self.checksums[index]:
-                warnings.warn(f"{self.path}: damaged at {self.paths[index]}, which is decoded again", stacklevel=2)
+                warnings.warn(
+                    f"{self.path}: damaged at {self.paths[index]}, which is decoded again",
+                    stacklevel=2,
+                )
                 self._decode_into(self.path, index)
             self.checked[index] = True
         return self.images[indices]
@@ -111,7 +129,9 @@ class ImageCache:
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """The images of these indices, uint8 (B, 3, H, W), channels last in memory."""
         images = torch.from_numpy(self.read(indices)).permute(0, 3, 1, 2)
-        if torch.device(device).type == "cuda":  # from pinned memory it is copied while the host goes on
+        if (
+            torch.device(device).type == "cuda"
+        ):  # from pinned memory it is copied while the host goes on
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
@@ -120,9 +140,13 @@ class ImageCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                if (found := _checksums(self.path, size, len(self.paths), digest.copy())) is not None:
+                if (
+                    found := _checksums(self.path, size, len(self.paths), digest.copy())
+                ) is not None:
                     return found  # another process made it while this one waited
-                for leftover in self.path.parent.glob(f".{self.path.name}.*"):  # of a process that was killed
+                for leftover in self.path.parent.glob(
+                    f".{self.path.name}.*"
+                ):  # of a process that was killed
                     leftover.unlink(missing_ok=True)
                 if (free := shutil.disk_usage(self.path.parent).free) < size:
                     raise OSError(f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
@@ -135,13 +159,19 @@ class ImageCache:
         except OSError as error:
             why, path = (error.__cause__ or error).strerror or error, str(self.path)
             text = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {why}. Free the disk, or name a folder"
-            raise OSError(error.errno or 0, f"{text} that can be written in FUSIONREID_CACHE", path) from error
+            raise OSError(
+                error.errno or 0, f"{text} that can be written in FUSIONREID_CACHE", path
+            ) from error
 
     def _decode_all_into(self, file: Path, progress: bool) -> np.ndarray:
         count, bar = len(self.paths), {"desc": f"Decoding to {self.path.name}", "unit": "image"}
-        with ThreadPoolExecutor(cores()) as pool:  # threads: PIL decodes and resizes outside Python's lock
+        with ThreadPoolExecutor(
+            cores()
+        ) as pool:  # threads: PIL decodes and resizes outside Python's lock
             checksums = pool.map(partial(self._decode_into, file), range(count))
-            return np.array(list(tqdm(checksums, total=count, disable=not bars(progress), **bar)), "<u4")
+            return np.array(
+                list(tqdm(checksums, total=count, disable=not bars(progress), **bar)), "<u4"
+            )
 
     def _decode_into(self, file: Path, index: int) -> int:
         """Writes an image to its place in the file, and returns its checksum."""
@@ -159,7 +189,9 @@ def prefetch(
     """Yields (indices, `cache.batch(indices, device)`) while a thread reads the next batch."""
     with ThreadPoolExecutor(1) as pool:
         reads = (pool.submit(lambda i: (i, cache.batch(i, device)), indices) for indices in batches)
-        for current, _ in pairwise(chain(reads, [None])):  # the next one is submitted before this one is awaited
+        for current, _ in pairwise(
+            chain(reads, [None])
+        ):  # the next one is submitted before this one is awaited
             yield current.result()
 
 

@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 from ..config import DataConfig, one_of
 from ..files import read_json
-from .layouts import MARKET_FOLDERS, NAMES, Record, Splits, find, is_market_layout, msmt17_version, read
+from .layouts import (
+    MARKET_FOLDERS,
+    NAMES,
+    Record,
+    Splits,
+    find,
+    is_market_layout,
+    msmt17_version,
+    read,
+)
 from .overlaps import overlaps
 from .synthetic import RENDERER
 
@@ -58,9 +67,21 @@ class Counts(NamedTuple):
 
 # Identities of a gallery include the distractors' (Market-1501: identity 0; DukeMTMC-reID: 408 people).
 PUBLISHED = {
-    "market1501": {"train": Counts(751, 12936, 6), "query": Counts(750, 3368, 6), "gallery": Counts(751, 15913, 6)},
-    "dukemtmc": {"train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8)},
-    "msmt17": {"train": Counts(1041, 32621, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15)},
+    "market1501": {
+        "train": Counts(751, 12936, 6),
+        "query": Counts(750, 3368, 6),
+        "gallery": Counts(751, 15913, 6),
+    },
+    "dukemtmc": {
+        "train": Counts(702, 16522, 8),
+        "query": Counts(702, 2228, 8),
+        "gallery": Counts(1110, 17661, 8),
+    },
+    "msmt17": {
+        "train": Counts(1041, 32621, 15),
+        "query": Counts(3060, 11659, 15),
+        "gallery": Counts(3060, 82161, 15),
+    },
 }
 
 
@@ -74,14 +95,22 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 
         build(root, config.size, config.seed)
     dataset = open_dataset(config.name, root, size=config.size, seed=config.seed)
-    expected = f"{config.size}-{config.seed}, {config.version}" if config.name == "synthetic" else config.version
+    expected = (
+        f"{config.size}-{config.seed}, {config.version}"
+        if config.name == "synthetic"
+        else config.version
+    )
     # Pictures without a manifest are called like their folder: they are the reader's own.
     if config.version and dataset.version not in (expected, dataset.root.resolve().name):
-        raise ValueError(f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: other files")
+        raise ValueError(
+            f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: other files"
+        )
     return dataset
 
 
-def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0) -> Dataset:
+def open_dataset(
+    name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0
+) -> Dataset:
     """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
     `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns
@@ -103,10 +132,17 @@ def open_dataset(name: str, root: str | Path = "data", *, size: str = "demo", se
         if len(records) != published:
             found = f"{split} has {len(records):,} images; {name} as published has {published:,}"
             warnings.warn(f"{folder}: {found}. Is the set complete?", stacklevel=2)
-    for found in overlaps(splits, sizes, same_people=name != "msmt17"):  # MSMT17 counts people from 0 in both parts
+    for found in overlaps(
+        splits, sizes, same_people=name != "msmt17"
+    ):  # MSMT17 counts people from 0 in both parts
         warnings.warn(f"{folder}: {found}", stacklevel=2)
-    labels = {identity: label for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))}
-    splits["train"] = [record._replace(identity=labels[record.identity]) for record in splits["train"]]
+    labels = {
+        identity: label
+        for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))
+    }
+    splits["train"] = [
+        record._replace(identity=labels[record.identity]) for record in splits["train"]
+    ]
     return Dataset(name, version, folder, **splits)
 
 
@@ -121,7 +157,9 @@ def with_version(data: DataConfig, root: str | Path) -> DataConfig:
         return replace(data, version=f"v{RENDERER}")
     try:
         folder = find(data.name, Path(root))
-        dates = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir() if path.exists())
+        dates = sorted(
+            (path.name, path.stat().st_mtime_ns) for path in folder.iterdir() if path.exists()
+        )
         return replace(data, version=_version_once(data.name, folder, tuple(dates)))
     except (OSError, ValueError):  # `open_data` will say it
         return data
@@ -137,7 +175,9 @@ def _version(name: str, folder: Path, splits: Splits) -> tuple[str, dict[Path, i
 
     For a real set it ends with the digest of names, sizes, splits and identities: with other images, other results.
     """
-    sizes = {record.path: record.path.stat().st_size for records in splits.values() for record in records}
+    sizes = {
+        record.path: record.path.stat().st_size for records in splits.values() for record in records
+    }
     if name == "synthetic":
         return _synthetic_version(folder, splits), sizes
     listed = sorted(
@@ -146,12 +186,16 @@ def _version(name: str, folder: Path, splits: Splits) -> tuple[str, dict[Path, i
         for record in records
     )
     digest = hashlib.sha256("\n".join(listed).encode(errors="surrogateescape")).hexdigest()[:8]
-    return ", ".join(filter(None, [msmt17_version(folder) if name == "msmt17" else "", digest])), sizes
+    return ", ".join(
+        filter(None, [msmt17_version(folder) if name == "msmt17" else "", digest])
+    ), sizes
 
 
 def count(records: list[Record]) -> Counts:
     """Identities, images and cameras of a split."""
-    return Counts(len({r.identity for r in records}), len(records), len({r.camera for r in records}))
+    return Counts(
+        len({r.identity for r in records}), len(records), len({r.camera for r in records})
+    )
 
 
 def _find_synthetic(root: Path, size: str, seed: int) -> Path:
@@ -160,7 +204,9 @@ def _find_synthetic(root: Path, size: str, seed: int) -> Path:
     manifest = folder / "manifest.json"
     if folder != root and not manifest.is_file():
         command = f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
-        raise FileNotFoundError(f"{manifest}: the synthetic set is not there or not finished; make it with: {command}")
+        raise FileNotFoundError(
+            f"{manifest}: the synthetic set is not there or not finished; make it with: {command}"
+        )
     return folder
 
 
@@ -175,7 +221,9 @@ def _synthetic_version(folder: Path, splits: Splits) -> str:
         remedy = "delete the folder, and it is rendered anew"
         raise ValueError(f"{manifest}: expected {about['counts']} images, found {found}; {remedy}")
     known = {"size", "seed", "version"} <= set(about)
-    return f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
+    return (
+        f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
+    )
 
 
 def table(dataset: Dataset) -> str:
@@ -184,9 +232,13 @@ def table(dataset: Dataset) -> str:
     for split, records in dataset.splits.items():
         published = PUBLISHED[dataset.name][split] if dataset.name in PUBLISHED else ["-"] * 3
         pairs = zip(count(records), published, strict=True)
-        rows.append([split, *(f"{number:,}" if number != "-" else "-" for pair in pairs for number in pair)])
+        rows.append(
+            [split, *(f"{number:,}" if number != "-" else "-" for pair in pairs for number in pair)]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
 
 
 def verdict(dataset: Dataset) -> str:
@@ -194,7 +246,9 @@ def verdict(dataset: Dataset) -> str:
     differ = [
         f"{split}: {kind} {value:,} (published: {expected:,})"
         for split, published in PUBLISHED.get(dataset.name, {}).items()
-        for kind, value, expected in zip(Counts._fields, count(dataset.splits[split]), published, strict=True)
+        for kind, value, expected in zip(
+            Counts._fields, count(dataset.splits[split]), published, strict=True
+        )
         if value != expected
     ]
     if dataset.name in PUBLISHED and not differ:

@@ -18,7 +18,12 @@ class Record(NamedTuple):
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-MSMT17_LISTS = {"train": "train", "val": "train", "query": "query", "gallery": "gallery"}  # list_train.txt: its split
+MSMT17_LISTS = {
+    "train": "train",
+    "val": "train",
+    "query": "query",
+    "gallery": "gallery",
+}  # list_train.txt: its split
 
 _END = r"(?i:\.jpe?g|\.png|\.bmp)+$"  # some copies of Market-1501 have .jpg.jpg
 _MARKET = re.compile(rf"(-1|\d+)_c(\d+)s\d+(?:_\d+)+{_END}")
@@ -38,12 +43,16 @@ Splits = dict[str, list[Record]]
 def read(name: str, folder: Path) -> Splits:
     """The records of each split; identities are as in the files."""
     if is_market_layout(folder):
-        splits = {split: list(_read_folder(name, folder / sub)) for split, sub in MARKET_FOLDERS.items()}
+        splits = {
+            split: list(_read_folder(name, folder / sub)) for split, sub in MARKET_FOLDERS.items()
+        }
     else:
         splits = _read_msmt17(folder)
     for split, records in splits.items():
         if not records:
-            raise ValueError(f"{folder}: no image of {split} in {name}; expected names like {NAMES[name][1]}")
+            raise ValueError(
+                f"{folder}: no image of {split} in {name}; expected names like {NAMES[name][1]}"
+            )
     return splits
 
 
@@ -53,10 +62,15 @@ def find(name: str, root: Path) -> Path:
     for _ in range(4):
         for folder in level:
             if is_market_layout(folder) or name == "msmt17" and any(folder.glob("list_*.txt")):
-                found.setdefault(folder.resolve(), folder)  # a link to a folder that was found does not count
+                found.setdefault(
+                    folder.resolve(), folder
+                )  # a link to a folder that was found does not count
         level = [sub for folder in level for sub in _folders_named(name, folder)]
     if not found:
-        there = "\n".join(f"There is in {folder}: {_listing(folder)}" for folder in [root, *_folders_named(name, root)])
+        there = "\n".join(
+            f"There is in {folder}: {_listing(folder)}"
+            for folder in [root, *_folders_named(name, root)]
+        )
         layout = f"bounding_box_train/{NAMES[name][1]} ..., query/..., bounding_box_test/..."
         if name == "msmt17":
             layout = f"train/0000/{NAMES[name][1]} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_*.txt"
@@ -90,7 +104,10 @@ def _listing(folder: Path) -> str:
     if not folder.is_dir():
         return f"nothing, as {'it is a file' if folder.exists() else f'there is no folder {os.path.realpath(folder)}'}"
     paths = sorted(folder.iterdir(), key=lambda path: (path.exists(), path))  # such links first
-    names = [path.name if path.exists() else f"{path.name} (a link to nowhere: {os.readlink(path)})" for path in paths]
+    names = [
+        path.name if path.exists() else f"{path.name} (a link to nowhere: {os.readlink(path)})"
+        for path in paths
+    ]
     return ", ".join(names[:12] + ["..."] * (len(names) > 12)) or "nothing"
 
 
@@ -109,7 +126,9 @@ def _parse(name: str, path: Path) -> Record:
     match = pattern.match(path.name)
     identity, camera = (int(group) for group in match.groups() if group) if match else (0, 0)
     if camera < 1:
-        raise ValueError(f"{path}: expected a name like {example} (identity, and camera from 1), of {name}")
+        raise ValueError(
+            f"{path}: expected a name like {example} (identity, and camera from 1), of {name}"
+        )
     return Record(path, identity, camera - 1)
 
 
@@ -121,10 +140,15 @@ def msmt17_version(folder: Path) -> str:
     if is_market_layout(folder) or not found:
         return named
     if len(found) > 1:
-        raise ValueError(f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2); move one to a folder of its own")
+        raise ValueError(
+            f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2); move one to a folder of its own"
+        )
     if named in ("", found[0]):
         return found[0]
-    warnings.warn(f"{folder}: its name says {named}, its folders say {found[0]}; it is taken as V2", stacklevel=3)
+    warnings.warn(
+        f"{folder}: its name says {named}, its folders say {found[0]}; it is taken as V2",
+        stacklevel=3,
+    )
     return "V2"
 
 
@@ -136,9 +160,13 @@ def _read_msmt17(folder: Path) -> dict[str, list[Record]]:
         file, images = folder / f"list_{key}.txt", folder / (train if split == "train" else test)
         for needed in (file, images):
             if not needed.exists():
-                raise FileNotFoundError(f"{needed}: not there, and MSMT17 needs it; there is: {_listing(folder)}")
+                raise FileNotFoundError(
+                    f"{needed}: not there, and MSMT17 needs it; there is: {_listing(folder)}"
+                )
         # With or without a byte order mark; what is not UTF-8 is shown as such in the error of its line.
-        for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+        for number, line in enumerate(
+            file.read_text("utf-8-sig", errors="replace").splitlines(), 1
+        ):
             if not line.strip():
                 continue
             place = f"{file}, line {number}"

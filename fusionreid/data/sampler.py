@@ -33,9 +33,13 @@ class PKSampler:
             raise ValueError(f"rank={rank} of world_size={world_size}; expected {expected}")
         distinct, index = np.unique(np.asarray(identities), return_inverse=True)
         if len(distinct) < num_identities:
-            raise ValueError(f"num_identities={num_identities}; expected at most {len(distinct)}, those of the images")
+            raise ValueError(
+                f"num_identities={num_identities}; expected at most {len(distinct)}, those of the images"
+            )
         order = np.argsort(index, kind="stable")
-        self._images = np.split(order, np.cumsum(np.bincount(index))[:-1])  # the images' indices of each identity
+        self._images = np.split(
+            order, np.cumsum(np.bincount(index))[:-1]
+        )  # the images' indices of each identity
         self.num_identities, self.num_images = num_identities, num_images
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._epoch = 0
@@ -61,7 +65,9 @@ class PKSampler:
         while len(available := np.flatnonzero(left)) >= self.num_identities:
             chosen = random.choice(available, self.num_identities, replace=False)
             left[chosen] -= 1
-            batches.append(np.concatenate([groups[identity][left[identity]] for identity in chosen]))
+            batches.append(
+                np.concatenate([groups[identity][left[identity]] for identity in chosen])
+            )
         return np.stack(batches)
 
     def _groups(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -69,4 +75,6 @@ class PKSampler:
         if len(images) < self.num_images:
             return random.choice(images, (1, self.num_images))  # with replacement
         groups = len(images) // self.num_images
-        return random.permutation(images)[: groups * self.num_images].reshape(groups, self.num_images)
+        return random.permutation(images)[: groups * self.num_images].reshape(
+            groups, self.num_images
+        )

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data import Dataset, ImageCache
-from .embed import normalised
+from .embedding import normalised
 from .evaluate import Retrieval, labels, rank
-from .metrics import Ranking
+from .ranking import Ranking
 
 COLOURS = {  # what `colour_bands` is told, from the weakest
     "colour, whole frame": {"bands": 1, "middle": False, "per_camera": False},
@@ -18,7 +18,13 @@ COLOURS = {  # what `colour_bands` is told, from the weakest
 
 
 def colour_bands(
-    images: np.ndarray, cameras: np.ndarray, *, bands: int, bins: int = 4, middle: bool = True, per_camera: bool = True
+    images: np.ndarray,
+    cameras: np.ndarray,
+    *,
+    bands: int,
+    bins: int = 4,
+    middle: bool = True,
+    per_camera: bool = True,
 ) -> np.ndarray:
     """Colour histograms of horizontal bands: uint8 (N, H, W, 3) and cameras (N,) to (N, bands * bins^3), L2-normalised.
 
@@ -33,53 +39,40 @@ def colour_bands(
         of = np.flatnonzero(cameras == camera)
         if per_camera:
             crops = (images[place, :height, columns].astype(np.float32) for place in of)
-            mean, square = np.mean([(crop.mean(axis=(0, 1)), np.square(crop).mean(axis=(0, 1))) for crop in crops], 0)
+            mean, square = np.mean(
+                [(crop.mean(axis=(0, 1)), np.square(crop).mean(axis=(0, 1))) for crop in crops], 0
+            )
             deviation = np.sqrt(square - mean**2)
             low, high = mean - 2 * deviation, mean + 2 * deviation
         for place in of:  # one by one: a gallery at the paper's size is larger than memory
-            levels = np.clip((images[place, :height, columns] - low) / (high - low) * bins, 0, bins - 1).astype(int)
+            levels = np.clip(
+                (images[place, :height, columns] - low) / (high - low) * bins, 0, bins - 1
+            ).astype(int)
             bin_of = levels @ [bins**2, bins, 1] + first
             counts[place] = np.bincount(bin_of.ravel(), minlength=counts.shape[1])
     return normalised(np.sqrt(counts))
 
 
-def plain_features(dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path) -> Retrieval:
+def plain_features(
+    dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
+) -> Retrieval:
     """Query and gallery by features that have learnt nothing: "chance", random vectors, and each of `COLOURS`."""
     splits, names = (dataset.query, dataset.gallery), labels(dataset.query, dataset.gallery)
     random, features = np.random.default_rng(0), []
     for records, cameras in zip(splits, names[2:], strict=True):
         images = ImageCache(records, image_size, cache_directory, progress=False).images
-        colours = {name: colour_bands(images, cameras, **options) for name, options in COLOURS.items()}
-        features.append({"chance": random.standard_normal((len(records), 16), np.float32)} | colours)
+        colours = {
+            name: colour_bands(images, cameras, **options) for name, options in COLOURS.items()
+        }
+        features.append(
+            {"chance": random.standard_normal((len(records), 16), np.float32)} | colours
+        )
     return Retrieval(*features, *names)
 
 
-def rank_by_colour(dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path) -> Ranking:
+def rank_by_colour(
+    dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
+) -> Ranking:
     """The gallery ranked by those of `COLOURS` that find most."""
     retrieval = plain_features(dataset, image_size, cache_directory)
     return max((rank(retrieval, name) for name in COLOURS), key=lambda ranking: ranking.mAP)
-
-
-def edge_shortcut(images: np.ndarray, masks: np.ndarray, identities: np.ndarray, cameras: np.ndarray) -> dict:
-    """Whether the background names people: how often the image with the nearest edges, in a camera, is of the same one.
-
-    An edge is a sixteenth of the width, left and right; images in whose edges the person stands are left out.
-    Images are (N, H, W, 3) uint8; masks (N, H, W) bool, true on the person; identities and cameras (N,). Returns
-    `accuracy`, `chance` and its `standard error` (people shuffled 200 times inside each camera), and the `images` left.
-    """
-    width = max(1, images.shape[2] // 16)
-    edges = np.r_[:width, -width:0]
-    empty = ~masks[:, :, edges].any(axis=(1, 2))
-    random, hits, scored = np.random.default_rng(0), np.zeros(201), 0
-    for of in (np.flatnonzero(empty & (cameras == camera)) for camera in np.unique(cameras)):
-        if len(of) < 2:
-            continue
-        pixels, people = images[of][:, :, edges].reshape(len(of), -1).astype(np.float32), identities[of]
-        distances = np.square(pixels).sum(axis=1) - 2 * pixels @ pixels.T
-        np.fill_diagonal(distances, np.inf)
-        nearest, scored = distances.argmin(axis=1), scored + len(of)
-        for turn in range(len(hits)):  # first as they are
-            hits[turn] += np.count_nonzero(people[nearest] == people)
-            people = random.permutation(people)
-    found, chances = float(hits[0]) / max(scored, 1), hits[1:] / max(scored, 1)
-    return {"accuracy": found, "chance": chances.mean(), "standard error": chances.std(), "images": scored}

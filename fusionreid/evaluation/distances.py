@@ -33,10 +33,15 @@ class FeatureDistances:
     """
 
     def __init__(self, query, gallery, *, device=None):
-        query, gallery = real_numbers(query, "query_features"), real_numbers(gallery, "gallery_features")
+        query, gallery = (
+            real_numbers(query, "query_features"),
+            real_numbers(gallery, "gallery_features"),
+        )
         widths = query.shape[1], gallery.shape[1]
         if widths[0] != widths[1]:
-            raise ValueError(f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}")
+            raise ValueError(
+                f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}"
+            )
         where = [features.device for features in (query, gallery) if isinstance(features, Tensor)]
         self.device = torch.device(device or (where or ["cpu"])[0])
         self.shape = len(query), len(gallery)
@@ -60,7 +65,9 @@ class FeatureDistances:
 
     def joined(self) -> "FeatureDistances":
         """The distances of all images, queries first, to all images. Holds the features once more."""
-        images = torch.cat([as_rows(features, slice(None), self.device) for features in (self.query, self.gallery)])
+        images = torch.cat(
+            [as_rows(features, slice(None), self.device) for features in (self.query, self.gallery)]
+        )
         return FeatureDistances(images, images)
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
@@ -70,7 +77,9 @@ class FeatureDistances:
         out = _empty(len(rows), max(columns, LEAST_COLUMNS)).to(self.device)
         for low in range(0, columns, PRODUCT):
             low = max(0, min(low, columns - LEAST_COLUMNS))  # a short last part begins earlier
-            part, norms = self._part(self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT))
+            part, norms = self._part(
+                self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT)
+            )
             part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
             target = out[:, low : low + len(part)]
             torch.add(row_norms[:, None], norms, out=target).addmm_(rows, part.T, alpha=-2)
@@ -137,10 +146,15 @@ def smallest(blocks: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarr
     for low, block in blocks:
         place = np.stack([_smallest(row, min(k, len(row))) for row in block])
         found, place = np.take_along_axis(block, place, axis=1), place + low
-        if values is not None:  # those of earlier blocks stand first, and the sort is stable: ties keep their order
+        if (
+            values is not None
+        ):  # those of earlier blocks stand first, and the sort is stable: ties keep their order
             found, place = np.hstack([values, found]), np.hstack([columns, place])
         order = np.argsort(found, axis=1, kind="stable")[:, :k]
-        values, columns = np.take_along_axis(found, order, axis=1), np.take_along_axis(place, order, axis=1)
+        values, columns = (
+            np.take_along_axis(found, order, axis=1),
+            np.take_along_axis(place, order, axis=1),
+        )
     return values, columns
 
 
@@ -152,24 +166,34 @@ def _smallest(row: np.ndarray, k: int) -> np.ndarray:
 def real_numbers(features, name: str) -> np.ndarray | Tensor:
     if not isinstance(features, (np.ndarray, Tensor)):
         features = np.asarray(features)
-    real = not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
+    real = (
+        not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
+    )
     if features.ndim != 2 or 0 in features.shape or not real:
         found = f"found {features.dtype} of shape {tuple(features.shape)}"
-        raise ValueError(f"{name}: expected real numbers of shape (images, width), at least one of both, {found}")
+        raise ValueError(
+            f"{name}: expected real numbers of shape (images, width), at least one of both, {found}"
+        )
     return features.detach() if isinstance(features, Tensor) else features
 
 
-def as_rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device: torch.device) -> Tensor:
+def as_rows(
+    features: np.ndarray | Tensor, which: slice | np.ndarray, device: torch.device
+) -> Tensor:
     """(rows, D) float32 on `device`; a copy only where it must be."""
     if isinstance(features, Tensor):
         return features[which].to(device, torch.float32)
     rows = np.ascontiguousarray(features[which], dtype=np.float32)
-    return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(device)  # torch only takes writable ones
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(
+        device
+    )  # torch only takes writable ones
 
 
 def _empty(rows: int, columns: int) -> Tensor:
     """(rows, columns) float32 in memory of its own, which goes back to the system at once; malloc would keep it."""
-    return torch.frombuffer(mmap(-1, 4 * rows * columns), dtype=torch.float32).reshape(rows, columns)
+    return torch.frombuffer(mmap(-1, 4 * rows * columns), dtype=torch.float32).reshape(
+        rows, columns
+    )
 
 
 def _cut(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:

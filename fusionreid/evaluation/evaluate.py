@@ -11,8 +11,8 @@ import pandas as pd
 from ..data import Dataset, ImageCache, Record
 from ..models.fusionreid import FusionReID
 from ..options import expect, one_of
-from .embed import device_of, embed_batches, normalised
-from .metrics import Ranking, evaluate_ranking
+from .embedding import device_of, embed_batches, normalised
+from .ranking import Ranking, evaluate_ranking
 
 
 class Retrieval(NamedTuple):
@@ -29,18 +29,29 @@ class Retrieval(NamedTuple):
         """The first six arguments of `evaluate_ranking`, for one feature or for "all" side by side, L2-normalised."""
         one_of("feature", feature, ("all", *self.query_features))
         names = list(self.query_features) if feature == "all" else [feature]
-        query, gallery = (normalised(np.hstack([features[name] for name in names])) for features in self[:2])
+        query, gallery = (
+            normalised(np.hstack([features[name] for name in names])) for features in self[:2]
+        )
         return query, gallery, *self[2:]
 
 
 def labels(*splits: Sequence[Record]) -> list[np.ndarray]:
     """The identities of each split, then the cameras of each."""
     fields = ("identity", "camera")
-    return [np.array([getattr(each, name) for each in records], np.int64) for name in fields for records in splits]
+    return [
+        np.array([getattr(each, name) for each in records], np.int64)
+        for name in fields
+        for records in splits
+    ]
 
 
 def retrieve(
-    model: FusionReID, dataset: Dataset, *, cache_directory: str | Path, use_cameras: bool = True, **options
+    model: FusionReID,
+    dataset: Dataset,
+    *,
+    cache_directory: str | Path,
+    use_cameras: bool = True,
+    **options,
 ) -> Retrieval:
     """Every feature of a data set's query and gallery, in evaluation mode.
 
@@ -48,12 +59,18 @@ def retrieve(
     `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
     expect("model", model, FusionReID)
-    splits, ends, features = (dataset.query, dataset.gallery), np.cumsum(list(model.widths.values()))[:-1], []
+    splits, ends, features = (
+        (dataset.query, dataset.gallery),
+        np.cumsum(list(model.widths.values()))[:-1],
+        [],
+    )
     for records in splits:
         cache = ImageCache(records, model.config.image_size, cache_directory)
         cameras = np.array([record.camera for record in records], np.int64)
         cameras[(cameras >= model.num_cameras) | (not use_cameras)] = -1
-        vectors = np.concatenate([part for _, part in embed_batches(model, cache, cameras, **options)])
+        vectors = np.concatenate(
+            [part for _, part in embed_batches(model, cache, cameras, **options)]
+        )
         features.append(dict(zip(model.widths, np.split(vectors, ends, axis=1), strict=True)))
     return Retrieval(*features, *labels(*splits))
 
@@ -90,7 +107,9 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
     rows = []
     for name, dataset in datasets.items():
         for use_cameras in (True, False) if model.num_cameras else (False,):
-            ranking = evaluate(model, dataset, features=["all"], use_cameras=use_cameras, **options)["all"]
+            ranking = evaluate(
+                model, dataset, features=["all"], use_cameras=use_cameras, **options
+            )["all"]
             rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
     return pd.DataFrame(rows)
 
@@ -103,12 +122,22 @@ def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFra
     without a camera embedding.
     """
     if not model.num_cameras or "transformer" not in model.branches:
-        raise ValueError("camera_choices: expected a model with a camera embedding, found one without")
+        raise ValueError(
+            "camera_choices: expected a model with a camera embedding, found one without"
+        )
     model = copy.deepcopy(model)
     place = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
     own, rows = place.clone(), []
-    choices = {"its own": own, "none": 0 * own, "the mean": own.mean(0, keepdim=True), "a wrong one": own.roll(1, 0)}
+    choices = {
+        "its own": own,
+        "none": 0 * own,
+        "the mean": own.mean(0, keepdim=True),
+        "a wrong one": own.roll(1, 0),
+    }
     for name, embedding in choices.items():
         place.copy_(embedding.expand_as(place))
-        rows.append({"camera": name} | evaluate(model, dataset, features=["all"], **options)["all"].summary())
+        rows.append(
+            {"camera": name}
+            | evaluate(model, dataset, features=["all"], **options)["all"].summary()
+        )
     return pd.DataFrame(rows)

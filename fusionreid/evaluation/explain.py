@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data import Dataset, Record, load_images, normalise
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
-from .embed import device_of, evaluating
+from .embedding import device_of, evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
@@ -22,7 +22,9 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
     random, chosen = np.random.default_rng(seed), {}
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
-        others = [r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera]
+        others = [
+            r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera
+        ]
         if others and query.identity not in chosen and len(chosen) < people:
             chosen[query.identity] = query, others[random.integers(len(others))]
     return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
@@ -32,7 +34,9 @@ def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W), normalised, and cameras (B,), -1 for those that training has not seen, for `model`."""
     device = device_of(model)
     images = normalise(load_images([record.path for record in records], model.config.image_size))
-    cameras = torch.tensor([record.camera if record.camera < model.num_cameras else -1 for record in records])
+    cameras = torch.tensor(
+        [record.camera if record.camera < model.num_cameras else -1 for record in records]
+    )
     return images.to(device), cameras.to(device)
 
 
@@ -40,13 +44,17 @@ def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
 Target = Callable[[Tensor], Tensor]
 
 
-def similarity_targets(model: FusionReID, references: Tensor, cameras: Tensor | None = None) -> list[Target]:
+def similarity_targets(
+    model: FusionReID, references: Tensor, cameras: Tensor | None = None
+) -> list[Target]:
     """For each second image (B, 3, H, W), how much more f_a is like it than like the average training image.
 
     That is what ranks a gallery. The cosine itself explains little: its gradient is at right angles to f_a, so that the
     map leaves out what the image already shares with the second one (notebook 10 measures both).
     """
-    mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])  # the necks know it
+    mean = torch.cat(
+        [model.necks[name].norm.running_mean for name in model.widths]
+    )  # the necks know it
     with evaluating(model), torch.no_grad():
         return [(vector - mean).dot for vector in model.embed(references, cameras)]
 
@@ -88,7 +96,9 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
             expected = "expected an MFU that reads the local tokens of an SEU, units=('seu', 'mfu')"
             raise ValueError(f"Grad-CAM after HTM {number}: {expected}, found {htm.units}")
         shared = htm.seu["cnn"] is htm.seu["transformer"]  # and then called for each branch in turn
-        found[f"after HTM {number}"] = Stage(htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0)
+        found[f"after HTM {number}"] = Stage(
+            htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0
+        )
     return found
 
 
@@ -97,7 +107,9 @@ def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     outputs = []
     with evaluating(cnn), torch.no_grad(), ExitStack() as hooks:
         for module in cnn.base.modules():
-            hook = module.register_forward_hook(lambda module, _, output: outputs.append((module, output)))
+            hook = module.register_forward_hook(
+                lambda module, _, output: outputs.append((module, output))
+            )
             hooks.enter_context(hook)
         local = cnn(image).local
     return next(module for module, output in reversed(outputs) if output is local)
@@ -116,7 +128,9 @@ class _Tapped(nn.Module):
         with self.stage.layer.register_forward_hook(self._divert):  # removes it at the end
             embedding = self.model.embed(images, self.cameras)
         if not embedding.requires_grad:
-            raise ValueError("Grad-CAM: expected a stage that the features depend on, found one that nothing reads")
+            raise ValueError(
+                "Grad-CAM: expected a stage that the features depend on, found one that nothing reads"
+            )
         return embedding
 
     def _divert(self, _layer, _inputs, output):
@@ -135,7 +149,11 @@ class _Tapped(nn.Module):
     def as_map(self, local: Tensor) -> Tensor:
         """Local tokens (B, N, D), with or without a class token before them, or a map, to (B, D, h, w)."""
         height, width = self.stage.grid
-        return local if local.ndim == 4 else rearrange(local[:, -height * width :], "b (h w) d -> b d h w", h=height)
+        return (
+            local
+            if local.ndim == 4
+            else rearrange(local[:, -height * width :], "b (h w) d -> b d h w", h=height)
+        )
 
 
 def centred_gradcam() -> type:
@@ -147,9 +165,13 @@ def centred_gradcam() -> type:
     from pytorch_grad_cam import GradCAM
 
     class CentredGradCAM(GradCAM):
-        def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        def get_cam_image(
+            self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False
+        ):
             centred = activations - activations.mean(axis=(2, 3), keepdims=True)
-            return super().get_cam_image(input_tensor, target_layer, targets, centred, grads, eigen_smooth)
+            return super().get_cam_image(
+                input_tensor, target_layer, targets, centred, grads, eigen_smooth
+            )
 
     return CentredGradCAM
 
@@ -174,7 +196,9 @@ def gradcam(
     constant or not finite, naming the image, or nothing reads the stage's features.
     """
     if len(targets) != len(images):
-        raise ValueError(f"targets: expected {len(images)}, one for each image, found {len(targets)}")
+        raise ValueError(
+            f"targets: expected {len(images)}, one for each image, found {len(targets)}"
+        )
     tapped = _Tapped(model, stage, cameras)
     with evaluating(model), torch.enable_grad():
         cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
@@ -186,12 +210,17 @@ def gradcam(
     for index, each in enumerate(maps):
         low, high = float(each.min()), float(each.max())
         if not low < high < float("inf"):
-            raise ValueError(f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g}")
+            raise ValueError(
+                f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g}"
+            )
     return maps / maps.amax(dim=(1, 2), keepdim=True)
 
 
 def gradcam_maps(
-    models: Sequence[FusionReID], images: Tensor, targets: Callable[[FusionReID], list], cameras: Tensor | None = None
+    models: Sequence[FusionReID],
+    images: Tensor,
+    targets: Callable[[FusionReID], list],
+    cameras: Tensor | None = None,
 ) -> dict[tuple[str, str], Tensor]:
     """Fig. 7: for each branch the map of the branch alone, before and after LRU, and after each HTM.
 
@@ -221,9 +250,16 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
     to 1; SEU's to less, as the global token also attends to itself.
     """
     if model.fusion is None or not len(model.fusion.stack):
-        raise ValueError("attention maps: expected a model with HTMs (FusionConfig.units), found none")
+        raise ValueError(
+            "attention maps: expected a model with HTMs (FusionConfig.units), found none"
+        )
     grids, maps, stack = model.grids, {}, model.fusion.stack
-    keys = [(layer, unit, branch) for layer, htm in enumerate(stack, 1) for unit in htm.units for branch in BRANCHES]
+    keys = [
+        (layer, unit, branch)
+        for layer, htm in enumerate(stack, 1)
+        for unit in htm.units
+        for branch in BRANCHES
+    ]
     modules = [getattr(stack[layer - 1], unit)[branch].attention for layer, unit, branch in keys]
     calls = cycle(keys)  # the order of a forward pass
 
@@ -234,7 +270,9 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
         if unit == "seu":
             weights = weights[:, :, 0, 1:]  # from the global token to the local ones
         grid = grids[branch if unit == "seu" else OTHER[branch]]
-        maps[layer, unit, branch] = rearrange(weights.float(), "b heads (h w) -> b heads h w", h=grid[0])
+        maps[layer, unit, branch] = rearrange(
+            weights.float(), "b heads (h w) -> b heads h w", h=grid[0]
+        )
 
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules):

@@ -11,7 +11,7 @@ from ..config import one_of
 from ..data import normalise
 from ..files import atomic_write
 from ..models.fusionreid import FusionReID
-from .embed import evaluating
+from .embedding import evaluating
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -42,21 +42,29 @@ def export(model: FusionReID, path: str | Path, format: str = "onnx") -> None:
         try:
             import onnxscript  # noqa: F401  (torch.onnx needs it, and says so less clearly)
         except ImportError as error:
-            raise ImportError(f"export to ONNX needs onnxscript: pip install 'fusionreid[export]' ({error})") from error
+            raise ImportError(
+                f"export to ONNX needs onnxscript: pip install 'fusionreid[export]' ({error})"
+            ) from error
     size, batch = model.config.image_size, torch.export.Dim("batch")
-    inputs = {"images": torch.zeros(2, 3, *size, dtype=torch.uint8)}  # a batch of one would become a constant
+    inputs = {
+        "images": torch.zeros(2, 3, *size, dtype=torch.uint8)
+    }  # a batch of one would become a constant
     if model.num_cameras and "transformer" in model.branches:
         inputs["cameras"] = torch.zeros(2, dtype=torch.int64)
     device = next(model.parameters()).device
     try:
         with evaluating(model), torch.no_grad():
             dynamic = {name: {0: batch} for name in inputs}
-            program = torch.export.export(Embedding(model.cpu()).eval(), (), inputs, dynamic_shapes=dynamic)
+            program = torch.export.export(
+                Embedding(model.cpu()).eval(), (), inputs, dynamic_shapes=dynamic
+            )
     finally:
         model.to(device)
     with atomic_write(path) as temporary:
         if format == "torch":
-            torch.export.save(program, graph := io.BytesIO())  # to a file, a full disk would end the process
+            torch.export.save(
+                program, graph := io.BytesIO()
+            )  # to a file, a full disk would end the process
             temporary.write_bytes(graph.getvalue())
         else:
             names = {"input_names": list(inputs), "output_names": ["vectors"]}

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data import Record
 from ..data.cache import decode
 from ..files import atomic_write, locked, read_lines, write_lines, writing
+from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
 from ..options import expect
-from ..training.trained import digest
 from .distances import as_rows, real_numbers, smallest
-from .embed import Pictures, embed_batches, normalised
+from .embedding import Pictures, embed_batches, normalised
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 1 << 24  # numbers of the gallery that a search holds at once
@@ -47,12 +47,21 @@ class Gallery:
     that cannot be written (read-only, full).
     """
 
-    def __init__(self, folder: str | Path, model: FusionReID, images: Sequence[str | Path | Record], **options):
+    def __init__(
+        self,
+        folder: str | Path,
+        model: FusionReID,
+        images: Sequence[str | Path | Record],
+        **options,
+    ):
         expect("model", model, FusionReID)
         expect("batch_size", options.get("batch_size", 1), int, 1)
         self._root = Path(folder).absolute()
         self._folder = self._root / f"{digest(model)}-{options.get('precision', 'float32')}"
-        self._features, self._pictures = self._folder / "features.bin", self._folder / "pictures.jsonl"
+        self._features, self._pictures = (
+            self._folder / "features.bin",
+            self._folder / "pictures.jsonl",
+        )
         self._width, self.unreadable = sum(model.widths.values()), {}
         wanted = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
         rows = self._read()
@@ -62,7 +71,9 @@ class Gallery:
                 rows = self._update(model, wanted, options)
         if not rows:
             found = f"{len(wanted)}, of which none can be read: {next(iter(self.unreadable.values()), '')}"
-            raise ValueError(f"{self._root}: expected at least one picture, found {found.removesuffix(': ')}")
+            raise ValueError(
+                f"{self._root}: expected at least one picture, found {found.removesuffix(': ')}"
+            )
         self.paths = [self._path(entry) for entry in rows]
         self.features = np.memmap(self._features, np.float16, "r", shape=(len(rows), self._width))
 
@@ -71,10 +82,15 @@ class Gallery:
 
         Returns cosine similarities (Q, top) float32, descending, and their rows, int64; fewer of a smaller gallery.
         """
-        queries, step = as_rows(real_numbers(vectors, "vectors"), slice(None), "cpu"), max(1, BLOCK // self._width)
+        queries, step = (
+            as_rows(real_numbers(vectors, "vectors"), slice(None), "cpu"),
+            max(1, BLOCK // self._width),
+        )
         top = expect("top", top, int, 1)
         if queries.shape[1] != self._width:
-            raise ValueError(f"vectors: expected {self._width} numbers each, found {queries.shape[1]}: another model's")
+            raise ValueError(
+                f"vectors: expected {self._width} numbers each, found {queries.shape[1]}: another model's"
+            )
 
         def blocks() -> Iterator[tuple[int, np.ndarray]]:
             for low in range(0, len(self.features), step):
@@ -87,8 +103,12 @@ class Gallery:
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
         path, camera = (image.path, image.camera) if isinstance(image, Record) else (image, -1)
         status = os.stat(path)
-        name = os.path.relpath(path, self._root)  # so that a folder can be moved with the features inside
-        return Entry(name, status.st_size, status.st_mtime_ns, camera if camera < num_cameras else -1)
+        name = os.path.relpath(
+            path, self._root
+        )  # so that a folder can be moved with the features inside
+        return Entry(
+            name, status.st_size, status.st_mtime_ns, camera if camera < num_cameras else -1
+        )
 
     def _path(self, entry: Entry) -> Path:
         return Path(os.path.normpath(self._root / entry.name))
@@ -99,7 +119,9 @@ class Gallery:
         for row, entry in read_lines(self._pictures):
             rows += [None] * (row + 1 - len(rows))
             rows[row] = entry and Entry(*entry)
-        written = self._features.stat().st_size // (2 * self._width) if self._features.is_file() else 0
+        written = (
+            self._features.stat().st_size // (2 * self._width) if self._features.is_file() else 0
+        )
         return rows[:written]
 
     def _update(self, model: FusionReID, wanted: list[Entry], options: dict) -> list[Entry]:
@@ -112,14 +134,23 @@ class Gallery:
         free = [row for row, entry in enumerate(rows) if entry is None]
         slots = iter([*free, *range(len(rows), len(rows) + len(new))])
         unreadable: dict[int, str] = {}
-        pictures = Pictures([self._path(entry) for entry in new], model.config.image_size, unreadable)
+        pictures = Pictures(
+            [self._path(entry) for entry in new], model.config.image_size, unreadable
+        )
         cameras = np.array([entry.camera for entry in new], np.int64)
         self._features.touch()
         # Written, not mapped: on a full disk an OSError, where writing to a memory map ends the process.
-        with open(self._features, "r+b") as file, open(self._pictures, "a", encoding="utf-8") as lines:
+        with (
+            open(self._features, "r+b") as file,
+            open(self._pictures, "a", encoding="utf-8") as lines,
+        ):
             for indices, vectors in embed_batches(model, pictures, cameras, **options):
                 vectors = normalised(vectors).astype(np.float16)
-                placed = [(next(slots), i, v) for i, v in zip(indices, vectors, strict=True) if i not in unreadable]
+                placed = [
+                    (next(slots), i, v)
+                    for i, v in zip(indices, vectors, strict=True)
+                    if i not in unreadable
+                ]
                 for row, _, vector in placed:
                     file.seek(2 * self._width * row)
                     file.write(vector.tobytes())
@@ -129,7 +160,9 @@ class Gallery:
             rows = self._read()
             count = len(rows) - rows.count(None)
             holes = [row for row in range(count) if rows[row] is None]
-            for hole, last in zip(holes, (row for row in range(count, len(rows)) if rows[row]), strict=True):
+            for hole, last in zip(
+                holes, (row for row in range(count, len(rows)) if rows[row]), strict=True
+            ):
                 file.seek(2 * self._width * last)
                 vector = file.read(2 * self._width)
                 file.seek(2 * self._width * hole)
@@ -151,27 +184,41 @@ def pictures_in(folder: str | Path) -> list[Path]:
     """The image files under a folder in order, hidden ones left out; a ValueError if there are none."""
     folder, found = Path(folder), []
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder of pictures, found {'a file' if folder.exists() else 'nothing'}")
+        raise ValueError(
+            f"{folder}: expected a folder of pictures, found {'a file' if folder.exists() else 'nothing'}"
+        )
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = (name for name in sorted(files) if not name.startswith("."))
         found += [Path(parent) / name for name in visible if Path(name).suffix.lower() in SUFFIXES]
     if not found:
-        raise ValueError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none in it or below")
+        raise ValueError(
+            f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none in it or below"
+        )
     return found
 
 
-def write_sheet(path: str | Path, queries: Sequence[Path], found: Sequence[Sequence[tuple[Path, float]]]) -> None:
+def write_sheet(
+    path: str | Path, queries: Sequence[Path], found: Sequence[Sequence[tuple[Path, float]]]
+) -> None:
     """Writes a picture: a row for each query, the query first, then the found pictures and their similarities."""
     high, wide, gap, text = 128, 64, 8, 14
     font = ImageFont.load_default(11)
     columns = 1 + max(map(len, found))
-    sheet = Image.new("RGB", (columns * (wide + gap) + 2 * gap, len(queries) * (high + text + gap) + gap), "white")
+    sheet = Image.new(
+        "RGB", (columns * (wide + gap) + 2 * gap, len(queries) * (high + text + gap) + gap), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for row, (query, hits) in enumerate(zip(queries, found, strict=True)):
-        tiles = [(query, "query"), *((picture, f"{similarity:.4f}") for picture, similarity in hits)]
+        tiles = [
+            (query, "query"),
+            *((picture, f"{similarity:.4f}") for picture, similarity in hits),
+        ]
         for column, (picture, label) in enumerate(tiles):
-            place = gap + column * (wide + gap) + gap * (column > 0), gap + row * (high + text + gap)
+            place = (
+                gap + column * (wide + gap) + gap * (column > 0),
+                gap + row * (high + text + gap),
+            )
             sheet.paste(Image.fromarray(decode(picture, (high, wide))), place)
             draw.text((place[0], place[1] + high), label, "black", font)
     with atomic_write(path) as temporary:

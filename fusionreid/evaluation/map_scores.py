@@ -20,7 +20,7 @@ from ..data import Record
 from ..data.truth import masks as read_masks
 from ..models.fusion import OTHER
 from ..models.fusionreid import FusionReID
-from .embed import evaluating
+from .embedding import evaluating
 from .explain import class_targets, gradcam_maps, load, record_attention, similarity_targets
 
 BATCH = 32  # images explained together
@@ -37,11 +37,18 @@ def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
     """
     masks = torch.as_tensor(masks).to(maps.device, torch.float32)
     if maps.ndim < 3 or masks.ndim != 3 or len(maps) != len(masks):
-        raise ValueError(f"expected maps (N, ..., h, w) and masks (N, H, W), found {maps.shape} and {masks.shape}")
+        raise ValueError(
+            f"expected maps (N, ..., h, w) and masks (N, H, W), found {maps.shape} and {masks.shape}"
+        )
     values = rearrange(maps.float(), "n ... h w -> n (...) h w")
     (rows, columns), (height, width) = values.shape[2:], masks.shape[1:]
-    down, across = _spread(rows, height).to(values), _spread(columns, width).to(values)  # (h, H), (w, W)
-    person = einsum(masks, down, across, "n y x, h y, w x -> n h w")[:, None]  # what a cell weighs on the person
+    down, across = (
+        _spread(rows, height).to(values),
+        _spread(columns, width).to(values),
+    )  # (h, H), (w, W)
+    person = einsum(masks, down, across, "n y x, h y, w x -> n h w")[
+        :, None
+    ]  # what a cell weighs on the person
     image = einsum(down, across, "h y, w x -> h w")
     peaks = values.flatten(2).argmax(dim=2)
     y = ((peaks // columns + 0.5) * height / rows).long()
@@ -54,7 +61,9 @@ def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         return total(weights) ** 2 / (total(weights, 2) * weights.sum(dim=(-2, -1)))
 
     energy = total(person) / total(image) / masks.mean(dim=(1, 2))[:, None]
-    peak = masks[torch.arange(len(masks), device=masks.device)[:, None], y, x].where(energy.isfinite(), torch.nan)
+    peak = masks[torch.arange(len(masks), device=masks.device)[:, None], y, x].where(
+        energy.isfinite(), torch.nan
+    )
     found = {"energy": energy, "peak": peak, "breadth": evenness(image), "cover": evenness(person)}
     return {name: each.reshape(maps.shape[:-2]).cpu().numpy() for name, each in found.items()}
 
@@ -83,7 +92,9 @@ def gradcam_scores(
             targets = partial(similarity_targets, references=references, cameras=their_cameras)
         maps = gradcam_maps(models, images, targets, cameras)
         for (branch, stage), values in maps.items():
-            scores = score(values, masks) | {"other": score(values, np.roll(masks, 1, axis=0))["energy"]}
+            scores = score(values, masks) | {
+                "other": score(values, np.roll(masks, 1, axis=0))["energy"]
+            }
             scores["overlap"] = _overlap(values, maps[OTHER[branch], stage])
             names = {"target": target, "branch": branch, "stage": stage}
             rows.append(pd.DataFrame({**names, "person": people, **scores}))
@@ -102,7 +113,13 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
             model.embed(images, cameras)
         for (layer, unit, branch), values in weights.items():
             for head, each in [*enumerate(values.unbind(1), start=1), ("mean", values.mean(dim=1))]:
-                names = {"branch": branch, "layer": layer, "unit": unit, "head": head, "person": people}
+                names = {
+                    "branch": branch,
+                    "layer": layer,
+                    "unit": unit,
+                    "head": head,
+                    "person": people,
+                }
                 scores = score(each, masks) | {"highest": each.amax(dim=(1, 2)).cpu().numpy()}
                 rows.append(pd.DataFrame({**names, **scores}))
     return pd.concat(rows, ignore_index=True)
@@ -130,18 +147,28 @@ def difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> di
     and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
     """
     first, second = (
-        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)].groupby("person")[measure].mean()
+        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
+        .groupby("person")[measure]
+        .mean()
         for where in (more, less)
     )
     each = first - second
     mean, half = each.mean(), t.ppf(0.975, each.count() - 1) * each.sem()
     here = "yes" if mean > half else "the opposite" if mean < -half else "undecided"
-    return {"first": first.mean(), "second": second.mean(), "difference": mean, "half": half, "here": here}
+    return {
+        "first": first.mean(),
+        "second": second.mean(),
+        "difference": mean,
+        "half": half,
+        "here": here,
+    }
 
 
 def _batches(model: FusionReID, records: Sequence[Record]) -> Iterator[tuple]:
     """Places in `records`, images, cameras and masks of one batch after another."""
-    parts = np.array_split(np.arange(len(records)), -(-len(records) // BATCH))  # none of a single person
+    parts = np.array_split(
+        np.arange(len(records)), -(-len(records) // BATCH)
+    )  # none of a single person
     with evaluating(model):
         for people in tqdm(parts, desc="maps", unit="batch", leave=False):
             some = [records[person] for person in people]
@@ -151,5 +178,7 @@ def _batches(model: FusionReID, records: Sequence[Record]) -> Iterator[tuple]:
 def _overlap(first: Tensor, second: Tensor) -> np.ndarray:
     """Correlation of maps (N, h, w), (N, h', w'), each resized to the finer grid: (N,)."""
     grid = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
-    pairs = [F.interpolate(each[:, None], grid, mode="bilinear").flatten(1) for each in (first, second)]
+    pairs = [
+        F.interpolate(each[:, None], grid, mode="bilinear").flatten(1) for each in (first, second)
+    ]
     return F.cosine_similarity(*(each - each.mean(dim=1, keepdim=True) for each in pairs)).numpy()

@@ -40,7 +40,9 @@ SMALL: dict[str, tuple[str | type[T2TViT], dict]] = {
 }
 
 _PLAIN = "expected a plain ViT of timm with one class token and position embeddings"
-_FROM_A_FILE = "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
+_FROM_A_FILE = (
+    "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
+)
 
 
 class BranchOutput(NamedTuple):
@@ -62,7 +64,12 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
 
 
 def create(
-    name: str, pretrained: bool = False, *, image_size: tuple[int, int] = (256, 128), drop_path: float = 0.0, **options
+    name: str,
+    pretrained: bool = False,
+    *,
+    image_size: tuple[int, int] = (256, 128),
+    drop_path: float = 0.0,
+    **options,
 ) -> nn.Module:
     """The backbone of this name: one of `SMALL`, or any of timm's, which `options` are for.
 
@@ -71,7 +78,9 @@ def create(
     maker, fixed = SMALL.get(name, (name, {}))
     if maker is T2TViT:
         if pretrained:
-            raise ValueError(f"{name}: no public weights to fetch by name; {_FROM_A_FILE.format(name)}")
+            raise ValueError(
+                f"{name}: no public weights to fetch by name; {_FROM_A_FILE.format(name)}"
+            )
         return T2TViT(image_size, drop_path=drop_path, **fixed)
     if not timm.is_model(maker):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "none"
@@ -84,15 +93,21 @@ def create(
         if not pretrained:
             raise
         why = str(error).strip().split("\n")[0]
-        raise OSError(f"{known}: its weights cannot be fetched ({why}); {_FROM_A_FILE.format(name)}") from error
+        raise OSError(
+            f"{known}: its weights cannot be fetched ({why}); {_FROM_A_FILE.format(name)}"
+        ) from error
 
 
 def keep_last_resolution(cnn: nn.Module) -> None:
     """Sets the last stride of 2 to 1, shortcut included, so that the map is 1/16 of the image and not 1/32."""
     layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    strided = {n: m for n, m in cnn.named_modules() if isinstance(m, layers) and m.stride in (2, (2, 2))}
+    strided = {
+        n: m for n, m in cnn.named_modules() if isinstance(m, layers) and m.stride in (2, (2, 2))
+    }
     if not strided:
-        raise ValueError(f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; expected a CNN of timm")
+        raise ValueError(
+            f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; expected a CNN of timm"
+        )
     last_block = list(strided)[-1].split(".")[:2]
     for name in [name for name in strided if name.split(".")[:2] == last_block]:
         if isinstance(strided[name], nn.Conv2d):
@@ -109,7 +124,9 @@ class CNNBranch(nn.Module):
         self.base = create(config.cnn, pretrained, global_pool="")
         if config.stem == "released":
             if not hasattr(self.base, "maxpool"):
-                raise ValueError(f"ModelConfig.stem='released' is for ResNets; {config.cnn!r} has no such stem")
+                raise ValueError(
+                    f"ModelConfig.stem='released' is for ResNets; {config.cnn!r} has no such stem"
+                )
             self.base.act1 = nn.Identity()
             self.base.maxpool = nn.MaxPool2d(kernel_size=2, stride=2)
         keep_last_resolution(self.base)
@@ -140,16 +157,26 @@ class TransformerBranch(nn.Module):
 
     def __init__(self, config: ModelConfig, num_cameras: int = 0, pretrained: bool = False):
         super().__init__()
-        options = {"image_size": config.image_size, "drop_path": config.drop_path, "global_pool": "token"}
+        options = {
+            "image_size": config.image_size,
+            "drop_path": config.drop_path,
+            "global_pool": "token",
+        }
         try:
             self.base = create(config.transformer, pretrained, **options)
         except (AssertionError, TypeError) as error:  # how timm says that it has no class token
-            raise ValueError(f"ModelConfig.transformer={config.transformer!r}: {error}; {_PLAIN}") from error
+            raise ValueError(
+                f"ModelConfig.transformer={config.transformer!r}: {error}; {_PLAIN}"
+            ) from error
         is_t2t = isinstance(self.base, T2TViT)
-        self.grid: tuple[int, int] = self.base.grid if is_t2t else _overlap(self.base, config, pretrained)
+        self.grid: tuple[int, int] = (
+            self.base.grid if is_t2t else _overlap(self.base, config, pretrained)
+        )
         self.width: int = self.base.embed_dim
         self.camera_scale = config.camera_scale
-        self.camera_embedding = nn.Parameter(torch.zeros(num_cameras, 1, self.width)) if num_cameras else None
+        self.camera_embedding = (
+            nn.Parameter(torch.zeros(num_cameras, 1, self.width)) if num_cameras else None
+        )
         if num_cameras:
             nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
@@ -158,26 +185,38 @@ class TransformerBranch(nn.Module):
         if self.camera_embedding is None or cameras is None:
             return 0.0
         seen = rearrange(cameras >= 0, "b -> b 1 1")
-        return self.camera_scale * torch.where(seen, self.camera_embedding[cameras.clamp(min=0)], 0.0)
+        return self.camera_scale * torch.where(
+            seen, self.camera_embedding[cameras.clamp(min=0)], 0.0
+        )
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> BranchOutput:
         """Images (B, 3, H, W) and cameras (B,) to f_t (B, D_t) and X_t (B, D_t, H_t, W_t)."""
         patches = self.base.patch_embed(images)  # (B, N, D)
         cls = repeat(self.base.cls_token, "1 1 d -> b 1 d", b=images.shape[0])
-        tokens = torch.cat([cls, patches], dim=1) + self.base.pos_embed + self.embed_cameras(cameras)
+        tokens = (
+            torch.cat([cls, patches], dim=1) + self.base.pos_embed + self.embed_cameras(cameras)
+        )
         for block in self.base.blocks:
             tokens = block(tokens)
         tokens = self.base.norm(tokens)
-        return BranchOutput(tokens[:, 0], rearrange(tokens[:, 1:], "b (h w) d -> b d h w", h=self.grid[0]))
+        return BranchOutput(
+            tokens[:, 0], rearrange(tokens[:, 1:], "b (h w) d -> b d h w", h=self.grid[0])
+        )
 
 
 def _early_convolutions(width: int, stride: int) -> nn.Sequential:
     """Patches of 16 pixels by three convolutions: small ViTs learn sooner from them (Xiao et al., NeurIPS 2021)."""
     if stride % 4:
-        raise ValueError(f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs")
+        raise ValueError(
+            f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs"
+        )
     layers = []
     for inside, outside in ((3, 16), (16, 32)):
-        layers += [nn.Conv2d(inside, outside, 3, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv2d(inside, outside, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers, nn.Conv2d(32, width, 4, stride // 4))
 
 
@@ -187,7 +226,9 @@ def _check_plain(vit: nn.Module, name: str) -> None:
         f"is a {type(vit).__name__}": not isinstance(vit, timm.models.VisionTransformer),
         "has no class token, or several": getattr(vit, "num_prefix_tokens", 0) != 1,
         "has no position embeddings": getattr(vit, "pos_embed", None) is None,
-        "normalises its tokens before the first block": not isinstance(getattr(vit, "norm_pre", None), nn.Identity),
+        "normalises its tokens before the first block": not isinstance(
+            getattr(vit, "norm_pre", None), nn.Identity
+        ),
         "has no position for its class token": getattr(vit, "no_embed_class", False),
     }
     for kind in [kind for kind, found in kinds.items() if found]:
@@ -201,7 +242,9 @@ def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int
     patch = embed.patch_size[0]
     grid = patch_grid(config.image_size, config.stride, patch)
     if min(grid) < 1:
-        raise ValueError(f"ModelConfig.image_size={config.image_size} is smaller than one patch of {patch} pixels")
+        raise ValueError(
+            f"ModelConfig.image_size={config.image_size} is smaller than one patch of {patch} pixels"
+        )
     embed.proj.stride = (config.stride, config.stride)
     embed.img_size, embed.flatten = None, True  # images of any size, to (B, N, D)
     if config.transformer in SMALL:
@@ -209,6 +252,8 @@ def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int
     if pretrained:
         positions = resize_positions(vit.pos_embed.data, embed.grid_size, grid)
     else:
-        positions = nn.init.trunc_normal_(torch.empty(1, 1 + grid[0] * grid[1], vit.embed_dim), std=0.02)
+        positions = nn.init.trunc_normal_(
+            torch.empty(1, 1 + grid[0] * grid[1], vit.embed_dim), std=0.02
+        )
     vit.pos_embed = nn.Parameter(positions)
     return grid

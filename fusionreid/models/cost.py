@@ -28,7 +28,9 @@ class Cost:
     parameters: int  # to the paper's convention, as `macs`
     macs: int
     all_parameters: int  # every parameter of the model, the classifiers' aside
-    attention_macs: int  # products of queries with keys, and of weights with values, which the paper leaves out
+    attention_macs: (
+        int  # products of queries with keys, and of weights with values, which the paper leaves out
+    )
 
 
 @cache
@@ -44,15 +46,23 @@ def measure_model(model: FusionReID) -> Cost:
     macs, attend = Counter(), F.scaled_dot_product_attention
 
     def count_layer(module, inputs, output):
-        positions = output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.shape[:-1].numel()
+        positions = (
+            output.shape[2:].numel() if isinstance(module, nn.Conv2d) else output.shape[:-1].numel()
+        )
         macs["layers"] += module.weight.numel() * positions
 
     def count_attention(query, key, value, *args, **options):
-        macs["attention"] += query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        macs["attention"] += (
+            query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        )
         return attend(query, key, value, *args, **options)
 
     image = torch.zeros(1, 3, *model.config.image_size, device=next(model.parameters()).device)
-    hooks = [module.register_forward_hook(count_layer) for module in model.modules() if isinstance(module, COUNTED)]
+    hooks = [
+        module.register_forward_hook(count_layer)
+        for module in model.modules()
+        if isinstance(module, COUNTED)
+    ]
     try:
         with mock.patch.object(F, "scaled_dot_product_attention", count_attention):
             model.eval()(image)

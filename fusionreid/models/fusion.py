@@ -81,7 +81,9 @@ class Attention(nn.Module):
         return weights.reshape(len(x), self.heads, *x.shape[1:-1], -1)
 
     def _queries_and_keys(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        q = rearrange(self.q(x), "b ... (h d) -> b h (...) d", h=self.heads)  # (B, heads, M, D / heads)
+        q = rearrange(
+            self.q(x), "b ... (h d) -> b h (...) d", h=self.heads
+        )  # (B, heads, M, D / heads)
         return q, rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
 
 
@@ -153,17 +155,25 @@ class HeterogeneousTransmissionModule(nn.Module):
         super().__init__()
         mfu = MFU[config.mfu_residual]
         self.units = config.units
-        self.seu = _both(lambda: SharedEncodingUnit(config), config.share_seu) if "seu" in config.units else None
+        self.seu = (
+            _both(lambda: SharedEncodingUnit(config), config.share_seu)
+            if "seu" in config.units
+            else None
+        )
         self.mfu = _both(lambda: mfu(config), config.share_mfu) if "mfu" in config.units else None
 
     def encode(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
         """SEU: the tokens of each branch attend to themselves."""
         both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
-        return {branch: both[branch][0] for branch in BRANCHES}, {branch: both[branch][1] for branch in BRANCHES}
+        return {branch: both[branch][0] for branch in BRANCHES}, {
+            branch: both[branch][1] for branch in BRANCHES
+        }
 
     def fuse(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
         """MFU: each branch's global token attends to the other branch's local tokens."""
-        return {branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES}, local
+        return {
+            branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES
+        }, local
 
     STEPS = {"seu": encode, "mfu": fuse}
 
@@ -178,9 +188,13 @@ class DualAttentionMutualFusion(nn.Module):
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):
         super().__init__()
-        pool = {"gem": GeM, "gap": partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)}[config.pooling]
+        pool = {"gem": GeM, "gap": partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)}[
+            config.pooling
+        ]
         depth = config.depth if config.units else 0
-        self.refine = nn.ModuleDict({b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES})
+        self.refine = nn.ModuleDict(
+            {b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES}
+        )
         self.pool = nn.ModuleDict({branch: pool() for branch in BRANCHES})
         self.stack = nn.ModuleList(HeterogeneousTransmissionModule(config) for _ in range(depth))
 
@@ -188,7 +202,9 @@ class DualAttentionMutualFusion(nn.Module):
         """X (B, D_b, H, W) of both branches to the refined f'_0 and, with HTMs, the fused f'_L, (B, D) each."""
         refined = {branch: self.refine[branch](local[branch]) for branch in BRANCHES}
         refined_tokens = {branch: self.pool[branch](refined[branch]) for branch in BRANCHES}
-        patches = {branch: rearrange(refined[branch], "b d h w -> b (h w) d") for branch in BRANCHES}
+        patches = {
+            branch: rearrange(refined[branch], "b d h w -> b (h w) d") for branch in BRANCHES
+        }
         tokens = refined_tokens
         for htm in self.stack:
             tokens = htm(tokens, patches)

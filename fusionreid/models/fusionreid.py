@@ -37,7 +37,11 @@ class FusionReID(nn.Module):
     """The model of a `ModelConfig`; build it with `build_model`. `widths` has the width of each feature, in order."""
 
     def __init__(
-        self, config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
+        self,
+        config: ModelConfig,
+        num_classes: int,
+        num_cameras: int = 0,
+        pretrained: bool | Collection[str] = False,
     ):
         super().__init__()
         pretrained = ("cnn", "transformer") if pretrained is True else pretrained or ()
@@ -48,15 +52,23 @@ class FusionReID(nn.Module):
         if config.cnn:
             self.branches["cnn"] = CNNBranch(config, "cnn" in pretrained)
         if config.transformer:
-            self.branches["transformer"] = TransformerBranch(config, num_cameras, "transformer" in pretrained)
+            self.branches["transformer"] = TransformerBranch(
+                config, num_cameras, "transformer" in pretrained
+            )
         widths = {name: branch.width for name, branch in self.branches.items()}
         fusion = config.fusion
-        self.fusion = DualAttentionMutualFusion(fusion, widths) if fusion and fusion.refine else None
+        self.fusion = (
+            DualAttentionMutualFusion(fusion, widths) if fusion and fusion.refine else None
+        )
         if self.fusion is not None:
             stages = ("refined", "fused") if len(self.fusion.stack) else ("refined",)
-            widths |= {f"{branch}_{stage}": fusion.dim for stage in stages for branch in self.branches}
+            widths |= {
+                f"{branch}_{stage}": fusion.dim for stage in stages for branch in self.branches
+            }
         self.widths: dict[str, int] = {name: widths[name] for name in FEATURES if name in widths}
-        self.necks = nn.ModuleDict({name: BNNeck(width, num_classes) for name, width in self.widths.items()})
+        self.necks = nn.ModuleDict(
+            {name: BNNeck(width, num_classes) for name, width in self.widths.items()}
+        )
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
@@ -77,7 +89,11 @@ class FusionReID(nn.Module):
             features |= {f"{name}_refined": token for name, token in refined.items()}
             features |= {f"{name}_fused": token for name, token in fused.items()}
         features = {name: features[name] for name in self.widths}
-        logits = {name: self.necks[name](feature) for name, feature in features.items()} if self.training else None
+        logits = (
+            {name: self.necks[name](feature) for name, feature in features.items()}
+            if self.training
+            else None
+        )
         return Output(features, logits)
 
     def embed(self, images: Tensor, cameras: Tensor | None = None) -> Tensor:
@@ -87,9 +103,13 @@ class FusionReID(nn.Module):
     def _check(self, images: Tensor, cameras: Tensor | None) -> None:
         expected, found = (3, *self.config.image_size), tuple(images.shape)
         if len(found) != 4 or found[1:] != expected:
-            raise ValueError(f"images: expected shape (batch, {', '.join(map(str, expected))}), found {found}")
+            raise ValueError(
+                f"images: expected shape (batch, {', '.join(map(str, expected))}), found {found}"
+            )
         if not images.is_floating_point():
-            raise TypeError(f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}")
+            raise TypeError(
+                f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}"
+            )
         if self.training and len(images) < 2:
             needs = "batch normalisation needs at least two images when training, found one"
             raise ValueError(f"images: {needs}; call model.eval() first to embed a single image")
@@ -99,16 +119,28 @@ class FusionReID(nn.Module):
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
         if cameras.shape != images.shape[:1] or cameras.device != images.device:
             expected = f"expected shape ({len(images)},) on {images.device}, as the images"
-            raise ValueError(f"cameras: {expected}, found {tuple(cameras.shape)} on {cameras.device}")
+            raise ValueError(
+                f"cameras: {expected}, found {tuple(cameras.shape)} on {cameras.device}"
+            )
         # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break, an exported one keep B.
-        if not torch.compiler.is_compiling() and self.num_cameras and len(cameras) and cameras.device.type == "cpu":
+        if (
+            not torch.compiler.is_compiling()
+            and self.num_cameras
+            and len(cameras)
+            and cameras.device.type == "cpu"
+        ):
             low, high = int(cameras.min()), int(cameras.max())
             if low < -1 or high >= self.num_cameras:
-                raise ValueError(f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}")
+                raise ValueError(
+                    f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}"
+                )
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, num_cameras: int = 0, pretrained: bool | Collection[str] = False
+    config: ModelConfig,
+    num_classes: int,
+    num_cameras: int = 0,
+    pretrained: bool | Collection[str] = False,
 ) -> FusionReID:
     """FusionReID as configured, for as many identities (`num_classes`) and cameras as training has (0: no embedding).
 
@@ -116,5 +148,8 @@ def build_model(
     for weights in a file, see `fusionreid.models.pretrained`. Raises ValueError, naming the argument or the backbone.
     """
     expect("config", config, ModelConfig)
-    num_classes, num_cameras = expect("num_classes", num_classes, int, 1), expect("num_cameras", num_cameras, int, 0)
+    num_classes, num_cameras = (
+        expect("num_classes", num_classes, int, 1),
+        expect("num_cameras", num_cameras, int, 0),
+    )
     return FusionReID(config, num_classes, num_cameras, pretrained)

@@ -24,12 +24,23 @@ from .backbones import resize_positions
 
 # What training scripts wrap a state dict in, the first found wins. Self-distillation (DINO, TransReID-SSL, PersonViT,
 # CION) keeps a teacher and a student, and publishes the teacher.
-WRAPPERS = ("state_dict", "state_dict_ema", "model", "model_ema", "teacher", "student", "net", "params")
+WRAPPERS = (
+    "state_dict",
+    "state_dict_ema",
+    "model",
+    "model_ema",
+    "teacher",
+    "student",
+    "net",
+    "params",
+)
 
 # What such files hold besides tensors: arguments and measured numbers.
 _HARMLESS = [argparse.Namespace, PosixPath, PurePosixPath, np.dtype]
 _HARMLESS += [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
-_HARMLESS += [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+_HARMLESS += [
+    (np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
+]
 
 LEAST = 0.95  # of a branch's numbers, which a file has to fill
 Source = str | Path | Mapping  # a file, or a dictionary as `torch.load` gives it
@@ -43,15 +54,21 @@ class Report:
     prefix: str = ""  # what stands in the file before the network's names
     loaded: list[str] = field(default_factory=list)  # names, the branch's, copied as they were
     resized: dict[str, str] = field(default_factory=dict)  # the branch's name to what was done
-    random: dict[str, str] = field(default_factory=dict)  # the branch's name to the reason why it stays as initialised
-    unused: list[str] = field(default_factory=list)  # names, the file's: classifiers, projection heads, other networks
+    random: dict[str, str] = field(
+        default_factory=dict
+    )  # the branch's name to the reason why it stays as initialised
+    unused: list[str] = field(
+        default_factory=list
+    )  # names, the file's: classifiers, projection heads, other networks
 
     def __str__(self) -> str:
         filled = len(self.loaded) + len(self.resized)
         unused = list(_shorten(dict.fromkeys(self.unused)))
         unused[8:] = [f"... ({len(self.unused)} in all)"] if len(unused) > 8 else []
         under = f" under {self.prefix!r}" if self.prefix else ""
-        lines = [f"{self.source}{under}: {filled} of the branch's {filled + len(self.random)} tensors"]
+        lines = [
+            f"{self.source}{under}: {filled} of the branch's {filled + len(self.random)} tensors"
+        ]
         lines += [f"  resized        {name}: {how}" for name, how in self.resized.items()]
         lines += [f"  left at random {name}: {why}" for name, why in _shorten(self.random).items()]
         lines += [f"  unused         {', '.join(unused)}"] if unused else []
@@ -68,7 +85,10 @@ def _shorten(names: dict[str, str]) -> dict[str, str]:
     counts, first = Counter(map(_kind, names)), {}
     for name, value in names.items():
         first.setdefault(_kind(name), (name, value))
-    return {f"{kind} ({counts[kind]})" if counts[kind] > 1 else name: why for kind, (name, why) in first.items()}
+    return {
+        f"{kind} ({counts[kind]})" if counts[kind] > 1 else name: why
+        for kind, (name, why) in first.items()
+    }
 
 
 def describe(source: Source) -> str:
@@ -83,20 +103,28 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
     """
     content = source if isinstance(source, Mapping) else _read(Path(source))
     while not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        inner = next(
+            (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None
+        )
         if inner is None:
             keys = ", ".join(map(str, list(content)[:8])) or "(none)"
             expected = f"expected tensors by name, or one of {', '.join(WRAPPERS)} around them"
             raise ValueError(f"{describe(source)}: {expected}; found the keys {keys}")
         content = inner
-    return clean_state_dict({name: value for name, value in content.items() if isinstance(value, Tensor)})
+    return clean_state_dict(
+        {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    )
 
 
 def _read(path: Path) -> Mapping:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of weights, found {'a folder' if path.is_dir() else 'none'}")
+        raise FileNotFoundError(
+            f"{path}: expected a file of weights, found {'a folder' if path.is_dir() else 'none'}"
+        )
     with open(path, "rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{" or path.suffix == ".safetensors"  # JSON after eight bytes of length
+        is_safetensors = (
+            file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
+        )  # JSON after eight bytes of length
     try:
         if is_safetensors:
             return safetensors.torch.load_file(path)
@@ -104,14 +132,26 @@ def _read(path: Path) -> Mapping:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # of many kinds, for a file that is none of torch.save or only its beginning
+    except (
+        Exception
+    ) as error:  # of many kinds, for a file that is none of torch.save or only its beginning
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        found = f"a {code[1]}; torch.save its tensors alone" if code else "something else, or a part of such a file"
+        found = (
+            f"a {code[1]}; torch.save its tensors alone"
+            if code
+            else "something else, or a part of such a file"
+        )
         found = mistaken(path) or found
-        kind = "safetensors" if is_safetensors else "tensors of torch.save, readable without running code"
+        kind = (
+            "safetensors"
+            if is_safetensors
+            else "tensors of torch.save, readable without running code"
+        )
         raise ValueError(f"{path}: expected {kind}; found {found}") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected a dictionary of tensors; found a {type(content).__name__}")
+        raise ValueError(
+            f"{path}: expected a dictionary of tensors; found a {type(content).__name__}"
+        )
     return content
 
 
@@ -135,7 +175,9 @@ def positions_grid(count: int) -> tuple[int, int]:
     return min(grids, key=lambda grid: abs(math.log(grid[0] / grid[1] / 2.2)))
 
 
-def _fit(name: str, value: Tensor, place: Tensor, branch: nn.Module, distilled: bool) -> tuple[Tensor, str]:
+def _fit(
+    name: str, value: Tensor, place: Tensor, branch: nn.Module, distilled: bool
+) -> tuple[Tensor, str]:
     """The tensor for this place, and in words what was done to it ("": nothing).
 
     Position embeddings (1, 1 + h * w, D) are resized to the grid; a grid of as many positions stays, and DeiT's
@@ -150,9 +192,15 @@ def _fit(name: str, value: Tensor, place: Tensor, branch: nn.Module, distilled: 
             old, new = positions_grid(value.shape[1] - 1), branch.grid
             value = resize_positions(value, old, new)
             done.append(f"grid {old[0]} x {old[1]} to {new[0]} x {new[1]}")
-    elif name == "patch_embed.proj.weight" and value.shape[:2] == place.shape[:2] and value.shape != place.shape:
+    elif (
+        name == "patch_embed.proj.weight"
+        and value.shape[:2] == place.shape[:2]
+        and value.shape != place.shape
+    ):
         old, new = value.shape[2:], place.shape[2:]
-        return resample_patch_embed(value, new), f"patches of {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels"
+        return resample_patch_embed(
+            value, new
+        ), f"patches of {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels"
     return value, ", ".join(done)
 
 
@@ -175,13 +223,17 @@ def load_branch(branch: nn.Module, source: Source) -> Report:
             raise ValueError(f"{report.source}: {full} holds numbers that are not finite")
         value, how = _fit(name, value, target[name], branch, distilled)
         if value.shape != target[name].shape:
-            report.random[name] = f"{tuple(value.shape)} in the file, {tuple(target[name].shape)} in the branch"
+            report.random[name] = (
+                f"{tuple(value.shape)} in the file, {tuple(target[name].shape)} in the branch"
+            )
             report.unused.append(full)
             continue
         new[name] = value
         report.resized |= {name: how} if how else {}
         report.loaded += [] if how else [name]
-    absent = [name for name in target if name not in new and not name.endswith("num_batches_tracked")]
+    absent = [
+        name for name in target if name not in new and not name.endswith("num_batches_tracked")
+    ]
     report.random = dict.fromkeys(absent, "not in the file") | report.random
     _check(report, target)
     branch.base.load_state_dict(new, strict=False)
@@ -190,13 +242,19 @@ def load_branch(branch: nn.Module, source: Source) -> Report:
 
 def _check(report: Report, target: Mapping[str, Tensor]) -> None:
     """Refuses another network, which would leave nothing worth fine-tuning, and a deeper one."""
-    first = next(name for name, value in target.items() if name.endswith(".weight") and value.ndim > 1)
-    filled = 1 - sum(target[name].numel() for name in report.random) / sum(map(Tensor.numel, target.values()))
+    first = next(
+        name for name, value in target.items() if name.endswith(".weight") and value.ndim > 1
+    )
+    filled = 1 - sum(target[name].numel() for name in report.random) / sum(
+        map(Tensor.numel, target.values())
+    )
     kinds = set(map(_kind, target))
     unused = {full: full.removeprefix(report.prefix) for full in report.unused}
     deeper = [full for full, name in unused.items() if name not in target and _kind(name) in kinds]
     if filled < LEAST or first in report.random or deeper:
-        left = "; ".join(f"{name}: {why}" for name, why in list(_shorten(report.random).items())[:3])
+        left = "; ".join(
+            f"{name}: {why}" for name, why in list(_shorten(report.random).items())[:3]
+        )
         raise ValueError(
             f"{report.source}: weights of another network: expected to fill the first layer ({first}) and {LEAST:.0%} "
             f"of the branch, and no deeper layers, found {filled:.0%}. Not filled: {left or 'nothing'}. "
@@ -207,5 +265,7 @@ def _check(report: Report, target: Mapping[str, Tensor]) -> None:
 def load_weights(model: nn.Module, **sources: Source) -> dict[str, Report]:
     """Loads `cnn=` and `transformer=`, if given; the reports by branch. Raises ValueError as `load_branch`."""
     for name in sources.keys() - model.branches.keys():
-        raise ValueError(f"{describe(sources[name])}: weights for the {name} branch, which this model is without")
+        raise ValueError(
+            f"{describe(sources[name])}: weights for the {name} branch, which this model is without"
+        )
     return {name: load_branch(model.branches[name], source) for name, source in sources.items()}

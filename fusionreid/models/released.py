@@ -30,7 +30,10 @@ _NAMES = {
     r"^necks\.(\w+)\.norm\.": r"necks.\1.bottleneck.",
     r"^(branches|necks)\.cnn\.": "resnet.",
     r"^(branches|necks)\.transformer\.": "transformer.",
-    **{rf"^necks\.{name}\.(\w+)": rf"\1_{number}" for number, name in enumerate(FEATURES[2:], start=1)},
+    **{
+        rf"^necks\.{name}\.(\w+)": rf"\1_{number}"
+        for number, name in enumerate(FEATURES[2:], start=1)
+    },
     r"^fusion\.pool\.cnn\.exponent$": "gap_r.p",
     r"^fusion\.pool\.transformer\.exponent$": "gap_f.p",
     r"^fusion\.refine\.cnn\.": "res_LRU.",
@@ -53,7 +56,11 @@ _SHARED: Units = {"seu": ("SEU", "SEU"), "mfu": ("MFU", "MFU")}
 
 # What `deduce` knows: ResNets, ViTs by width and depth, image sizes and strides, the usual ones first.
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-_VITS = {(768, 12): "vit_base_patch16_224", (384, 12): "vit_small_patch16_224", (192, 12): "vit_tiny_patch16_224"}
+_VITS = {
+    (768, 12): "vit_base_patch16_224",
+    (384, 12): "vit_small_patch16_224",
+    (192, 12): "vit_tiny_patch16_224",
+}
 _VITS[384, 14] = "t2t_vit_14"
 _SIZES, _STRIDES = ((256, 128), (384, 128)), (12, 16, 14, 10, 8)
 
@@ -95,15 +102,23 @@ def export(model: FusionReID) -> dict[str, Tensor]:
     """
     config = model.config
     for field in ("stem", "kernel", "seu_norm", "mfu_residual"):
-        ours, theirs = (config.cnn and config, RELEASED) if field == "stem" else (config.fusion, RELEASED.fusion)
+        ours, theirs = (
+            (config.cnn and config, RELEASED)
+            if field == "stem"
+            else (config.fusion, RELEASED.fusion)
+        )
         if ours and getattr(ours, field) != getattr(theirs, field):
             found, expected = getattr(ours, field), getattr(theirs, field)
-            raise ValueError(f"{field}={found!r}: the released code has only {expected!r}, and would compute otherwise")
+            raise ValueError(
+                f"{field}={found!r}: the released code has only {expected!r}, and would compute otherwise"
+            )
     tensors = _merged(model, found={})
     if config.transformer:
         cls = tensors["transformer.base.cls_token"]
         is_t2t = _holds(tensors, "transformer.base.tokens_to_token.")
-        head, classes = ("head", len(tensors["transformer.classifier.weight"])) if is_t2t else ("fc", 1000)
+        head, classes = (
+            ("head", len(tensors["transformer.classifier.weight"])) if is_t2t else ("fc", 1000)
+        )
         tensors[f"transformer.base.{head}.weight"] = cls.new_zeros(classes, cls.shape[-1])
         tensors[f"transformer.base.{head}.bias"] = cls.new_zeros(classes)
     return tensors
@@ -114,14 +129,18 @@ def released_name(ours: str, units: Units) -> str:
     for pattern, name in _NAMES.items():
         ours = re.sub(pattern, name, ours)
     for unit, (cnn, transformer) in units.items():
-        ours = ours.replace(f".{unit}.cnn.", f".{cnn}.").replace(f".{unit}.transformer.", f".{transformer}.")
+        ours = ours.replace(f".{unit}.cnn.", f".{cnn}.").replace(
+            f".{unit}.transformer.", f".{transformer}."
+        )
     return ours
 
 
 def _read(checkpoint: Source, work: Callable):
     """The result of `work` on a checkpoint's tensors; a ValueError names the checkpoint."""
     tensors = read_tensors(checkpoint)
-    if _holds(tensors, "base."):  # a branch trained alone: its tensors get the names that they have beside the other's
+    if _holds(
+        tensors, "base."
+    ):  # a branch trained alone: its tensors get the names that they have beside the other's
         branch = "transformer" if _holds(tensors, "base.cls_token", "base.pos_embed") else "resnet"
         tensors = {f"{branch}.{name}": value for name, value in tensors.items()}
     try:
@@ -135,7 +154,9 @@ def _places(model: FusionReID, found: Units) -> dict[str, list[Tensor]]:
     fusion, units, places = model.config.fusion, {}, {}
     for unit in fusion.units if fusion else ():
         # A shared unit is called as in the checkpoint.
-        units[unit] = found.get(unit, _SHARED[unit]) if getattr(fusion, f"share_{unit}") else _OWN[unit]
+        units[unit] = (
+            found.get(unit, _SHARED[unit]) if getattr(fusion, f"share_{unit}") else _OWN[unit]
+        )
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         places.setdefault(released_name(name, units), []).append(value.detach())
     return places
@@ -146,15 +167,21 @@ def _merged(model: FusionReID, found: Units) -> dict[str, Tensor]:
 
 
 def _load(tensors: Mapping[str, Tensor], config: ModelConfig) -> FusionReID:
-    classes = [len(value) for name, value in tensors.items() if "classifier" in name and value.ndim == 2]
+    classes = [
+        len(value) for name, value in tensors.items() if "classifier" in name and value.ndim == 2
+    ]
     embedding, units = "transformer.base.sie_embed", _units(tensors)
     cameras = _shape(tensors, embedding, 3)[0] if embedding in tensors and config.transformer else 0
     with torch.device("meta"):  # no time spent on random weights
-        model = build_model(config, mode(classes or [1]), cameras)  # one damaged classifier is outvoted
+        model = build_model(
+            config, mode(classes or [1]), cameras
+        )  # one damaged classifier is outvoted
     _account(tensors, _merged(model, units))
     model.to_empty(device="cpu")
     for name, places in _places(model, units).items():
-        for place, value in zip(places, tensors[name].chunk(3) if len(places) > 1 else [tensors[name]], strict=True):
+        for place, value in zip(
+            places, tensors[name].chunk(3) if len(places) > 1 else [tensors[name]], strict=True
+        ):
             place.copy_(value)
     return model.eval()
 
@@ -167,16 +194,24 @@ def _account(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Non
         if value is None:
             problems[name] = "missing"
         elif value.shape != place.shape:
-            problems[name] = f"of another shape: expected {tuple(place.shape)}, found {tuple(value.shape)}"
+            problems[name] = (
+                f"of another shape: expected {tuple(place.shape)}, found {tuple(value.shape)}"
+            )
         elif place.is_floating_point() > value.is_floating_point():
             problems[name] = f"of another type: expected floating point, found {value.dtype}"
         elif not value.isfinite().all():
             problems[name] = "not finite"
-    unused = re.compile(r"(transformer\.base\.(fc|head)|resnet\.base\.fc)\.")  # ImageNet's classifiers, never called
-    problems |= {name: "unknown" for name in found if name not in expected and not unused.match(name)}
+    unused = re.compile(
+        r"(transformer\.base\.(fc|head)|resnet\.base\.fc)\."
+    )  # ImageNet's classifiers, never called
+    problems |= {
+        name: "unknown" for name in found if name not in expected and not unused.match(name)
+    }
     if problems:
         first = "; ".join(f"{name} is {problem}" for name, problem in list(problems.items())[:20])
-        raise ValueError(f"does not fit the configuration, or is damaged in {len(problems)} of its tensors: {first}")
+        raise ValueError(
+            f"does not fit the configuration, or is damaged in {len(problems)} of its tensors: {first}"
+        )
 
 
 def _holds(tensors: Mapping[str, Tensor], *prefixes: str) -> bool:
@@ -195,13 +230,21 @@ def _deduce(tensors: Mapping[str, Tensor]) -> ModelConfig:
     """A part is there if any of its tensors is, so that `_account` can name those of it that are missing."""
     fields = {"cnn": None, "transformer": None, "fusion": None}
     if not _holds(tensors, "resnet.base.", "transformer.base."):
-        raise ValueError(f"not of the released code: no resnet.base or transformer.base among {list(tensors)[:5]}, ...")
+        raise ValueError(
+            f"not of the released code: no resnet.base or transformer.base among {list(tensors)[:5]}, ..."
+        )
     if _holds(tensors, "resnet.base."):
-        blocks = {tuple(name.split(".")[2:4]) for name in tensors if name.startswith("resnet.base.layer")}
+        blocks = {
+            tuple(name.split(".")[2:4]) for name in tensors if name.startswith("resnet.base.layer")
+        }
         convolutions = 3 if any(".conv3." in name for name in tensors) else 2
-        fields["cnn"] = f"resnet{2 + len(blocks) * convolutions}"  # called by the number of its layers
+        fields["cnn"] = (
+            f"resnet{2 + len(blocks) * convolutions}"  # called by the number of its layers
+        )
         if fields["cnn"] not in _RESNETS:
-            raise ValueError(f"expected one of {', '.join(_RESNETS)}, found a {fields['cnn']}; give a config")
+            raise ValueError(
+                f"expected one of {', '.join(_RESNETS)}, found a {fields['cnn']}; give a config"
+            )
     if _holds(tensors, "transformer.base."):
         fields |= _transformer(tensors)
     if _holds(tensors, "res_LRU.", "former_LRU.", "HTM."):
@@ -212,15 +255,21 @@ def _deduce(tensors: Mapping[str, Tensor]) -> ModelConfig:
 def _transformer(tensors: Mapping[str, Tensor]) -> dict:
     """Name, image size and stride: the first of the known sizes and strides whose grid has as many positions."""
     _, positions, width = _shape(tensors, "transformer.base.pos_embed", 3)
-    depth = len({name.split(".")[3] for name in tensors if name.startswith("transformer.base.blocks.")})
+    depth = len(
+        {name.split(".")[3] for name in tensors if name.startswith("transformer.base.blocks.")}
+    )
     if (width, depth) not in _VITS:
-        raise ValueError(f"a Transformer of width {width} and depth {depth} is unknown; give a config")
+        raise ValueError(
+            f"a Transformer of width {width} and depth {depth} is unknown; give a config"
+        )
     is_t2t = _holds(tensors, "transformer.base.tokens_to_token.")
     for stride, size in product(_STRIDES, _SIZES):
         rows, columns = soft_split_grids(size)[-1] if is_t2t else patch_grid(size, stride)
         if rows * columns == positions - 1:
             return {"transformer": _VITS[width, depth], "image_size": size, "stride": stride}
-    raise ValueError(f"transformer.base.pos_embed: no known size and stride has {positions - 1} patches; give a config")
+    raise ValueError(
+        f"transformer.base.pos_embed: no known size and stride has {positions - 1} patches; give a config"
+    )
 
 
 def _units(tensors: Mapping[str, Tensor]) -> Units:
@@ -236,9 +285,18 @@ def _units(tensors: Mapping[str, Tensor]) -> Units:
 def _fusion(tensors: Mapping[str, Tensor]) -> FusionConfig:
     units, dim = _units(tensors), _shape(tensors, "res_LRU.ptconv.weight", 4)[0]
     if dim % RELEASED.fusion.heads:
-        raise ValueError(f"res_LRU.ptconv.weight: expected rows for {RELEASED.fusion.heads} heads, found {dim}")
+        raise ValueError(
+            f"res_LRU.ptconv.weight: expected rows for {RELEASED.fusion.heads} heads, found {dim}"
+        )
     htms = [int(name.split(".")[2]) for name in tensors if name.startswith("HTM.blocks.")]
     order = tuple(unit for unit in _OWN if unit in units)
     pooling = "gem" if _holds(tensors, "gap_r.p", "gap_f.p") else "gap"
     shared = {f"share_{unit}": names[0] == names[1] for unit, names in units.items()}
-    return replace(RELEASED.fusion, dim=dim, depth=max(htms, default=0) + 1, units=order, pooling=pooling, **shared)
+    return replace(
+        RELEASED.fusion,
+        dim=dim,
+        depth=max(htms, default=0) + 1,
+        units=order,
+        pooling=pooling,
+        **shared,
+    )

@@ -11,7 +11,11 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
-SOFT_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride, padding; together a step of 16 pixels
+SOFT_SPLITS = (
+    (7, 4, 2),
+    (3, 2, 1),
+    (3, 2, 1),
+)  # kernel, stride, padding; together a step of 16 pixels
 
 
 def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -74,8 +78,12 @@ class TokensToToken(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x, layers = images, (self.attention1, self.attention2, self.project)
-        for layer, (kernel, stride, padding), (rows, _) in zip(layers, SOFT_SPLITS, self.grids, strict=True):
-            tokens = layer(rearrange(F.unfold(x, kernel, stride=stride, padding=padding), "b c n -> b n c"))
+        for layer, (kernel, stride, padding), (rows, _) in zip(
+            layers, SOFT_SPLITS, self.grids, strict=True
+        ):
+            tokens = layer(
+                rearrange(F.unfold(x, kernel, stride=stride, padding=padding), "b c n -> b n c")
+            )
             x = rearrange(tokens, "b (h w) c -> b c h w", h=rows)
         return tokens
 
@@ -101,9 +109,17 @@ class T2TViT(nn.Module):
         self.grid = soft_split_grids(image_size)[-1]
         self.tokens_to_token = TokensToToken(image_size, embed_dim, token_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.register_buffer("pos_embed", sinusoid_table(1 + self.grid[0] * self.grid[1], embed_dim))
+        self.register_buffer(
+            "pos_embed", sinusoid_table(1 + self.grid[0] * self.grid[1], embed_dim)
+        )
         self.blocks = nn.ModuleList(
-            Block(embed_dim, heads, mlp_ratio=3.0, drop_path=drop_path * i / max(1, depth - 1), norm_layer=nn.LayerNorm)
+            Block(
+                embed_dim,
+                heads,
+                mlp_ratio=3.0,
+                drop_path=drop_path * i / max(1, depth - 1),
+                norm_layer=nn.LayerNorm,
+            )
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim)

@@ -34,9 +34,15 @@ def _read() -> dict[str, list[Claim]]:
     with (files(__package__) / "claims.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, keep_default_na=False)
     found: dict[str, list[Claim]] = {}
-    for (experiment, text, case), rows in table.groupby(["experiment", "claim", "case"], sort=False):
-        weights = dict(zip(zip(rows["variant"], rows["feature"], strict=True), rows["weight"], strict=True))
-        found.setdefault(experiment, []).append(Claim(text, case, weights, "yes" in rows["order"].values))
+    for (experiment, text, case), rows in table.groupby(
+        ["experiment", "claim", "case"], sort=False
+    ):
+        weights = dict(
+            zip(zip(rows["variant"], rows["feature"], strict=True), rows["weight"], strict=True)
+        )
+        found.setdefault(experiment, []).append(
+            Claim(text, case, weights, "yes" in rows["order"].values)
+        )
     return found
 
 
@@ -57,16 +63,27 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
         rows = part.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
         keys = dict(zip(part["variant"], part["configuration"], strict=True))
         for claim in CLAIMS[name]:
-            weights = {(keys[row], feature): weight for (row, feature), weight in claim.weights.items()}
+            weights = {
+                (keys[row], feature): weight for (row, feature), weight in claim.weights.items()
+            }
             same = (metric, frozenset(weights.items()))
-            sums = rows.loc[list(claim.weights)].mul(list(claim.weights.values()), axis=0).sum(skipna=False).round(6)
+            sums = (
+                rows.loc[list(claim.weights)]
+                .mul(list(claim.weights.values()), axis=0)
+                .sum(skipna=False)
+                .round(6)
+            )
             theirs, own = sums["paper"].iloc[0], round(sums["ours"].mean(), 6)
             if theirs == 0 or same in seen or (claim.order and setting.profile.backbones):
                 continue
             seen.add(same)
             less = recorded.contrast(weights, metric)
-            sure = np.sign(less.low) if less.low * less.high > 0 else 0 * less.low  # NaN: not recorded
-            verdict = {1: "yes", -1: "no", 0: "undecided"}.get(sure * np.sign(theirs), "not recorded")
+            sure = (
+                np.sign(less.low) if less.low * less.high > 0 else 0 * less.low
+            )  # NaN: not recorded
+            verdict = {1: "yes", -1: "no", 0: "undecided"}.get(
+                sure * np.sign(theirs), "not recorded"
+            )
             found.append({
                 "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": theirs,
                 "recorded": less.mean, "low": less.low, "high": less.high, "runs": less.runs, "ours": own,
@@ -76,7 +93,9 @@ def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
     found = pd.DataFrame(found)
     found["part"] = found["experiment"].map({"table6": "Table VI"}).fillna("all others")
     sizes = ["under 1 point", "1 to 3", "3 and more"]
-    return found.assign(size=pd.cut(found["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes))
+    return found.assign(
+        size=pd.cut(found["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes)
+    )
 
 
 VERDICTS = ("yes", "no", "undecided", "not recorded")
@@ -87,9 +106,18 @@ def totals(checked: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.Da
 
     `by` are columns of `check` besides the metric. `part` keeps Table VI apart, which has most of the cases.
     """
-    groups = checked.groupby([*by, "metric"], sort="size" in by, observed=True)  # sizes ascend, claims stay in order
-    counts = groups["verdict"].value_counts().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)
-    counts["own run"] = groups["sign"].agg(lambda signs: f"{sum(signs == 'yes')} of {sum(signs != 'not run')}")
+    groups = checked.groupby(
+        [*by, "metric"], sort="size" in by, observed=True
+    )  # sizes ascend, claims stay in order
+    counts = (
+        groups["verdict"]
+        .value_counts()
+        .unstack(fill_value=0)
+        .reindex(columns=VERDICTS, fill_value=0)
+    )
+    counts["own run"] = groups["sign"].agg(
+        lambda signs: f"{sum(signs == 'yes')} of {sum(signs != 'not run')}"
+    )
     return counts.rename_axis(columns=None)
 
 
@@ -105,11 +133,22 @@ def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     } for row in checked.itertuples())  # fmt: skip
     short = {name: title.split(":")[0] for name, title in paper.TITLES.items()}
     keys = [checked["experiment"].map(short), checked["claim"], checked["case"]]
-    text.index = pd.MultiIndex.from_arrays([*keys, checked["metric"]], names=["of", "claim", "case", "metric"])
-    parts = {metric: part.droplevel("metric") for metric, part in text.groupby(level="metric", sort=False)}
+    text.index = pd.MultiIndex.from_arrays(
+        [*keys, checked["metric"]], names=["of", "claim", "case", "metric"]
+    )
+    parts = {
+        metric: part.droplevel("metric")
+        for metric, part in text.groupby(level="metric", sort=False)
+    }
     return pd.concat(parts, axis=1).fillna("")
 
 
 def _points(value: float) -> str:
     """A difference in points, signed; never 0.0 where it is not zero."""
-    return "" if np.isnan(value) else "0.0" if value == 0 else f"{value:+.{1 if abs(value) >= 0.05 else 2}f}"
+    return (
+        ""
+        if np.isnan(value)
+        else "0.0"
+        if value == 0
+        else f"{value:+.{1 if abs(value) >= 0.05 else 2}f}"
+    )

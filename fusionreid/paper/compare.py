@@ -37,15 +37,23 @@ SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATU
 def features_of(config: ModelConfig) -> list[str]:
     """The features that a model has, "all" last."""
     stages = 1 if config.fusion is None else 3 if config.fusion.units else 2
-    return [name for name in FEATURES[: 2 * stages] if getattr(config, name.split("_")[0])] + ["all"]
+    return [name for name in FEATURES[: 2 * stages] if getattr(config, name.split("_")[0])] + [
+        "all"
+    ]
 
 
 def papers_dataset(name: str, dataset: str) -> str:
     """Which of the paper's data sets stands beside `dataset`: itself where the paper has it, else MSMT17."""
-    return dataset if name in paper.TABLES and dataset in set(paper.table(name)["dataset"]) else "msmt17"
+    return (
+        dataset
+        if name in paper.TABLES and dataset in set(paper.table(name)["dataset"])
+        else "msmt17"
+    )
 
 
-def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
+def frame(
+    names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None
+) -> pd.DataFrame:
     """What the paper reports and what was measured, of experiments and by default the features that they show.
 
     Returns a row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN:
@@ -57,7 +65,11 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
     for name in [names] if isinstance(names, str) else names:
         printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
         for variant in variants(name):
-            shown = [each for each in features or SHOWN.get(name, ("all",)) if each in features_of(variant.config)]
+            shown = [
+                each
+                for each in features or SHOWN.get(name, ("all",))
+                if each in features_of(variant.config)
+            ]
             for seed in setting.seeds:
                 run = setting.run(variant.config, seed)
                 result = read_result(run.fingerprint, setting.runs_root)
@@ -84,7 +96,9 @@ def frame(names: str | Sequence[str], setting: Setting, features: Sequence[str] 
     return pd.DataFrame(rows)
 
 
-def differences(names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
+def differences(
+    names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The rows of `frame`, means over the seeds, each beside its recorded runs and less its reference row (`BASES`).
 
     Returns a row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent;
@@ -101,21 +115,28 @@ def differences(names: str | Sequence[str], setting: Setting, features: Sequence
     for side in ("paper", "ours"):  # seed by seed, where both rows have been run
         less = joined[side] - joined[f"{side}_base"]
         joined[f"{side}_less"] = less.where(joined["variant"] != joined["experiment"].map(BASES))
-    groups = joined.groupby(["experiment", "variant", "feature", "metric", "configuration"], sort=False)
+    groups = joined.groupby(
+        ["experiment", "variant", "feature", "metric", "configuration"], sort=False
+    )
     found = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
     found["std"], found["missing"] = groups["ours"].std(), groups["missing"].sum()
     found, rows = found.reset_index(), []
     references = base.groupby("experiment")["configuration"].first()
     shared = found.groupby("experiment")["configuration"].agg(recorded.shared_runs)
     for row in found.itertuples():
-        values, reference = recorded.of(row.configuration, row.feature)[row.metric], references[row.experiment]
+        values, reference = (
+            recorded.of(row.configuration, row.feature)[row.metric],
+            references[row.experiment],
+        )
         alike = values[values.index.isin(shared[row.experiment])]
         rows.append({"recorded": (values if alike.empty else alike).mean(), "runs": len(values)})
         if row.configuration != reference:
             weights = {(row.configuration, row.feature): 1.0, (reference, row.feature): -1.0}
             less = recorded.contrast(weights, row.metric)
             rows[-1] |= less._asdict() | {"recorded_less": less.mean}
-    return found.join(pd.DataFrame(rows, columns=["recorded", "recorded_less", "low", "high", "runs", "alike"]))
+    return found.join(
+        pd.DataFrame(rows, columns=["recorded", "recorded_less", "low", "high", "runs", "alike"])
+    )
 
 
 def titles(name: str, setting: Setting) -> dict[str, str]:
@@ -131,7 +152,9 @@ def dots(name: str, setting: Setting, features: Sequence[str] | None = None) -> 
     found = found[found["variant"] != BASES[name]]
     several = found["feature"].nunique() > 1
     cases = found["variant"] + (", " + found["feature"].map(LABELS) if several else "")
-    return found.assign(case=cases, **{side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")})
+    return found.assign(
+        case=cases, **{side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")}
+    )
 
 
 def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
@@ -147,8 +170,14 @@ def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
     decided, uneven = found["low"] * found["high"] > 0, found["alike"] < 0.05
     found = found.assign(half=half, paper=paper_size, decided=decided, uneven=uneven)
     groups = found.groupby(["experiment", "metric"], sort=False)
-    columns = {"half width": groups["half"].median(), "widest": groups["half"].max(), "paper": groups["paper"].median()}
-    return pd.DataFrame(columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum()))
+    columns = {
+        "half width": groups["half"].median(),
+        "widest": groups["half"].max(),
+        "paper": groups["paper"].median(),
+    }
+    return pd.DataFrame(
+        columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum())
+    )
 
 
 def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
@@ -164,12 +193,16 @@ def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
         measured[field] = [getattr(fusions[variant], field) for variant in measured["variant"]]
     point = ["depth", "dim", "variant", "here", "feature", "configuration"]
     sides = {
-        side: measured.pivot(index=[*point, "seed"], columns="metric", values=side).dropna().reset_index()
+        side: measured.pivot(index=[*point, "seed"], columns="metric", values=side)
+        .dropna()
+        .reset_index()
         for side in ("paper", "ours")
     }
     sides["paper"] = sides["paper"].drop(columns="here")
     rows = recorded.load().rows[["configuration", "feature", "seed", *ACCURACY]]
-    sides["recorded"] = measured[point].drop_duplicates().merge(rows, on=["configuration", "feature"])
+    sides["recorded"] = (
+        measured[point].drop_duplicates().merge(rows, on=["configuration", "feature"])
+    )
     return sides
 
 
@@ -177,7 +210,9 @@ def published() -> pd.DataFrame:
     """Table I as printed, the other methods too, by (variant, feature); columns (group, measure)."""
     theirs = paper.table("table1")
     arrows, stars = theirs["resolution"].map({"384x128": " ↑"}), theirs["overlap"].map({"yes": "*"})
-    theirs["variant"] = theirs["variant"].where(theirs["variant"] != "", theirs["method"] + arrows.fillna(""))
+    theirs["variant"] = theirs["variant"].where(
+        theirs["variant"] != "", theirs["method"] + arrows.fillna("")
+    )
     theirs["backbone"] += stars.fillna("")
     rows = theirs.groupby(["variant", "feature"], sort=False)
     columns = {("", word): rows[word].first() for word in ("backbone", "pattern")}
@@ -203,9 +238,17 @@ def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.D
     rows = []
     for name in names:
         one = name in ("table3", "table4")
-        printed = paper.costs(name).reindex([variant.name for variant in variants(name)]).fillna({"note": ""})
+        printed = (
+            paper.costs(name)
+            .reindex([variant.name for variant in variants(name)])
+            .fillna({"note": ""})
+        )
         for variant in variants(name):
-            ours, fusion, theirs = count(variant.config), variant.config.fusion, printed.loc[variant.name]
+            ours, fusion, theirs = (
+                count(variant.config),
+                variant.config.fusion,
+                printed.loc[variant.name],
+            )
             if one:
                 without = count(replace(variant.config, fusion=replace(fusion, units=())))
                 ours = (ours - without) / fusion.depth

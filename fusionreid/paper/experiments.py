@@ -17,7 +17,13 @@ from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
 DEPTHS = (1, 2, 3, 4, 5, 6)
-DIMENSIONS = (384, 576, 768, 1152, 1536)  # multiples of 12 heads x 16, the largest divisor of a profile
+DIMENSIONS = (
+    384,
+    576,
+    768,
+    1152,
+    1536,
+)  # multiples of 12 heads x 16, the largest divisor of a profile
 BACKBONES = {
     "ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152",
     "T2T-ViT-14": "t2t_vit_14", "ViT-B/16*": "vit_base_patch16_224", "DeiT-B/16*": "deit_base_patch16_224",
@@ -28,7 +34,9 @@ BACKBONES = {
 class Variant:
     """A row of a table, or a point of a curve, at the paper's scale."""
 
-    name: str  # as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I
+    name: (
+        str  # as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I
+    )
     config: ModelConfig
 
 
@@ -40,7 +48,9 @@ def _backbones() -> dict[str, ModelConfig]:
     cnns, transformers = list(BACKBONES)[:3], list(BACKBONES)[3:]
     pairs = [*product(cnns, [None]), *product([None], transformers), *product(cnns, transformers)]
     return {
-        " + ".join(filter(None, pair)): replace(PAPER, cnn=BACKBONES.get(pair[0]), transformer=BACKBONES.get(pair[1]))
+        " + ".join(filter(None, pair)): replace(
+            PAPER, cnn=BACKBONES.get(pair[0]), transformer=BACKBONES.get(pair[1])
+        )
         for pair in pairs
     }
 
@@ -135,9 +145,15 @@ def setting(
     return Setting(profile, data, tuple(seeds), Path(runs_root or paths.RUNS))
 
 
-def plan(names: str | Sequence[str], setting: Setting, rows: Sequence[str] | None = None) -> dict[str, RunConfig]:
+def plan(
+    names: str | Sequence[str], setting: Setting, rows: Sequence[str] | None = None
+) -> dict[str, RunConfig]:
     """The runs that experiments need, each once: {the names of the variants that it is, and its seed: the run}."""
-    needed = [(name, each) for name in ([names] if isinstance(names, str) else names) for each in variants(name)]
+    needed = [
+        (name, each)
+        for name in ([names] if isinstance(names, str) else names)
+        for each in variants(name)
+    ]
     for row in rows or ():
         one_of("row", row, [variant.name for _, variant in needed])
     found: dict[str, tuple[list[str], RunConfig]] = {}

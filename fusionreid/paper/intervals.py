@@ -17,7 +17,9 @@ class Interval(NamedTuple):
     alike: float  # the probability that data seeds differ so much by chance
 
 
-def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95) -> Interval:
+def difference_interval(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95
+) -> Interval:
     """The confidence interval of a mean difference over new training seeds and new people.
 
     Seeds and people are crossed random factors: every seed's model ranks the same people. So the variance of a data
@@ -34,14 +36,19 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]], level: f
     counts = np.array([len(values) for values, _ in parts])
     if not counts.sum():
         return Interval(np.nan, np.nan, np.nan, 0, np.nan)
-    by_seed = [values @ weights / weights.sum() for values, weights in parts]  # each run's difference in mAP
+    by_seed = [
+        values @ weights / weights.sum() for values, weights in parts
+    ]  # each run's difference in mAP
     means, shares = np.array([seeds.mean() for seeds in by_seed]), counts / counts.sum()
     mean, free = float(shares @ means), int((counts - 1).sum())
     if not free:
         return Interval(mean, np.nan, np.nan, int(counts.sum()), np.nan)
     seeds = sum(((each - each.mean()) ** 2).sum() for each in by_seed) / free / counts
     people = np.array([_between_people(*part) for part in parts])
-    components = [(shares**2 @ seeds, free), (shares**2 @ people, sum(values.shape[1] - 1 for values, _ in parts))]
+    components = [
+        (shares**2 @ seeds, free),
+        (shares**2 @ people, sum(values.shape[1] - 1 for values, _ in parts)),
+    ]
     variance = sum(part for part, _ in components)
     freedom = variance**2 / max(sum(part**2 / degrees for part, degrees in components), 1e-300)
     half = stats.t.ppf((1 + level) / 2, max(freedom, 1.0)) * np.sqrt(variance)

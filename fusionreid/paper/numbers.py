@@ -37,7 +37,9 @@ def table(name: str) -> pd.DataFrame:
     one_of("table", name, TABLES)
     with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:
         empty = dict.fromkeys(_NUMBERS, [""])
-        return pd.read_csv(file, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(_NUMBERS, float))
+        return pd.read_csv(
+            file, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(_NUMBERS, float)
+        )
 
 
 def accuracies(name: str, dataset: str) -> dict[tuple[str, str, str], float]:

@@ -23,7 +23,15 @@ from .experiments import EXPERIMENTS, Setting, plan
 from .intervals import Interval, difference_interval
 
 METRICS = ("mAP", "rank-1")
-_ONE = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]  # recorded again, a row replaces its like
+_ONE = [
+    "profile",
+    "data",
+    "size",
+    "row",
+    "data_seed",
+    "seed",
+    "feature",
+]  # recorded again, a row replaces its like
 _COLUMNS = [*_ONE, *METRICS, "version", "commit", "device", "run", "configuration"]
 
 
@@ -50,7 +58,9 @@ def load() -> Recorded:
     (configuration, feature) its rows, by `data_seed` and `seed`; `place` is the feature's in `scores`.
     """
     files = [paths.RECORDED / f"recorded{suffix}" for suffix in (".csv", ".npz")]
-    return _read(*((file, file.stat().st_mtime_ns) if file.is_file() else (None, 0) for file in files))
+    return _read(
+        *((file, file.stat().st_mtime_ns) if file.is_file() else (None, 0) for file in files)
+    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -60,7 +70,9 @@ def _read(table: tuple[Path | None, int], scores: tuple[Path | None, int]) -> Re
     rows = pd.read_csv(table[0], keep_default_na=False)
     placed = rows.assign(place=rows.groupby("run").cumcount()).set_index(["data_seed", "seed"])
     with np.load(scores[0]) as arrays:
-        return Recorded(rows, dict(arrays), dict(list(placed.groupby(["configuration", "feature"]))))
+        return Recorded(
+            rows, dict(arrays), dict(list(placed.groupby(["configuration", "feature"])))
+        )
 
 
 def record(setting: Setting, data_root: str | Path | None = None) -> int:
@@ -75,7 +87,9 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
             continue
         folder, version = setting.runs_root / run.fingerprint, result["data"]["version"]
         if version != dataset.version:
-            raise ValueError(f"{folder}: trained on version {version!r}; {dataset.root} is {dataset.version!r}")
+            raise ValueError(
+                f"{folder}: trained on version {version!r}; {dataset.root} is {dataset.version!r}"
+            )
         about = {
             "profile": setting.profile.name, "data": dataset.name, "size": run.data.size,
             "row": label.split(", also ")[0].removesuffix(f" (seed {run.seed})"), "data_seed": run.data.seed,
@@ -86,12 +100,19 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         for name in features:
             metrics = {metric: 100 * result["features"][name][metric] for metric in METRICS}
             found.append(about | {"feature": name} | metrics)
-        with np.load(folder / "average_precision.npz") as precision, np.load(folder / "first_match.npz") as first:
-            scores = np.array([[precision[name], first[name] == 1] for name in features])  # features, metrics, queries
+        with (
+            np.load(folder / "average_precision.npz") as precision,
+            np.load(folder / "first_match.npz") as first,
+        ):
+            scores = np.array(
+                [[precision[name], first[name] == 1] for name in features]
+            )  # features, metrics, queries
         valid = np.isfinite(scores[0, 0])
         identities = np.array([record.identity for record in dataset.query])[valid]
         people, queries = np.unique(identities, return_counts=True)
-        arrays[run.fingerprint] = (scores[..., valid] @ (identities[:, None] == people) / queries).astype(np.float16)
+        arrays[run.fingerprint] = (
+            scores[..., valid] @ (identities[:, None] == people) / queries
+        ).astype(np.float16)
         arrays[f"{dataset.name} {version}"] = np.array([people, queries])
     if found:
         rows = pd.concat([*([rows] if len(rows) else []), pd.DataFrame(found)])[_COLUMNS]
@@ -99,7 +120,9 @@ def record(setting: Setting, data_root: str | Path | None = None) -> int:
         kept = {*rows["run"], *(rows["data"] + " " + rows["version"])}
         with atomic_write(paths.RECORDED / "recorded.npz") as temporary:
             np.savez_compressed(temporary, **{name: arrays[name] for name in sorted(kept)})
-            with atomic_write(paths.RECORDED / "recorded.csv") as table:  # within: both change, or none
+            with atomic_write(
+                paths.RECORDED / "recorded.csv"
+            ) as table:  # within: both change, or none
                 rows.to_csv(table, index=False, float_format="%.3f", lineterminator="\n")
     return len({row["run"] for row in found})
 
@@ -113,10 +136,14 @@ def of(key: str, feature: str) -> pd.DataFrame:
 def shared_runs(keys: Iterable[str]) -> pd.Index:
     """The pairs of data seed and seed that all configurations have of which anything is recorded."""
     runs = [of(key, "all").index for key in keys]
-    return functools.reduce(pd.Index.intersection, [each for each in runs if len(each)] or [pd.Index([])])
+    return functools.reduce(
+        pd.Index.intersection, [each for each in runs if len(each)] or [pd.Index([])]
+    )
 
 
-def contrast(weights: Mapping[tuple[str, str], float], metric: str, factors: Callable | None = None) -> Interval:
+def contrast(
+    weights: Mapping[tuple[str, str], float], metric: str, factors: Callable | None = None
+) -> Interval:
     """The interval of a weighted sum of rows, over the seeds that all of them have, in points.
 
     `weights` are by (configuration, feature): one row less another is {(one, "all"): 1, (other, "all"): -1}. `factors`

@@ -27,29 +27,45 @@ KEYS = ["variant", "feature"]
 class Table:
     """Numbers and how they are shown."""
 
-    numbers: pd.DataFrame  # a row per method and feature; columns (group, measure), percent and points; text: group ""
-    spread: pd.DataFrame  # behind ±: of a recorded difference half of its 95 % interval, of own runs the deviation
-    missing: pd.Series  # (rows,) how many seeds of the own run are missing; NaN where the row is other people's
+    numbers: (
+        pd.DataFrame
+    )  # a row per method and feature; columns (group, measure), percent and points; text: group ""
+    spread: (
+        pd.DataFrame
+    )  # behind ±: of a recorded difference half of its 95 % interval, of own runs the deviation
+    missing: (
+        pd.Series
+    )  # (rows,) how many seeds of the own run are missing; NaN where the row is other people's
     caption: str  # what the numbers are from
     notes: tuple[str, ...] = ()  # on the paper's numbers
 
     def cells(self) -> pd.DataFrame:
         """The table as text, the best two of each column of accuracies marked."""
-        return pd.DataFrame({column: self._texts(column) for column in self.numbers}, index=self.numbers.index)
+        return pd.DataFrame(
+            {column: self._texts(column) for column in self.numbers}, index=self.numbers.index
+        )
 
     def _texts(self, column: tuple[str, str]) -> list[str]:
         group, measure = column
         values = self.numbers[column]
         if not group:
             return values.astype(str).tolist()
-        best = sorted(values.round(1).dropna().unique(), reverse=True)[:2] if measure in ACCURACY else []
-        marks = dict(zip(best, ("<b>{}</b>", "<u>{}</u>"), strict=True)) if len(best) == 2 else {}  # one is no best
+        best = (
+            sorted(values.round(1).dropna().unique(), reverse=True)[:2]
+            if measure in ACCURACY
+            else []
+        )
+        marks = (
+            dict(zip(best, ("<b>{}</b>", "<u>{}</u>"), strict=True)) if len(best) == 2 else {}
+        )  # one is no best
         own, sign = group.startswith("Own"), "+" * measure.startswith("Δ")
         texts = []
         for row, (value, rounded) in enumerate(zip(values, values.round(1), strict=True)):
             missing = own and measure in ACCURACY and self.missing.iloc[row] > 0
             if math.isnan(value):
-                texts.append(NOT_RUN if missing else GAP if group.startswith("Paper") and not sign else "")
+                texts.append(
+                    NOT_RUN if missing else GAP if group.startswith("Paper") and not sign else ""
+                )
                 continue
             text = f"{value:{sign}.1f}"
             text = text.lstrip("+-") if float(text) == 0 else text
@@ -62,15 +78,23 @@ class Table:
     def _repr_html_(self) -> str:
         text = "<br>".join(html.escape(line) for line in (self.caption, *self.notes))
         table = self.cells().to_html(escape=False, justify="center")
-        return f'<div style="white-space: nowrap; overflow-x: auto">\n{table}\n</div>\n<p>{text}</p>'
+        return (
+            f'<div style="white-space: nowrap; overflow-x: auto">\n{table}\n</div>\n<p>{text}</p>'
+        )
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, its caption below."""
         cells = self.cells()
         names, heads = list(cells.index.names), [_head(column) for column in cells]
-        rows = [[*names, *heads], ["---"] * len(names) + ["---:" if group else "---" for group, _ in cells]]
+        rows = [
+            [*names, *heads],
+            ["---"] * len(names) + ["---:" if group else "---" for group, _ in cells],
+        ]
         rows += cells.set_axis(heads, axis=1).reset_index().to_numpy().tolist()
-        lines = [" | ".join(["", *(cell.replace("|", r"\|") for cell in row), ""]).strip() for row in rows]
+        lines = [
+            " | ".join(["", *(cell.replace("|", r"\|") for cell in row), ""]).strip()
+            for row in rows
+        ]
         text = "\n".join([*lines, "", self.caption, "", *(f"- {note}" for note in self.notes)])
         return text.replace("*", r"\*").rstrip() + "\n"
 
@@ -87,7 +111,18 @@ def comparison(name: str, setting: Setting, features: Sequence[str] | None = Non
     `features` are by default those that the experiment shows.
     """
     found = compare.differences(name, setting, features)
-    columns = ["paper", "recorded", "ours", "paper_less", "recorded_less", "ours_less", "std", "low", "high", "missing"]
+    columns = [
+        "paper",
+        "recorded",
+        "ours",
+        "paper_less",
+        "recorded_less",
+        "ours_less",
+        "std",
+        "low",
+        "high",
+        "missing",
+    ]
     wide = found.pivot(index=KEYS, columns="metric", values=columns)
     index = pd.MultiIndex.from_frame(found[KEYS].drop_duplicates())
     if name == "table1":
@@ -122,10 +157,16 @@ def switched(name: str) -> pd.DataFrame:
     """
     counted = compare.costs([name])
     one = "one HTM: " if "one HTM" in set(counted["counts"]) else ""
-    columns = {"differs from PAPER in": [changes(variant.config) or "nothing" for variant in variants(name)]}
+    columns = {
+        "differs from PAPER in": [
+            changes(variant.config) or "nothing" for variant in variants(name)
+        ]
+    }
     for key, label in {"parameters": "parameters (M)", "macs": "multiply-adds (G)"}.items():
         printed = [f" ({value:.1f})" if value > 0 else "" for value in counted[f"paper_{key}"]]
-        columns[one + label] = [f"{ours:.2f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)]
+        columns[one + label] = [
+            f"{ours:.2f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)
+        ]
     return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
 
 
@@ -135,17 +176,23 @@ def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
         return index.droplevel("feature").rename("method" if name == "table1" else "variant")
     own = {variant.name: features_of(variant.config)[0] for variant in variants(name)
            if len(features_of(variant.config)) == 2}  # a branch alone has one feature  # fmt: skip
-    return pd.MultiIndex.from_tuples([(row, LABELS[own.get(row, feature)]) for row, feature in index], names=KEYS)
+    return pd.MultiIndex.from_tuples(
+        [(row, LABELS[own.get(row, feature)]) for row, feature in index], names=KEYS
+    )
 
 
 def _caption(name: str, setting: Setting, found: pd.DataFrame) -> str:
     """Where the numbers come from: seeds, people, data, commit, device, and what is missing."""
     title = paper.TITLES.get(name, "The text and the code")
     data, seeds = setting.data, ", ".join(map(str, setting.seeds))
-    seeds = f"seeds {seeds} (mean ± standard deviation)" if len(setting.seeds) > 1 else f"seed {seeds}"
+    seeds = (
+        f"seeds {seeds} (mean ± standard deviation)" if len(setting.seeds) > 1 else f"seed {seeds}"
+    )
     runs = compare.frame(name, setting, ("all",)).drop_duplicates("fingerprint")
     done = runs[~runs["missing"]]
-    version, device, commit = (", ".join(sorted(set(done[key]) - {""})) for key in ("version", "device", "commit"))
+    version, device, commit = (
+        ", ".join(sorted(set(done[key]) - {""})) for key in ("version", "device", "commit")
+    )
     text = (
         f"{title}; percent, at the last epoch. Δ: difference from the row {BASES[name]}, ± its "
         f"95 % interval over seeds and people. Recorded: {recorded.about(found['configuration'].unique())}. Own run: "
@@ -154,16 +201,24 @@ def _caption(name: str, setting: Setting, found: pd.DataFrame) -> str:
     )
     if setting.profile.name != "paper" or compare.papers_dataset(name, data.name) != data.name:
         text += " Paper and ours differ in data or scale: compare orders and signs, not values."
-    return text + (f" {len(runs) - len(done)} of {len(runs)} own runs are missing." if len(done) < len(runs) else "")
+    return text + (
+        f" {len(runs) - len(done)} of {len(runs)} own runs are missing."
+        if len(done) < len(runs)
+        else ""
+    )
 
 
 def _notes(name: str, setting: Setting, found: pd.DataFrame) -> tuple[str, ...]:
     """What a reader of the paper's columns must know: what is misprinted, lost, or plotted and not printed."""
     notes, dataset = {}, compare.papers_dataset(name, setting.data.name)
     for row in paper.table(name).to_dict("records") if name in paper.TABLES else ():
-        if name != "table1" and (row["dataset"] != dataset or row["feature"] not in set(found["feature"])):
+        if name != "table1" and (
+            row["dataset"] != dataset or row["feature"] not in set(found["feature"])
+        ):
             continue
-        of = (row["variant"] or row["method"]) + (f", {DATASETS[row['dataset']]}" if name == "table1" else "")
+        of = (row["variant"] or row["method"]) + (
+            f", {DATASETS[row['dataset']]}" if name == "table1" else ""
+        )
         for part in row["note"].split("; "):
             if part.startswith(("misprint", "lost", "printed", "plotted")):
                 notes.setdefault(part, {})[of] = None

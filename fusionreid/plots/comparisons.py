@@ -34,8 +34,12 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         if data["paper"].notna().any():
             axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
         known = rows["recorded"].where(rows["low"].notna())
-        axes.scatter(known, places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval")
-        axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"])
+        axes.scatter(
+            known, places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval"
+        )
+        axes.scatter(
+            rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"]
+        )
         axes.axvline(0, color=style.GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
     panels[0].set(yticks=places, yticklabels=cases, ylim=(len(cases) - 0.5, -0.5))
@@ -60,8 +64,19 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
             drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
             colour = style.GREEN if unit == "seu" else style.PURPLE
             for low, high in [(-0.3, 1.3)] if shared else [(-0.3, 0.3), (0.7, 1.3)]:
-                axes.add_patch(plt.Rectangle((place, low), 0.7, high - low, facecolor="white", edgecolor=colour, lw=2))
-                axes.text(place + 0.35, (low + high) / 2, unit.upper(), ha="center", va="center", color=colour)
+                axes.add_patch(
+                    plt.Rectangle(
+                        (place, low), 0.7, high - low, facecolor="white", edgecolor=colour, lw=2
+                    )
+                )
+                axes.text(
+                    place + 0.35,
+                    (low + high) / 2,
+                    unit.upper(),
+                    ha="center",
+                    va="center",
+                    color=colour,
+                )
         axes.set(title=name, xlim=(-0.6, 2.5), ylim=(-0.5, 1.5))
         axes.axis("off")
     for branch, height in (("CNN", 1.0), ("Transformer", 0.0)):

@@ -22,7 +22,10 @@ def _whole_numbers(axes, **labels) -> None:
 def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
     """Cumulative Matching Characteristics of several models: name -> (ranks,) fractions of 1, as `Ranking.cmc`."""
     length = min(20, *map(len, curves.values()))
-    drawn = pd.DataFrame({"rank": np.arange(1, length + 1)} | {name: curve[:length] for name, curve in curves.items()})
+    drawn = pd.DataFrame(
+        {"rank": np.arange(1, length + 1)}
+        | {name: curve[:length] for name, curve in curves.items()}
+    )
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
     for name, colour, marker in zip(curves, style.PALETTE, style.MARKERS, strict=False):
         axes.plot(drawn["rank"], 100 * drawn[name], color=colour, marker=marker,
@@ -41,8 +44,14 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     and `triplet/<feature>`; lines without a loss term (evaluations) are passed over.
     """
     terms = [name for name in metrics.columns if name.startswith(("cross_entropy/", "triplet/"))]
-    expect_columns(metrics, ["epoch", "learning_rate", *(terms or ["cross_entropy/<feature>"])], "training_curves")
-    drawn = metrics.dropna(subset=terms, how="all").groupby("epoch")[["learning_rate", *terms]].mean()
+    expect_columns(
+        metrics,
+        ["epoch", "learning_rate", *(terms or ["cross_entropy/<feature>"])],
+        "training_curves",
+    )
+    drawn = (
+        metrics.dropna(subset=terms, how="all").groupby("epoch")[["learning_rate", *terms]].mean()
+    )
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
     for axes, term in zip(panels, ("cross_entropy", "triplet"), strict=False):
         for feature in FEATURES:
@@ -53,7 +62,9 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     panels[1].annotate("log 2: the hardest positive as far\nas the hardest negative", (0.98, np.log(2)), fontsize=8,
                        xycoords=("axes fraction", "data"), ha="right", va="bottom", color=style.GREY)  # fmt: skip
     panels[2].plot(drawn["learning_rate"], color=style.BLACK)
-    for axes, title in zip(panels, ("label-smoothed cross entropy", "triplet loss", "learning rate"), strict=True):
+    for axes, title in zip(
+        panels, ("label-smoothed cross entropy", "triplet loss", "learning rate"), strict=True
+    ):
         _whole_numbers(axes, xlabel="epoch", title=title)
         axes.set_ylim(bottom=0)
     legend_below(figure, panels[0], 3)
@@ -73,7 +84,9 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Fi
     for (name, value), dash in zip(baselines.items(), ("--", "-.", ":"), strict=False):
         label = f"{name} ({100 * value:.1f} %)"
         axes.axhline(100 * value, color=style.GREY, linewidth=1.2, linestyle=dash, label=label)
-        drawn = pd.concat([drawn, pd.DataFrame([{"feature": name, "mAP": value}])], ignore_index=True)
+        drawn = pd.concat(
+            [drawn, pd.DataFrame([{"feature": name, "mAP": value}])], ignore_index=True
+        )
     _whole_numbers(axes, xlabel="epoch", ylabel="mAP (%)")
     axes.set_ylim(bottom=0)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
@@ -88,11 +101,20 @@ def _feature_lines(axes, data: pd.DataFrame, x: str, y: str) -> None:
         axes.plot(mean, label=style.FEATURE_LABELS[feature], **style.FEATURE_STYLES[feature])
         if deviation.notna().any():
             colour = style.FEATURE_STYLES[feature]["color"]
-            axes.fill_between(mean.index, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                mean.index,
+                mean - deviation,
+                mean + deviation,
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
 
 
 @styled
-def accuracy_curves(x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]) -> Figure:
+def accuracy_curves(
+    x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]
+) -> Figure:
     """Accuracy by the number of stacked HTMs (Fig. 5, `x` "depth") or by the fused dimension D (Fig. 6, "dim").
 
     Panels of mAP and rank-1: the paper's above, recorded runs with bands below, the own run as thin marks.
@@ -115,18 +137,36 @@ def accuracy_curves(x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mappin
             _feature_lines(axes, sides[side], x, measure)
             for feature, part in sides[thin].groupby("feature") if thin else ():
                 colour = style.FEATURE_STYLES[feature]["color"]
-                axes.plot(part[x], part[measure], "_", color=colour, markersize=9, markeredgewidth=0.8, alpha=0.8)
+                axes.plot(
+                    part[x],
+                    part[measure],
+                    "_",
+                    color=colour,
+                    markersize=9,
+                    markeredgewidth=0.8,
+                    alpha=0.8,
+                )
             title = titles[side] + (f"\nthin marks: {titles[thin]}" if thin else "")
             axes.set(xlabel=label, ylabel=f"{name} (%)", title=title)
-            axes.set_xticks(list(points), [_tick(x, place, first) for place, first in points.items()], fontsize=8)
+            axes.set_xticks(
+                list(points),
+                [_tick(x, place, first) for place, first in points.items()],
+                fontsize=8,
+            )
     legend_below(figure, panels[0, 0], 4)
-    return with_numbers(figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()]))
+    return with_numbers(
+        figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()])
+    )
 
 
 def _tick(x: str, place: float, point: pd.Series) -> str:
     """A point's place on the axis, with its width in a smaller profile and its costs where they are known."""
     here = f"\n({point['here']:g} here)" if x == "dim" and point.get("here", place) != place else ""
-    return f"{place:g}" + here + ("\n{parameters:.3g} M\n{macs:.2g} G".format(**point) if "macs" in point else "")
+    return (
+        f"{place:g}"
+        + here
+        + ("\n{parameters:.3g} M\n{macs:.2g} G".format(**point) if "macs" in point else "")
+    )
 
 
 @styled

@@ -17,10 +17,10 @@ from traitlets import Any, Int, List, Unicode
 from ..config import LABELS
 from ..data import load_images
 from ..data.truth import attributes, has_truth, masks
-from ..evaluation.browse import Rankings, Switches, pair_maps
 from ..evaluation.explain import load, record_attention, stages
 from ..evaluation.map_scores import score
 from ..models.fusion import BRANCHES
+from .browse import Rankings, Switches, pair_maps
 from .grids import as_pixels, overlay
 from .style import GREEN, VERMILLION
 
@@ -50,9 +50,14 @@ class Plane(AnyWidget):
     """Points on a canvas, each with its picture, and a lasso, by mouse or by keys alone, that chooses some of them."""
 
     _esm = Path(__file__).with_name("plane.js")
-    points, captions, hues = (List().tag(sync=True) for _ in range(3))  # a point: [x, y] from 0 to 1, or None
+    points, captions, hues = (
+        List().tag(sync=True) for _ in range(3)
+    )  # a point: [x, y] from 0 to 1, or None
     framed = List().tag(sync=True)  # what the list shows, then the query
-    queries, across = Int().tag(sync=True), Int(ACROSS).tag(sync=True)  # the first points are squares
+    queries, across = (
+        Int().tag(sync=True),
+        Int(ACROSS).tag(sync=True),
+    )  # the first points are squares
     sheet = Unicode().tag(sync=True)  # all pictures, `across` in a row
     chosen = Any().tag(sync=True)  # the points in the lasso; None without one
 
@@ -72,20 +77,38 @@ class Explorer:
             model.embed(image)
         choices = [(branch, stage) for branch in BRANCHES for stage in stages(model, branch, image)]
         heads = next(iter(attention.values())).shape[1]
-        self.values = {"person": [r.identity for r in self.records], "camera": [r.camera for r in self.records]}
+        self.values = {
+            "person": [r.identity for r in self.records],
+            "camera": [r.camera for r in self.records],
+        }
         self.values |= {} if self.truth is None else {"group": self.truth["group"].tolist()}
 
-        self.query = w.IntSlider(max=len(data.query) - 1, description="query", continuous_update=False)
-        self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", continuous_update=False)
+        self.query = w.IntSlider(
+            max=len(data.query) - 1, description="query", continuous_update=False
+        )
+        self.weight = w.FloatSlider(
+            0.3, max=1, step=0.1, description="its weight", continuous_update=False
+        )
         self.embedding, self.rerank, self.alike, self.wrong = (
-            w.Checkbox(name == "camera embedding", description=name, indent=False, layout=w.Layout(width="auto"))
+            w.Checkbox(
+                name == "camera embedding",
+                description=name,
+                indent=False,
+                layout=w.Layout(width="auto"),
+            )
             for name in ("camera embedding", "re-ranking", "only look-alikes", "only wrong")
         )
         self.alike.disabled = self.truth is None
         self.feature = choice("feature", {LABELS.get(name, "all six"): name for name in names})
-        self.camera = choice("camera", {"any": 0} | {str(n): n for n in np.unique(rankings.labels[3] + 1).tolist()})
-        self.stage = choice("Grad-CAM", {f"{LABELS[branch]}, {stage}": (branch, stage) for branch, stage in choices})
-        self.unit = choice("attention", {f"{LABELS[b]}, {u.upper()} {n}": (n, u, b) for n, u, b in attention})
+        self.camera = choice(
+            "camera", {"any": 0} | {str(n): n for n in np.unique(rankings.labels[3] + 1).tolist()}
+        )
+        self.stage = choice(
+            "Grad-CAM", {f"{LABELS[branch]}, {stage}": (branch, stage) for branch, stage in choices}
+        )
+        self.unit = choice(
+            "attention", {f"{LABELS[b]}, {u.upper()} {n}": (n, u, b) for n, u, b in attention}
+        )
         self.head = choice("head", {"mean": 0} | {str(head): head for head in range(1, heads + 1)})
         self.colour = choice("colour", {name: name for name in self.values})
         self.switches = Switches()
@@ -97,8 +120,12 @@ class Explorer:
             button.on_click(lambda _, place=place: self.choose(place))
         people = [f"person {r.identity}" if r.identity > 0 else "distractor" for r in self.records]
         self.canvas = Plane(
-            points=[point.tolist() if np.isfinite(point).all() else None for point in points.round(4)],
-            captions=[f"{who}, camera {r.camera + 1}" for who, r in zip(people, self.records, strict=True)],
+            points=[
+                point.tolist() if np.isfinite(point).all() else None for point in points.round(4)
+            ],
+            captions=[
+                f"{who}, camera {r.camera + 1}" for who, r in zip(people, self.records, strict=True)
+            ],
             queries=len(data.query),
             sheet=self._sheet(),
         )
@@ -111,12 +138,21 @@ class Explorer:
         asks = [self.query, self.feature, self.camera]
         switches = [self.rerank, self.weight, self.embedding, self.alike, self.wrong]
         explains = [self.stage, self.unit, self.head]
-        tiles = [w.VBox(each, layout=w.Layout(margin="2px")) for each in zip(self.pictures, self.buttons, strict=True)]
+        tiles = [
+            w.VBox(each, layout=w.Layout(margin="2px"))
+            for each in zip(self.pictures, self.buttons, strict=True)
+        ]
         grid = w.GridBox(tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
-        self.lists = w.VBox([w.HBox(asks), w.HBox(switches), w.HBox([w.VBox([self.asked, self.accuracy]), grid])])
+        self.lists = w.VBox(
+            [w.HBox(asks), w.HBox(switches), w.HBox([w.VBox([self.asked, self.accuracy]), grid])]
+        )
         self.maps = w.VBox([w.HBox(explains), self.explained])
         self.plane = w.VBox([w.HBox([self.colour, self.lassoed]), self.canvas])
-        moves = {self._list: asks + switches, self._draw_maps: explains, self._colour: [self.colour]}
+        moves = {
+            self._list: asks + switches,
+            self._draw_maps: explains,
+            self._colour: [self.colour],
+        }
         for react, moved in moves.items():
             for widget in moved:
                 widget.observe(lambda _, react=react: react(), "value")
@@ -124,14 +160,23 @@ class Explorer:
 
     def _sheet(self) -> str:
         """The address of one picture of all images, small, `ACROSS` in a row."""
-        sheet = load_images([each.path for each in self.records], (64, 32)).permute(0, 2, 3, 1).numpy()
-        sheet = np.concatenate([sheet, np.zeros((-len(sheet) % ACROSS, *sheet.shape[1:]), np.uint8)])
-        return address(rearrange(sheet, "(rows across) h w c -> (rows h) (across w) c", across=ACROSS), "JPEG")
+        sheet = (
+            load_images([each.path for each in self.records], (64, 32)).permute(0, 2, 3, 1).numpy()
+        )
+        sheet = np.concatenate(
+            [sheet, np.zeros((-len(sheet) % ACROSS, *sheet.shape[1:]), np.uint8)]
+        )
+        return address(
+            rearrange(sheet, "(rows across) h w c -> (rows h) (across w) c", across=ACROSS), "JPEG"
+        )
 
     def _lassoed(self) -> np.ndarray:
         """(G,) the gallery images in the lasso, all without one."""
         count, total = len(self.rankings.labels[0]), len(self.records)
-        among = np.isin(np.arange(count, total), range(total) if self.canvas.chosen is None else self.canvas.chosen)
+        among = np.isin(
+            np.arange(count, total),
+            range(total) if self.canvas.chosen is None else self.canvas.chosen,
+        )
         what = "all" if self.canvas.chosen is None else f"<b>{among.sum()}</b> of"
         self.lassoed.value = f"{what} {len(among)} gallery images"
         return among
@@ -151,7 +196,9 @@ class Explorer:
             among &= labels[1] != labels[0][query]
         (self.found, right), similarity = self.rankings.listed(query, self.switches, among)
         for place, (picture, button) in enumerate(zip(self.pictures, self.buttons, strict=True)):
-            picture.layout.visibility = button.layout.visibility = "visible" if place < len(right) else "hidden"
+            picture.layout.visibility = button.layout.visibility = (
+                "visible" if place < len(right) else "hidden"
+            )
             if place < len(right):
                 picture.value = figure(self._gallery(place).path, "", 60)
                 button.description = f"{'✓' if right[place] else '✗'} {similarity[place]:.3f}"
@@ -160,9 +207,13 @@ class Explorer:
         ranking = self.rankings.ranking(self.switches)
         own = ranking.average_precision[ranking.queries == query]
         asked = self.records[query]
-        caption = f"person {asked.identity}, camera {asked.camera + 1}<br>" + "".join(f"AP {each:.1%}" for each in own)
+        caption = f"person {asked.identity}, camera {asked.camera + 1}<br>" + "".join(
+            f"AP {each:.1%}" for each in own
+        )
         self.asked.value = figure(asked.path, caption, 100)
-        self.accuracy.value = f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
+        self.accuracy.value = (
+            f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
+        )
         self.canvas.framed = [*(len(labels[0]) + self.found[:SHOWN]).tolist(), query]
         self.choose(0)
 
@@ -190,8 +241,12 @@ class Explorer:
             name = f"image {self.place + 1}" if side else "query"
             cells.append(figure(pixels, f"{name}<br>&nbsp;", 90))
             for title, heat in zip(("Grad-CAM", "attention"), maps, strict=True):
-                energy = "" if person is None else f"energy {score(heat, person)['energy'][side]:.2f}"
-                cells.append(figure(overlay(pixels, heat[side].numpy()), f"{title}<br>{energy}", 90))
+                energy = (
+                    "" if person is None else f"energy {score(heat, person)['energy'][side]:.2f}"
+                )
+                cells.append(
+                    figure(overlay(pixels, heat[side].numpy()), f"{title}<br>{energy}", 90)
+                )
         self.explained.value = "".join(cells)
 
     def _colour(self) -> None:

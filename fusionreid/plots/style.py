@@ -34,7 +34,9 @@ PALETTE = (GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, BLUE, VERMILLION)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HEAT = "inferno"
 
-RC = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
+RC = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
+)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -52,11 +54,18 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def expect_columns(data: pd.DataFrame, needed: Sequence[str], function: str) -> None:
     if missing := [name for name in needed if name not in data.columns]:
-        raise ValueError(f"{function}: expected columns {list(needed)}, missing {missing}, found {list(data.columns)}")
+        raise ValueError(
+            f"{function}: expected columns {list(needed)}, missing {missing}, found {list(data.columns)}"
+        )
 
 
 def legend_below(figure: Figure, axes, columns: int) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, columnspacing=1.4)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.4,
+    )
 
 
 def with_numbers(figure: Figure, drawn: pd.DataFrame) -> Figure:

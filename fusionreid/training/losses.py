@@ -18,7 +18,9 @@ def squared_distances(features: Tensor) -> Tensor:
     features = features.float()
     norms = features.square().sum(dim=1)
     distances = norms[:, None] + norms[None, :] - 2 * features @ features.T
-    distances = distances.masked_fill(torch.eye(len(features), dtype=torch.bool, device=features.device), 0.0)
+    distances = distances.masked_fill(
+        torch.eye(len(features), dtype=torch.bool, device=features.device), 0.0
+    )
     return distances.clamp(min=1e-12)
 
 
@@ -29,9 +31,13 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     Raises ValueError if a batch on the CPU holds one identity only, so that there is no negative.
     """
     same = identities[:, None] == identities[None, :]
-    if identities.device.type == "cpu" and bool(same.all()):  # elsewhere the host would wait for the device
+    if identities.device.type == "cpu" and bool(
+        same.all()
+    ):  # elsewhere the host would wait for the device
         found = f"the batch of {len(identities)} images holds only identity {int(identities[0])}"
-        raise ValueError(f"triplet loss: {found}; it needs at least two (see fusionreid.data.PKSampler)")
+        raise ValueError(
+            f"triplet loss: {found}; it needs at least two (see fusionreid.data.PKSampler)"
+        )
     distances = squared_distances(features)
     distances = distances if distance == "squared" else distances.sqrt()
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
@@ -41,7 +47,10 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
 
 def attributes(logits: Tensor, identities: Tensor, looks: Tensor) -> Tensor:
     """The cross entropies of all attributes, summed; `looks` (identities, attributes) is the class of each by each."""
-    entropies, sizes = [], (looks.amax(dim=0) + 1).tolist()  # the logits have no bias: the shares are theirs
+    entropies, sizes = (
+        [],
+        (looks.amax(dim=0) + 1).tolist(),
+    )  # the logits have no bias: the shares are theirs
     for part, classes in zip(logits.split(sizes, dim=1), looks.unbind(dim=1), strict=True):
         shares = torch.bincount(classes) / len(classes)
         entropies.append(F.cross_entropy(part + shares.log(), classes[identities]))

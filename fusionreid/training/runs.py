@@ -25,10 +25,10 @@ from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, Tr
 from ..config import profile as find_profile
 from ..data.datasets import Dataset, with_version
 from ..files import atomic_write, digest, locked, read_json, read_lines, write_json, write_text
+from ..models import checkpoints
 from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
 from ..options import expect_fields
-from . import checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class RunConfig:
 
     def describe(self) -> dict:
         """As plain data."""
-        return asdict(self) | {"cnn_start": str(self.cnn_start), "transformer_start": str(self.transformer_start)}
+        return asdict(self) | {
+            "cnn_start": str(self.cnn_start),
+            "transformer_start": str(self.transformer_start),
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -87,7 +90,9 @@ def make_run(
     profile = find_profile(profile)
     scaled = profile.scale(config)
     starts = {
-        f"{branch}_start": find_start((weights or {}).get(name) or _default_start(profile, name), name)
+        f"{branch}_start": find_start(
+            (weights or {}).get(name) or _default_start(profile, name), name
+        )
         for branch, name in (("cnn", config.cnn), ("transformer", config.transformer))
         if name
     }
@@ -107,12 +112,17 @@ def find_version(
         return found
     versions = set()
     for result in Path(runs_root or paths.RUNS).glob("*/result.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is named when it is read
+        with suppress(
+            OSError, ValueError, KeyError, TypeError
+        ):  # a damaged folder is named when it is read
             about = DataConfig(**read_json(result.with_name("config.json"))["data"])
             versions |= {about.version} if replace(about, version="") == data else set()
     if len(versions) > 1:
         known = ", ".join(map(repr, sorted(versions)))
-        warnings.warn(f"{data.name} is not there, and runs are of {known}: choose DataConfig.version", stacklevel=3)
+        warnings.warn(
+            f"{data.name} is not there, and runs are of {known}: choose DataConfig.version",
+            stacklevel=3,
+        )
         return data
     return replace(data, version=min(versions, default=""))
 
@@ -123,7 +133,9 @@ def _default_start(profile: Profile, backbone: str) -> str:
         return str(paths.WEIGHTS / f"{small}.safetensors") if small else "random"
     if profile.start != "imagenet":
         return profile.start
-    files = (paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))
+    files = (
+        paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt")
+    )
     return next((str(file) for file in files if file.is_file()), profile.start)
 
 
@@ -132,7 +144,9 @@ def find_start(source: str, backbone: str | None) -> Start:
     if source in ("random", "imagenet"):
         return Start(source, IMAGENET.get(backbone, "") if source == "imagenet" else "")
     if not Path(source).is_file():
-        raise FileNotFoundError(f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file")
+        raise FileNotFoundError(
+            f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file"
+        )
     status = os.stat(source)
     return Start(source, digest(str(source), status.st_size, status.st_mtime_ns))
 
@@ -155,7 +169,9 @@ def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict |
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"found something else ({type(error).__name__}: {error})"
         remedy = "delete the file to have the run evaluated again"
-        raise ValueError(f"{path}: expected the result of run {fingerprint}, {found}; {remedy}") from error
+        raise ValueError(
+            f"{path}: expected the result of run {fingerprint}, {found}; {remedy}"
+        ) from error
     return result
 
 
@@ -164,7 +180,10 @@ class RunFolder:
 
     def __init__(self, config: RunConfig, runs_root: str | Path):
         self.config, self.path = config, Path(runs_root) / config.fingerprint
-        self.checkpoint, self.metrics_file = self.path / "checkpoint.safetensors", self.path / "metrics.jsonl"
+        self.checkpoint, self.metrics_file = (
+            self.path / "checkpoint.safetensors",
+            self.path / "metrics.jsonl",
+        )
         self.lock = self.path / f"{config.fingerprint}.lock"
 
     @property
@@ -183,7 +202,7 @@ class RunFolder:
 
     def model(self, device: str | torch.device = "cpu") -> FusionReID:
         """The model as trained, in evaluation mode."""
-        return checkpoint.load(self.checkpoint, device)
+        return checkpoints.load(self.checkpoint, device)
 
     @contextmanager
     def held(self, resume: bool = True) -> Iterator[None]:
@@ -193,7 +212,10 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.lock):
-            for leftover in (*self.path.glob(".*.*.*"), *self.path.glob(".tmp*")):  # ours, and those of safetensors
+            for leftover in (
+                *self.path.glob(".*.*.*"),
+                *self.path.glob(".tmp*"),
+            ):  # ours, and those of safetensors
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
                 self.checkpoint.unlink(missing_ok=True)
@@ -213,27 +235,38 @@ class RunFolder:
         if not path.exists():
             return 0, 0.0, []
         try:
-            saved = checkpoint.read_state(path)
+            saved = checkpoints.read_state(path)
             epoch, seconds = int(saved["epoch"]), float(saved["seconds"])
-            checkpoint.restore(path, model, optimizer if epoch < epochs else None)
+            checkpoints.restore(path, model, optimizer if epoch < epochs else None)
             scaler.load_state_dict(saved["scaler"])
             path = self.metrics_file
             lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
             again = ("evaluation", epochs)  # done again, as the run has no result
-            return epoch, seconds, [line for line in lines if (line["kind"], line["epoch"]) != again]
+            return (
+                epoch,
+                seconds,
+                [line for line in lines if (line["kind"], line["epoch"]) != again],
+            )
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path}: cannot continue ({why}); train anew: --restart, or resume=False") from error
+            raise ValueError(
+                f"{path}: cannot continue ({why}); train anew: --restart, or resume=False"
+            ) from error
 
     def describe(self, environment: dict, weights: str) -> None:
         """Writes what the run is, and prints which weights were loaded from files."""
-        write_json(self.path / "config.json", {"fingerprint": self.config.fingerprint, **self.config.describe()})
+        write_json(
+            self.path / "config.json",
+            {"fingerprint": self.config.fingerprint, **self.config.describe()},
+        )
         write_json(self.path / "environment.json", environment)
         if weights:
             print(weights)
             write_text(self.path / "weights.txt", f"{weights}\n")
 
-    def write_result(self, rankings: Mapping, dataset: Dataset, seconds: float, environment: dict) -> None:
+    def write_result(
+        self, rankings: Mapping, dataset: Dataset, seconds: float, environment: dict
+    ) -> None:
         """Writes the scores of each query and `result.json` from the last epoch's `Ranking` of each feature."""
         for name in ("average_precision", "first_match"):
             scores = {feature: np.full(len(dataset.query), np.nan) for feature in rankings}

@@ -17,12 +17,12 @@ from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch, truth
 from ..data.datasets import open_data
 from ..devices import autocast, environment, one_thread
 from ..files import write_lines
+from ..models import checkpoints
 from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
+from ..parallel import gather, share_buffers, start, wrap
 from ..processes import bars
-from . import checkpoint
 from .losses import objective
-from .parallel import gather, share_buffers, start, wrap
 from .runs import RunConfig, RunFolder
 
 
@@ -41,21 +41,32 @@ def learning_rate(config: TrainConfig, epoch: int, factor: float = 1.0) -> float
     over the epochs that are left. "released": the released code's curve, whose cosine runs over all epochs, so that
     it joins the warm-up a little under the peak. `factor` is on the peak alone, not on the first and last rate.
     """
-    low, peak, end = config.learning_rate_start, factor * config.learning_rate, config.learning_rate_end
+    low, peak, end = (
+        config.learning_rate_start,
+        factor * config.learning_rate,
+        config.learning_rate_end,
+    )
     warmup = config.warmup_epochs
     done = epoch - 1 if config.schedule == "paper" else epoch
     if done < warmup:
         return low + (peak - low) * done / warmup
     skipped = warmup if config.schedule == "paper" else 0
-    return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * (done - skipped) / (config.epochs - skipped)))
+    return end + (peak - end) * 0.5 * (
+        1 + math.cos(math.pi * (done - skipped) / (config.epochs - skipped))
+    )
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW; biases are a group with a factor of their own (see `learning_rate`)."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [
+        (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
+    ]
     groups = [
         {"params": [p for name, p in trained if not name.endswith("bias")], "factor": 1.0},
-        {"params": [p for name, p in trained if name.endswith("bias")], "factor": config.bias_learning_rate},
+        {
+            "params": [p for name, p in trained if name.endswith("bias")],
+            "factor": config.bias_learning_rate,
+        },
     ]
     options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
@@ -64,13 +75,21 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.SGD(groups, momentum=config.momentum, **options)
 
 
-def starting_model(run: RunConfig, dataset: Dataset, classes: int | None = None) -> tuple[FusionReID, str]:
+def starting_model(
+    run: RunConfig, dataset: Dataset, classes: int | None = None
+) -> tuple[FusionReID, str]:
     """The model, of so many classes (default: the identities), with its starting weights, and a report of files."""
     sources = {"cnn": run.cnn_start.source, "transformer": run.transformer_start.source}
     fetched = [name for name, source in sources.items() if source == "imagenet"]
-    files = {name: source for name, source in sources.items() if source not in ("random", "imagenet")}
-    model = build_model(run.model, classes or dataset.num_identities, dataset.num_cameras, pretrained=fetched)
-    return model, "\n".join(f"{name}: {report}" for name, report in load_weights(model, **files).items())
+    files = {
+        name: source for name, source in sources.items() if source not in ("random", "imagenet")
+    }
+    model = build_model(
+        run.model, classes or dataset.num_identities, dataset.num_cameras, pretrained=fetched
+    )
+    return model, "\n".join(
+        f"{name}: {report}" for name, report in load_weights(model, **files).items()
+    )
 
 
 def train_one_epoch(
@@ -96,20 +115,31 @@ def train_one_epoch(
     for images, identities, cameras in batches:
         with autocast(images.device, config.precision):
             output = model(images, cameras)
-        features, logits = ({name: gather(x, processes) for name, x in part.items()} for part in output)
-        loss, terms = objective(Output(features, logits), gather(identities, processes), config, looks)
+        features, logits = (
+            {name: gather(x, processes) for name, x in part.items()} for part in output
+        )
+        loss, terms = objective(
+            Output(features, logits), gather(identities, processes), config, looks
+        )
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         losses.append(torch.stack([loss, *terms.values()]).detach())
 
-    lines, common = [], {"kind": "step", "epoch": epoch, "learning_rate": learning_rate(config, epoch)}
-    for step, values in enumerate(torch.stack(losses).tolist()):  # the first time that the host waits for a GPU
+    lines, common = (
+        [],
+        {"kind": "step", "epoch": epoch, "learning_rate": learning_rate(config, epoch)},
+    )
+    for step, values in enumerate(
+        torch.stack(losses).tolist()
+    ):  # the first time that the host waits for a GPU
         lines.append({**common, "step": step, **dict(zip(("loss", *terms), values, strict=True))})
         if wrong := [name for name in terms if not math.isfinite(lines[-1][name])]:
             found = f"{wrong[0]} is {lines[-1][wrong[0]]} at epoch {epoch}, step {step}"
-            raise FloatingPointError(f"{found}; lower TrainConfig.learning_rate, or train in float32")
+            raise FloatingPointError(
+                f"{found}; lower TrainConfig.learning_rate, or train in float32"
+            )
     return lines
 
 
@@ -153,7 +183,11 @@ def train(
             return folder
         dataset, cache = dataset or open_data(run.data, data_root), paths.cache(data_root)
         seed_everything(run.seed)
-        looks = torch.tensor(truth.looks(dataset), device=device) if config.task == "attributes" else None
+        looks = (
+            torch.tensor(truth.looks(dataset), device=device)
+            if config.task == "attributes"
+            else None
+        )
         classes = None if looks is None else int((looks.amax(dim=0) + 1).sum())
         model, report = starting_model(run, dataset, classes)
         model = model.to(device, memory_format=torch.channels_last)
@@ -164,17 +198,24 @@ def train(
         if main:
             folder.describe(used, report)
 
-        images = ImageCache(dataset.train, run.model.image_size, cache, interpolation="bicubic", progress=progress)
+        images = ImageCache(
+            dataset.train, run.model.image_size, cache, interpolation="bicubic", progress=progress
+        )
         labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
         share = {"seed": run.seed, "rank": state.process_index, "world_size": processes}
         sampler = PKSampler(labels[:, 0].tolist(), config.identities, config.images, **share)
         augment = Augment(config.flip, config.padding, config.erasing)
 
         def batches(epoch: int):
-            generator = torch.Generator().manual_seed(seed_everything(run.seed, epoch, state.process_index))
+            generator = torch.Generator().manual_seed(
+                seed_everything(run.seed, epoch, state.process_index)
+            )
             sampler.set_epoch(epoch)
             for indices, pixels in prefetch(images, sampler, device):
-                yield augment(pixels, generator), *labels[indices].to(device, non_blocking=True).unbind(dim=1)
+                yield (
+                    augment(pixels, generator),
+                    *labels[indices].to(device, non_blocking=True).unbind(dim=1),
+                )
 
         def ranked() -> dict:
             share_buffers(model, processes)
@@ -182,21 +223,41 @@ def train(
 
         parallel, hidden = wrap(model, state, device, compile), not (bars(progress) and main)
         epochs = range(epoch + 1, config.epochs + 1)
-        bar = tqdm(epochs, f"train {run.fingerprint}", config.epochs, leave=False, initial=epoch, disable=hidden)
+        bar = tqdm(
+            epochs,
+            f"train {run.fingerprint}",
+            config.epochs,
+            leave=False,
+            initial=epoch,
+            disable=hidden,
+        )
         for epoch in bar:
             started = time.perf_counter()
-            steps = train_one_epoch(parallel, batches(epoch), optimizer, scaler, config, epoch, processes, looks)
+            steps = train_one_epoch(
+                parallel, batches(epoch), optimizer, scaler, config, epoch, processes, looks
+            )
             elapsed = time.perf_counter() - started
             seconds += elapsed
             last = epoch == config.epochs
             found = {} if last or epoch % config.evaluate_every else ranked()
             if main:
-                loss, count = np.mean([step["loss"] for step in steps]), len(steps) * config.identities * config.images
-                ended = {"kind": "epoch", "epoch": epoch, "loss": float(loss), "seconds": elapsed, "images": count}
+                loss, count = (
+                    np.mean([step["loss"] for step in steps]),
+                    len(steps) * config.identities * config.images,
+                )
+                ended = {
+                    "kind": "epoch",
+                    "epoch": epoch,
+                    "loss": float(loss),
+                    "seconds": elapsed,
+                    "images": count,
+                }
                 lines += [*steps, ended, *scores(found, epoch)]
                 write_lines(folder.metrics_file, lines)
                 progressed = {"epoch": epoch, "seconds": seconds, "scaler": scaler.state_dict()}
-                checkpoint.save(folder.checkpoint, model, None if last else optimizer, **progressed)
+                checkpoints.save(
+                    folder.checkpoint, model, None if last else optimizer, **progressed
+                )
                 bar.set_postfix_str(f"loss {loss:.2f}")
                 if callable(progress):
                     progress(folder)
@@ -212,4 +273,7 @@ def train(
 def scores(rankings: dict, epoch: int) -> list[dict]:
     """Lines of `metrics.jsonl`: what each feature reached."""
     found = {feature: ranking.summary() for feature, ranking in rankings.items()}
-    return [{"kind": "evaluation", "epoch": epoch, "feature": feature, **score} for feature, score in found.items()]
+    return [
+        {"kind": "evaluation", "epoch": epoch, "feature": feature, **score}
+        for feature, score in found.items()
+    ]

@@ -1,9 +1,6 @@
 """Trained models by name: the one that comes with the package, a run's, or a checkpoint's; and a run made one file."""
 
-import hashlib
-import json
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from .. import paths
 from ..devices import default_device
 from ..files import read_json
-from ..models import released
+from ..models import checkpoints, released
+from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
-from . import checkpoint
 from .runs import read_result
 
 
@@ -28,13 +25,17 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
     path = find(source)
     if path.is_dir():
         if not (path / "result.json").is_file():
-            warnings.warn(f"{path}: the run is not finished; its last epoch until now is loaded", stacklevel=2)
+            warnings.warn(
+                f"{path}: the run is not finished; its last epoch until now is loaded", stacklevel=2
+            )
         path = path / "checkpoint.safetensors"
     if _is_released(path):
         return released.load(path).to(device or default_device())
-    model, expected = checkpoint.load(path), checkpoint.read_state(path).get("digest")
+    model, expected = checkpoints.load(path), checkpoints.read_state(path).get("digest")
     if expected and (found := digest(model)) != expected:
-        raise ValueError(f"{path}: expected weights of digest {expected}, found {found}; fetch the file again")
+        raise ValueError(
+            f"{path}: expected weights of digest {expected}, found {found}; fetch the file again"
+        )
     return model.to(device or default_device())
 
 
@@ -46,10 +47,14 @@ def find(source: str | Path) -> Path:
         if path.is_file() or (path / "checkpoint.safetensors").is_file():
             return path
     if folder := next((path for path in candidates[1:] if path.is_dir()), None):
-        raise FileNotFoundError(f"{folder}: expected a run with a checkpoint.safetensors, found none; train it first")
+        raise FileNotFoundError(
+            f"{folder}: expected a run with a checkpoint.safetensors, found none; train it first"
+        )
     runs = len(list(paths.RUNS.glob("*/checkpoint.safetensors")))
     expected = "expected 'demo', a run (runs/<fingerprint>) or a checkpoint's file, found none of that name"
-    raise FileNotFoundError(f"model {str(source)!r}: {expected}; {paths.RUNS} has {runs} runs with a checkpoint")
+    raise FileNotFoundError(
+        f"model {str(source)!r}: {expected}; {paths.RUNS} has {runs} runs with a checkpoint"
+    )
 
 
 def publish(source: str | Path, path: str | Path) -> dict:
@@ -63,22 +68,14 @@ def publish(source: str | Path, path: str | Path) -> dict:
     if result is None:
         found = "expected the folder of a finished run, found no result.json; train it first"
         raise FileNotFoundError(f"{folder}: {found}")
-    model = checkpoint.load(folder / "checkpoint.safetensors").half()
-    if large := [name for name, tensor in checkpoint.tensors(model).items() if not tensor.isfinite().all()]:
+    model = checkpoints.load(folder / "checkpoint.safetensors").half()
+    if large := [
+        name for name, tensor in checkpoints.tensors(model).items() if not tensor.isfinite().all()
+    ]:
         raise ValueError(f"{folder}: numbers too large for float16 in {', '.join(large[:5])}")
     header = {"run": read_json(folder / "config.json"), "result": result, "digest": digest(model)}
-    checkpoint.save(path, model, **header)
+    checkpoints.save(path, model, **header)
     return header
-
-
-def digest(model: FusionReID) -> str:
-    """Sixteen hexadecimal digits of a model's configuration and weights, which are taken as float32."""
-    content = hashlib.sha256(json.dumps(asdict(model.config)).encode())
-    for name, tensor in sorted(checkpoint.tensors(model).items()):
-        content.update(name.encode())
-        value = tensor.detach().cpu().contiguous()
-        content.update((value.float() if value.is_floating_point() else value).numpy())
-    return content.hexdigest()[:16]
 
 
 def _is_released(path: Path) -> bool:

@@ -25,14 +25,20 @@ import pytest
 
 from fusionreid import paths
 
-PROFILE = os.environ.get("FUSIONREID_PROFILE") or "demo"  # read here: the tests' environment is without it
+PROFILE = (
+    os.environ.get("FUSIONREID_PROFILE") or "demo"
+)  # read here: the tests' environment is without it
 SIZE = {"width": 1280, "height": 800}
 ERROR = '.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]'
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 MISSING = [
     text
     for text, there in {
-        "FUSIONREID_BROWSER=1, as this is opt-in (make test-browser sets it)": os.environ.get("FUSIONREID_BROWSER"),
+        "FUSIONREID_BROWSER=1, as this is opt-in (make test-browser sets it)": os.environ.get(
+            "FUSIONREID_BROWSER"
+        ),
         "the package playwright (pip install -e '.[browser]')": find_spec("playwright"),
         "the package jupyterlab": find_spec("jupyterlab"),
         "Chromium (Debian: apt install chromium)": CHROMIUM,
@@ -53,7 +59,9 @@ def lab(folder):
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(paths.ROOT / "README.md", folder)
     (folder / "figures").mkdir()
-    shutil.copy(paths.FIGURES / "01_architecture.svg", folder / "figures")  # drawn by hand, shown by 01
+    shutil.copy(
+        paths.FIGURES / "01_architecture.svg", folder / "figures"
+    )  # drawn by hand, shown by 01
     for name, setting in {"apputils-extension/notification": {"fetchNews": "false"},
                           "notebook-extension/tracker": {"windowingMode": "none"}}.items():  # fmt: skip
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -157,10 +165,15 @@ class Map:
         self.list = page.locator(".jp-CodeCell", has=self.canvas).locator(".widget-gridbox")
         dataset = open_data(setting(PROFILE, "synthetic").data, paths.DATA)
         self.records, self.queries = [*dataset.query, *dataset.gallery], len(dataset.query)
-        places = np.loadtxt(next(folder.rglob("13_plane.csv")), delimiter=",", skiprows=1, usecols=(0, 1))
+        places = np.loadtxt(
+            next(folder.rglob("13_plane.csv")), delimiter=",", skiprows=1, usecols=(0, 1)
+        )
         assert len(places) == len(self.records), "some images are left out"
         edge, width, height = 16, 820, 480  # of plane.js
-        self.places = np.array([edge, height - edge]) + places * [width - 2 * edge, 2 * edge - height]
+        self.places = np.array([edge, height - edge]) + places * [
+            width - 2 * edge,
+            2 * edge - height,
+        ]
 
     def pointer(self, x, y):
         box = self.canvas.bounding_box()
@@ -185,16 +198,25 @@ class Map:
         from matplotlib.path import Path as Polygon
 
         shifts = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
-        inside = [Polygon(corners + shift).contains_points(self.places)[self.queries :] for shift in shifts]
+        inside = [
+            Polygon(corners + shift).contains_points(self.places)[self.queries :]
+            for shift in shifts
+        ]
         surely, perhaps = np.all(inside, axis=0), np.any(inside, axis=0)
-        caption = self.page.locator(".widget-html:visible", has_text=re.compile("person")).first.inner_text()
+        caption = self.page.locator(
+            ".widget-html:visible", has_text=re.compile("person")
+        ).first.inner_text()
         own = tuple(map(int, re.search(r"person (-?\d+), camera (\d+)", caption).groups()))
         gallery = self.records[self.queries :]
         left_out = np.array([(each.identity, each.camera + 1) == own for each in gallery])
-        text = self.page.locator(".widget-html", has_text=re.compile(r"\d+ of \d+ gallery images")).inner_text()
+        text = self.page.locator(
+            ".widget-html", has_text=re.compile(r"\d+ of \d+ gallery images")
+        ).inner_text()
         count, total = map(int, re.findall(r"\d+", text))
         assert surely.sum() <= count <= perhaps.sum() and total == len(gallery)
-        shown = self.list.locator("img:visible").evaluate_all("all => all.map(each => each.src.split(',')[1])")
+        shown = self.list.locator("img:visible").evaluate_all(
+            "all => all.map(each => each.src.split(',')[1])"
+        )
         assert min(20, (surely & ~left_out).sum()) <= len(shown) <= min(20, count) and shown
         listed = [gallery[place].path for place in np.flatnonzero(perhaps & ~left_out)]
         assert set(shown) <= {base64.b64encode(path.read_bytes()).decode() for path in listed}
@@ -212,7 +234,10 @@ def test_a_notebook_runs(page, lab, shots, name):
 def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, shots):
     print(f"\n13_explore: {run_all(page, lab, '13_explore'):.0f} s")
     assert page.locator(".jp-OutputArea .jupyter-widgets-disconnected").count() == 0
-    outputs, times = page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)"), {}
+    outputs, times = (
+        page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)"),
+        {},
+    )
     outputs.first.scroll_into_view_if_needed()
     page.screenshot(path=shots / "13-start.png")
 
@@ -229,7 +254,9 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     def changes(name, move, wanted=True, shown=shown):
         before, start = shown(), time.monotonic()
         move()
-        while not (changed := shown() != before) and time.monotonic() - start < (10 if wanted else 2):
+        while not (changed := shown() != before) and time.monotonic() - start < (
+            10 if wanted else 2
+        ):
             pass
         if changed:
             times[name] = 1000 * (time.monotonic() - start)
@@ -287,17 +314,34 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     canvas.scroll_into_view_if_needed()
     changes("colour", choose("colour", 1), shown=drawn)
     changes("hover", lambda: plane.pointer(*plane.places[-1]), shown=drawn)
-    middle, shape = np.median(plane.places, axis=0), np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)])
-    for name, size in {"small lasso": (60, 35), "middle lasso": (120, 70), "large lasso": (220, 130)}.items():
+    middle, shape = (
+        np.median(plane.places, axis=0),
+        np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)]),
+    )
+    for name, size in {
+        "small lasso": (60, 35),
+        "middle lasso": (120, 70),
+        "large lasso": (220, 130),
+    }.items():
         corners = middle + shape * size
         times[name] = plane.lasso(corners)
-        print(f"{name}: {times[name]:.0f} ms until all is new, {plane.holds(corners)} images", flush=True)
+        print(
+            f"{name}: {times[name]:.0f} ms until all is new, {plane.holds(corners)} images",
+            flush=True,
+        )
         page.screenshot(path=shots / f"13-{name.replace(' ', '-')}.png")
     before = plane.list.inner_html()
     changes("Escape lets go", lambda: page.keyboard.press("Escape"))
     assert plane.list.inner_html() != before
     plane.pointer(*middle)
-    for keys in ("Space", *["ArrowRight"] * 9, "Space", *["Shift+ArrowDown"] * 2, "Space", *["ArrowLeft"] * 9):
+    for keys in (
+        "Space",
+        *["ArrowRight"] * 9,
+        "Space",
+        *["Shift+ArrowDown"] * 2,
+        "Space",
+        *["ArrowLeft"] * 9,
+    ):
         page.keyboard.press(keys)
     page.screenshot(path=shots / "13-keys.png")
     changes("lasso by keys", lambda: page.keyboard.press("Enter"))

@@ -12,7 +12,9 @@ from torchvision.transforms import functional as tv
 from fusionreid.data import Augment, normalise
 from fusionreid.data.augment import draw_box
 
-DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+DEVICES = (
+    ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -22,7 +24,9 @@ def generator(seed: int = 0) -> torch.Generator:
 def pictures(batch: int = 6, height: int = 24, width: int = 13) -> torch.Tensor:
     """Random images with channels last in memory, as the cache gives them."""
     shape = (batch, height, width, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator()).permute(0, 3, 1, 2)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator()).permute(
+        0, 3, 1, 2
+    )
 
 
 def draws_of(augment: Augment, images: torch.Tensor, seed: int = 0):
@@ -37,7 +41,9 @@ def one_by_one(images, draws, padding):
         image = tv.hflip(image) if flip else image
         image = tv.pad(image, [padding] * 4, fill=0)
         image = tv.crop(image, top, left, images.shape[2], images.shape[3])
-        results.append(tv.normalize(tv.convert_image_dtype(image, torch.float32), [0.5] * 3, [0.5] * 3))
+        results.append(
+            tv.normalize(tv.convert_image_dtype(image, torch.float32), [0.5] * 3, [0.5] * 3)
+        )
     return torch.stack(results)
 
 
@@ -53,7 +59,9 @@ def test_normalise_is_exact_for_every_value():
 def test_flip_and_crop_equal_a_loop(padding, batch):
     images, augment = pictures(batch), Augment(flip=0.5, padding=padding, erasing=0)
     draws = draws_of(augment, images)
-    assert torch.allclose(augment.apply(images, draws, generator()), one_by_one(images, draws, padding), atol=1e-6)
+    assert torch.allclose(
+        augment.apply(images, draws, generator()), one_by_one(images, draws, padding), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -75,14 +83,20 @@ def test_the_noise_is_standard_normal_and_drawn_for_each_value():
     images = torch.full((64, 3, 32, 16), 77, dtype=torch.uint8)
     result = Augment(flip=0, padding=0, erasing=1)(images, generator())
     values = result[result != normalise(images)]
-    assert abs(values.mean()) < 0.02 and abs(values.std() - 1) < 0.02 and len(values.unique()) > 0.99 * len(values)
+    assert (
+        abs(values.mean()) < 0.02
+        and abs(values.std() - 1) < 0.02
+        and len(values.unique()) > 0.99 * len(values)
+    )
 
 
 def test_probabilities_and_ranges():
     """Random erasing as in timm: half of the images, 2 % to a third of the area, log-uniform aspect 0.3 to 1 / 0.3."""
     augment, height, width = Augment(flip=0.3, padding=4, erasing=0.5), 256, 128
     chance = random.Random(0)
-    flip, top, left, box = zip(*(augment.draw(height, width, chance) for _ in range(20_000)), strict=True)
+    flip, top, left, box = zip(
+        *(augment.draw(height, width, chance) for _ in range(20_000)), strict=True
+    )
     assert abs(sum(flip) / 20_000 - 0.3) < 0.015
     for shifts in (top, left):
         shares = torch.bincount(torch.tensor(shifts), minlength=9) / 20_000
@@ -94,8 +108,13 @@ def test_probabilities_and_ranges():
     assert 0.018 < share.min() < 0.022 and 0.32 < share.max() < 0.34
     assert 0.29 < aspect.min() < 0.32 and 3.1 < aspect.max() < 3.45
     small = aspect[share < 0.1].log()  # boxes that always fit: the logarithm is uniform
-    assert abs(small.mean()) < 0.04 and abs(small.std() - 2 * math.log(1 / 0.3) / math.sqrt(12)) < 0.02
-    assert boxes.amin(0)[[0, 2]].tolist() == [0, 0] and boxes.amax(0)[[1, 3]].tolist() == [height, width]
+    assert (
+        abs(small.mean()) < 0.04 and abs(small.std() - 2 * math.log(1 / 0.3) / math.sqrt(12)) < 0.02
+    )
+    assert boxes.amin(0)[[0, 2]].tolist() == [0, 0] and boxes.amax(0)[[1, 3]].tolist() == [
+        height,
+        width,
+    ]
 
 
 def test_a_box_that_never_fits_leaves_the_image_whole(monkeypatch):
@@ -103,7 +122,9 @@ def test_a_box_that_never_fits_leaves_the_image_whole(monkeypatch):
     monkeypatch.setattr("fusionreid.data.augment.ASPECT", (3.0, 3.0))
     images = pictures(3, 16, 16)
     assert draw_box(16, 16, random.Random(0)) is None
-    assert torch.equal(Augment(flip=0, padding=0, erasing=1)(images, generator()), normalise(images))
+    assert torch.equal(
+        Augment(flip=0, padding=0, erasing=1)(images, generator()), normalise(images)
+    )
 
 
 def test_each_image_has_its_own_draw_and_a_seed_repeats_it():

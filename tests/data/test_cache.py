@@ -36,12 +36,16 @@ def records(tmp_path):
 def decoded(monkeypatch):
     """The paths that are decoded."""
     seen, decode = [], loader.decode
-    monkeypatch.setattr(loader, "decode", lambda path, *how: seen.append(path) or decode(path, *how))
+    monkeypatch.setattr(
+        loader, "decode", lambda path, *how: seen.append(path) or decode(path, *how)
+    )
     return seen
 
 
 def expected(records, size=SIZE, how=Image.BILINEAR):
-    return np.stack([np.asarray(Image.open(r.path).convert("RGB").resize(size[::-1], how)) for r in records])
+    return np.stack(
+        [np.asarray(Image.open(r.path).convert("RGB").resize(size[::-1], how)) for r in records]
+    )
 
 
 def test_holds_every_image_resized_and_decodes_once(records, tmp_path, decoded):
@@ -60,7 +64,9 @@ def test_batch_and_load_images(records, tmp_path):
     indices = [3, 69, 3, 0]
     images = cache.batch(indices)
     assert images.dtype == torch.uint8 and images.shape == (4, 3, 16, 8)
-    assert torch.equal(images, torch.from_numpy(expected([records[i] for i in indices])).permute(0, 3, 1, 2))
+    assert torch.equal(
+        images, torch.from_numpy(expected([records[i] for i in indices])).permute(0, 3, 1, 2)
+    )
     assert torch.equal(images, load_images([records[i].path for i in indices], SIZE))
     assert cache.batch([5]).shape == (1, 3, 16, 8) and load_images([], SIZE).shape == (0, 3, 16, 8)
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -99,7 +105,9 @@ def test_gray_of_16_bits_is_scaled_to_8(tmp_path, suffix):
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_32_bits_a_channel_are_refused(tmp_path, dtype):
     Image.fromarray(np.zeros((16, 8), dtype)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a.tif: .*32 bits a channel, mode [FI]; save it with 8 or 16 bits"):
+    with pytest.raises(
+        ValueError, match=r"a.tif: .*32 bits a channel, mode [FI]; save it with 8 or 16 bits"
+    ):
         load_images([tmp_path / "a.tif"], SIZE)
 
 
@@ -108,7 +116,14 @@ def test_the_orientation_of_exif_is_followed(tmp_path, orientation):
     upright = np.zeros((16, 8, 3), np.uint8)
     upright[:8, :4, 0], upright[8:, 4:, 1] = 255, 255
     turn = Image.Transpose  # what was done to the upright image, so that the orientation undoes it
-    done = [None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE, turn.ROTATE_90]
+    done = [
+        None,
+        turn.FLIP_LEFT_RIGHT,
+        turn.ROTATE_180,
+        turn.FLIP_TOP_BOTTOM,
+        turn.TRANSPOSE,
+        turn.ROTATE_90,
+    ]
     done = [*done, turn.TRANSVERSE, turn.ROTATE_270][orientation - 1]
     image, exif = Image.fromarray(upright), Image.Exif()
     exif[0x0112] = orientation
@@ -150,7 +165,9 @@ def empty(records, cache):
     cache.path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("spoil", [stale_by_content, stale_by_date, cut_short, other_checksum, torn, too_long, empty])
+@pytest.mark.parametrize(
+    "spoil", [stale_by_content, stale_by_date, cut_short, other_checksum, torn, too_long, empty]
+)
 def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil):
     cache = ImageCache(records, SIZE, tmp_path / "cache")
     spoil(records, cache)
@@ -174,8 +191,12 @@ def test_a_damaged_image_is_decoded_again(records, tmp_path, decoded, bits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         damaged.batch([0, 6, 9])  # of the others nothing is said
-    with pytest.warns(UserWarning, match=f"{cache.path}: damaged at .*007.png, which is decoded again"):
-        assert np.array_equal(damaged.read([9, 7, 7]), expected([records[index] for index in (9, 7, 7)]))
+    with pytest.warns(
+        UserWarning, match=f"{cache.path}: damaged at .*007.png, which is decoded again"
+    ):
+        assert np.array_equal(
+            damaged.read([9, 7, 7]), expected([records[index] for index in (9, 7, 7)])
+        )
     assert len(decoded) == 1
     with pytest.warns(UserWarning, match="damaged at .*008.jpg"):
         assert np.array_equal(damaged.read(range(70)), expected(records))
@@ -244,11 +265,18 @@ def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_pat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(loader, "open", lambda path, mode: Full(path, mode) if "+" in mode else open(path, mode), False)
+        patch.setattr(
+            loader,
+            "open",
+            lambda path, mode: Full(path, mode) if "+" in mode else open(path, mode),
+            False,
+        )
         with pytest.raises(OSError, match="No space left on device.*Free the disk") as error:
             ImageCache(records, SIZE, tmp_path / "cache")
     assert error.value.errno == errno.ENOSPC and str(cache.path) in str(error.value)
-    assert cache.path.read_bytes() == before and len(os.listdir(tmp_path / "cache")) == 2  # and the lock
+    assert (
+        cache.path.read_bytes() == before and len(os.listdir(tmp_path / "cache")) == 2
+    )  # and the lock
     usage = loader.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(OSError, match="GB are needed, 0.00 GB are free"):
@@ -257,7 +285,9 @@ def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_pat
 
 def test_a_directory_that_cannot_be_made_is_a_clear_error(records, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot be written.*name a folder that can be written in FUSIONREID_CACHE"):
+    with pytest.raises(
+        OSError, match="cannot be written.*name a folder that can be written in FUSIONREID_CACHE"
+    ):
         ImageCache(records, SIZE, tmp_path / "file" / "cache")
 
 
@@ -273,7 +303,10 @@ def test_what_a_killed_process_left_is_removed(records, tmp_path):
 def _open(records, directory, start, results):
     start.wait()
     made = []
-    decode, loader.decode = loader.decode, lambda path, *how: made.append(path) or decode(path, *how)
+    decode, loader.decode = (
+        loader.decode,
+        lambda path, *how: made.append(path) or decode(path, *how),
+    )
     cache = ImageCache(records, SIZE, directory, progress=False)
     results.put((len(made), int(np.asarray(cache.images, np.int64).sum())))
 
@@ -281,7 +314,10 @@ def _open(records, directory, start, results):
 def test_of_several_processes_one_decodes_and_the_others_wait(records, tmp_path):
     context = multiprocessing.get_context("fork")
     start, results = context.Event(), context.Queue()
-    processes = [context.Process(target=_open, args=(records, tmp_path / "cache", start, results)) for _ in range(3)]
+    processes = [
+        context.Process(target=_open, args=(records, tmp_path / "cache", start, results))
+        for _ in range(3)
+    ]
     for process in processes:
         process.start()
     start.set()

@@ -13,12 +13,29 @@ import pytest
 
 from fusionreid.config import DataConfig
 from fusionreid.data import datasets, open_dataset
-from fusionreid.data.datasets import PUBLISHED, RENDERER, Counts, open_data, read, table, verdict, with_version
+from fusionreid.data.datasets import (
+    PUBLISHED,
+    RENDERER,
+    Counts,
+    open_data,
+    read,
+    table,
+    verdict,
+    with_version,
+)
 
 MARKET = {
-    "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_01.jpg", "0007_c12s2_000001_00.jpg"],
+    "bounding_box_train": [
+        "0002_c1s1_000451_03.jpg",
+        "0002_c3s1_000551_01.jpg",
+        "0007_c12s2_000001_00.jpg",
+    ],
     "query": ["0001_c1s1_001051_00.jpg"],
-    "bounding_box_test": ["-1_c1s1_000401_03.jpg", "0000_c2s1_000026_01.jpg", "0001_c5s3_001051_00.jpg"],
+    "bounding_box_test": [
+        "-1_c1s1_000401_03.jpg",
+        "0000_c2s1_000026_01.jpg",
+        "0001_c5s3_001051_00.jpg",
+    ],
 }
 DUKE = {
     "bounding_box_train": ["0001_c2_f0046182.jpg", "0005_c8_f0046302.jpg"],
@@ -26,10 +43,16 @@ DUKE = {
     "bounding_box_test": ["0002_c1_f0044158.jpg"],
 }
 LISTS = {
-    "list_train.txt": ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0004/0004_002_15_0113noon_0100_1.jpg 4"],
+    "list_train.txt": [
+        "0000/0000_000_01_0303morning_0015_0.jpg 0",
+        "0004/0004_002_15_0113noon_0100_1.jpg 4",
+    ],
     "list_val.txt": ["0000/0000_001_02_0303morning_0015_0.jpg 0"],
     "list_query.txt": ["0000/0000_000_03_0303afternoon_0033_0.jpg 0"],
-    "list_gallery.txt": ["0000/0000_001_07_0303afternoon_0033_0.jpg 0", "0001/0001_001_05_x_0033_0.jpg 1"],
+    "list_gallery.txt": [
+        "0000/0000_001_07_0303afternoon_0033_0.jpg 0",
+        "0001/0001_001_05_x_0033_0.jpg 1",
+    ],
 }
 
 pytestmark = pytest.mark.filterwarnings(
@@ -74,7 +97,10 @@ def test_market_drops_junk_keeps_distractors_and_counts_cameras_from_zero(tmp_pa
         ("0007_c12s2_000001_00.jpg", 1, 11),
     ]
     assert short(dataset.query) == [("0001_c1s1_001051_00.jpg", 1, 0)]
-    assert short(dataset.gallery) == [("0000_c2s1_000026_01.jpg", 0, 1), ("0001_c5s3_001051_00.jpg", 1, 4)]
+    assert short(dataset.gallery) == [
+        ("0000_c2s1_000026_01.jpg", 0, 1),
+        ("0001_c5s3_001051_00.jpg", 1, 4),
+    ]
     assert (dataset.num_identities, dataset.num_cameras, edition(dataset)) == (2, 12, "")
     assert dataset.query[0].path == tmp_path / "market1501" / "query" / "0001_c1s1_001051_00.jpg"
 
@@ -108,7 +134,9 @@ def test_the_version_is_that_of_the_files(tmp_path):
     assert version("synthetic", tmp_path) == f"v{RENDERER}"
     for folder, edition in (("a", "V1"), ("b/MSMT17_V2", "V2")):
         dataset = open_dataset("msmt17", make_msmt17(tmp_path / folder, edition))
-        assert version("msmt17", dataset.root) == dataset.version and dataset.version.startswith(f"{edition}, ")
+        assert version("msmt17", dataset.root) == dataset.version and dataset.version.startswith(
+            f"{edition}, "
+        )
     make_msmt17(tmp_path / "a", "V2")  # both editions in one folder: nobody knows
     assert version("msmt17", tmp_path / "a") == ""
     assert with_version(DataConfig(name="msmt17", version="V1"), tmp_path / "b").version == "V1"
@@ -133,14 +161,19 @@ def resize(folder):
 
 @pytest.mark.parametrize("change", [remove, rename, move, resize])
 def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, change):
-    folder, copy = make(tmp_path / "market1501", MARKET), make(tmp_path / "elsewhere" / "Market-1501", MARKET)
+    folder, copy = (
+        make(tmp_path / "market1501", MARKET),
+        make(tmp_path / "elsewhere" / "Market-1501", MARKET),
+    )
     before = with_version(DataConfig(name="market1501"), tmp_path)
     assert with_version(DataConfig(name="market1501"), copy) == before  # wherever it lies
     assert open_data(before, tmp_path).version == before.version
     (folder / "query" / "Thumbs.db").touch()
     assert open_data(before, tmp_path).version == before.version  # what is not read does not count
     change(folder)
-    with pytest.raises(ValueError, match=f"market1501: expected market1501 {before.version}, found [0-9a-f]{{8}}: "):
+    with pytest.raises(
+        ValueError, match=f"market1501: expected market1501 {before.version}, found [0-9a-f]{{8}}: "
+    ):
         open_data(before, tmp_path)
     os.utime(folder / "query", (1, 1))  # a new date, however fast the test is
     assert with_version(DataConfig(name="market1501"), tmp_path).version not in ("", before.version)
@@ -165,7 +198,10 @@ def test_msmt17_whose_blurred_images_lie_in_v1s_folders_is_v2_by_its_name(tmp_pa
 
 @pytest.mark.parametrize(("folder", "version"), [("msmt17/MSMT17_V2", "V2"), ("msmt17", "")])
 def test_msmt17_in_markets_layout(tmp_path, folder, version):
-    names = {sub: [f"000{i}_c{i + 9}_0001.jpg", f"000{i}_000_0{i + 1}_x_0015_0.jpg"] for i, sub in enumerate(MARKET)}
+    names = {
+        sub: [f"000{i}_c{i + 9}_0001.jpg", f"000{i}_000_0{i + 1}_x_0015_0.jpg"]
+        for i, sub in enumerate(MARKET)
+    }
     make(tmp_path / folder, names)
     dataset = open_dataset("msmt17", tmp_path)
     assert edition(dataset) == version
@@ -178,14 +214,18 @@ FOLDERS = {  # as code bases and archives name them; "" is the set's own folder
     "msmt17": ["", "msmt17", "MSMT17", "MSMT17_V1", "MSMT17_V2"],
 }
 NESTED = {
-    "market1501": ["market1501/Market-1501-v15.09.15", "Market-1501-v15.09.15/Market-1501-v15.09.15"],
+    "market1501": [
+        "market1501/Market-1501-v15.09.15",
+        "Market-1501-v15.09.15/Market-1501-v15.09.15",
+    ],
     "dukemtmc": ["dukemtmc-reid/DukeMTMC-reID"],
     "msmt17": ["msmt17/MSMT17_V1", "MSMT17/MSMT17_V2"],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"), [(name, folder) for name in FOLDERS for folder in [*FOLDERS[name], *NESTED[name]]]
+    ("name", "folder"),
+    [(name, folder) for name in FOLDERS for folder in [*FOLDERS[name], *NESTED[name]]],
 )
 def test_every_folder_name_is_found(tmp_path, name, folder):
     if name == "msmt17":
@@ -206,20 +246,27 @@ def test_two_folders_of_one_set_are_a_warning_and_a_link_is_not(tmp_path):
         warnings.filterwarnings("ignore", ".*as published has")
         open_dataset("msmt17", tmp_path)
     make_msmt17(tmp_path / "MSMT17_V2", "V2")
-    with pytest.warns(UserWarning, match="more than one folder.*MSMT17_V1 is read, not .*MSMT17_V2"):
+    with pytest.warns(
+        UserWarning, match="more than one folder.*MSMT17_V1 is read, not .*MSMT17_V2"
+    ):
         assert edition(open_dataset("msmt17", tmp_path)) == "V1"
     assert edition(open_dataset("msmt17", tmp_path / "MSMT17_V2")) == "V2"
 
 
 def test_synthetic(tmp_path):
     folder = make(tmp_path / "synthetic" / "smoke-3", MARKET)
-    with pytest.raises(FileNotFoundError, match="manifest.json: .*not finished.*data synthetic --size smoke --seed 3"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="manifest.json: .*not finished.*data synthetic --size smoke --seed 3",
+    ):
         open_dataset("synthetic", tmp_path, size="smoke", seed=3)
     (folder / "manifest.json").write_text(json.dumps({"size": "smoke", "seed": 3}))
     for root in (tmp_path, folder):
         dataset = open_dataset("synthetic", root, size="smoke", seed=3)
         assert (dataset.version, len(dataset.train)) == ("smoke-3", 3)
-        assert open_data(DataConfig(size="smoke", seed=3), folder) == open_dataset("synthetic", folder)
+        assert open_data(DataConfig(size="smoke", seed=3), folder) == open_dataset(
+            "synthetic", folder
+        )
     (folder / "manifest.json").write_text(json.dumps({"size": "smoke", "seed": 3, "version": 9}))
     assert open_dataset("synthetic", tmp_path, size="smoke", seed=3).version == "smoke-3, v9"
     with pytest.raises(FileNotFoundError, match="demo-0/manifest.json: .*not there.*make it with"):
@@ -234,14 +281,21 @@ def test_a_synthetic_set_must_be_the_one_of_its_manifest_and_of_the_run(tmp_path
     config = DataConfig(size="smoke", seed=3, version="v9")
     assert open_data(config, folder).version == "smoke-3, v9"
     for other in (replace(config, version="v8"), replace(config, seed=4)):
-        with pytest.raises(ValueError, match="expected synthetic smoke-[34], v[89], found smoke-3, v9: other files"):
+        with pytest.raises(
+            ValueError, match="expected synthetic smoke-[34], v[89], found smoke-3, v9: other files"
+        ):
             open_data(other, folder)
     remove(folder)
-    with pytest.raises(ValueError, match="manifest.json: expected {'bounding_box_train': 3, .*'bounding_box_train': 2"):
+    with pytest.raises(
+        ValueError,
+        match="manifest.json: expected {'bounding_box_train': 3, .*'bounding_box_train': 2",
+    ):
         open_data(config, folder)
     for damaged in ("[]", "3"):
         (folder / "manifest.json").write_text(damaged)
-        with pytest.raises(ValueError, match="manifest.json: expected size, seed and version, found"):
+        with pytest.raises(
+            ValueError, match="manifest.json: expected size, seed and version, found"
+        ):
             open_data(config, folder)
 
 
@@ -257,7 +311,10 @@ def test_a_missing_folder_says_what_was_looked_for_what_is_there_and_the_layout(
         open_dataset("market1501", tmp_path)
     message = str(error.value)
     assert str(tmp_path / "market1501") in message and "There is in" in message
-    assert "Market-1501-v15.09.15: query\n" in message and "bounding_box_train/0002_c1s1_000451_03.jpg" in message
+    assert (
+        "Market-1501-v15.09.15: query\n" in message
+        and "bounding_box_train/0002_c1s1_000451_03.jpg" in message
+    )
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         open_dataset("msmt17", tmp_path / "nowhere")
 
@@ -293,7 +350,9 @@ def test_names_with_another_end_or_of_another_set_are_named(tmp_path, name, bad,
     msmt17 = {sub: ["0001_c10_0001.jpg"] for sub in MARKET}
     folder = make(tmp_path / name, {"market1501": MARKET, "dukemtmc": DUKE, "msmt17": msmt17}[name])
     (folder / "bounding_box_train" / bad).touch()
-    with pytest.raises(ValueError, match=f"{re.escape(bad)}: expected a name like .*{re.escape(expected)}"):
+    with pytest.raises(
+        ValueError, match=f"{re.escape(bad)}: expected a name like .*{re.escape(expected)}"
+    ):
         open_dataset(name, folder)
 
 
@@ -317,18 +376,25 @@ def test_usual_variants_of_names_are_read(tmp_path, name, file):
 
 def test_an_image_listed_twice_is_named(tmp_path):
     lists = LISTS | {"list_val.txt": LISTS["list_train.txt"][:1]}
-    with pytest.raises(ValueError, match=r"list_val.txt, line 1: .*0015_0.jpg is listed twice.*list_train.txt, line 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"list_val.txt, line 1: .*0015_0.jpg is listed twice.*list_train.txt, line 1",
+    ):
         open_dataset("msmt17", make_msmt17(tmp_path / "a", lists=lists))
 
 
 def test_msmt17_with_something_missing_or_malformed(tmp_path):
     folder = make_msmt17(tmp_path / "a")
     (folder / "test/0000/0000_000_03_0303afternoon_0033_0.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match="0033_0.jpg: listed in .*list_query.txt, line 1, and not there"):
+    with pytest.raises(
+        FileNotFoundError, match="0033_0.jpg: listed in .*list_query.txt, line 1, and not there"
+    ):
         open_dataset("msmt17", folder)
     folder = make_msmt17(tmp_path / "b")
     (folder / "list_val.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="list_val.txt: not there.*there is: list_gallery.txt"):
+    with pytest.raises(
+        FileNotFoundError, match="list_val.txt: not there.*there is: list_gallery.txt"
+    ):
         open_dataset("msmt17", folder)
     folder = make_msmt17(tmp_path / "c", lists=LISTS)
     (folder / "list_val.txt").write_text("0000/0000_001_02_0303morning_0015_0.jpg\n")
@@ -340,7 +406,8 @@ def test_msmt17_with_something_missing_or_malformed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "separator"), [("utf-8-sig", " "), ("utf-8", "\t"), ("utf-8-sig", "\t"), ("utf-8", "  ")]
+    ("encoding", "separator"),
+    [("utf-8-sig", " "), ("utf-8", "\t"), ("utf-8-sig", "\t"), ("utf-8", "  ")],
 )
 def test_msmt17s_lists_with_a_byte_order_mark_or_tabs(tmp_path, encoding, separator):
     folder = make_msmt17(tmp_path)
@@ -400,7 +467,14 @@ def test_an_empty_split_and_an_unknown_name(tmp_path):
 
 def test_the_table_is_aligned(tmp_path):
     lines = table(open_dataset("market1501", make(tmp_path, MARKET))).splitlines()
-    assert lines[0].split() == ["identities", "published", "images", "published", "cameras", "published"]
+    assert lines[0].split() == [
+        "identities",
+        "published",
+        "images",
+        "published",
+        "cameras",
+        "published",
+    ]
     assert lines[1].split() == ["train", "2", "751", "3", "12,936", "3", "6"]
     assert len({len(line) for line in lines}) == 1
     synthetic = table(open_dataset("synthetic", tmp_path)).splitlines()
@@ -423,7 +497,9 @@ def test_the_table_is_aligned(tmp_path):
 def test_the_verdict_says_whether_the_set_is_complete(tmp_path, monkeypatch, change, line):
     here = {"train": (2, 3, 3), "query": (1, 1, 1), "gallery": (2, 2, 2)}
     published = {
-        split: Counts(*(a + b for a, b in zip(here[split], change.get(split, (0, 0, 0)), strict=True)))
+        split: Counts(
+            *(a + b for a, b in zip(here[split], change.get(split, (0, 0, 0)), strict=True))
+        )
         for split in here
     }
     monkeypatch.setitem(PUBLISHED, "market1501", published)

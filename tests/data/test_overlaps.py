@@ -39,10 +39,26 @@ def test_a_sound_set_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("bounding_box_test/0005_c3s1_000009_00.jpg", b"six", "images of query that are in gallery too: 1, as .*query"),
-        ("bounding_box_train/0002_c3s1_000009_00.jpg", b"six", "images of query that are in train too: 1, as .*query"),
-        ("bounding_box_train/0005_c3s1_000009_00.jpg", b"five", "identities of train .* or gallery too: 1, as 5"),
-        ("bounding_box_test/0003_c3s1_000009_00.jpg", b"five", "identities of train .* or gallery too: 1, as 3"),
+        (
+            "bounding_box_test/0005_c3s1_000009_00.jpg",
+            b"six",
+            "images of query that are in gallery too: 1, as .*query",
+        ),
+        (
+            "bounding_box_train/0002_c3s1_000009_00.jpg",
+            b"six",
+            "images of query that are in train too: 1, as .*query",
+        ),
+        (
+            "bounding_box_train/0005_c3s1_000009_00.jpg",
+            b"five",
+            "identities of train .* or gallery too: 1, as 5",
+        ),
+        (
+            "bounding_box_test/0003_c3s1_000009_00.jpg",
+            b"five",
+            "identities of train .* or gallery too: 1, as 3",
+        ),
     ],
 )
 def test_what_is_in_two_splits_is_said(tmp_path, name, content, message):
@@ -61,7 +77,12 @@ def test_empty_files_and_msmt17s_numbers_are_not_overlaps(tmp_path):
 
 def test_only_files_of_equal_size_are_read(tmp_path, monkeypatch):
     said(
-        tmp_path, SOUND | {"bounding_box_test/0005_c3s1_000009_00.jpg": b"sixty", "query/0005_c4s1_000009_00.jpg": b"5"}
+        tmp_path,
+        SOUND
+        | {
+            "bounding_box_test/0005_c3s1_000009_00.jpg": b"sixty",
+            "query/0005_c4s1_000009_00.jpg": b"5",
+        },
     )
     read, real = [], Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))

@@ -9,7 +9,9 @@ import pytest
 
 from fusionreid.data import PKSampler
 
-IDENTITIES = np.random.default_rng(0).permutation(np.repeat(np.arange(20) * 3, np.arange(1, 21)))  # 1 to 20 images
+IDENTITIES = np.random.default_rng(0).permutation(
+    np.repeat(np.arange(20) * 3, np.arange(1, 21))
+)  # 1 to 20 images
 
 
 def epoch(number: int = 0, **arguments) -> list[list[int]]:
@@ -24,12 +26,18 @@ def by_hand(identities, p, k, seed, number):
     groups = {}
     for identity in sorted(set(identities)):
         images = [index for index, other in enumerate(identities) if other == identity]
-        images = list(random.permutation(images) if len(images) >= k else random.choice(images, k, replace=True))
+        images = list(
+            random.permutation(images)
+            if len(images) >= k
+            else random.choice(images, k, replace=True)
+        )
         groups[identity] = [images[start : start + k] for start in range(0, len(images) - k + 1, k)]
     batches, names = [], sorted(groups)
     while sum(1 for name in names if groups[name]) >= p:
         batch = []
-        for name in random.choice([i for i, name in enumerate(names) if groups[name]], p, replace=False):
+        for name in random.choice(
+            [i for i, name in enumerate(names) if groups[name]], p, replace=False
+        ):
             batch += groups[names[name]].pop()
         batches.append(batch)
     return batches

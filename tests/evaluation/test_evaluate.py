@@ -8,7 +8,7 @@ from fusionreid import build_model, evaluate_ranking
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
 from fusionreid.evaluation.evaluate import camera_choices, cross_domain, evaluate, rank, retrieve
-from fusionreid.evaluation.metrics import nearest
+from fusionreid.evaluation.ranking import nearest
 
 MODEL = profile("smoke").scale(PAPER)
 
@@ -28,7 +28,9 @@ def test_retrieval_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
         with torch.no_grad():
             images = normalise(load_images([record.path], MODEL.image_size))
             vector = model.embed(images, torch.tensor([record.camera]))[0]
-        assert np.allclose(vectors[index], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5)
+        assert np.allclose(
+            vectors[index], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5
+        )
         assert identities[index] == record.identity and cameras[index] == record.camera
     shown, ranking = nearest(retrieval.select("cnn"), top=24), rank(retrieval, "cnn")
     np.testing.assert_array_equal(shown.match.argmax(axis=1) + 1, ranking.first_match)
@@ -40,13 +42,23 @@ def test_all_and_each_feature_are_ranked(model, tiny_dataset, tmp_path):
     rankings = evaluate(model, tiny_dataset, cache_directory=tmp_path)
     assert list(rankings) == ["all", *model.widths]
     assert len({ranking.mAP for ranking in rankings.values()}) > 1
-    assert set(rankings["all"].summary()) == {"mAP", "rank-1", "rank-5", "rank-10", "mINP", "mAP_trapezoid"}
+    assert set(rankings["all"].summary()) == {
+        "mAP",
+        "rank-1",
+        "rank-5",
+        "rank-10",
+        "mINP",
+        "mAP_trapezoid",
+    }
     assert not model.training
 
 
 def test_cross_domain_has_a_row_with_and_without_cameras(model, tiny_dataset, tmp_path):
     table = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path)
-    assert table[["dataset", "camera embedding"]].values.tolist() == [["tiny", True], ["tiny", False]]
+    assert table[["dataset", "camera embedding"]].values.tolist() == [
+        ["tiny", True],
+        ["tiny", False],
+    ]
     assert table["mAP"].between(0, 1).all() and table["mAP"].nunique() == 2
 
 
@@ -54,10 +66,17 @@ def test_the_choice_of_camera_is_measured(model, tiny_dataset, tmp_path):
     kept = model.branches["transformer"].camera_embedding.detach().clone()
     table = camera_choices(model, tiny_dataset, cache_directory=tmp_path).set_index("camera")
     assert list(table.index) == ["its own", "none", "the mean", "a wrong one"]
-    plain = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path).set_index("camera embedding")
-    assert table.loc["its own", "mAP"] == plain.loc[True, "mAP"] and table.loc["none", "mAP"] == plain.loc[False, "mAP"]
+    plain = cross_domain(model, {"tiny": tiny_dataset}, cache_directory=tmp_path).set_index(
+        "camera embedding"
+    )
+    assert (
+        table.loc["its own", "mAP"] == plain.loc[True, "mAP"]
+        and table.loc["none", "mAP"] == plain.loc[False, "mAP"]
+    )
     assert table["mAP"].between(0, 1).all() and table.drop(index="the mean")["mAP"].nunique() == 3
-    assert torch.equal(model.branches["transformer"].camera_embedding, kept), "the model is as it was"
+    assert torch.equal(model.branches["transformer"].camera_embedding, kept), (
+        "the model is as it was"
+    )
     with pytest.raises(ValueError, match="expected a model with a camera embedding"):
         camera_choices(build_model(MODEL, 4), tiny_dataset, cache_directory=tmp_path)
 

@@ -31,7 +31,9 @@ def tiny(config=PAPER):
 
 
 def pictures(seed: int = 0, number: int = 3) -> torch.Tensor:
-    return torch.randn(number, 3, *SMOKE.sizes[256, 128], generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        number, 3, *SMOKE.sizes[256, 128], generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def attention_maps(model):
@@ -42,7 +44,10 @@ def attention_maps(model):
 
 
 def hooks(model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+        for m in model.modules()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +72,18 @@ def test_weights_are_those_of_the_kernel(name):
     for handle in handles:
         handle.remove()
     # Units run layer by layer, SEU before MFU, CNN before Transformer.
-    order = [(layer, unit, branch) for layer in (1, 2) for unit in ("seu", "mfu") for branch in ("cnn", "transformer")]
+    order = [
+        (layer, unit, branch)
+        for layer in (1, 2)
+        for unit in ("seu", "mfu")
+        for branch in ("cnn", "transformer")
+    ]
     for key, (module, inputs, output) in zip(order, outputs, strict=True):
         weights = rearrange(maps[key], "b heads h w -> b heads (h w)")
         tokens, context = inputs
-        value = rearrange(module.v(tokens if context is None else context), "b n (h d) -> b h n d", h=module.heads)
+        value = rearrange(
+            module.v(tokens if context is None else context), "b n (h d) -> b h n d", h=module.heads
+        )
         if key[1] == "seu":
             to_itself = 1 - weights.sum(dim=-1, keepdim=True)
             weights, output = torch.cat([to_itself, weights], dim=-1), output[:, 0]
@@ -90,8 +102,14 @@ def test_attention_grids_and_no_trace():
     assert own != other and own[0] != own[1]
     assert maps[1, "seu", "transformer"].shape == maps[2, "mfu", "cnn"].shape == (3, heads, *own)
     assert maps[1, "seu", "cnn"].shape == maps[2, "mfu", "transformer"].shape == (3, heads, *other)
-    assert [(m, m.training) for m in model.modules()] == before[0] and hooks(model) == before[1] == 0
-    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "norm.bias" not in name)
+    assert [(m, m.training) for m in model.modules()] == before[0] and hooks(model) == before[
+        1
+    ] == 0
+    assert all(
+        parameter.requires_grad
+        for name, parameter in model.named_parameters()
+        if "norm.bias" not in name
+    )
     with pytest.raises(RuntimeError, match="stop"), explain.record_attention(model):
         raise RuntimeError("stop")
     assert hooks(model) == 0
@@ -117,15 +135,24 @@ def test_ten_maps_and_no_trace(trio, target):
     assert list(maps) == [(branch, name) for branch in ("cnn", "transformer") for name in names]
     for (branch, _), values in maps.items():
         assert values.shape == (3, *trio[0].grids[branch])
-        assert torch.equal(values.amax(dim=(1, 2)), torch.ones(3)) and (values.std(dim=(1, 2)) > 0.01).all()
+        assert (
+            torch.equal(values.amax(dim=(1, 2)), torch.ones(3))
+            and (values.std(dim=(1, 2)) > 0.01).all()
+        )
     drawn = list(maps.values())
-    same = [a.shape == b.shape and torch.allclose(a, b, atol=1e-3) for i, a in enumerate(drawn) for b in drawn[:i]]
+    same = [
+        a.shape == b.shape and torch.allclose(a, b, atol=1e-3)
+        for i, a in enumerate(drawn)
+        for b in drawn[:i]
+    ]
     assert not any(same), "two maps are one"
     for model in trio:
         assert hooks(model) == 0 and all(module.training for module in model.modules())
         grads = {name for name, p in model.named_parameters() if p.grad is not None}
         assert grads <= {"necks.cnn.classifier.weight"}
-        assert all(p.requires_grad for name, p in model.named_parameters() if "norm.bias" not in name)
+        assert all(
+            p.requires_grad for name, p in model.named_parameters() if "norm.bias" not in name
+        )
     assert torch.equal(trio[0].necks["cnn"].classifier.weight.grad, gradient)
     trio[0].necks["cnn"].classifier.weight.grad = None
 
@@ -138,7 +165,10 @@ def test_every_stage_of_other_variants(name):
         found = explain.stages(model, branch, pictures(number=1))
         assert len(found) == 4
         for stage in found.values():
-            assert explain.gradcam(model, stage, pictures(), targets, CAMERAS).shape == (3, *model.grids[branch])
+            assert explain.gradcam(model, stage, pictures(), targets, CAMERAS).shape == (
+                3,
+                *model.grids[branch],
+            )
 
 
 def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
@@ -147,12 +177,16 @@ def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
     target = explain.similarity_targets(model, pictures(1), CAMERAS)[0]
     stage = explain.stages(model, "cnn", pictures(number=1))["after LRU"]
     seen = []
-    handle = stage.layer.register_forward_hook(lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1])
+    handle = stage.layer.register_forward_hook(
+        lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1]
+    )
     target(model.embed(pictures(), CAMERAS)[0]).backward()
     handle.remove()
     model.zero_grad()
     tapped = explain._Tapped(model, stage, CAMERAS)
-    tapped.tap.register_forward_hook(lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1])
+    tapped.tap.register_forward_hook(
+        lambda _m, _i, output: (output.retain_grad(), seen.append(output))[1]
+    )
     target(tapped(pictures())[0]).backward()
     model.zero_grad()
     torch.testing.assert_close(seen[1].grad, seen[0].grad)
@@ -202,7 +236,10 @@ def test_an_empty_map_is_an_error(trio):
 def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
     queries, seconds = explain.pairs(tiny_dataset, 3, seed=1)
     assert len({record.identity for record in queries}) == 3
-    assert all(a.identity == b.identity and a.camera != b.camera for a, b in zip(queries, seconds, strict=True))
+    assert all(
+        a.identity == b.identity and a.camera != b.camera
+        for a, b in zip(queries, seconds, strict=True)
+    )
     assert explain.pairs(tiny_dataset, 3, seed=1) == (queries, seconds)
     assert len(explain.pairs(tiny_dataset, 99)[0]) == 4
 
@@ -210,6 +247,12 @@ def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
 def test_clear_errors(trio):
     with pytest.raises(ValueError, match="expected 3, one for each image, found 1"):
         stage = explain.stages(trio[1], "cnn", pictures(number=1))["alone"]
-        explain.gradcam(trio[1], stage, pictures(), explain.similarity_targets(trio[1], pictures(1, number=1)))
+        explain.gradcam(
+            trio[1], stage, pictures(), explain.similarity_targets(trio[1], pictures(1, number=1))
+        )
     with pytest.raises(ValueError, match="seu"):
-        explain.stages(tiny(replace(PAPER, fusion=replace(PAPER.fusion, units=("mfu",)))), "cnn", pictures(number=1))
+        explain.stages(
+            tiny(replace(PAPER, fusion=replace(PAPER.fusion, units=("mfu",)))),
+            "cnn",
+            pictures(number=1),
+        )

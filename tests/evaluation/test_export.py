@@ -20,7 +20,10 @@ def model(request):
     torch.manual_seed(0)
     model = build_model(MODEL, 4, request.param)
     with torch.no_grad():
-        for name, buffer in model.named_buffers():  # as after training: running statistics that matter
+        for (
+            name,
+            buffer,
+        ) in model.named_buffers():  # as after training: running statistics that matter
             buffer.add_(0.1) if name.endswith("running_mean") else None
     return model
 
@@ -54,7 +57,9 @@ def test_onnx(model, tmp_path):
 
 
 def test_what_is_missing_or_unknown_is_said(model, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="format='tflite' is not known; it is one of: 'onnx', 'torch'"):
+    with pytest.raises(
+        ValueError, match="format='tflite' is not known; it is one of: 'onnx', 'torch'"
+    ):
         export(model, tmp_path / "model", "tflite")
     real = builtins.__import__
 

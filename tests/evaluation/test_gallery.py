@@ -28,7 +28,12 @@ def model():
 def folder(tmp_path):
     """Nine pictures, two of them in a folder below; a hidden one and a text, which are none."""
     random = np.random.default_rng(0)
-    for name in [*(f"{number}.png" for number in range(7)), "below/7.jpg", "below/8.PNG", ".hidden/9.png"]:
+    for name in [
+        *(f"{number}.png" for number in range(7)),
+        "below/7.jpg",
+        "below/8.PNG",
+        ".hidden/9.png",
+    ]:
         path = tmp_path / "people" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (40, 20, 3), dtype=np.uint8)).save(path)
@@ -149,7 +154,9 @@ def test_unreadable_pictures_are_named_and_left_out(model, folder):
     check(gallery, model, [path for path in pictures_in(folder) if path not in gallery.unreadable])
     shutil.copy(folder / "2.png", folder / "3.png")
     assert folder / "3.png" in opened(folder, model).paths
-    with pytest.raises(ValueError, match="only: expected at least one picture, found 1, .*: .*empty.jpg"):
+    with pytest.raises(
+        ValueError, match="only: expected at least one picture, found 1, .*: .*empty.jpg"
+    ):
         Gallery(folder / "only", model, [folder / "empty.jpg"])
 
 
@@ -202,7 +209,10 @@ def test_the_sheet_shows_queries_and_what_was_found(folder, tmp_path):
         (lambda v: (v, -1), "top=-1; expected a whole number from 1"),
         (lambda v: (v, 1.5), "top=1.5; expected a whole number from 1"),
         (lambda v: (v[0], 1), r"vectors: expected real numbers of shape \(images, width\)"),
-        (lambda v: (v[:, :4], 1), "vectors: expected [0-9]+ numbers each, found 4: another model's"),
+        (
+            lambda v: (v[:, :4], 1),
+            "vectors: expected [0-9]+ numbers each, found 4: another model's",
+        ),
         (lambda v: ("a", 1), "vectors: expected real numbers"),
     ],
 )

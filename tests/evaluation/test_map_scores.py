@@ -17,7 +17,13 @@ from fusionreid.config import PAPER, PROFILES
 from fusionreid.data.datasets import open_dataset
 from fusionreid.data.truth import has_truth, masks
 from fusionreid.evaluation import explain, map_scores
-from fusionreid.evaluation.map_scores import attention_scores, difference, gradcam_scores, score, summarise
+from fusionreid.evaluation.map_scores import (
+    attention_scores,
+    difference,
+    gradcam_scores,
+    score,
+    summarise,
+)
 from fusionreid.models.fusionreid import build_model
 
 SIZE = PROFILES["smoke"].sizes[256, 128]  # (64, 32)
@@ -39,7 +45,9 @@ def market(tmp_path_factory):
             file = f"{split}/{identity:04d}_c{camera}s1_000001_00.jpg"
             mask = np.zeros(SIZE, np.uint8)
             mask[8:56, 2 * identity : 2 * identity + 8] = 255
-            pixels = np.where(mask[..., None] > 0, random.integers(0, 255, 3), random.integers(0, 255, (*SIZE, 3)))
+            pixels = np.where(
+                mask[..., None] > 0, random.integers(0, 255, 3), random.integers(0, 255, (*SIZE, 3))
+            )
             for path, image in ((file, pixels.astype(np.uint8)), (f"masks/{file[:-4]}.png", mask)):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(folder / path)
@@ -56,7 +64,10 @@ def trio():
     """FusionReID and its two branches alone, untrained."""
     torch.manual_seed(0)
     configs = PAPER, replace(PAPER, transformer=None), replace(PAPER, cnn=None)
-    return [build_model(PROFILES["smoke"].scale(config), num_classes=5, num_cameras=2) for config in configs]
+    return [
+        build_model(PROFILES["smoke"].scale(config), num_classes=5, num_cameras=2)
+        for config in configs
+    ]
 
 
 def slow_scores(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
@@ -74,7 +85,9 @@ def slow_scores(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
             value = upper * (1 - v + top) + lower * (v - top)
             everything += value
             inside += value * mask[y, x]
-    row, column = max(((r, c) for r in range(rows) for c in range(columns)), key=lambda place: heat[place])
+    row, column = max(
+        ((r, c) for r in range(rows) for c in range(columns)), key=lambda place: heat[place]
+    )
     peak = mask[int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)]
     return inside / everything / mask.mean(), float(peak)
 
@@ -82,7 +95,10 @@ def slow_scores(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("grid", [(4, 2), (5, 3), (10, 5), (16, 8)])
 def test_scores_are_those_of_a_slow_loop(grid):
     random = np.random.default_rng(1)
-    heat, people = random.random((6, *grid)).astype(np.float32) ** 3, random.random((6, 16, 8)) < 0.4
+    heat, people = (
+        random.random((6, *grid)).astype(np.float32) ** 3,
+        random.random((6, 16, 8)) < 0.4,
+    )
     found = score(torch.from_numpy(heat), people)
     expected = np.array([slow_scores(*each) for each in zip(heat, people, strict=True)])
     np.testing.assert_allclose(found["energy"], expected[:, 0], rtol=1e-4)
@@ -96,7 +112,9 @@ def test_breadth_and_cover_are_those_of_the_pixels_when_no_cell_is_resized():
     found = score(torch.from_numpy(heat), mask)
     for n in range(3):
         on = heat[n][mask[n]]
-        assert found["breadth"][n] == pytest.approx(heat[n].sum() ** 2 / (heat[n] ** 2).mean() / 32**2)
+        assert found["breadth"][n] == pytest.approx(
+            heat[n].sum() ** 2 / (heat[n] ** 2).mean() / 32**2
+        )
         assert found["cover"][n] == pytest.approx(on.sum() ** 2 / (on**2).sum() / on.size)
 
 
@@ -123,7 +141,11 @@ def test_what_cannot_be_scored_is_nan_and_wrong_shapes_are_errors():
     maps[2] = 0
     found = score(maps, mask)
     assert all(np.isnan(values[2]) for values in found.values())
-    assert np.isfinite(found["energy"]).tolist() == np.isfinite(found["peak"]).tolist() == [True, False, False]
+    assert (
+        np.isfinite(found["energy"]).tolist()
+        == np.isfinite(found["peak"]).tolist()
+        == [True, False, False]
+    )
     with pytest.raises(ValueError, match="expected maps"):
         score(torch.ones(3, 4, 2), mask[:2])
 
@@ -141,7 +163,9 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
         assert found["person"].tolist() == list(range(5))
         for name, expected in score(values, masks(queries, SIZE)).items():
             np.testing.assert_allclose(found[name], expected, rtol=1e-5)
-        shifted = np.stack([score(values[[n]], masks([queries[n - 1]], SIZE))["energy"][0] for n in range(5)])
+        shifted = np.stack(
+            [score(values[[n]], masks([queries[n - 1]], SIZE))["energy"][0] for n in range(5)]
+        )
         np.testing.assert_allclose(found["other"], shifted, rtol=1e-5)
     finer = [max(sides) for sides in zip(*trio[0].grids.values(), strict=True)]
     alone = [F.interpolate(maps[branch, "alone"][:, None], finer, mode="bilinear").flatten(1).numpy()
@@ -151,7 +175,9 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
     monkeypatch.setattr(map_scores, "BATCH", 2)
     again = gradcam_scores(trio, queries, seconds).sort_values(["branch", "stage", "person"])
     whole = table.sort_values(["branch", "stage", "person"])
-    np.testing.assert_allclose(again[MEASURES + ["overlap"]], whole[MEASURES + ["overlap"]], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        again[MEASURES + ["overlap"]], whole[MEASURES + ["overlap"]], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_training_people_are_scored_by_their_class(market, trio):
@@ -162,7 +188,9 @@ def test_training_people_are_scored_by_their_class(market, trio):
     targets = partial(explain.class_targets, identities=[record.identity for record in people])
     maps = explain.gradcam_maps(trio, images, targets, cameras)
     expected = score(maps["cnn", "after LRU"], masks(people, SIZE))["energy"]
-    np.testing.assert_allclose(table.query("branch == 'cnn' and stage == 'after LRU'")["energy"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        table.query("branch == 'cnn' and stage == 'after LRU'")["energy"], expected, rtol=1e-5
+    )
 
 
 def test_every_head_is_scored(market, trio):
@@ -173,10 +201,14 @@ def test_every_head_is_scored(market, trio):
     with explain.evaluating(trio[0]), torch.no_grad(), explain.record_attention(trio[0]) as weights:
         trio[0].embed(images, cameras)
     for (layer, unit, branch), values in weights.items():
-        found = table[(table["layer"] == layer) & (table["unit"] == unit) & (table["branch"] == branch)]
+        found = table[
+            (table["layer"] == layer) & (table["unit"] == unit) & (table["branch"] == branch)
+        ]
         for head, each in ((3, values[:, 2]), ("mean", values.mean(dim=1))):
             row = found[found["head"] == head]
-            np.testing.assert_allclose(row["energy"], score(each, masks(market.query, SIZE))["energy"], rtol=1e-5)
+            np.testing.assert_allclose(
+                row["energy"], score(each, masks(market.query, SIZE))["energy"], rtol=1e-5
+            )
             np.testing.assert_allclose(row["highest"], each.amax(dim=(1, 2)), rtol=1e-6)
 
 
@@ -205,8 +237,12 @@ def test_a_difference_is_paired_and_may_be_undecided():
     seu, mfu, far = ({"unit": unit, "layer": 1} for unit in ("seu", "mfu", "far"))
     found = difference(table, "energy", seu, mfu)
     half = t.ppf(0.975, 8) * (first - second).std(ddof=1) / 3
-    assert found["half"] == pytest.approx(half) and found["difference"] == pytest.approx((first - second).mean())
-    assert found["first"] == pytest.approx(first.mean()) and found["second"] == pytest.approx(second.mean())
+    assert found["half"] == pytest.approx(half) and found["difference"] == pytest.approx(
+        (first - second).mean()
+    )
+    assert found["first"] == pytest.approx(first.mean()) and found["second"] == pytest.approx(
+        second.mean()
+    )
     assert abs(found["difference"]) < half and found["here"] == "undecided"
     assert difference(table, "energy", far, seu)["here"] == "yes"
     assert difference(table, "energy", seu, far)["here"] == "the opposite"

@@ -16,7 +16,11 @@ class Tensors(dict):
 
     def below(self, prefix: str) -> Tensors:
         return Tensors(
-            {name[len(prefix) + 1 :]: value for name, value in self.items() if name.startswith(prefix + ".")}
+            {
+                name[len(prefix) + 1 :]: value
+                for name, value in self.items()
+                if name.startswith(prefix + ".")
+            }
         )
 
     def count(self, prefix: str) -> int:
@@ -43,7 +47,9 @@ def gem(x, p):
 def attend(query, key, value, heads, scale=None):
     """Softmax attention of (B, M, D) to (B, N, D), head by head."""
     mixed = []
-    for q, k, v in zip(query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True):
+    for q, k, v in zip(
+        query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True
+    ):
         weights = torch.softmax(q @ k.transpose(1, 2) * (scale or q.shape[-1] ** -0.5), dim=-1)
         mixed.append(weights @ v)
     return torch.cat(mixed, dim=-1)
@@ -64,7 +70,9 @@ def block(x, t, heads, eps=1e-5):
 
 def resnet(images, t):
     """No ReLU after the first BN, 2 x 2 max pool without padding, last stride 1."""
-    x = F.max_pool2d(batch_norm(F.conv2d(images, t["conv1.weight"], stride=2, padding=3), t.below("bn1")), 2, 2)
+    x = F.max_pool2d(
+        batch_norm(F.conv2d(images, t["conv1.weight"], stride=2, padding=3), t.below("bn1")), 2, 2
+    )
     for layer, stride in ((1, 1), (2, 2), (3, 2), (4, 1)):
         for index in range(t.count(f"layer{layer}")):
             x = residual(x, t.below(f"layer{layer}.{index}"), stride if index == 0 else 1)
@@ -81,14 +89,18 @@ def residual(x, t, stride):
         y = batch_norm(y, t.below(f"bn{i}"))
         y = y.relu() if i < convolutions else y
     if "downsample.0.weight" in t:
-        x = batch_norm(F.conv2d(x, t["downsample.0.weight"], stride=stride), t.below("downsample.1"))
+        x = batch_norm(
+            F.conv2d(x, t["downsample.0.weight"], stride=stride), t.below("downsample.1")
+        )
     return (x + y).relu()
 
 
 def token_transformer(x, t):
     """T2T-ViT's token layer: one head, the value in place of the skip connection, scaled by the input's width."""
     query, key, value = linear(layer_norm(x, t.below("norm1")), t.below("attn.qkv")).chunk(3, -1)
-    x = value + linear(attend(query, key, value, 1, scale=x.shape[-1] ** -0.5), t.below("attn.proj"))
+    x = value + linear(
+        attend(query, key, value, 1, scale=x.shape[-1] ** -0.5), t.below("attn.proj")
+    )
     return x + mlp(layer_norm(x, t.below("norm2")), t.below("mlp"))
 
 
@@ -108,9 +120,15 @@ def transformer(images, cameras, t, stride, heads):
     if "tokens_to_token.project.weight" in t:
         (x, grid), eps = tokens_to_token(images, t.below("tokens_to_token")), 1e-5
     else:
-        x = F.conv2d(images, t["patch_embed.proj.weight"], t["patch_embed.proj.bias"], stride=stride)
+        x = F.conv2d(
+            images, t["patch_embed.proj.weight"], t["patch_embed.proj.bias"], stride=stride
+        )
         grid, x, eps = tuple(x.shape[-2:]), x.flatten(2).transpose(1, 2), 1e-6
-    x = torch.cat([t["cls_token"].expand(len(x), -1, -1), x], dim=1) + t["pos_embed"] + 3.0 * t["sie_embed"][cameras]
+    x = (
+        torch.cat([t["cls_token"].expand(len(x), -1, -1), x], dim=1)
+        + t["pos_embed"]
+        + 3.0 * t["sie_embed"][cameras]
+    )
     for index in range(t.count("blocks")):
         x = block(x, t.below(f"blocks.{index}"), heads, eps)
     x = layer_norm(x, t.below("norm"), eps)
@@ -126,7 +144,10 @@ def refine(x, t):
 
 
 def encode(token, local, t, heads):
-    x = layer_norm(block(torch.cat([token[:, None], local], dim=1), t.below("blocks.0"), heads), t.below("norm"))
+    x = layer_norm(
+        block(torch.cat([token[:, None], local], dim=1), t.below("blocks.0"), heads),
+        t.below("norm"),
+    )
     return x[:, 0], x[:, 1:]
 
 
@@ -134,7 +155,10 @@ def fuse(token, other, t, heads):
     """The query's own residual; the keys, not the values, are normalised."""
     t = t.below("blocks.0")
     query = linear(layer_norm(token, t.below("norm1"))[:, None], t.below("attn.q"))
-    key, value = linear(layer_norm(other, t.below("attn.norm")), t.below("attn.k")), linear(other, t.below("attn.v"))
+    key, value = (
+        linear(layer_norm(other, t.below("attn.norm")), t.below("attn.k")),
+        linear(other, t.below("attn.v")),
+    )
     token = token + linear(attend(query, key, value, heads)[:, 0], t.below("attn.proj"))
     return token + mlp(layer_norm(token, t.below("norm2")), t.below("mlp"))
 
@@ -146,12 +170,16 @@ def features(tensors, images, cameras, *, stride=12, units=("seu", "mfu"), vit_h
         local.append(resnet(images, t.below("resnet.base")))
         found.append(gem(local[0], t["resnet.gap.p"]))
     if "transformer.base.cls_token" in t:
-        token, patches = transformer(images, cameras, t.below("transformer.base"), stride, vit_heads)
+        token, patches = transformer(
+            images, cameras, t.below("transformer.base"), stride, vit_heads
+        )
         local.append(patches)
         found.append(token)
     if "res_LRU.ptconv.weight" not in t:
         return torch.cat(found, dim=1)
-    local = [refine(x, t.below(name)) for x, name in zip(local, ("res_LRU", "former_LRU"), strict=True)]
+    local = [
+        refine(x, t.below(name)) for x, name in zip(local, ("res_LRU", "former_LRU"), strict=True)
+    ]
     tokens = [gem(x, t.get(f"{name}.p")) for x, name in zip(local, ("gap_r", "gap_f"), strict=True)]
     found += tokens
     local = [x.flatten(2).transpose(1, 2) for x in local]

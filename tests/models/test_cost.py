@@ -32,17 +32,23 @@ def test_one_htm(table):
     for variant in variants(table):
         printed = costs(table).loc[variant.name]
         one = measure(replace(variant.config, fusion=replace(variant.config.fusion, depth=1)))
-        assert (one.parameters - without.parameters) / 1e6 == pytest.approx(printed["parameters"], abs=0.15)
+        assert (one.parameters - without.parameters) / 1e6 == pytest.approx(
+            printed["parameters"], abs=0.15
+        )
         assert (one.macs - without.macs) / 1e9 == pytest.approx(printed["FLOPs"], abs=0.15)
 
 
 def test_convention_by_hand():
     """A small model, counted layer by layer from its shapes."""
-    config = replace(profile("smoke").scale(PAPER), cnn=None)  # test_vit alone: D 64, 6 blocks, 5 x 2 patches
+    config = replace(
+        profile("smoke").scale(PAPER), cnn=None
+    )  # test_vit alone: D 64, 6 blocks, 5 x 2 patches
     cost = measure(config)
     tokens, d = 11, 64
     block = 3 * d * d + d * d + 2 * 3 * d * d  # qkv, projection, an MLP of ratio 3
-    patches = 32 * 16 * (9 * 3 * 16) + 16 * 8 * (9 * 16 * 32) + 10 * (16 * 32 * d)  # three convolutions
+    patches = (
+        32 * 16 * (9 * 3 * 16) + 16 * 8 * (9 * 16 * 32) + 10 * (16 * 32 * d)
+    )  # three convolutions
     assert cost.macs == patches + 6 * tokens * block
     assert cost.attention_macs == 6 * 2 * tokens * tokens * d
     model = build_model(config, 7, 4)
@@ -53,7 +59,9 @@ def test_convention_by_hand():
         *model.necks["transformer"].classifier.parameters(),
     ]
     everything = sum(parameter.numel() for parameter in model.parameters())
-    assert measure_model(model).parameters == everything - sum(parameter.numel() for parameter in left_out)
+    assert measure_model(model).parameters == everything - sum(
+        parameter.numel() for parameter in left_out
+    )
 
 
 def test_hooks_and_patches_are_gone():

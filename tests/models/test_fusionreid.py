@@ -16,7 +16,9 @@ from fusionreid.paper.experiments import variants
 
 SMOKE = profile("smoke")
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "figure5", "figure6")
-CONFIGS = {f"{table}: {variant.name}": variant.config for table in TABLES for variant in variants(table)}
+CONFIGS = {
+    f"{table}: {variant.name}": variant.config for table in TABLES for variant in variants(table)
+}
 CONFIGS["released"] = RELEASED
 
 
@@ -52,7 +54,9 @@ def test_every_variant(name):
     with torch.no_grad():
         evaluated = model(images(config)[:1])  # a batch of one
         assert evaluated.logits is None
-        assert torch.equal(model.embed(images(config)[:1]), torch.cat(list(evaluated.features.values()), dim=1))
+        assert torch.equal(
+            model.embed(images(config)[:1]), torch.cat(list(evaluated.features.values()), dim=1)
+        )
 
 
 def test_features_of_the_paper():
@@ -63,7 +67,8 @@ def test_features_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "size, stride, grid", [((256, 128), 12, (21, 10)), ((256, 128), 16, (16, 8)), ((384, 128), 12, (31, 10))]
+    "size, stride, grid",
+    [((256, 128), 12, (21, 10)), ((256, 128), 16, (16, 8)), ((384, 128), 12, (31, 10))],
 )
 def test_grids_at_paper_scale(size, stride, grid):
     with torch.device("meta"):
@@ -74,7 +79,9 @@ def test_grids_at_paper_scale(size, stride, grid):
 
 @pytest.mark.parametrize("share", [True, False])
 def test_sharing_is_the_same_object_twice(share):
-    htm = model_of(small(fusion=FusionConfig(dim=48, share_seu=share, share_mfu=share))).fusion.stack[0]
+    htm = model_of(
+        small(fusion=FusionConfig(dim=48, share_seu=share, share_mfu=share))
+    ).fusion.stack[0]
     assert (htm.seu["cnn"] is htm.seu["transformer"]) is share
     assert (htm.mfu["cnn"] is htm.mfu["transformer"]) is share
 
@@ -147,7 +154,9 @@ def test_mutual_fusion_unit_equals_its_equations(residual):
         expected = mfu.ffn(mixed) + mixed
         assert isinstance(mfu.attention.key_norm, torch.nn.Identity)
     torch.testing.assert_close(mfu(token, local), expected)
-    assert all(linear.bias is None for linear in (mfu.attention.q, mfu.attention.k, mfu.attention.v))
+    assert all(
+        linear.bias is None for linear in (mfu.attention.q, mfu.attention.k, mfu.attention.v)
+    )
 
 
 @pytest.mark.parametrize("residual", ["query", "attention"])
@@ -156,11 +165,15 @@ def test_fused_tokens_differ_between_images_from_the_start_whatever_the_width(re
     spreads = {}
     for dim in (48, 96, 768):
         torch.manual_seed(0)
-        fusion = DualAttentionMutualFusion(FusionConfig(dim=dim, mfu_residual=residual), {"cnn": 96, "transformer": 64})
+        fusion = DualAttentionMutualFusion(
+            FusionConfig(dim=dim, mfu_residual=residual), {"cnn": 96, "transformer": 64}
+        )
         local = {"cnn": torch.randn(16, 96, 8, 4), "transformer": torch.randn(16, 64, 7, 3)}
         local = {branch: x + torch.randn(16, x.shape[1], 1, 1) for branch, x in local.items()}
         with torch.no_grad():
-            _, fused = fusion(local)  # batch norms by the batch's own statistics, as in the first step of training
+            _, fused = fusion(
+                local
+            )  # batch norms by the batch's own statistics, as in the first step of training
         spreads[dim] = min(token.std(dim=0).mean().item() for token in fused.values())
     assert min(spreads.values()) > 0.01
     assert max(spreads.values()) < 2 * min(spreads.values())
@@ -179,7 +192,10 @@ def test_deep_copy_is_independent():
 
 def test_any_timm_backbone_by_name():
     config = ModelConfig(
-        cnn="test_efficientnet", transformer="vit_tiny_patch16_224", image_size=(64, 32), fusion=FusionConfig(dim=24)
+        cnn="test_efficientnet",
+        transformer="vit_tiny_patch16_224",
+        image_size=(64, 32),
+        fusion=FusionConfig(dim=24),
     )
     model = model_of(config).eval()
     assert model.grids["cnn"] == (4, 2)
@@ -194,7 +210,9 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     message = r"resnet50.tv_in1k: its weights cannot be fetched \(cannot find the file on the Hub\); give a file, "
     with pytest.raises(OSError, match=message + ".*data/weights/resnet50.pth"):
         backbones.create("resnet50", pretrained=True)
-    with pytest.raises(ValueError, match="t2t_vit_14: no public weights.*data/weights/t2t_vit_14.pth"):
+    with pytest.raises(
+        ValueError, match="t2t_vit_14: no public weights.*data/weights/t2t_vit_14.pth"
+    ):
         backbones.create("t2t_vit_14", pretrained=True)
 
 
@@ -203,7 +221,9 @@ def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
     tag = f"{name}.{IMAGENET[name]}"
     assert tag in timm.list_pretrained(f"{name}.*")
     asked = []
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"]))
+    )
     backbones.create(name, pretrained=True)
     backbones.create(name)
     assert asked == [(tag, True), (name, False)]
@@ -212,7 +232,10 @@ def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda m, x: m(x[:, :1]), r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)"),
+        (
+            lambda m, x: m(x[:, :1]),
+            r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)",
+        ),
         (lambda m, x: m(x[:, :, :32]), "images: expected shape"),
         (lambda m, x: m(x[0]), "images: expected shape"),
         (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats"),
@@ -234,13 +257,19 @@ def test_wrong_input_is_named(make, message):
         ({"cnn": "resnet51"}, "resnet51"),
         ({"transformer": "test_vit3"}, "one class token"),
         ({"transformer": "eva02_tiny_patch14_224"}, "is a Eva; expected a plain ViT"),
-        ({"transformer": "vit_xsmall_patch16_clip_224"}, "normalises its tokens before the first block"),
+        (
+            {"transformer": "vit_xsmall_patch16_clip_224"},
+            "normalises its tokens before the first block",
+        ),
         ({"transformer": "deit3_small_patch16_224"}, "no position for its class token"),
         ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
         ({"cnn": "test_vit"}, "VisionTransformer has no layer of stride 2; expected a CNN of timm"),
         ({"cnn": "t2t_vit_14"}, "T2TViT has no layer of stride 2; expected a CNN of timm"),
         ({"cnn": None, "transformer": None}, "at least one branch"),
-        ({"transformer": "test_vit_small", "stride": 14}, "expected a multiple of 4 for the small ViTs"),
+        (
+            {"transformer": "test_vit_small", "stride": 14},
+            "expected a multiple of 4 for the small ViTs",
+        ),
     ],
 )
 def test_wrong_configuration_is_named(changes, message):

@@ -15,7 +15,13 @@ import torchvision
 
 from fusionreid.config import ModelConfig
 from fusionreid.models.backbones import CNNBranch, TransformerBranch, patch_grid
-from fusionreid.models.pretrained import Report, load_branch, load_weights, positions_grid, read_tensors
+from fusionreid.models.pretrained import (
+    Report,
+    load_branch,
+    load_weights,
+    positions_grid,
+    read_tensors,
+)
 from fusionreid.models.t2t_vit import T2TViT
 
 
@@ -66,14 +72,22 @@ def obviously_resized(patches, size):
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "teacher"])
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "base.", "module.backbone.", "module.encoder_q."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "backbone.", "base.", "module.backbone.", "module.encoder_q."]
+)
 def test_cnn_under_any_wrapper_and_prefix(cnn, resnet, wrapper, prefix):
     state = {prefix + name: value for name, value in resnet.items()}
-    state |= {prefix.replace("_q", "_k") + "other." + name: value for name, value in list(resnet.items())[:9]}
+    state |= {
+        prefix.replace("_q", "_k") + "other." + name: value
+        for name, value in list(resnet.items())[:9]
+    }
     report = load_branch(cnn, {wrapper: state, "epoch": 3} if wrapper else state)
     prefix = prefix.removeprefix("module.")
     assert report.prefix == prefix and not report.random and not report.resized
-    assert {name for name in report.unused if "other." not in name} == {prefix + "fc.weight", prefix + "fc.bias"}
+    assert {name for name in report.unused if "other." not in name} == {
+        prefix + "fc.weight",
+        prefix + "fc.bias",
+    }
     for name in ("conv1.weight", "layer4.1.bn2.running_var"):
         assert torch.equal(cnn.base.state_dict()[name], resnet[name])
 
@@ -100,14 +114,20 @@ def test_teacher_wins_over_student(cnn, resnet):
 def test_files(tmp_path, cnn, resnet):
     safetensors.torch.save_file(resnet, tmp_path / "a.safetensors")
     safetensors.torch.save_file(resnet, tmp_path / "c.pth")
-    extras = {"args": argparse.Namespace(lr=0.1, output=Path("x")), "best": np.float64(0.5), "optimizer": {"state": {}}}
+    extras = {
+        "args": argparse.Namespace(lr=0.1, output=Path("x")),
+        "best": np.float64(0.5),
+        "optimizer": {"state": {}},
+    }
     torch.save({"state_dict": resnet, **extras}, tmp_path / "b.pth")
     for name in ("a.safetensors", "b.pth", "c.pth"):
         report = load_branch(cnn, tmp_path / name)
         assert report.source.endswith(name) and not report.random
 
 
-@pytest.mark.parametrize("size, stride, grid", [((256, 128), 12, (21, 10)), ((384, 128), 16, (24, 8))])
+@pytest.mark.parametrize(
+    "size, stride, grid", [((256, 128), 12, (21, 10)), ((384, 128), 16, (24, 8))]
+)
 def test_vit_positions_are_resized_bilinearly(size, stride, grid):
     state = tiny_vit()
     branch = vit_branch(image_size=size, stride=stride)
@@ -115,7 +135,9 @@ def test_vit_positions_are_resized_bilinearly(size, stride, grid):
     assert report.resized == {"pos_embed": f"grid 14 x 14 to {grid[0]} x {grid[1]}"}
     assert set(report.unused) == {"head.weight", "head.bias"} and not report.random
     torch.testing.assert_close(branch.base.pos_embed[0, 0].data, state["pos_embed"][0, 0])
-    torch.testing.assert_close(branch.base.pos_embed[0, 1:].data, obviously_resized(state["pos_embed"][0, 1:], grid))
+    torch.testing.assert_close(
+        branch.base.pos_embed[0, 1:].data, obviously_resized(state["pos_embed"][0, 1:], grid)
+    )
     assert branch(torch.zeros(1, 3, *size), torch.tensor([1])).token.isfinite().all()
 
 
@@ -125,17 +147,25 @@ def test_deit_distilled(vit):
     assert {"dist_token", "head_dist.weight"} <= set(report.unused) and not report.random
     assert "distillation" in report.resized["pos_embed"]
     torch.testing.assert_close(vit.base.pos_embed[0, 0].data, state["pos_embed"][0, 0])
-    torch.testing.assert_close(vit.base.pos_embed[0, 1:].data, obviously_resized(state["pos_embed"][0, 2:], (21, 10)))
+    torch.testing.assert_close(
+        vit.base.pos_embed[0, 1:].data, obviously_resized(state["pos_embed"][0, 2:], (21, 10))
+    )
 
 
 def test_weights_of_people_on_their_own_grid(vit):
     """TransReID-SSL and PersonViT: a teacher, on 16 x 8 patches of 256 x 128."""
     state = tiny_vit(num_classes=0)
     state["pos_embed"] = torch.rand(1, 129, 192)
-    teacher = {f"backbone.{name}": value for name, value in state.items()} | {"head.mlp.0.weight": torch.rand(8, 192)}
+    teacher = {f"backbone.{name}": value for name, value in state.items()} | {
+        "head.mlp.0.weight": torch.rand(8, 192)
+    }
     report = load_branch(vit, {"student": {}, "teacher": teacher, "epoch": 100})
-    assert report.resized == {"pos_embed": "grid 16 x 8 to 21 x 10"} and report.unused == ["head.mlp.0.weight"]
-    expected = F.interpolate(state["pos_embed"][:, 1:].mT.reshape(1, 192, 16, 8), (21, 10), mode="bilinear")
+    assert report.resized == {"pos_embed": "grid 16 x 8 to 21 x 10"} and report.unused == [
+        "head.mlp.0.weight"
+    ]
+    expected = F.interpolate(
+        state["pos_embed"][:, 1:].mT.reshape(1, 192, 16, 8), (21, 10), mode="bilinear"
+    )
     torch.testing.assert_close(vit.base.pos_embed[:, 1:].data, expected.flatten(2).mT)
 
 
@@ -144,7 +174,10 @@ def test_convolutional_stem_is_refused(vit):
     state = tiny_vit(num_classes=0)
     state["patch_embed.conv.0.weight"] = torch.rand(64, 3, 7, 7)
     state["patch_embed.proj.weight"] = torch.rand(192, 64, 8, 8)
-    with pytest.raises(ValueError, match=r"another network: .*patch_embed.proj.weight: \(192, 64, 8, 8\) in the file"):
+    with pytest.raises(
+        ValueError,
+        match=r"another network: .*patch_embed.proj.weight: \(192, 64, 8, 8\) in the file",
+    ):
         load_branch(vit, state)
 
 
@@ -156,13 +189,21 @@ def test_patches_of_another_size(vit):
 
 def test_t2t_vit():
     branch = vit_branch("t2t_vit_14")
-    state = T2TViT((224, 224)).state_dict() | {"head.weight": torch.zeros(1000, 384), "head.bias": torch.zeros(1000)}
+    state = T2TViT((224, 224)).state_dict() | {
+        "head.weight": torch.zeros(1000, 384),
+        "head.bias": torch.zeros(1000),
+    }
     report = load_branch(branch, {"state_dict_ema": {f"module.{k}": v for k, v in state.items()}})
     assert report.resized == {"pos_embed": "grid 14 x 14 to 16 x 8"} and not report.random
     assert report.unused == ["head.weight", "head.bias"]
     assert torch.equal(branch.base.blocks[13].mlp.fc2.weight, state["blocks.13.mlp.fc2.weight"])
-    performer = {k.replace("attn.qkv", "kqv"): v for k, v in state.items()}  # its tokens are made another way
-    with pytest.raises(ValueError, match="first layer .*tokens_to_token.attention1.attn.qkv.weight: not in the file"):
+    performer = {
+        k.replace("attn.qkv", "kqv"): v for k, v in state.items()
+    }  # its tokens are made another way
+    with pytest.raises(
+        ValueError,
+        match="first layer .*tokens_to_token.attention1.attn.qkv.weight: not in the file",
+    ):
         load_branch(branch, performer)
 
 
@@ -200,12 +241,22 @@ def test_broken_files_are_named(tmp_path, cnn):
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    names = ("module.pth", "cut.pth", "cut.safetensors", "empty.pth", "list.pth", "legacy.pth", *texts)
+    names = (
+        "module.pth",
+        "cut.pth",
+        "cut.safetensors",
+        "empty.pth",
+        "list.pth",
+        "legacy.pth",
+        *texts,
+    )
     for name in names:
         with pytest.raises(ValueError, match=f"{name}: expected .* found ") as error:
             load_branch(cnn, tmp_path / name)
         assert "\x1b" not in str(error.value) and len(str(error.value)) < 400
-    with pytest.raises(ValueError, match="found a torch.nn.modules.linear.Linear; torch.save its tensors alone"):
+    with pytest.raises(
+        ValueError, match="found a torch.nn.modules.linear.Linear; torch.save its tensors alone"
+    ):
         load_branch(cnn, tmp_path / "module.pth")
     with pytest.raises(FileNotFoundError, match="none.pth"):
         read_tensors(tmp_path / "none.pth")
@@ -222,14 +273,20 @@ def test_report_reads_well(vit):
 
 
 def test_many_unused_tensors_are_counted(cnn, resnet):
-    report = load_branch(cnn, resnet | {f"head.{letter}.weight": torch.zeros(1) for letter in "abcdefghij"})
+    report = load_branch(
+        cnn, resnet | {f"head.{letter}.weight": torch.zeros(1) for letter in "abcdefghij"}
+    )
     assert str(report).endswith("head.f.weight, ... (12 in all)")
 
 
 @pytest.mark.parametrize(
     "branch, theirs, message",
     [
-        ("resnet18", "resnet34", r"found 100%. Not filled: nothing. Not used: layer1.2.conv1.weight, "),
+        (
+            "resnet18",
+            "resnet34",
+            r"found 100%. Not filled: nothing. Not used: layer1.2.conv1.weight, ",
+        ),
         (
             "resnet34",
             "resnet18",
@@ -246,7 +303,9 @@ def test_another_network_of_the_family_is_an_error(branch, theirs, message):
 def test_numbers_that_are_not_finite_are_named(vit):
     state = tiny_vit()
     state["blocks.3.mlp.fc1.weight"][0, 0] = torch.nan
-    with pytest.raises(ValueError, match="blocks.3.mlp.fc1.weight holds numbers that are not finite"):
+    with pytest.raises(
+        ValueError, match="blocks.3.mlp.fc1.weight holds numbers that are not finite"
+    ):
         load_branch(vit, state)
 
 
@@ -267,7 +326,9 @@ def test_positions_of_people(size, stride, count, done):
 
 
 def test_half_precision_and_partial_load_keep_the_branch_in_float32(cnn, resnet):
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in resnet.items()}
+    halves = {
+        name: value.half() if value.is_floating_point() else value for name, value in resnet.items()
+    }
     load_branch(cnn, halves)
     assert all(parameter.dtype == torch.float32 for parameter in cnn.parameters())
 

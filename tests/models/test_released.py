@@ -22,7 +22,12 @@ DATA = Path(__file__).parents[1] / "fixtures"
 TENSORS = json.loads(lzma.open(DATA / "checkpoint_tensors.json.xz").read())
 FUSION = replace(RELEASED.fusion, share_seu=False)  # as the checkpoint of the reference numbers
 UNSHARED = replace(RELEASED, fusion=FUSION)
-SMALL = replace(RELEASED, cnn="resnet18", transformer="vit_tiny_patch16_224", fusion=replace(FUSION, dim=24, depth=2))
+SMALL = replace(
+    RELEASED,
+    cnn="resnet18",
+    transformer="vit_tiny_patch16_224",
+    fusion=replace(FUSION, dim=24, depth=2),
+)
 
 
 def rebuilt(name, shape):
@@ -42,7 +47,9 @@ def rebuilt(name, shape):
     elif last == "weight":
         value = 0.25 + uniform(0.1) if ".act" in name else 1 + uniform(0.2)
     else:
-        offset, scale = {"running_var": (1, 0.4), "running_mean": (0, 0.2), "p": (3, 0.5)}.get(last, (0, 0.3))
+        offset, scale = {"running_var": (1, 0.4), "running_mean": (0, 0.2), "p": (3, 0.5)}.get(
+            last, (0, 0.3)
+        )
         value = offset + uniform(scale)
     return torch.from_numpy(value)
 
@@ -67,8 +74,12 @@ def test_conformance_with_the_released_default():
     Batch norm over four images magnifies rounding: float32 logits are 8e-5 from float64's, which no machine changes.
     """
     reference = np.load(DATA / "released_default.npz")
-    state = {name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()}
-    model = released.load({"state_dict": {f"module.{name}": value for name, value in state.items()}})
+    state = {
+        name: rebuilt(name, tuple(shape)) for name, shape in TENSORS["released_default"].items()
+    }
+    model = released.load(
+        {"state_dict": {f"module.{name}": value for name, value in state.items()}}
+    )
     assert model.config == UNSHARED and model.num_cameras == 15
     generator = np.random.Generator(np.random.PCG64(7))
     images = torch.from_numpy((generator.random((4, 3, 256, 128)) * 2 - 1).astype(np.float32))
@@ -79,20 +90,33 @@ def test_conformance_with_the_released_default():
         for module in model.modules():
             if hasattr(module, "drop_prob"):
                 module.drop_prob = 0.0
-        logits = np.stack([value.numpy() for value in model(images.double(), cameras).logits.values()])
+        logits = np.stack(
+            [value.numpy() for value in model(images.double(), cameras).logits.values()]
+        )
     assert features.shape == (4, 5888) and error(features, reference["eval"]) < 1e-5
     with torch.no_grad():
-        assert error(plain_released.features(state, images, cameras).numpy(), reference["eval"]) < 1e-5
+        assert (
+            error(plain_released.features(state, images, cameras).numpy(), reference["eval"]) < 1e-5
+        )
     assert logits.shape == (6, 4, 64) and error(logits, reference["train_logits"]) < 1e-4
-    assert names_and_shapes(released.export(model)) == {n: tuple(s) for n, s in TENSORS["released_default"].items()}
+    assert names_and_shapes(released.export(model)) == {
+        n: tuple(s) for n, s in TENSORS["released_default"].items()
+    }
 
 
 def test_t2t_vit_and_resnet101_with_the_shared_encoder():
     with torch.device("meta"):
-        state = {name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()}
+        state = {
+            name: torch.empty(shape) for name, shape in TENSORS["t2t_vit_14_resnet101"].items()
+        }
         config = released.deduce(state)
-        assert config == replace(RELEASED, cnn="resnet101", transformer="t2t_vit_14") and config.fusion.share_seu
-        assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(state)
+        assert (
+            config == replace(RELEASED, cnn="resnet101", transformer="t2t_vit_14")
+            and config.fusion.share_seu
+        )
+        assert names_and_shapes(released.export(build_model(config, 64, 15))) == names_and_shapes(
+            state
+        )
 
 
 VARIANTS = {
@@ -135,7 +159,12 @@ def small_of(config):
     )
 
 
-PAPERS_SIZE = ("resnet152", "t2t", "384-stride-16", "dim-1536-depth-1")  # the others are computed by small branches
+PAPERS_SIZE = (
+    "resnet152",
+    "t2t",
+    "384-stride-16",
+    "dim-1536-depth-1",
+)  # the others are computed by small branches
 COMPUTED = {
     name: config if name in PAPERS_SIZE else small_of(config)
     for name, config in VARIANTS.items()
@@ -143,7 +172,9 @@ COMPUTED = {
 } | {
     "depth-6": replace(SMALL, fusion=replace(SMALL.fusion, dim=48, depth=6)),
     "reversed": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"))),
-    "reversed-shared": replace(SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"), share_seu=True)),
+    "reversed-shared": replace(
+        SMALL, fusion=replace(SMALL.fusion, units=("mfu", "seu"), share_seu=True)
+    ),
 }
 
 
@@ -154,14 +185,20 @@ def test_every_variant_computes_what_the_released_code_does(config):
     The second writing gives the released default's own numbers (`test_conformance_with_the_released_default`).
     """
     with torch.device("meta"):
-        places = names_and_shapes(released.export(build_model(config, 4, 6 if config.transformer else 0)))
+        places = names_and_shapes(
+            released.export(build_model(config, 4, 6 if config.transformer else 0))
+        )
     state = {name: rebuilt(name, shape) for name, shape in places.items()}
-    images = torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (2, 3, *config.image_size)).astype(np.float32))
+    images = torch.from_numpy(
+        np.random.default_rng(3).uniform(-1, 1, (2, 3, *config.image_size)).astype(np.float32)
+    )
     cameras = torch.tensor([0, 5])
     heads = {"vit_tiny_patch16_224": 3, "t2t_vit_14": 6}.get(config.transformer, 12)
     units = config.fusion.units if config.fusion else ()
     with torch.no_grad():
-        expected = plain_released.features(state, images, cameras, stride=config.stride, units=units, vit_heads=heads)
+        expected = plain_released.features(
+            state, images, cameras, stride=config.stride, units=units, vit_heads=heads
+        )
         found = released.load(state, config).embed(images, cameras)
     assert found.shape == expected.shape and expected.std() > 0
     assert error(found.numpy(), expected.numpy()) < 1e-5
@@ -202,7 +239,9 @@ def test_one_branch_alone_under_its_bare_names():
     bare = {name.removeprefix("resnet."): value for name, value in released.export(model).items()}
     again = released.load({"model": bare})
     assert again.config == model.config
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items()
+    )
 
 
 def test_a_shared_unit_by_another_name():
@@ -211,7 +250,9 @@ def test_a_shared_unit_by_another_name():
     renamed = {name.replace(".MFU.", ".FUSE."): value for name, value in state.items()}
     assert released.deduce(renamed) == config
     again = released.export(released.load(renamed))
-    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    assert again.keys() == state.keys() and all(
+        torch.equal(again[name], state[name]) for name in state
+    )
     with pytest.raises(ValueError, match="HTM.blocks.0.SEU1.blocks.0.norm1.weight is missing"):
         released.load(state, replace(config, fusion=replace(config.fusion, share_seu=False)))
 
@@ -225,11 +266,17 @@ def test_wrapped_twice_and_of_another_precision(small, dtype):
     again = released.load(state)
     assert again.config == SMALL
     for name, value in small.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value.to(dtype).float() if value.is_floating_point() else value)
+        assert torch.equal(
+            again.state_dict()[name],
+            value.to(dtype).float() if value.is_floating_point() else value,
+        )
 
 
 def test_what_the_released_code_cannot_compute_is_not_written(tmp_path):
-    for config, field in ((replace(SMALL, stem="imagenet"), "stem"), (replace(SMALL, fusion=PAPER.fusion), "kernel")):
+    for config, field in (
+        (replace(SMALL, stem="imagenet"), "stem"),
+        (replace(SMALL, fusion=PAPER.fusion), "kernel"),
+    ):
         with torch.device("meta"):
             model = build_model(config, 5)
         with pytest.raises(ValueError, match=field):

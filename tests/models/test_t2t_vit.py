@@ -13,12 +13,18 @@ import torch
 from fusionreid.models.t2t_vit import T2TViT, TokenTransformer, sinusoid_table, soft_split_grids
 
 SMALL = dict(embed_dim=64, depth=2, heads=2, token_dim=16)
-TENSORS = json.loads(lzma.open(Path(__file__).parents[1] / "fixtures" / "checkpoint_tensors.json.xz").read())
+TENSORS = json.loads(
+    lzma.open(Path(__file__).parents[1] / "fixtures" / "checkpoint_tensors.json.xz").read()
+)
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoint():
     prefix = "transformer.base."
-    expected = {n[len(prefix) :]: tuple(s) for n, s in TENSORS["t2t_vit_14_resnet101"].items() if n.startswith(prefix)}
+    expected = {
+        n[len(prefix) :]: tuple(s)
+        for n, s in TENSORS["t2t_vit_14_resnet101"].items()
+        if n.startswith(prefix)
+    }
     expected = {n: s for n, s in expected.items() if not n.startswith(("sie_embed", "head."))}
     with torch.device("meta"):
         assert {n: tuple(t.shape) for n, t in T2TViT((256, 128)).state_dict().items()} == expected

@@ -35,7 +35,9 @@ NAMES = [
     "14_text_and_code",
 ]
 CELL_LINES, FUNCTION_LINES, FILE_BYTES = 15, 10, 2 * 2**20
-MACHINE_PATH = re.compile(r"(?<![\w.~:/])/(home|Users|root|tmp|private|mnt|work|scratch)/|[A-Z]:\\\\?Users")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~:/])/(home|Users|root|tmp|private|mnt|work|scratch)/|[A-Z]:\\\\?Users"
+)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -56,7 +58,9 @@ def test_notebooks_are_numbered_and_linked():
     for place, path in enumerate(NOTEBOOKS):
         cells = nbformat.read(path, as_version=4).cells
         assert cells[0].source.startswith(f"# {path.stem[:2]} · "), path.stem
-        neighbours = [NOTEBOOKS[other].name for other in (place - 1, place + 1) if 0 <= other < len(NOTEBOOKS)]
+        neighbours = [
+            NOTEBOOKS[other].name for other in (place - 1, place + 1) if 0 <= other < len(NOTEBOOKS)
+        ]
         assert re.findall(r"\]\((\S+)\)", cells[-1].source) == neighbours, path.stem
 
 
@@ -91,7 +95,9 @@ def wrong_prose(notebook):
 
 def wrong_code(notebook):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    tagged = [place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [
+        place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])
+    ]
     if tagged not in ([0], [1]):
         yield "the one cell tagged `parameters` is not the first or second code cell"
     for number, cell in enumerate(cells, start=1):
@@ -135,7 +141,11 @@ def texts(outputs):
     """All text in outputs, images left out."""
     for output in outputs:
         yield output.get("text", "")
-        yield from (str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
+        yield from (
+            str(value)
+            for kind, value in output.get("data", {}).items()
+            if not kind.startswith("image/")
+        )
 
 
 def wrong_parameters(values):
@@ -150,7 +160,10 @@ def right():
     """A notebook of the right shape."""
     show = new_output("stream", name="stdout", text="0.5\n")
     return new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}},
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3"},
+            "language_info": {"name": "python"},
+        },
         cells=[
             new_markdown_cell("# Is it right?\n\n- one\n- two\n- three"),
             new_code_cell("import os", execution_count=1),
@@ -183,7 +196,11 @@ def test_the_right_shape_has_no_problems():
         (3, {"outputs": []}, "no outputs"),
         (3, {"outputs": [new_output("error", ename="E", evalue="", traceback=[])]}, "an error"),
         (3, {"outputs": [new_output("stream", name="stderr", text="x")]}, "stderr"),
-        (3, {"outputs": [new_output("stream", name="stdout", text="wrote /Users/me/x.png")]}, "machine's path"),
+        (
+            3,
+            {"outputs": [new_output("stream", name="stdout", text="wrote /Users/me/x.png")]},
+            "machine's path",
+        ),
         (1, {"source": "# NBVAL_CHECK_OUTPUT\n1"}, "not there"),
         (4, {"source": "data in '/Users/me/data'"}, "machine's path"),
     ],

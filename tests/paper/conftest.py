@@ -39,7 +39,10 @@ def finish(tmp_path):
             run = experiments.setting("smoke").run(variant.config, seed)
             features = {
                 feature: {
-                    metric: (value.get((feature, metric), 50.0) if isinstance(value, dict) else value) / 100
+                    metric: (
+                        value.get((feature, metric), 50.0) if isinstance(value, dict) else value
+                    )
+                    / 100
                     for metric in compare.ACCURACY
                 }
                 for feature in compare.features_of(variant.config)
@@ -52,8 +55,16 @@ def finish(tmp_path):
 def write_result(runs_root, run, features):
     version = f"smoke-{run.data.seed}, v{RENDERER}"
     result = {"fingerprint": run.fingerprint, "data": {"name": "synthetic", "version": version}}
-    result |= {"seed": run.seed, "epochs": 2, "commit": "0123abc", "device": "cpu, 1 threads", "processes": 1}
-    write_json(runs_root / run.fingerprint / "result.json", result | {"seconds": 1.0, "features": features})
+    result |= {
+        "seed": run.seed,
+        "epochs": 2,
+        "commit": "0123abc",
+        "device": "cpu, 1 threads",
+        "processes": 1,
+    }
+    write_json(
+        runs_root / run.fingerprint / "result.json", result | {"seconds": 1.0, "features": features}
+    )
 
 
 PEOPLE = 40
@@ -68,7 +79,9 @@ def people(tmp_path):
             (folder / split).mkdir(parents=True)
             for person in range(1, PEOPLE + 1):
                 for image in range(1 + person % 3):
-                    (folder / split / f"{person + 100 * seed:04d}_c{1 + image}s1_000001_00.jpg").touch()
+                    (
+                        folder / split / f"{person + 100 * seed:04d}_c{1 + image}s1_000001_00.jpg"
+                    ).touch()
         write_json(folder / "manifest.json", {"size": "smoke", "seed": seed, "version": RENDERER})
     return tmp_path / "data"
 
@@ -87,8 +100,12 @@ def record(people, tmp_path):
         for data_seed in data_seeds:
             data = replace(PROFILES["smoke"].data, seed=data_seed)
             setting = experiments.setting("smoke", data, seeds, runs_root=tmp_path)
-            owners = np.repeat(np.arange(PEOPLE), [1 + (person + 1) % 3 for person in range(PEOPLE)])
-            easy = 10 * np.random.default_rng(data_seed).normal(size=PEOPLE)  # the same in every run
+            owners = np.repeat(
+                np.arange(PEOPLE), [1 + (person + 1) % 3 for person in range(PEOPLE)]
+            )
+            easy = 10 * np.random.default_rng(data_seed).normal(
+                size=PEOPLE
+            )  # the same in every run
             for row, more in points.items():
                 for seed in seeds:
                     run = setting.run(configs[row], seed)
@@ -98,7 +115,10 @@ def record(people, tmp_path):
                     precision[0] = np.nan  # a query without a match
                     first = np.where(np.isnan(precision), np.nan, np.where(precision > 0.5, 1, 3))
                     scored = np.isfinite(precision)
-                    accuracy = {"mAP": precision[scored].mean(), "rank-1": (first[scored] == 1).mean()}
+                    accuracy = {
+                        "mAP": precision[scored].mean(),
+                        "rank-1": (first[scored] == 1).mean(),
+                    }
                     features = compare.features_of(configs[row])
                     folder = tmp_path / run.fingerprint
                     write_result(tmp_path, run, dict.fromkeys(features, accuracy))

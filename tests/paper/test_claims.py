@@ -24,7 +24,11 @@ def papers(name, change=lambda value: value):
     """The paper's accuracies of an experiment's variants on MSMT17, changed; 50 % where it has none."""
     values, printed = [], paper.accuracies(name, "msmt17")
     for variant in variants(name):
-        keys = [(feature, metric) for feature in compare.features_of(variant.config) for metric in compare.ACCURACY]
+        keys = [
+            (feature, metric)
+            for feature in compare.features_of(variant.config)
+            for metric in compare.ACCURACY
+        ]
         values.append({key: change(printed.get((variant.name, *key), 50.0)) for key in keys})
     return values
 
@@ -36,7 +40,9 @@ def test_claims_are_on_rows_that_exist(name):
     assert len({claim.case for claim in found}) == len(found)
     for claim in found:
         assert sum(claim.weights.values()) == pytest.approx(0)
-        assert all(feature in compare.features_of(configs[variant]) for variant, feature in claim.weights)
+        assert all(
+            feature in compare.features_of(configs[variant]) for variant, feature in claim.weights
+        )
 
 
 @pytest.mark.parametrize("dataset", ["synthetic", "market1501", "dukemtmc"])
@@ -54,7 +60,9 @@ def test_the_papers_numbers_bear_out_its_claims(setting, dataset):
 def test_the_papers_own_numbers_agree_and_reversed_ones_do_not(setting, finish, name):
     finish(name, papers(name))
     checked = claims.check(name, setting())
-    assert (checked["sign"] == "yes").all() and (checked["ours"] - checked["paper"]).abs().max() < 1e-6
+    assert (checked["sign"] == "yes").all() and (
+        checked["ours"] - checked["paper"]
+    ).abs().max() < 1e-6
     finish(name, papers(name, lambda value: 100 - value))
     assert (claims.check(name, setting())["sign"] == "no").all()
 
@@ -64,7 +72,11 @@ def test_orders_of_stand_ins_are_not_counted(setting):
     own = setting().profile
     whole = claims.check("table6", replace(setting(), profile=replace(own, backbones={})))
     assert len(whole) - len(small) == 2 * (6 + 2 + 2 + 6)
-    assert not small["case"].isin([f"{one} > {other}" for one in BACKBONES for other in BACKBONES]).any()
+    assert (
+        not small["case"]
+        .isin([f"{one} > {other}" for one in BACKBONES for other in BACKBONES])
+        .any()
+    )
     assert not small["claim"].str.contains("deeper").any()
     assert not PROFILES["paper"].backbones
 
@@ -75,15 +87,26 @@ def test_what_two_tables_hold_is_counted_once(setting):
     apart = [claims.check(name, setting()) for name in ("table2", "table3")]
     assert len(apart[0]) + len(apart[1]) - len(together) == 2 * 2
     assert "FusionReID* > DFE + LRU + SEU" in set(together["case"])
-    assert "SEU, MFU > SEU only" not in set(together["case"]) and "SEU, MFU > SEU only" in set(apart[1]["case"])
+    assert "SEU, MFU > SEU only" not in set(together["case"]) and "SEU, MFU > SEU only" in set(
+        apart[1]["case"]
+    )
 
 
 def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
-    record("table2", {"DFE + LRU": 0, "DFE + LRU + SEU": 6, "DFE + LRU + MFU": -6, "FusionReID*": 0, "DFE": 0.1})
+    record(
+        "table2",
+        {"DFE + LRU": 0, "DFE + LRU + SEU": 6, "DFE + LRU + MFU": -6, "FusionReID*": 0, "DFE": 0.1},
+    )
     checked = claims.check("table2", setting()).set_index(["case", "metric"])
     verdicts = checked["verdict"].xs("mAP", level="metric")
-    assert verdicts["DFE + LRU + SEU > DFE + LRU"] == "yes" and verdicts["FusionReID* > DFE + LRU + MFU"] == "yes"
-    assert verdicts["DFE + LRU + MFU > DFE + LRU"] == "no" and verdicts["DFE + LRU > DFE"] == "undecided"
+    assert (
+        verdicts["DFE + LRU + SEU > DFE + LRU"] == "yes"
+        and verdicts["FusionReID* > DFE + LRU + MFU"] == "yes"
+    )
+    assert (
+        verdicts["DFE + LRU + MFU > DFE + LRU"] == "no"
+        and verdicts["DFE + LRU > DFE"] == "undecided"
+    )
     assert verdicts["DFE > ResNet50"] == "not recorded"
     row = checked.loc[("DFE + LRU + SEU > DFE + LRU", "mAP")]
     assert row["low"] < 6 < row["high"] and row["runs"] == 8
@@ -91,9 +114,14 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
     counted = claims.totals(checked.reset_index())
     assert counted[list(claims.VERDICTS)].sum().sum() == len(checked)
     assert counted.xs("mAP", level="metric")["no"].sum() == (verdicts == "no").sum()
-    assert claims.totals(checked.reset_index(), ["claim"]).loc[("SEU adds", "mAP"), "own run"] == "2 of 2"
+    assert (
+        claims.totals(checked.reset_index(), ["claim"]).loc[("SEU adds", "mAP"), "own run"]
+        == "2 of 2"
+    )
     shown = claims.save(checked.reset_index(), tmp_path / "orders")
-    assert shown["mAP", "holds"].tolist() == verdicts.tolist() and (tmp_path / "orders.csv").exists()
+    assert (
+        shown["mAP", "holds"].tolist() == verdicts.tolist() and (tmp_path / "orders.csv").exists()
+    )
     assert shown["mAP", "recorded"].str.contains(" ± ").sum() == (verdicts != "not recorded").sum()
 
 
@@ -101,13 +129,20 @@ def test_an_interval_against_the_paper_is_a_no(setting, record):
     """The paper's rank-1 of MFU first is above MFU only; where it is below here, its own number is refuted."""
     record("table3", {"MFU only": 10, "MFU, SEU": 0})
     checked = claims.check("table3", setting()).set_index(["case", "metric"])["verdict"]
-    assert checked["MFU only > MFU, SEU", "mAP"] == "yes" and checked["MFU only > MFU, SEU", "rank-1"] == "no"
+    assert (
+        checked["MFU only > MFU, SEU", "mAP"] == "yes"
+        and checked["MFU only > MFU, SEU", "rank-1"] == "no"
+    )
 
 
 def test_table_six_is_counted_apart(setting):
     counted = claims.totals(claims.check(EXPERIMENTS, setting()))
     assert set(counted.index.get_level_values("part")) == {"Table VI", "all others"}
-    assert set(counted.loc["Table VI"].index.get_level_values("size")) == {"under 1 point", "1 to 3", "3 and more"}
+    assert set(counted.loc["Table VI"].index.get_level_values("size")) == {
+        "under 1 point",
+        "1 to 3",
+        "3 and more",
+    }
 
 
 def test_equal_numbers_are_neither(setting, finish):

@@ -11,7 +11,9 @@ from fusionreid.paper import numbers as paper
 from fusionreid.paper.experiments import EXPERIMENTS, plan, variants
 
 
-@pytest.mark.parametrize(("name", "count"), list(zip(EXPERIMENTS, (4, 7, 4, 4, 2, 15, 6, 5), strict=True)))
+@pytest.mark.parametrize(
+    ("name", "count"), list(zip(EXPERIMENTS, (4, 7, 4, 4, 2, 15, 6, 5), strict=True))
+)
 def test_variants_are_the_papers_rows(name, count):
     found = variants(name)
     assert len(found) == len({variant.config for variant in found}) == count
@@ -45,9 +47,15 @@ def test_each_difference_is_one_change_of_the_default():
     first, *others = variants("differences")
     assert first.config == PAPER
     for variant in others:
-        changed = {key for key, value in vars(variant.config).items() if value != getattr(PAPER, key)}
+        changed = {
+            key for key, value in vars(variant.config).items() if value != getattr(PAPER, key)
+        }
         if changed == {"fusion"}:
-            changed = {key for key, value in vars(variant.config.fusion).items() if value != getattr(PAPER.fusion, key)}
+            changed = {
+                key
+                for key, value in vars(variant.config.fusion).items()
+                if value != getattr(PAPER.fusion, key)
+            }
         assert len(changed) == 1, variant.name
         build_model(PROFILES["smoke"].scale(variant.config), num_classes=2, num_cameras=1)
 

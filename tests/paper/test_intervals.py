@@ -9,7 +9,18 @@ from scipy import stats
 from fusionreid.paper.intervals import difference_interval
 
 
-def simulate(random, *, data=0.0, seed=0.0, person=0.0, residual=0.0, sets=2, seeds=4, people=160, weighted=False):
+def simulate(
+    random,
+    *,
+    data=0.0,
+    seed=0.0,
+    person=0.0,
+    residual=0.0,
+    sets=2,
+    seeds=4,
+    people=160,
+    weighted=False,
+):
     """Differences around zero with known standard deviations between data seeds, seeds and people, and the rest."""
     return [
         (
@@ -46,12 +57,17 @@ def test_seeds_alone_are_the_t_interval():
     values = np.random.default_rng(1).normal(2, 1, size=8)
     found = difference_interval([(np.repeat(values[:, None], 5, axis=1), np.ones(5))])
     expected = stats.t.interval(0.95, 7, values.mean(), values.std(ddof=1) / np.sqrt(8))
-    assert (found.low, found.high) == pytest.approx(expected) and found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(expected) and found.mean == pytest.approx(
+        values.mean()
+    )
     assert found.runs == 8
 
 
 def test_the_mean_is_over_queries_and_runs():
-    parts = [(np.array([[0.0, 3.0], [0.0, 3.0]]), np.array([2, 1])), (np.array([[7.0, 7.0]]), np.array([1, 1]))]
+    parts = [
+        (np.array([[0.0, 3.0], [0.0, 3.0]]), np.array([2, 1])),
+        (np.array([[7.0, 7.0]]), np.array([1, 1])),
+    ]
     assert difference_interval(parts).mean == pytest.approx((1 + 1 + 7) / 3)
 
 
@@ -62,14 +78,19 @@ def test_more_seeds_and_more_people_are_surer():
                  for _ in range(60)]  # fmt: skip
         return np.median([(each.high - each.low) / 2 for each in found])
 
-    assert half(seeds=16) < half(seeds=8) < half(seeds=3) and half(seeds=8, people=640) < half(seeds=8)
+    assert half(seeds=16) < half(seeds=8) < half(seeds=3) and half(seeds=8, people=640) < half(
+        seeds=8
+    )
 
 
 def test_data_seeds_that_differ_by_more_than_chance_are_told():
     random = np.random.default_rng(3)
 
     def share(**case):
-        found = [difference_interval(simulate(random, seed=1, person=6, residual=10, **case)) for _ in range(300)]
+        found = [
+            difference_interval(simulate(random, seed=1, person=6, residual=10, **case))
+            for _ in range(300)
+        ]
         return np.mean([each.alike < 0.05 for each in found])
 
     assert 0.01 < share() < 0.09 and share(data=8) > 0.7

@@ -40,7 +40,11 @@ def test_stated_bests():
     assert tuple(entry("figure6", "D = 1152")[["mAP", "rank-1"]]) == (70.0, 86.8)
     assert paper.table("figure6")["mAP"].max() == 70.0
     frame = paper.table("table1")
-    for dataset in ("market1501", "dukemtmc", "msmt17"):  # "our method achieves the best mAP and Rank-1"
+    for dataset in (
+        "market1501",
+        "dukemtmc",
+        "msmt17",
+    ):  # "our method achieves the best mAP and Rank-1"
         part = frame[frame["dataset"] == dataset]
         for metric in ("mAP", "rank-1"):
             assert (part.loc[part[metric] == part[metric].max(), "method"] == "FusionReID").all()
@@ -48,7 +52,11 @@ def test_stated_bests():
 
 def test_costs_of_one_htm_are_differences_of_table2():
     refined = entry("table2", "DFE + LRU")
-    for whole, one in (("DFE + LRU + SEU", "SEU only"), ("DFE + LRU + MFU", "MFU only"), ("FusionReID*", "SEU, MFU")):
+    for whole, one in (
+        ("DFE + LRU + SEU", "SEU only"),
+        ("DFE + LRU + MFU", "MFU only"),
+        ("FusionReID*", "SEU, MFU"),
+    ):
         for cost in ("parameters", "FLOPs"):
             difference = (entry("table2", whole)[cost] - refined[cost]) / 2  # two HTMs
             assert entry("table3", one)[cost] == pytest.approx(difference, abs=0.1)
@@ -65,7 +73,9 @@ def test_the_misprint_is_kept_and_marked():
 
     grown = parameters("ResNet101") - parameters("ResNet50")
     for transformer in ("ViT-B/16*", "DeiT-B/16*"):
-        difference = parameters(f"ResNet101 + {transformer}") - parameters(f"ResNet50 + {transformer}")
+        difference = parameters(f"ResNet101 + {transformer}") - parameters(
+            f"ResNet50 + {transformer}"
+        )
         assert difference == pytest.approx(grown)
     assert parameters("ResNet50 + T2T-ViT-14") + grown == pytest.approx(108.0)
 
@@ -79,7 +89,10 @@ def test_every_gap_says_why():
     lost = frame[frame["note"].str.startswith("lost")].set_index("method")
     assert lost["rank-1"].to_dict() == {"AAformer [17]": 95.4, "FusionReID": 96.3}
     assert set(lost["dataset"]) == {"market1501"}
-    assert lost["mAP"].dropna().to_dict() == {"FusionReID": 91.7} and "the authors published" in lost["note"].iloc[1]
+    assert (
+        lost["mAP"].dropna().to_dict() == {"FusionReID": 91.7}
+        and "the authors published" in lost["note"].iloc[1]
+    )
 
 
 def test_every_point_of_the_figures_is_there_and_marked():
@@ -117,7 +130,11 @@ def test_tables_are_whole(name, rows):
 
 def test_accuracies_and_costs_of_variants():
     def of(name, variant, dataset="msmt17"):
-        return {key[1:]: value for key, value in paper.accuracies(name, dataset).items() if key[0] == variant}
+        return {
+            key[1:]: value
+            for key, value in paper.accuracies(name, dataset).items()
+            if key[0] == variant
+        }
 
     assert of("table2", "ResNet50") == {("all", "mAP"): 54.3, ("all", "rank-1"): 78.1}
     assert paper.costs("table2").loc["ResNet50", ["parameters", "FLOPs"]].tolist() == [23.5, 4.1]
@@ -127,7 +144,10 @@ def test_accuracies_and_costs_of_variants():
         ("transformer_fused", "mAP"): 67.8, ("transformer_fused", "rank-1"): 85.6,
         ("all", "mAP"): 69.5, ("all", "rank-1"): 86.7,
     }  # fmt: skip
-    assert paper.costs("table6").loc["ResNet50 + ViT-B/16*", ["parameters", "FLOPs"]].tolist() == [153.8, 28.1]
+    assert paper.costs("table6").loc["ResNet50 + ViT-B/16*", ["parameters", "FLOPs"]].tolist() == [
+        153.8,
+        28.1,
+    ]
     assert of("table1", "FusionReID*", "market1501")["all", "mAP"] == 91.7
     depth = of("figure5", "L = 1")
     assert (depth["all", "mAP"], depth["cnn", "mAP"]) == (69.0, 54.3)

@@ -29,7 +29,9 @@ def test_scores_are_averaged_by_person(setting, record, tmp_path):
     assert arrays[run][place, 0, :2] == pytest.approx([whole[1], whole[2:5].mean()], abs=1e-3)
     assert arrays[run][place, 1] == pytest.approx((arrays[run][place, 0] > 0.5).astype(float))
     weighted = (arrays[run][place] * queries).sum(axis=1) / queries.sum()
-    assert 100 * weighted == pytest.approx(rows.loc[rows["feature"] == "all", ["mAP", "rank-1"]].iloc[0], abs=0.05)
+    assert 100 * weighted == pytest.approx(
+        rows.loc[rows["feature"] == "all", ["mAP", "rank-1"]].iloc[0], abs=0.05
+    )
 
 
 def test_recording_again_replaces_and_adds_in_a_stable_order(record):
@@ -53,8 +55,13 @@ def test_on_a_full_disk_both_files_stay_as_they_were(record, monkeypatch, suffix
     files = [paths.RECORDED / "recorded.csv", paths.RECORDED / "recorded.npz"]
     record("table5", {"GeM": 10}, seeds=(0,), data_seeds=(0,))
     first = [file.read_bytes() for file in files]
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left .* the same command") as caught:
-        patch.setattr(*{"csv": (pd.DataFrame, "to_csv"), "npz": (np, "savez_compressed")}[suffix], full)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="No space left .* the same command") as caught,
+    ):
+        patch.setattr(
+            *{"csv": (pd.DataFrame, "to_csv"), "npz": (np, "savez_compressed")}[suffix], full
+        )
         record("table5", {"GAP": 20}, seeds=(0,), data_seeds=(0,))
     assert caught.value.filename == str(paths.RECORDED / f"recorded.{suffix}")
     assert [file.read_bytes() for file in files] == first
@@ -69,19 +76,28 @@ def test_every_point_of_a_curve_is_kept(record):
 def test_a_variant_finds_its_rows_by_configuration(setting):
     own = setting()
     key = recorded.configuration(own.run(PAPER, 0))
-    other = experiments.setting("smoke", replace(own.data, seed=1, version=""), (5,), runs_root=own.runs_root)
+    other = experiments.setting(
+        "smoke", replace(own.data, seed=1, version=""), (5,), runs_root=own.runs_root
+    )
     assert key == recorded.configuration(other.run(PAPER, 5))
     assert key != recorded.configuration(own.run(replace(PAPER, fusion=None), 0))
     longer = replace(own.profile, train=replace(own.profile.train, epochs=3))
-    assert key != recorded.configuration(replace(own, profile=longer).run(PAPER, 0)), "trained otherwise: a gap"
-    assert key != recorded.configuration(experiments.setting("smoke", DataConfig("market1501")).run(PAPER, 0))
+    assert key != recorded.configuration(replace(own, profile=longer).run(PAPER, 0)), (
+        "trained otherwise: a gap"
+    )
+    assert key != recorded.configuration(
+        experiments.setting("smoke", DataConfig("market1501")).run(PAPER, 0)
+    )
 
 
 def test_contrasts_are_paired(record):
     """What two rows have in common, how easy a person is, cancels; a row less itself is nothing."""
     record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
     rows = recorded.load().rows
-    gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
+    gem, gap = (
+        rows.loc[rows["row"] == row, "configuration"].iloc[0]
+        for row in ("table1: FusionReID*", "table5: GAP")
+    )
     less = recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP")
     assert less.mean == pytest.approx(6, abs=0.2) and less.runs == 8 and less.high - less.low < 1
     alone = recorded.contrast({(gem, "all"): 1.0}, "mAP")
@@ -131,11 +147,16 @@ def test_only_seeds_that_both_rows_have_are_compared(record):
     record("table5", {"GeM": 10}, seeds=(0, 1, 2))
     record("table5", {"GAP": 4}, seeds=(1, 2, 3), data_seeds=(1,))
     rows = recorded.load().rows
-    gem, gap = (rows.loc[rows["row"] == row, "configuration"].iloc[0] for row in ("table1: FusionReID*", "table5: GAP"))
+    gem, gap = (
+        rows.loc[rows["row"] == row, "configuration"].iloc[0]
+        for row in ("table1: FusionReID*", "table5: GAP")
+    )
     assert recorded.contrast({(gem, "all"): 1.0, (gap, "all"): -1.0}, "mAP").runs == 2
     nothing = recorded.contrast({(gem, "all"): 1.0, ("0123456789ab", "all"): -1.0}, "mAP")
     assert nothing.runs == 0 and np.isnan(nothing.mean)
-    assert recorded.about([gem]).startswith("6 runs a row, training seeds 0, 1, 2, data seeds 0, 1, 80 test people")
+    assert recorded.about([gem]).startswith(
+        "6 runs a row, training seeds 0, 1, 2, data seeds 0, 1, 80 test people"
+    )
     assert recorded.about(["0123456789ab"]) == "nothing of this setting"
 
 

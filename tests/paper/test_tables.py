@@ -19,7 +19,9 @@ def test_every_table_has_all_its_rows_before_anything_has_run(setting, name):
     for variant in variants(name):
         assert variant.name in labels
     cells = table.cells()
-    ours = cells.loc[[label in {variant.name for variant in variants(name)} for label in labels], (OURS, "mAP")]
+    ours = cells.loc[
+        [label in {variant.name for variant in variants(name)} for label in labels], (OURS, "mAP")
+    ]
     assert (ours == "not run").all()
     assert "are missing" in table.caption and paper.TITLES[name] in table.caption
     assert "Recorded: nothing of this setting" in table.caption
@@ -52,8 +54,24 @@ def test_a_single_number_is_not_the_best_of_anything(setting, finish):
 def test_differences_are_from_the_base_row(setting, finish):
     finish("table2", (20, 30, 40, 39, 45, 50, 60))
     table = tables.comparison("table2", setting())
-    assert list(table.cells()[(OURS, "Δ mAP")]) == ["-20.0", "-10.0", "", "-1.0", "+5.0", "+10.0", "+20.0"]
-    assert list(table.cells()[(PAPER, "Δ mAP")]) == ["-13.2", "-2.9", "", "+0.2", "+1.2", "+1.4", "+2.0"]
+    assert list(table.cells()[(OURS, "Δ mAP")]) == [
+        "-20.0",
+        "-10.0",
+        "",
+        "-1.0",
+        "+5.0",
+        "+10.0",
+        "+20.0",
+    ]
+    assert list(table.cells()[(PAPER, "Δ mAP")]) == [
+        "-13.2",
+        "-2.9",
+        "",
+        "+0.2",
+        "+1.2",
+        "+1.4",
+        "+2.0",
+    ]
     assert "from the row DFE" in table.caption
 
 
@@ -62,7 +80,10 @@ def test_several_seeds_are_a_mean_and_a_deviation(setting, finish):
     finish("table5", (50, 48), seed=1)
     finish("table5", (60, None), seed=2)
     table = tables.comparison("table5", setting(seeds=(0, 1, 2)))
-    assert list(table.cells()[(OURS, "mAP")]) == ["<b>50.0 ± 10.0</b>", "<u>39.0 ± 12.7 (1 not run)</u>"]
+    assert list(table.cells()[(OURS, "mAP")]) == [
+        "<b>50.0 ± 10.0</b>",
+        "<u>39.0 ± 12.7 (1 not run)</u>",
+    ]
     assert list(table.cells()[(OURS, "Δ mAP")]) == ["", "-6.0"]
     assert "seeds 0, 1, 2 (mean ± standard deviation)" in table.caption
     assert "1 of 6 own runs are missing" in table.caption
@@ -81,7 +102,9 @@ def test_recorded_runs_stand_between_the_papers_and_the_own_one(setting, finish,
     first, second = cells[(RECORDED, "Δ mAP")]
     less, half = map(float, second.split(" ± "))
     assert first == "" and -9 < less < -3 and 0 < half < 4
-    assert "8 runs a row, training seeds 0, 1, 2, 3, data seeds 0, 1, 80 test people" in table.caption
+    assert (
+        "8 runs a row, training seeds 0, 1, 2, 3, data seeds 0, 1, 80 test people" in table.caption
+    )
     assert "± its 95 % interval over seeds and people" in table.caption
 
 
@@ -108,7 +131,13 @@ def test_what_is_switched_is_said_with_its_costs():
 def test_the_caption_says_where_the_numbers_are_from(setting, finish):
     finish("table5", (40, 30))
     text = tables.comparison("table5", setting()).caption
-    for part in ("profile smoke", "data synthetic smoke-0", "seed 0", "commit 0123abc", "device cpu, 1 threads"):
+    for part in (
+        "profile smoke",
+        "data synthetic smoke-0",
+        "seed 0",
+        "commit 0123abc",
+        "device cpu, 1 threads",
+    ):
         assert part in text
     assert "compare orders and signs, not values" in text
     paper_scale = experiments.setting("paper", "msmt17", runs_root=setting().runs_root)
@@ -133,7 +162,9 @@ def test_backbones_show_three_features_a_pair(setting, finish):
     assert len(table.numbers) == 6 + 9 * 3
     row = table.numbers.loc[("ResNet50 + ViT-B/16*", "Transformer fused")]
     assert row[(PAPER, "mAP")] == 67.8
-    assert [label[1] for label in table.numbers.index[:7]] == ["CNN"] * 3 + ["Transformer"] * 3 + ["CNN fused"]
+    assert [label[1] for label in table.numbers.index[:7]] == ["CNN"] * 3 + ["Transformer"] * 3 + [
+        "CNN fused"
+    ]
     assert any("107.0 stands for 108.0" in note for note in table.notes)
 
 
@@ -164,7 +195,9 @@ def test_it_survives_where_styles_are_stripped(setting, finish):
     assert r"ViT-B/16\*" in text and r"FusionReID\*" in text
     table.numbers.index = table.numbers.index.map("a|b {}".format)
     assert r"| a\|b ResNet50 |" in table.markdown()
-    widths = {line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
+    widths = {
+        line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")
+    }
     assert len(widths) == 1
 
 

@@ -13,7 +13,7 @@ import torch
 
 from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
-from fusionreid.evaluation.browse import Rankings
+from fusionreid.plots.browse import Rankings
 
 explorers = pytest.importorskip("fusionreid.plots.explorer")  # ipywidgets and anywidget
 
@@ -37,7 +37,11 @@ def explorer(rankings):
 
 def shown(explorer):
     """The addresses of the pictures in the list."""
-    return [each.value.split('"')[3] for each in explorer.pictures if each.layout.visibility == "visible"]
+    return [
+        each.value.split('"')[3]
+        for each in explorer.pictures
+        if each.layout.visibility == "visible"
+    ]
 
 
 def test_what_the_plane_is_given_is_json_and_in_order(explorer):
@@ -55,7 +59,11 @@ def test_the_list_holds_the_gallery_images_of_the_lasso_alone(explorer):
     queries, gallery = len(explorer.rankings.dataset.query), explorer.rankings.dataset.gallery
     whole = explorer.found.tolist()
     assert explorer.lassoed.value == f"all {len(gallery)} gallery images"
-    explorer.canvas.chosen = [0, 1, *(queries + place for place in (9, 17, 2))]  # queries lie in it too
+    explorer.canvas.chosen = [
+        0,
+        1,
+        *(queries + place for place in (9, 17, 2)),
+    ]  # queries lie in it too
     assert explorer.lassoed.value == f"<b>3</b> of {len(gallery)} gallery images"
     assert explorer.found.tolist() == [place for place in whole if place in (9, 17, 2)]
     assert shown(explorer) == [explorers.address(gallery[place].path) for place in explorer.found]

@@ -41,7 +41,11 @@ POINTS = pd.DataFrame([
     for metric in ("mAP", "rank-1") for place, case in enumerate(("DFE + LRU", "DFE + LRU + SEU"))
 ])  # fmt: skip
 SIDES = {"paper": DEPTHS.query("seed == 0"), "recorded": DEPTHS, "ours": DEPTHS.query("seed == 1")}
-WIDTHS = {"paper": DIMENSIONS, "recorded": DIMENSIONS.assign(here=[48, 96, 192]), "ours": DIMENSIONS}
+WIDTHS = {
+    "paper": DIMENSIONS,
+    "recorded": DIMENSIONS.assign(here=[48, 96, 192]),
+    "ours": DIMENSIONS,
+}
 TITLES = dict(paper="Paper", recorded="Recorded", ours="Own run")
 FIGURES = {
     "cmc": lambda: plots.cmc_curves(CURVES),
@@ -90,21 +94,32 @@ def test_drawn_numbers_are_those_given():
     )
     heat = plots.heat_maps(PIXELS[:1], {"a": np.arange(10.0).reshape(1, 5, 2)}).drawn
     assert heat["value"].tolist() == list(range(10)) and heat["y"].max() == 4
-    lists = plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["A", "B"]).drawn
-    assert lists["rank"].tolist() == [1, 2, 3] * 2 and lists["query"].tolist() == ["A"] * 3 + ["B"] * 3
+    lists = plots.retrieved_lists(
+        PIXELS[:2], LISTS, [[1, 0, 1], [0, 0, 1]], labels=["A", "B"]
+    ).drawn
+    assert (
+        lists["rank"].tolist() == [1, 2, 3] * 2 and lists["query"].tolist() == ["A"] * 3 + ["B"] * 3
+    )
 
 
 def test_maps_carry_their_scores_and_heads_their_maximum():
     maps = RANDOM.random((2, 5, 2))
     texts = {text.get_text(): text.get_position() for text in FIGURES["scored"]().axes[0].texts}
-    assert list(texts) == ["0.50", "1.25"] and texts["0.50"][1] < texts["1.25"][1], "each under its own row"
+    assert list(texts) == ["0.50", "1.25"] and texts["0.50"][1] < texts["1.25"][1], (
+        "each under its own row"
+    )
     heads = plots.attention_heads(PIXELS[0], {"a": maps}, {"a": [0.5, 1.25]})
     assert [text.get_text() for text in heads.axes[0].texts] == [
         f"{score}\nmax {each.max():.2f}" for score, each in zip(("0.50", "1.25"), maps, strict=True)
     ]
     assert heads.drawn.groupby("head")["score"].unique().explode().tolist() == [0.5, 1.25]
     assert "score" not in plots.attention_heads(PIXELS[0], {"a": maps}).drawn
-    scaled = plots.attention_heads(PIXELS[0], {"a": np.stack([maps[0], 7 * maps[0]])}).axes[0].images[0].get_array()
+    scaled = (
+        plots.attention_heads(PIXELS[0], {"a": np.stack([maps[0], 7 * maps[0]])})
+        .axes[0]
+        .images[0]
+        .get_array()
+    )
     one, other = (scaled[:64, start : start + 32] for start in (32 + 2 + 6, 2 * 34 + 6))
     assert np.array_equal(one, other), "a head has a scale of its own"
 
@@ -120,9 +135,14 @@ def test_mean_and_deviation_over_seeds():
 
 def test_the_papers_curves_have_axes_of_their_own():
     paper = SIDES["paper"].assign(mAP=10.0)
-    above, _, below, _ = plots.accuracy_curves("depth", SIDES | {"paper": paper}, titles=TITLES).axes
+    above, _, below, _ = plots.accuracy_curves(
+        "depth", SIDES | {"paper": paper}, titles=TITLES
+    ).axes
     assert above.get_title() == "Paper" and set(above.lines[0].get_ydata()) == {10.0}
-    assert below.get_title() == "Recorded\nthin marks: Own run" and min(below.lines[0].get_ydata()) > 50
+    assert (
+        below.get_title() == "Recorded\nthin marks: Own run"
+        and min(below.lines[0].get_ydata()) > 50
+    )
 
 
 def test_dimensions_say_their_costs_and_their_width_here():
@@ -134,10 +154,21 @@ def test_dimensions_say_their_costs_and_their_width_here():
 
 def test_missing_runs_are_gaps():
     nothing = {"recorded": math.nan, "low": math.nan, "high": math.nan}
-    assert plots.differences(POINTS.assign(**nothing), titles=TITLES, label="more").drawn["recorded"].isna().all()
-    empty = plots.accuracy_curves("depth", SIDES | {"recorded": DEPTHS.iloc[:0]}, titles=TITLES).axes[2]
-    assert len(empty.lines) == 7 and [label.get_text() for label in empty.get_xticklabels()] == list("123456")
-    plots.accuracy_curves("depth", SIDES | {"recorded": DEPTHS.iloc[:0], "ours": DEPTHS.iloc[:0]}, titles=TITLES)
+    assert (
+        plots.differences(POINTS.assign(**nothing), titles=TITLES, label="more")
+        .drawn["recorded"]
+        .isna()
+        .all()
+    )
+    empty = plots.accuracy_curves(
+        "depth", SIDES | {"recorded": DEPTHS.iloc[:0]}, titles=TITLES
+    ).axes[2]
+    assert len(empty.lines) == 7 and [
+        label.get_text() for label in empty.get_xticklabels()
+    ] == list("123456")
+    plots.accuracy_curves(
+        "depth", SIDES | {"recorded": DEPTHS.iloc[:0], "ours": DEPTHS.iloc[:0]}, titles=TITLES
+    )
 
 
 def test_differences_are_dots_with_intervals():
@@ -151,7 +182,9 @@ def test_a_recorded_difference_without_an_interval_has_no_dot():
     lone = POINTS.assign(low=math.nan, high=math.nan)
     for data, shown in ((POINTS, 2), (lone, 0)):
         axes = plots.differences(data, titles=TITLES, label="more").axes[0]
-        (dots,) = [each for each in axes.collections if each.get_label() == "Recorded, 95 % interval"]
+        (dots,) = [
+            each for each in axes.collections if each.get_label() == "Recorded, 95 % interval"
+        ]
         assert np.isfinite(np.ma.filled(dots.get_offsets(), np.nan)[:, 0]).sum() == shown
 
 
@@ -168,7 +201,9 @@ def test_contact_sheet_shows_identities_by_cameras(tmp_path):
         Image.fromarray(PIXELS[camera]).save(path)
         records.append((path, identity, camera))
     drawn = plots.contact_sheet(records, identities=2, tile=(64, 32)).drawn
-    assert drawn.values.tolist() == [[i, c, f"{i:04d}_c{c + 1}.png"] for i in (3, 9) for c in (0, 1)]
+    assert drawn.values.tolist() == [
+        [i, c, f"{i:04d}_c{c + 1}.png"] for i in (3, 9) for c in (0, 1)
+    ]
     drawn = plots.contact_sheet(records, identities=5, tile=(64, 32)).drawn
     assert len(drawn) == 5, "one camera has not seen one of them"
 

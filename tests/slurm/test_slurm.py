@@ -18,8 +18,8 @@ import pytest
 from fusionreid import config, jobs, paths
 from fusionreid.__main__ import main
 from fusionreid.evaluation.evaluate import evaluate
+from fusionreid.models import checkpoints
 from fusionreid.paper.experiments import plan, setting
-from fusionreid.training import checkpoint
 from fusionreid.training.runs import RunFolder
 from fusionreid.training.train import train
 
@@ -31,13 +31,17 @@ def missing():
     """What the test lacks on this machine."""
     if not os.environ.get("FUSIONREID_SLURM"):
         return "starts a Slurm cluster of this machine alone, for some minutes; `make test-slurm` asks for it"
-    programs = [name for name in ("sbatch", "slurmctld", "slurmd", "munged") if not shutil.which(name)]
+    programs = [
+        name for name in ("sbatch", "slurmctld", "slurmd", "munged") if not shutil.which(name)
+    ]
     if programs:
         return f"{', '.join(programs)} not found (Debian: apt install slurm-wlm munge)"
     if os.geteuid():
         return "Slurm's daemons start jobs, so this test needs root"
     return (
-        "" if importlib.util.find_spec("submitit") else "submitit is not installed: pip install 'fusionreid[cluster]'"
+        ""
+        if importlib.util.find_spec("submitit")
+        else "submitit is not installed: pip install 'fusionreid[cluster]'"
     )
 
 
@@ -49,7 +53,9 @@ def slurm(tmp_path, monkeypatch):
     """A cluster of one node; clients find it by SLURM_CONF, and jobs find the code."""
     folder = tmp_path / "slurm"
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(paths.ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(paths.ROOT), os.environ.get("PYTHONPATH", "")])
+    )
     try:
         subprocess.run([HERE / "one_node.sh", "start", folder], check=True)
         yield folder
@@ -70,7 +76,9 @@ def pictures(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_grid_is_submitted_preempted_cancelled_and_collected(slurm, pictures, tmp_path, monkeypatch, capsys):
+def test_a_grid_is_submitted_preempted_cancelled_and_collected(
+    slurm, pictures, tmp_path, monkeypatch, capsys
+):
     smoke = config.profile("smoke")
     longer = replace(smoke.train, epochs=EPOCHS, evaluate_every=EPOCHS)
     monkeypatch.setitem(config.PROFILES, "smoke", replace(smoke, train=longer))
@@ -104,21 +112,32 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(slurm, pictures, 
 
     def state(*wanted):
         """Waits for such states, in any order, and returns the table."""
-        wait_for(lambda: sorted(table()["state"]) == sorted(wanted), lambda: f"{table()}\n{squeue()}")
+        wait_for(
+            lambda: sorted(table()["state"]) == sorted(wanted), lambda: f"{table()}\n{squeue()}"
+        )
         return table()
 
     assert set(table()["state"]) == {"missing"}
     first = start()
     begun = state("running", "running", "queued", "queued")
     running = list(begun.index[begun["state"] == "running"])
-    wait_for(lambda: all(not e.startswith("0/") for e in table().loc[running, "epochs"]), lambda: str(table()))
+    wait_for(
+        lambda: all(not e.startswith("0/") for e in table().loc[running, "epochs"]),
+        lambda: str(table()),
+    )
 
     # The command is killed, so it cancels nothing; a more urgent job takes both places; then the same command again.
     first.kill()
-    subprocess.run(["sbatch", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 5"], check=True)
+    subprocess.run(
+        ["sbatch", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 5"],
+        check=True,
+    )
     state("queued", "queued", "queued", "queued")
     preempted = RunFolder(planned[running[0]], chosen.runs_root)
-    kept, before = checkpoint.read_state(preempted.checkpoint)["epoch"], preempted.metrics.query("kind == 'epoch'")
+    kept, before = (
+        checkpoints.read_state(preempted.checkpoint)["epoch"],
+        preempted.metrics.query("kind == 'epoch'"),
+    )
     again = start()
     now = state("running", "running", "queued", "queued")
 
@@ -128,10 +147,18 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(slurm, pictures, 
     again.join(1200)
     assert again.exitcode == 1
     ended = table()
-    assert ended.loc[cancelled, "state"] == "failed" and sorted(ended["state"]) == ["done", "done", "done", "failed"]
+    assert ended.loc[cancelled, "state"] == "failed" and sorted(ended["state"]) == [
+        "done",
+        "done",
+        "done",
+        "failed",
+    ]
     assert main([*command, "--status"]) == 0
     shown = capsys.readouterr().out
-    assert shown.splitlines()[-2].split() == ["done", "3"] and shown.splitlines()[-1].split() == ["failed", "1"]
+    assert shown.splitlines()[-2].split() == ["done", "3"] and shown.splitlines()[-1].split() == [
+        "failed",
+        "1",
+    ]
 
     assert main(submit) == 0
     assert set(table()["state"]) == {"done"} and set(table()["epochs"]) == {f"{EPOCHS}/{EPOCHS}"}

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from fusionreid.config import PAPER, profile
-from fusionreid.models import released
+from fusionreid.models import checkpoints, released
 from fusionreid.models.fusionreid import build_model
 from fusionreid.models.pretrained import read_tensors
-from fusionreid.training import checkpoint
 
 SMALL = profile("smoke").scale(PAPER)
 MOST = 64 << 20  # bytes that refusing a file may take
@@ -33,7 +32,9 @@ def no_memory():
 def write(path, header: dict, size: int = 64, length: int | None = None):
     """A safetensors file with this header and `size` bytes of tensors."""
     text = json.dumps(header).encode()
-    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + bytes(size))
+    path.write_bytes(
+        (len(text) if length is None else length).to_bytes(8, "little") + text + bytes(size)
+    )
     return path
 
 
@@ -41,7 +42,7 @@ def tensor(shape, end: int) -> dict:
     return {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}
 
 
-@pytest.mark.parametrize("load", [checkpoint.load, released.load, read_tensors])
+@pytest.mark.parametrize("load", [checkpoints.load, released.load, read_tensors])
 @pytest.mark.parametrize(
     ("header", "length"),
     [
@@ -73,19 +74,25 @@ def test_a_header_that_claims_huge_tensors(tmp_path, no_memory, load, header, le
     ],
 )
 def test_a_configuration_of_wild_sizes(tmp_path, wild, request):
-    checkpoint.save(tmp_path / "good.safetensors", build_model(SMALL, 4, 6))
-    file, header = checkpoint._open(tmp_path / "good.safetensors")
+    checkpoints.save(tmp_path / "good.safetensors", build_model(SMALL, 4, 6))
+    file, header = checkpoints._open(tmp_path / "good.safetensors")
     fusion = wild.pop("fusion", {})
     header["config"]["fusion"] |= fusion
     (header["config"] if wild.keys() & header["config"].keys() else header).update(wild)
     content = {key: file.get_tensor(key) for key in file.keys()}
-    save_file(content, path := tmp_path / "a.safetensors", metadata={k: json.dumps(v) for k, v in header.items()})
+    save_file(
+        content,
+        path := tmp_path / "a.safetensors",
+        metadata={k: json.dumps(v) for k, v in header.items()},
+    )
     request.getfixturevalue("no_memory")  # from here on
     with pytest.raises(ValueError, match=f"{path}[: ]"):
-        checkpoint.load(path)
+        checkpoints.load(path)
 
 
-@pytest.mark.parametrize("name", ["HTM.blocks.999999999.SEU.blocks.0.norm1.weight", "resnet.layer1.999999999.bn1.bias"])
+@pytest.mark.parametrize(
+    "name", ["HTM.blocks.999999999.SEU.blocks.0.norm1.weight", "resnet.layer1.999999999.bn1.bias"]
+)
 def test_released_names_that_count_high(tmp_path, no_memory, name):
     save_file({name: torch.zeros(4)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="a.safetensors"):

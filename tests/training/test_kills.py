@@ -16,8 +16,17 @@ from fusionreid import paths
 def test_what_was_killed_ends_as_what_was_not(tmp_path, of, kills):
     if of == "render":
         pytest.importorskip("anny")
-    script = [sys.executable, str(paths.ROOT / "benchmarks" / "kills.py"), "--of", of, "--kills", str(kills)]
+    script = [
+        sys.executable,
+        str(paths.ROOT / "benchmarks" / "kills.py"),
+        "--of",
+        of,
+        "--kills",
+        str(kills),
+    ]
     script += ["--seed", "1"]
-    done = subprocess.run(script, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    done = subprocess.run(
+        script, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(f"| all | {kills} | {kills} |\n")

@@ -31,7 +31,9 @@ def slow_triplet(features, identities, squared):
 def test_triplet_is_the_slow_loop(distance, identities):
     features = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected = slow_triplet(features.double(), identities, distance == "squared")
-    assert float(triplet(features, torch.tensor(identities), distance)) == pytest.approx(expected, rel=1e-5)
+    assert float(triplet(features, torch.tensor(identities), distance)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_triplet_of_the_released_code():
@@ -51,7 +53,9 @@ def test_identical_features_have_a_finite_gradient():
 def test_half_precision_features_are_ranked_in_float32():
     features = torch.randn(8, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     identities = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-    assert triplet(features, identities).item() == pytest.approx(triplet(features.float(), identities).item(), rel=1e-6)
+    assert triplet(features, identities).item() == pytest.approx(
+        triplet(features.float(), identities).item(), rel=1e-6
+    )
 
 
 def test_one_identity_is_an_error():
@@ -68,7 +72,9 @@ def test_cross_entropy_is_the_slow_loop_and_the_released_code():
         wanted = torch.full_like(row, 0.1 / len(row))
         wanted[target] += 0.9
         total -= float((wanted * log_probability).sum())
-    found = objective(Output(features, {"cnn": logits}), targets, TrainConfig())[1]["cross_entropy/cnn"].item()
+    found = objective(Output(features, {"cnn": logits}), targets, TrainConfig())[1][
+        "cross_entropy/cnn"
+    ].item()
     assert found == pytest.approx(total / len(logits), rel=1e-6)
     assert found == pytest.approx(float(RELEASED["ce_loss"]), rel=1e-6)
 
@@ -76,8 +82,12 @@ def test_cross_entropy_is_the_slow_loop_and_the_released_code():
 def test_pre_training_tells_attributes_apart():
     looks = torch.tensor([[0, 2], [1, 0], [1, 1]])  # two classes and three
     features, logits, identities = torch.randn(4, 8), torch.randn(4, 5), torch.tensor([2, 2, 0, 1])
-    total, terms = objective(Output({"cnn": features}, {"cnn": logits}), identities, TrainConfig(), looks)
-    by_hand = cross_entropy(logits[:, :2] + torch.tensor([1 / 3, 2 / 3]).log(), torch.tensor([1, 1, 0, 1]))
+    total, terms = objective(
+        Output({"cnn": features}, {"cnn": logits}), identities, TrainConfig(), looks
+    )
+    by_hand = cross_entropy(
+        logits[:, :2] + torch.tensor([1 / 3, 2 / 3]).log(), torch.tensor([1, 1, 0, 1])
+    )
     by_hand += cross_entropy(logits[:, 2:], torch.tensor([1, 1, 2, 0]))  # classes that occur alike
     assert terms["cross_entropy/cnn"].item() == pytest.approx(by_hand.item(), rel=1e-6)
     assert total.item() == pytest.approx((by_hand + triplet(features, identities)).item(), rel=1e-6)
@@ -88,7 +98,12 @@ def test_objective_is_the_sum_over_features():
     logits = {name: torch.randn(4, 3) for name in features}
     identities = torch.tensor([0, 0, 1, 1])
     total, terms = objective(Output(features, logits), identities, TrainConfig())
-    assert list(terms) == ["cross_entropy/cnn", "triplet/cnn", "cross_entropy/transformer", "triplet/transformer"]
+    assert list(terms) == [
+        "cross_entropy/cnn",
+        "triplet/cnn",
+        "cross_entropy/transformer",
+        "triplet/transformer",
+    ]
     by_hand = [cross_entropy(logits[name], identities, label_smoothing=0.1) for name in features]
     by_hand += [triplet(features[name], identities) for name in features]
     assert total.item() == pytest.approx(sum(by_hand).item(), rel=1e-6)

@@ -40,7 +40,9 @@ def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
 
 def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
     monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
-    assert {make_run(FULL).cnn_start.source, make_run(FULL).transformer_start.source} == {"imagenet"}
+    assert {make_run(FULL).cnn_start.source, make_run(FULL).transformer_start.source} == {
+        "imagenet"
+    }
     assert make_run(FULL, replace(PAPER, cnn=None)).cnn_start.source == "random"
     own = {"demo": str(paths.WEIGHTS / "test_resnet_small.safetensors"), "smoke": "random"}
     assert {name: make_run(profile(name)).cnn_start.source for name in own} == own
@@ -49,15 +51,23 @@ def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
     (tmp_path / "other.pth").touch()
     assert make_run(FULL).cnn_start.source.endswith("resnet50.pth")
     assert make_run(FULL).transformer_start.source == "imagenet"
-    assert make_run(FULL, weights={"resnet50": str(tmp_path / "other.pth")}).cnn_start.source.endswith("other.pth")
+    assert make_run(
+        FULL, weights={"resnet50": str(tmp_path / "other.pth")}
+    ).cnn_start.source.endswith("other.pth")
     assert make_run(DEMO).cnn_start.source == own["demo"]
-    assert make_run(DEMO, replace(PAPER, cnn="resnet18")).cnn_start.source == "random"  # no stand-in of ours
+    assert (
+        make_run(DEMO, replace(PAPER, cnn="resnet18")).cnn_start.source == "random"
+    )  # no stand-in of ours
 
 
 @pytest.mark.filterwarnings("ignore:.*as published has")
 def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_path):
     image = tmp_path / "data" / "market1501" / "query" / "0001_c1s1_000001_00.jpg"
-    for name in ("bounding_box_train/0002_c1s1_000001_00.jpg", "bounding_box_test/0001_c2s1_000001_00.jpg", image):
+    for name in (
+        "bounding_box_train/0002_c1s1_000001_00.jpg",
+        "bounding_box_test/0001_c2s1_000001_00.jpg",
+        image,
+    ):
         path = tmp_path / "data" / "market1501" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -73,19 +83,26 @@ def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_pa
     assert made("nowhere").data.version == ""
     finish(half, tmp_path / "runs")
     assert made("nowhere") == half and made() == whole
-    finish(replace(half, data=DataConfig(name="dukemtmc", size="full", version="other")), tmp_path / "runs")
+    finish(
+        replace(half, data=DataConfig(name="dukemtmc", size="full", version="other")),
+        tmp_path / "runs",
+    )
     (tmp_path / "runs" / "damaged").mkdir()
     (tmp_path / "runs" / "damaged" / "result.json").touch()
     assert made("nowhere") == half
     finish(whole, tmp_path / "runs")
-    with pytest.warns(UserWarning, match="market1501 is not there, and runs are of .*choose DataConfig.version"):
+    with pytest.warns(
+        UserWarning, match="market1501 is not there, and runs are of .*choose DataConfig.version"
+    ):
         assert made("nowhere").data.version == ""
     assert make_run(DEMO).data.version.startswith("v")
 
 
 def finish(run, root):
     """Writes what tells of a finished run."""
-    write_json(root / run.fingerprint / "config.json", {"fingerprint": run.fingerprint, **run.describe()})
+    write_json(
+        root / run.fingerprint / "config.json", {"fingerprint": run.fingerprint, **run.describe()}
+    )
     write_json(root / run.fingerprint / "result.json", {})
 
 
@@ -119,7 +136,10 @@ def test_a_result_is_read_and_a_missing_one_is_none(tmp_path):
         (RESULT | {"features": {}}, "KeyError: 'all'"),
         (RESULT | {"features": {"all": []}}, "AttributeError"),
         (RESULT | {"features": {"all": {"mAP": 7}}}, "all/mAP is 7, not a fraction of 1"),
-        (RESULT | {"features": {"all": {"mAP": float("nan")}}}, "all/mAP is nan, not a fraction of 1"),
+        (
+            RESULT | {"features": {"all": {"mAP": float("nan")}}},
+            "all/mAP is nan, not a fraction of 1",
+        ),
         ({key: value for key, value in RESULT.items() if key != "seed"}, "KeyError: 'seed'"),
     ],
 )

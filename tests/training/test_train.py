@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_lines
-from fusionreid.training import checkpoint, runs, train
+from fusionreid.models import checkpoints
+from fusionreid.training import runs, train
 from fusionreid.training.runs import find_start, make_run
 
 SMOKE = profile("smoke")
@@ -43,13 +44,20 @@ def run_tiny(tiny_dataset, folder, run=RUN, progress=False, **options):
 def comparable(path):
     """The lines of metrics.jsonl without how long they took."""
     return [
-        {key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in read_lines(path / "metrics.jsonl")
     ]
 
 
 def test_schedule_of_the_released_code():
-    expected = np.load(Path(__file__).parents[1] / "fixtures/losses_and_schedule.npz")["schedule_lr"]
-    assert np.allclose([train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)], expected, rtol=1e-9)
+    expected = np.load(Path(__file__).parents[1] / "fixtures/losses_and_schedule.npz")[
+        "schedule_lr"
+    ]
+    assert np.allclose(
+        [train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)],
+        expected,
+        rtol=1e-9,
+    )
 
 
 def test_schedule_of_the_paper():
@@ -67,15 +75,21 @@ def test_biases_have_a_rate_of_their_own():
     assert [group["factor"] for group in optimizer.param_groups] == [1.0, 2.0]
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
     rates = np.array([train.learning_rate(RELEASED_TRAINING, epoch) for epoch in range(1, 181)])
-    twice = np.array([train.learning_rate(RELEASED_TRAINING, epoch, 2.0) for epoch in range(1, 181)])
+    twice = np.array(
+        [train.learning_rate(RELEASED_TRAINING, epoch, 2.0) for epoch in range(1, 181)]
+    )
     first, end = RELEASED_TRAINING.learning_rate_start, RELEASED_TRAINING.learning_rate_end
     # The same first and last rate; only the part above them that ends at the peak is doubled.
     assert train.learning_rate(RELEASED_TRAINING, 0, 2.0) == first
     assert twice[-1] == rates[-1] == pytest.approx(end)
     ramp, cosine = slice(0, 9), slice(9, 180)
     peak = RELEASED_TRAINING.learning_rate
-    assert np.allclose((twice[ramp] - first) / (rates[ramp] - first), (2 * peak - first) / (peak - first))
-    assert np.allclose((twice[cosine] - end)[:-1] / (rates[cosine] - end)[:-1], (2 * peak - end) / (peak - end))
+    assert np.allclose(
+        (twice[ramp] - first) / (rates[ramp] - first), (2 * peak - first) / (peak - first)
+    )
+    assert np.allclose(
+        (twice[cosine] - end)[:-1] / (rates[cosine] - end)[:-1], (2 * peak - end) / (peak - end)
+    )
 
 
 def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
@@ -89,21 +103,31 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
         "first_match.npz",
         "result.json",
     }
-    assert json.loads((folder.path / "config.json").read_text())["fingerprint"] == RUN.fingerprint == folder.path.name
+    assert (
+        json.loads((folder.path / "config.json").read_text())["fingerprint"]
+        == RUN.fingerprint
+        == folder.path.name
+    )
     metrics = folder.metrics
     assert list(metrics[metrics.kind == "evaluation"].epoch.unique()) == [2, 3]
     steps = metrics[metrics.kind == "step"]
-    terms = [f"{term}/{name}" for term in ("cross_entropy", "triplet") for name in folder.model().widths]
+    terms = [
+        f"{term}/{name}" for term in ("cross_entropy", "triplet") for name in folder.model().widths
+    ]
     assert np.allclose(steps.loss, steps[terms].sum(axis=1), rtol=1e-5)
     assert folder.result["features"]["all"]["mAP"] == metrics[metrics.feature == "all"].mAP.iloc[-1]
-    assert {"fingerprint", "data", "seed", "commit", "device", "seconds", "features"} <= set(folder.result)
+    assert {"fingerprint", "data", "seed", "commit", "device", "seconds", "features"} <= set(
+        folder.result
+    )
     with np.load(folder.path / "average_precision.npz") as precision:
         for feature, numbers in folder.result["features"].items():
             assert precision[feature].shape == (len(tiny_dataset.query),)
             assert np.nanmean(precision[feature]) == pytest.approx(numbers["mAP"])
     with np.load(folder.path / "first_match.npz") as first:
         for feature, numbers in folder.result["features"].items():
-            assert np.mean(first[feature][np.isfinite(first[feature])] == 1) == pytest.approx(numbers["rank-1"])
+            assert np.mean(first[feature][np.isfinite(first[feature])] == 1) == pytest.approx(
+                numbers["rank-1"]
+            )
 
 
 def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
@@ -123,7 +147,11 @@ def test_progress_is_told_after_each_epoch(tiny_dataset, tmp_path):
 
     run_tiny(tiny_dataset, tmp_path, progress=progress)
     both = {"step", "epoch"}
-    assert seen == [(1, False, both), (2, False, both | {"evaluation"}), (3, False, both | {"evaluation"})]
+    assert seen == [
+        (1, False, both),
+        (2, False, both | {"evaluation"}),
+        (3, False, both | {"evaluation"}),
+    ]
     run_tiny(tiny_dataset, tmp_path, progress=progress)
     assert len(seen) == 3, "a finished run has no epochs left"
 
@@ -159,7 +187,9 @@ def test_numbers_do_not_depend_on_the_number_of_threads(tiny_dataset, tmp_path):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             folder = run_tiny(tiny_dataset, tmp_path / str(threads))
-            assert torch.get_num_threads() == threads and folder.result["device"].endswith("1 threads")
+            assert torch.get_num_threads() == threads and folder.result["device"].endswith(
+                "1 threads"
+            )
             losses.append(folder.metrics.query("kind == 'step'")["loss"].tolist())
     finally:
         torch.set_num_threads(before)
@@ -173,7 +203,9 @@ def test_same_seed_same_numbers_other_seed_others(tiny_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")]
+)
 def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop, optimizer, capsys):
     run = replace(RUN, train=replace(RUN.train, optimizer=optimizer))
     whole = run_tiny(tiny_dataset, tmp_path / "whole", run)
@@ -195,27 +227,35 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
     resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
     assert comparable(resumed.path) == comparable(whole.path)
     assert resumed.result["features"] == whole.result["features"]
-    expected, found = checkpoint.tensors(whole.model()), checkpoint.tensors(resumed.model())
+    expected, found = checkpoints.tensors(whole.model()), checkpoints.tensors(resumed.model())
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
 def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
     """The scale grows every step here; a resumed run that began with the first one again would end with another."""
-    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**4, growth_interval=1))
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**4, growth_interval=1)
+    )
     run = replace(RUN, train=replace(RUN.train, precision="fp16"))
     whole, real = run_tiny(tiny_dataset, tmp_path / "whole", run), train.learning_rate
     with monkeypatch.context() as patch:
-        patch.setattr(train, "learning_rate", lambda config, epoch, *_: real(config, epoch) if epoch < 3 else 1 / 0)
+        patch.setattr(
+            train,
+            "learning_rate",
+            lambda config, epoch, *_: real(config, epoch) if epoch < 3 else 1 / 0,
+        )
         with pytest.raises(ZeroDivisionError):
             run_tiny(tiny_dataset, tmp_path / "cut", run)
     resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
-    scales = [checkpoint.read_state(folder.checkpoint)["scaler"] for folder in (whole, resumed)]
+    scales = [checkpoints.read_state(folder.checkpoint)["scaler"] for folder in (whole, resumed)]
     assert scales[0] == scales[1] and scales[0]["scale"] == 2.0**7  # doubled in each of three steps
     assert comparable(resumed.path) == comparable(whole.path)
 
 
 def test_pre_training_learns_what_people_look_like(tiny_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.truth, "looks", lambda dataset: np.array([[0, 1], [1, 0], [0, 2], [1, 1]]))
+    monkeypatch.setattr(
+        train.truth, "looks", lambda dataset: np.array([[0, 1], [1, 0], [0, 2], [1, 1]])
+    )
     run = replace(RUN, train=replace(RUN.train, task="attributes", epochs=8, evaluate_every=8))
     folder = run_tiny(tiny_dataset, tmp_path, run)
     assert next(iter(folder.model().necks.values())).classifier.out_features == 2 + 3
@@ -250,7 +290,9 @@ def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch)
 
 
 def test_one_identity_is_an_error(tiny_dataset, tmp_path):
-    lonely = replace(tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0])
+    lonely = replace(
+        tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0]
+    )
     with pytest.raises(ValueError, match="expected at most 1"):
         run_tiny(lonely, tmp_path)
 
@@ -263,7 +305,7 @@ def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         Path("/dev/full").open("wb", buffering=0).write(b"x")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="cannot write: .*No space left on device") as caught:
         run_tiny(tiny_dataset, tmp_path)
     assert caught.value.filename.endswith("checkpoint.safetensors")
@@ -271,8 +313,12 @@ def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
 
 
 def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, capsys):
-    torch.save(train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth")
-    folder = run_tiny(tiny_dataset, tmp_path, replace(RUN, cnn_start=find_start(str(tmp_path / "cnn.pth"), None)))
+    torch.save(
+        train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth"
+    )
+    folder = run_tiny(
+        tiny_dataset, tmp_path, replace(RUN, cnn_start=find_start(str(tmp_path / "cnn.pth"), None))
+    )
     said = (folder.path / "weights.txt").read_text()
     assert said.startswith(f"cnn: {tmp_path / 'cnn.pth'}: ") and said in capsys.readouterr().out
 
@@ -281,18 +327,20 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_dataset, tmp_path):
     folder = run_tiny(tiny_dataset, tmp_path)
     other = train.build_model(replace(RUN.model, fusion=None), 4, 6)
     with pytest.raises(ValueError, match="does not fit the model"):
-        checkpoint.restore(folder.checkpoint, other)
+        checkpoints.restore(folder.checkpoint, other)
     (tmp_path / "broken.safetensors").write_bytes(folder.checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="broken.safetensors: expected a safetensors checkpoint"):
-        checkpoint.load(tmp_path / "broken.safetensors")
+        checkpoints.load(tmp_path / "broken.safetensors")
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        checkpoint.load(tmp_path / "nowhere.safetensors")
+        checkpoints.load(tmp_path / "nowhere.safetensors")
 
 
 def cut_off(tiny_dataset, folder, monkeypatch):
     """A run that stopped in its third epoch; its folder."""
     with monkeypatch.context() as patch:
-        patch.setattr(train, "learning_rate", lambda config, epoch, *_: 1e-3 if epoch < 3 else 1 / 0)
+        patch.setattr(
+            train, "learning_rate", lambda config, epoch, *_: 1e-3 if epoch < 3 else 1 / 0
+        )
         with pytest.raises(ZeroDivisionError):
             run_tiny(tiny_dataset, folder)
     return folder / "runs" / RUN.fingerprint
@@ -310,8 +358,17 @@ def rewritten(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")], "tensors of the optimizer, found 0"),
-        (lambda t, m: [t.pop(k) for k in list(t) if k.startswith("optimizer/")] and m.update(optimizer="null"), "None"),
+        (
+            lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")],
+            "tensors of the optimizer, found 0",
+        ),
+        (
+            lambda t, m: (
+                [t.pop(k) for k in list(t) if k.startswith("optimizer/")]
+                and m.update(optimizer="null")
+            ),
+            "None",
+        ),
         (lambda t, _: t[min(t)].fill_(torch.nan), "not finite"),
         (lambda _, m: m.update(state="{"), "damaged or other file"),
         (lambda _, m: m.update(state="[]"), "cannot continue"),
@@ -356,7 +413,10 @@ def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_pa
 
 def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
     path = cut_off(tiny_dataset, tmp_path, monkeypatch)
-    for leftover in (".checkpoint.safetensors.abc.safetensors", ".tmpAbc123"):  # ours, and that of safetensors
+    for leftover in (
+        ".checkpoint.safetensors.abc.safetensors",
+        ".tmpAbc123",
+    ):  # ours, and that of safetensors
         (path / leftover).write_bytes(b"half")
     run_tiny(tiny_dataset, tmp_path)
     assert not list(path.glob(".*"))
@@ -372,24 +432,36 @@ def test_one_flipped_bit_is_found(tiny_dataset, tmp_path, monkeypatch, place):
     bit = begin + header[label]["data_offsets"][0] if label else content.index(b"seconds") + 12
     content[bit] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="checksum is another|checksum of its header is another") as error:
+    with pytest.raises(
+        ValueError, match="checksum is another|checksum of its header is another"
+    ) as error:
         run_tiny(tiny_dataset, tmp_path)
-    assert str(path) in str(error.value) and label in str(error.value) and "--restart" in str(error.value)
+    assert (
+        str(path) in str(error.value)
+        and label in str(error.value)
+        and "--restart" in str(error.value)
+    )
     if place != "optimizer":
         with pytest.raises(ValueError, match=f"{path}: "):
-            checkpoint.load(path)
+            checkpoints.load(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_a_resumed_run_does_not_hold_the_old_checkpoint(tiny_dataset, tmp_path, monkeypatch):
     """A file that is mapped stays on the disk after another one has replaced it: a third copy at the next save."""
     cut_off(tiny_dataset, tmp_path, monkeypatch)
-    mapped, save = [], checkpoint.save
+    mapped, save = [], checkpoints.save
 
     def noted(*args, **state):
-        mapped.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line)
+        mapped.extend(
+            line
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if str(tmp_path) in line
+        )
         save(*args, **state)
 
-    monkeypatch.setattr(checkpoint, "save", noted)
+    monkeypatch.setattr(checkpoints, "save", noted)
     assert run_tiny(tiny_dataset, tmp_path).finished
-    assert not [line for line in mapped if "checkpoint" in line] and [line for line in mapped if ".images" in line]
+    assert not [line for line in mapped if "checkpoint" in line] and [
+        line for line in mapped if ".images" in line
+    ]

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from fusionreid import build_model, load, paths
 from fusionreid.config import PAPER, RELEASED, ModelConfig, profile
-from fusionreid.models import released
-from fusionreid.training import checkpoint, trained
+from fusionreid.models import checkpoints, released
+from fusionreid.training import trained
 
 MODEL = profile("smoke").scale(PAPER)
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 64 * 32).reshape(2, 3, 64, 32)
@@ -23,8 +23,15 @@ def run(tmp_path, monkeypatch):
     folder = paths.RUNS / "0123456789ab"
     torch.manual_seed(0)
     model = build_model(MODEL, 4, 6).eval()
-    checkpoint.save(folder / "checkpoint.safetensors", model, epoch=2)
-    result = {"fingerprint": folder.name, "seed": 0, "epochs": 2, "commit": "abc", "device": "cpu", "seconds": 1.0}
+    checkpoints.save(folder / "checkpoint.safetensors", model, epoch=2)
+    result = {
+        "fingerprint": folder.name,
+        "seed": 0,
+        "epochs": 2,
+        "commit": "abc",
+        "device": "cpu",
+        "seconds": 1.0,
+    }
     result |= {"data": {"name": "synthetic", "version": "v3"}, "features": {"all": {"mAP": 0.5}}}
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.json").write_text(json.dumps({"fingerprint": folder.name, "seed": 0}))
@@ -40,7 +47,13 @@ def same(model, other, **tolerance):
 
 def test_a_run_is_loaded_by_folder_fingerprint_and_file(run, tmp_path, monkeypatch):
     folder, model = run
-    for source in (folder, str(folder), folder.name, f"runs/{folder.name}", folder / "checkpoint.safetensors"):
+    for source in (
+        folder,
+        str(folder),
+        folder.name,
+        f"runs/{folder.name}",
+        folder / "checkpoint.safetensors",
+    ):
         same(model, load(source, "cpu"))
     monkeypatch.chdir(tmp_path)
     same(model, load(f"runs/{folder.name}", "cpu"))
@@ -54,19 +67,24 @@ def test_an_authors_checkpoint_is_recognised(suffix, tmp_path):
     released.save(theirs, tmp_path / f"theirs{suffix}")
     found = load(tmp_path / f"theirs{suffix}", "cpu")
     assert found.config.cnn == "resnet18" and found.config.stem == RELEASED.stem
-    for name, tensor in checkpoint.tensors(theirs).items():
-        torch.testing.assert_close(checkpoint.tensors(found)[name], tensor)
+    for name, tensor in checkpoints.tensors(theirs).items():
+        torch.testing.assert_close(checkpoints.tensors(found)[name], tensor)
 
 
 def test_a_run_becomes_one_small_file(run, tmp_path, monkeypatch):
     folder, model = run
     monkeypatch.setattr(trained.paths, "WEIGHTS", tmp_path / "weights")
     header = trained.publish(folder.name, trained.paths.WEIGHTS / "demo.safetensors")
-    assert header["result"]["features"]["all"]["mAP"] == 0.5 and header["run"]["fingerprint"] == folder.name
+    assert (
+        header["result"]["features"]["all"]["mAP"] == 0.5
+        and header["run"]["fingerprint"] == folder.name
+    )
     path = trained.paths.WEIGHTS / "demo.safetensors"
     assert path.stat().st_size < 0.6 * (folder / "checkpoint.safetensors").stat().st_size
     found = load("demo", "cpu")
-    assert (found.num_cameras, found.config) == (6, MODEL) and next(found.parameters()).dtype == torch.float32
+    assert (found.num_cameras, found.config) == (6, MODEL) and next(
+        found.parameters()
+    ).dtype == torch.float32
     same(model, found, atol=5e-3, rtol=5e-3)
     assert trained.digest(found) == header["digest"] != trained.digest(model)
 
@@ -79,20 +97,28 @@ def test_changed_weights_are_noticed(run, tmp_path):
     tensors = load_file(path)
     tensors["model/branches.cnn.pool.exponent"] += 1
     save_file(tensors, path, metadata)
-    with pytest.raises(ValueError, match="demo.safetensors: model/branches.cnn.pool.exponent is damaged"):
+    with pytest.raises(
+        ValueError, match="demo.safetensors: model/branches.cnn.pool.exponent is damaged"
+    ):
         load(path)
 
 
 def test_what_cannot_be_loaded_says_why(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model 'nothing': expected 'demo', a run .* has 1 runs"):
+    with pytest.raises(
+        FileNotFoundError, match=r"model 'nothing': expected 'demo', a run .* has 1 runs"
+    ):
         load("nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty: expected a run with a checkpoint.safetensors, found none"):
+    with pytest.raises(
+        FileNotFoundError, match="empty: expected a run with a checkpoint.safetensors, found none"
+    ):
         load(tmp_path / "empty")
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="text.pth"):
         load(tmp_path / "text.pth")
-    (tmp_path / "half.safetensors").write_bytes((run[0] / "checkpoint.safetensors").read_bytes()[:9000])
+    (tmp_path / "half.safetensors").write_bytes(
+        (run[0] / "checkpoint.safetensors").read_bytes()[:9000]
+    )
     with pytest.raises(ValueError, match="half.safetensors"):
         load(tmp_path / "half.safetensors")
 
@@ -103,7 +129,7 @@ def test_what_cannot_be_published_says_why(run, tmp_path):
         trained.publish(folder / "checkpoint.safetensors", tmp_path / "out.safetensors")
     with torch.no_grad():
         model.necks["cnn"].norm.running_var.fill_(1e6)
-    checkpoint.save(folder / "checkpoint.safetensors", model)
+    checkpoints.save(folder / "checkpoint.safetensors", model)
     with pytest.raises(ValueError, match="too large for float16 in necks.cnn.norm.running_var"):
         trained.publish(folder, tmp_path / "out.safetensors")
     (folder / "result.json").unlink()
@@ -114,10 +140,13 @@ def test_what_cannot_be_published_says_why(run, tmp_path):
 
 def test_weights_of_another_digest_are_refused(tmp_path):
     model = build_model(profile("smoke").scale(PAPER), 4, 6)
-    checkpoint.save(tmp_path / "one.safetensors", model, digest=trained.digest(model))
-    assert trained.digest(trained.load(tmp_path / "one.safetensors", "cpu")) == trained.digest(model)
-    checkpoint.save(tmp_path / "two.safetensors", model, digest="0" * 16)
+    checkpoints.save(tmp_path / "one.safetensors", model, digest=trained.digest(model))
+    assert trained.digest(trained.load(tmp_path / "one.safetensors", "cpu")) == trained.digest(
+        model
+    )
+    checkpoints.save(tmp_path / "two.safetensors", model, digest="0" * 16)
     with pytest.raises(
-        ValueError, match=r"two\.safetensors: expected weights of digest 0{16}, found [0-9a-f]{16}; fetch"
+        ValueError,
+        match=r"two\.safetensors: expected weights of digest 0{16}, found [0-9a-f]{16}; fetch",
     ):
         trained.load(tmp_path / "two.safetensors", "cpu")

@@ -22,7 +22,20 @@ NAMES = list(PARTS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 
 # What is known of every vertex, wherever the identity's shape moves it; interpolated to pixels for painting.
-ATTRIBUTES = ("x", "y", "z", "torso", "arm", "leg", "is_arm", "is_leg", "is_head", "is_hand", "is_foot", "is_eye")
+ATTRIBUTES = (
+    "x",
+    "y",
+    "z",
+    "torso",
+    "arm",
+    "leg",
+    "is_arm",
+    "is_leg",
+    "is_head",
+    "is_hand",
+    "is_foot",
+    "is_eye",
+)
 COLUMN = {name: i for i, name in enumerate(ATTRIBUTES)}
 
 
@@ -65,12 +78,16 @@ class BodyModel:
     """Anny's parametric body. `shape` gives one identity's vertices and joints."""
 
     def __init__(self):
-        with contextlib.redirect_stdout(io.StringIO()):  # importing warp, which anny uses, prints a banner
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # importing warp, which anny uses, prints a banner
             try:
                 import anny
                 from anny.models import full_model
             except ImportError as error:
-                needed = "synthetic people need the package anny: pip install 'fusionreid[synthetic]'"
+                needed = (
+                    "synthetic people need the package anny: pip install 'fusionreid[synthetic]'"
+                )
                 raise ImportError(needed) from error
             # `create`: a version that reads by another function keeps it.
             with mock.patch.object(full_model, "load_blend_shape", _blend_shape, create=True):
@@ -101,7 +118,10 @@ class BodyModel:
 
     def _template(self) -> Template:
         faces = self._model.faces.numpy().astype(np.int32)
-        bones, values = self._model.vertex_bone_indices.numpy(), self._model.vertex_bone_weights.numpy()
+        bones, values = (
+            self._model.vertex_bone_indices.numpy(),
+            self._model.vertex_bone_weights.numpy(),
+        )
         weights = np.zeros((len(bones), len(NAMES)), np.float32)
         parts = np.asarray(self._parts)[bones]
         np.add.at(weights, (np.arange(len(bones))[:, None], parts), values)
@@ -127,13 +147,20 @@ def _attributes(vertices, joints, weights, is_eye):
     joint = {name: joints[i] for name, i in INDEX.items()}
 
     def total(*kinds):
-        return sum(sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind)) for kind in kinds)
+        return sum(
+            sum(weights[:, i] for name, i in INDEX.items() if name.startswith(kind))
+            for kind in kinds
+        )
 
     left = vertices[:, 0] > 0
     arm, leg = np.zeros(len(vertices)), np.zeros(len(vertices))
     for side, mask in (("L", left), ("R", ~left)):
-        arm[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("upperarm", "forearm", "hand")))
-        leg[mask] = _along(vertices[mask], *(joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot")))
+        arm[mask] = _along(
+            vertices[mask], *(joint[f"{n}.{side}"] for n in ("upperarm", "forearm", "hand"))
+        )
+        leg[mask] = _along(
+            vertices[mask], *(joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot"))
+        )
     hips, neck = joint["thigh.L"][2], joint["neck"][2]
     torso = (vertices[:, 2] - hips) / (neck - hips)
     position = vertices.copy()
@@ -141,7 +168,9 @@ def _attributes(vertices, joints, weights, is_eye):
     position[head] -= joint["head"]
     position[~head] -= np.asarray([0, joint["neck"][1], hips], np.float32)
     limbs = [total("upperarm", "forearm", "hand"), total("thigh", "shin", "foot")]
-    return np.column_stack([position, torso, arm, leg, *limbs, total("head"), total("hand"), total("foot"), is_eye])
+    return np.column_stack(
+        [position, torso, arm, leg, *limbs, total("head"), total("hand"), total("foot"), is_eye]
+    )
 
 
 def _axis_rotation(axis: int, angle: float) -> np.ndarray:
@@ -163,10 +192,18 @@ def _aligning(a, b) -> np.ndarray:
 
 def _direction(swing, outwards, side):
     """Down, swung forwards by `swing` and outwards by `outwards`, radians."""
-    return np.array([side * np.sin(outwards), -np.sin(swing) * np.cos(outwards), -np.cos(swing) * np.cos(outwards)])
+    return np.array(
+        [
+            side * np.sin(outwards),
+            -np.sin(swing) * np.cos(outwards),
+            -np.cos(swing) * np.cos(outwards),
+        ]
+    )
 
 
-def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: tuple[float, float]) -> np.ndarray:
+def pose(
+    person: Person, joints: np.ndarray, phase: float, stride: float, head: tuple[float, float]
+) -> np.ndarray:
     """A moment of walking: joints (19, 3) at rest to the rigid transform of each part, (19, 3, 4) float32.
 
     In radians: the phase of the gait, the amplitude of the thighs' swing (0: standing), the head's turn and nod.
@@ -177,7 +214,9 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
     rotation["pelvis"] = _axis_rotation(2, twist) @ _axis_rotation(0, 0.3 * lean)
     rotation["waist"] = _axis_rotation(0, 0.7 * lean)
     rotation["chest"] = _axis_rotation(2, -twist) @ _axis_rotation(0, lean)
-    rotation["neck"] = _axis_rotation(2, 0.4 * head_turn) @ _axis_rotation(0, 0.5 * (lean + head_nod))
+    rotation["neck"] = _axis_rotation(2, 0.4 * head_turn) @ _axis_rotation(
+        0, 0.5 * (lean + head_nod)
+    )
     rotation["head"] = _axis_rotation(2, head_turn) @ _axis_rotation(0, head_nod)
     at = {name: joints[i].astype(float) for name, i in INDEX.items()}
     for side, sign in (("L", 1), ("R", -1)):
@@ -186,24 +225,34 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
         # The knee bends while the leg comes forward.
         flex = 0.08 + stride * 1.6 * max(0.0, np.cos(turn)) ** 2
         thigh_rest = at[f"shin.{side}"] - at[f"thigh.{side}"]
-        rotation[f"thigh.{side}"] = _aligning(thigh_rest, _direction(swing + 0.35 * flex, 0.03, sign))
+        rotation[f"thigh.{side}"] = _aligning(
+            thigh_rest, _direction(swing + 0.35 * flex, 0.03, sign)
+        )
         shin_rest = rotation[f"thigh.{side}"] @ (at[f"foot.{side}"] - at[f"shin.{side}"])
         shin = _direction(swing - 0.65 * flex, 0.01, sign)
         rotation[f"shin.{side}"] = _aligning(shin_rest, shin) @ rotation[f"thigh.{side}"]
-        rotation[f"foot.{side}"] = _axis_rotation(0, -0.45 * (swing - 0.65 * flex)) @ _axis_rotation(2, sign * 0.1)
+        rotation[f"foot.{side}"] = _axis_rotation(
+            0, -0.45 * (swing - 0.65 * flex)
+        ) @ _axis_rotation(2, sign * 0.1)
         held = person.bag == "handbag" and person.bag_side == side
         arm = 0.03 if held else -0.8 * swing  # a bag keeps the arm from swinging
         bend = elbow + (max(0.0, arm) * 0.5)
         upper_rest = at[f"forearm.{side}"] - at[f"upperarm.{side}"]
         rotation[f"shoulder.{side}"] = rotation["chest"] @ _axis_rotation(1, sign * 0.1)
-        rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(upper_rest, _direction(arm, arm_out, sign))
+        rotation[f"upperarm.{side}"] = rotation["chest"] @ _aligning(
+            upper_rest, _direction(arm, arm_out, sign)
+        )
         fore_rest = rotation[f"upperarm.{side}"] @ (at[f"hand.{side}"] - at[f"forearm.{side}"])
         fore = rotation["chest"] @ _direction(arm + bend, 0.35 * arm_out, sign)
         rotation[f"forearm.{side}"] = _aligning(fore_rest, fore) @ rotation[f"upperarm.{side}"]
         rotation[f"hand.{side}"] = rotation[f"forearm.{side}"]
     transforms, where = np.zeros((len(NAMES), 3, 4)), {}
     for i, (name, (parent, _)) in enumerate(PARTS.items()):
-        where[name] = at[name] if parent is None else where[parent] + rotation[parent] @ (at[name] - at[parent])
+        where[name] = (
+            at[name]
+            if parent is None
+            else where[parent] + rotation[parent] @ (at[name] - at[parent])
+        )
         transforms[i, :, :3] = rotation[name]
         transforms[i, :, 3] = where[name] - rotation[name] @ at[name]
     return transforms.astype(np.float32)
@@ -211,7 +260,9 @@ def pose(person: Person, joints: np.ndarray, phase: float, stride: float, head: 
 
 def skin(vertices: np.ndarray, weights: np.ndarray, transforms: np.ndarray) -> np.ndarray:
     """Linear blend skinning: vertices (V, 3), weights (V, P), transforms (P, 3, 4) -> (V, 3)."""
-    blended = np.einsum("vp,pk->vk", weights, transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
+    blended = np.einsum("vp,pk->vk", weights, transforms.reshape(len(transforms), 12)).reshape(
+        -1, 3, 4
+    )
     return np.einsum("vij,vj->vi", blended[:, :, :3], vertices) + blended[:, :, 3]
 
 
@@ -219,6 +270,8 @@ def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit vertex normals (V, 3), weighted by the faces' areas."""
     a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
     face = np.cross(b - a, c - a)
-    sums = [np.bincount(faces.reshape(-1), np.repeat(values, 3), len(vertices)) for values in face.T]
+    sums = [
+        np.bincount(faces.reshape(-1), np.repeat(values, 3), len(vertices)) for values in face.T
+    ]
     result = np.stack(sums, 1)
     return result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)

@@ -38,15 +38,23 @@ class Size:
     test: int  # identities, likewise
     image: tuple[int, int]  # height, width in pixels
     cameras: tuple[int, int]  # least and most that see an identity, of the six
-    images: tuple[int, int]  # least and most of an identity in one camera; in the test split one of them is the query
+    images: tuple[
+        int, int
+    ]  # least and most of an identity in one camera; in the test split one of them is the query
     distractors: int  # pictures in the gallery that match no query: of other people, or of nobody
 
 
 SIZES = {
     "smoke": Size(train=4, test=4, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
-    "demo": Size(train=128, test=160, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=100),
-    "pretrain": Size(train=2400, test=80, image=(128, 64), cameras=(3, 3), images=(2, 2), distractors=0),
-    "full": Size(train=752, test=748, image=(256, 128), cameras=(4, 6), images=(2, 5), distractors=2800),
+    "demo": Size(
+        train=128, test=160, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=100
+    ),
+    "pretrain": Size(
+        train=2400, test=80, image=(128, 64), cameras=(3, 3), images=(2, 2), distractors=0
+    ),
+    "full": Size(
+        train=752, test=748, image=(256, 128), cameras=(4, 6), images=(2, 5), distractors=2800
+    ),
 }
 
 
@@ -69,7 +77,9 @@ def plan(size: Size, seed: int) -> list[Shot]:
     shots = []
     for identity in range(1, size.train + size.test + 1):
         rng = np.random.default_rng([seed, 4, identity])
-        seen = np.sort(rng.choice(6, int(rng.integers(size.cameras[0], size.cameras[1] + 1)), replace=False))
+        seen = np.sort(
+            rng.choice(6, int(rng.integers(size.cameras[0], size.cameras[1] + 1)), replace=False)
+        )
         for camera in seen:
             frame = int(rng.integers(100, 90000))
             query = int(rng.integers(2))
@@ -87,7 +97,12 @@ def plan(size: Size, seed: int) -> list[Shot]:
 
 
 def build(
-    root: str | Path = "data", size: str = "demo", seed: int = 0, *, processes: int | None = None, progress: bool = True
+    root: str | Path = "data",
+    size: str = "demo",
+    seed: int = 0,
+    *,
+    processes: int | None = None,
+    progress: bool = True,
 ) -> Path:
     """Renders the pictures of a benchmark (a name of `SIZES`) that are missing, by default in a process a core.
 
@@ -98,17 +113,28 @@ def build(
     folder = Path(root) / "synthetic" / f"{size}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     shots = plan(SIZES[size], seed)
-    about = json.loads(json.dumps({"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])}))
+    about = json.loads(
+        json.dumps({"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])})
+    )
     finished, begun = folder / "manifest.json", folder / "building.json"
-    with locked(folder / "building.lock"):  # of several processes that want it, one renders and the others wait
+    with locked(
+        folder / "building.lock"
+    ):  # of several processes that want it, one renders and the others wait
         known = [read_json(mark) for mark in (finished, begun) if mark.exists()]
         if not any(about.items() <= mark.items() for mark in known):
             # Pictures of another version, or of an unknown one: never mixed with this version's.
             for sub in FOLDERS:
-                for path in [*(folder / sub).glob("*.jpg"), *(folder / "masks" / sub).glob("*.png")]:
+                for path in [
+                    *(folder / sub).glob("*.jpg"),
+                    *(folder / "masks" / sub).glob("*.png"),
+                ]:
                     path.unlink()
             finished.unlink(missing_ok=True)
-        missing = [item for item in shots if not ((folder / item.path).is_file() and (folder / item.mask).is_file())]
+        missing = [
+            item
+            for item in shots
+            if not ((folder / item.path).is_file() and (folder / item.mask).is_file())
+        ]
         if missing or not finished.exists():
             write_json(begun, about)
             for leftover in folder.rglob(".*.*.*"):  # temporary files of a build that was killed
@@ -116,20 +142,29 @@ def build(
             if missing:
                 _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
             _write_attributes(folder, shots)
-            counts = {sub: sum(item.path.startswith(f"{sub}/") for item in shots) for sub in FOLDERS}
+            counts = {
+                sub: sum(item.path.startswith(f"{sub}/") for item in shots) for sub in FOLDERS
+            }
             write_json(finished, {**about, "counts": counts})
             begun.unlink(missing_ok=True)
     return folder
 
 
-def _render(folder: Path, size: Size, seed: int, missing: list[Shot], processes: int, progress: bool) -> None:
+def _render(
+    folder: Path, size: Size, seed: int, missing: list[Shot], processes: int, progress: bool
+) -> None:
     """Renders the missing pictures, one identity a task."""
     model = BodyModel()
     tasks = (
         (folder, size, seed, list(shots), (model.template, *model.of(draw(seed, identity))))
         for identity, shots in groupby(missing, lambda item: item.identity)
     )
-    with tqdm(total=len(missing), desc=f"rendering {folder.name}", unit="image", disable=not bars(progress)) as bar:
+    with tqdm(
+        total=len(missing),
+        desc=f"rendering {folder.name}",
+        unit="image",
+        disable=not bars(progress),
+    ) as bar:
         if processes == 1 or len(missing) < FEW:
             for task in tasks:
                 bar.update(_photograph(*task))
@@ -152,7 +187,9 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
     cameras = scenes.cameras(seed)
     for item in shots:
         # All that is not the person is drawn for each picture anew: nothing but the person tells who it is.
-        rng = np.random.default_rng([seed, 2, abs(item.identity), int(item.identity < 0), item.camera, item.index])
+        rng = np.random.default_rng(
+            [seed, 2, abs(item.identity), int(item.identity < 0), item.camera, item.index]
+        )
         camera = cameras[item.camera]
         yaw = camera.headings[int(rng.integers(2))] + rng.normal(0, 0.45)
         place = (float(rng.uniform(-3.5, 3.5)), float(rng.uniform(-1.5, 1.5)))
@@ -164,7 +201,9 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
         about.add_text("attributes", json.dumps(drawn))
         with atomic_write(folder / item.mask) as temporary:
             picture.mask.save(temporary, "PNG", pnginfo=about)
-        picture.image.save(jpeg := io.BytesIO(), "JPEG", quality=shot.QUALITY)  # PIL may cut a file short
+        picture.image.save(
+            jpeg := io.BytesIO(), "JPEG", quality=shot.QUALITY
+        )  # PIL may cut a file short
         with atomic_write(folder / item.path) as temporary:
             temporary.write_bytes(jpeg.getvalue())
     return len(shots)

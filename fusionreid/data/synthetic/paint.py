@@ -4,7 +4,15 @@ import numpy as np
 
 from .body import COLUMN
 from .garments import BAG, BODY, HAIR, HEADWEAR, HOOD, STRAP, TUBE, covered, hairline
-from .people import BAG_COLOURS, BOTTOM_COLOURS, HAIR_COLOURS, SHOE_COLOURS, SKIN, TOP_COLOURS, Person
+from .people import (
+    BAG_COLOURS,
+    BOTTOM_COLOURS,
+    HAIR_COLOURS,
+    SHOE_COLOURS,
+    SKIN,
+    TOP_COLOURS,
+    Person,
+)
 
 
 def linear(colour) -> np.ndarray:
@@ -36,7 +44,12 @@ def _pattern(person: Person, u, v, torso, arm) -> np.ndarray:
     width = 0.055 * person.pattern_scale
     upright, level = u % (2 * width) < width, v % (2 * width) < width
     blocks = [arm, torso > 0.62, torso < 0.36, u > 0][person.seed % 4]
-    kinds = {"stripes": level, "vertical stripes": upright, "checks": level ^ upright, "blocks": blocks}
+    kinds = {
+        "stripes": level,
+        "vertical stripes": upright,
+        "checks": level ^ upright,
+        "blocks": blocks,
+    }
     return kinds.get(person.pattern, np.zeros(len(u), bool))
 
 
@@ -104,7 +117,9 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
         colour[bottom] = cloth * worn[bottom, None]
     if person.side_stripe != "none":
         # The outer side: x beyond the middle of the leg, y about the middle.
-        colour[bottom & leg & (np.abs(y) < 0.022) & (np.abs(x) > 0.12)] = linear(TOP_COLOURS[person.side_stripe])
+        colour[bottom & leg & (np.abs(y) < 0.022) & (np.abs(x) > 0.12)] = linear(
+            TOP_COLOURS[person.side_stripe]
+        )
     arm = column["is_arm"] > 0.5
     u = np.where(arm, y, np.arctan2(x, -y) * 0.16)
     colour[top] = _top(person, a[top], u[top])
@@ -115,7 +130,12 @@ def _body(person: Person, a: np.ndarray) -> np.ndarray:
         straps = trunk & (np.abs(np.abs(x) - 0.105) < 0.021) & (torso > 0.45) & (y < 0.06)
     if person.bag == "shoulder bag":
         side = 1 if person.bag_side == "L" else -1
-        straps = trunk & (np.abs(x - side * (0.17 - 0.29 * torso)) < 0.024) & (torso > -0.1) & (torso < 1.05)
+        straps = (
+            trunk
+            & (np.abs(x - side * (0.17 - 0.29 * torso)) < 0.024)
+            & (torso > -0.1)
+            & (torso < 1.05)
+        )
     if person.bag in ("backpack", "shoulder bag"):
         colour[straps] = linear(BAG_COLOURS[person.bag_colour]) * 0.8
     return colour
@@ -135,7 +155,11 @@ def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray,
     colour[layer == HOOD] = linear(TOP_COLOURS[person.top_colour])
     bag = layer == BAG
     x, z = a[bag, 0], a[bag, 2]
-    parts = np.abs(z - 0.11) < 0.006, np.abs(z + 0.02) < 0.008, (z < -0.02) & (z > -0.14) & (np.abs(x) < 0.11)
+    parts = (
+        np.abs(z - 0.11) < 0.006,
+        np.abs(z + 0.02) < 0.008,
+        (z < -0.02) & (z > -0.14) & (np.abs(x) < 0.11),
+    )
     shade = np.select(parts, (0.4, 0.35, 0.75), 1.0)
     colour[bag] = linear(BAG_COLOURS[person.bag_colour]) * shade[:, None]
     colour[layer == STRAP] = linear(BAG_COLOURS[person.bag_colour]) * 0.7
@@ -144,5 +168,7 @@ def paint(person: Person, layer: np.ndarray, a: np.ndarray) -> tuple[np.ndarray,
     if person.top == "coat":
         colour[hanging] = _top(person, a[hanging], np.arctan2(a[hanging, 0], -a[hanging, 1]) * 0.16)
     elif person.seed % 3 == 0:
-        colour[hanging & (a[:, COLUMN["z"]] % 0.16 < 0.05)] = linear(TOP_COLOURS[person.pattern_colour])
+        colour[hanging & (a[:, COLUMN["z"]] % 0.16 < 0.05)] = linear(
+            TOP_COLOURS[person.pattern_colour]
+        )
     return colour, folds

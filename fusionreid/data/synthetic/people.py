@@ -22,11 +22,16 @@ HAIR_COLOURS = _WARDROBE["hair_colours"]
 SKIN = _WARDROBE["skin"]
 
 ALIKE = 4  # identities in a group
-CUES = {"local": ("print", "shoes", "bag", "hair"), "global": ("build", "height", "silhouette", "gait")}
+CUES = {
+    "local": ("print", "shoes", "bag", "hair"),
+    "global": ("build", "height", "silhouette", "gait"),
+}
 BUILDS = _WARDROBE["builds"]  # weight and muscle, anny's, and how wide the body is
 LEGS = _WARDROBE["legs"]  # how long they are; a taller person's are longer
 SILHOUETTES = _WARDROBE["silhouettes"]  # how far clothes stand off, trousers most
-GAITS = _WARDROBE["gaits"]  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
+GAITS = _WARDROBE[
+    "gaits"
+]  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
 _UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
 
 
@@ -78,11 +83,22 @@ class Person:
     @property
     def looks(self) -> dict[str, str]:
         """What can be seen, by name; the colour of what somebody does not wear is "none"."""
-        seen = {name: value for name, value in vars(self).items() if isinstance(value, str) and name not in _UNSEEN}
-        bare = {"print": self.print == "none", "pattern": self.pattern == "plain", "bag": self.bag == "none"}
+        seen = {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, str) and name not in _UNSEEN
+        }
+        bare = {
+            "print": self.print == "none",
+            "pattern": self.pattern == "plain",
+            "bag": self.bag == "none",
+        }
         bare["headwear"] = self.hair not in ("cap", "beanie")
         seen |= {f"{name}_colour": "none" for name, is_bare in bare.items() if is_bare}
-        return seen | {"skin": str(self.skin), "gender": "woman" if self.shape["gender"] > 0.5 else "man"}
+        return seen | {
+            "skin": str(self.skin),
+            "gender": "woman" if self.shape["gender"] > 0.5 else "man",
+        }
 
 
 def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> str:
@@ -123,7 +139,10 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
     if person.cue == "print":
         # On a plain top, in colours that are seen on it.
         top = person.top if person.top in ("t-shirt", "long sleeves", "hoodie") else "t-shirt"
-        value, colour = _shuffled(rng, "prints")[member], _shuffled(rng, "top_colours", person.top_colour)[member]
+        value, colour = (
+            _shuffled(rng, "prints")[member],
+            _shuffled(rng, "top_colours", person.top_colour)[member],
+        )
         sleeves = person.sleeves if person.top == top else 0.7
         changed = dict(top=top, sleeves=sleeves, pattern="plain", print=value, print_colour=colour)
     elif person.cue == "shoes":
@@ -135,10 +154,14 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
     elif person.cue == "hair":
         value = _shuffled(rng, "hair_cues_women" if woman else "hair_cues_men")[member]
         colours = dict(hair_colour="hair_colours", headwear_colour="top_colours")
-        changed = dict(hair=value) | {name: _shuffled(rng, entry)[member] for name, entry in colours.items()}
+        changed = dict(hair=value) | {
+            name: _shuffled(rng, entry)[member] for name, entry in colours.items()
+        }
     else:
         # A detector's box makes all people equally high: what shows of height is how long the legs are.
-        value = list({"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue])[level]
+        value = list(
+            {"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue]
+        )[level]
         changed = {person.cue: value}
         # A silhouette shows on trousers, and a long skirt hides how its wearer walks.
         if person.cue == "silhouette" or (person.cue == "gait" and person.bottom == "long skirt"):
@@ -188,7 +211,9 @@ def _anybody(rng: np.random.Generator) -> Person:
             "skirt": rng.uniform(0.6, 1.0),
             "long skirt": rng.uniform(1.3, 1.8),
         }[bottom],
-        side_stripe=_pick(rng, "top_colours") if bottom in ("trousers", "shorts") and rng.random() < 0.15 else "none",
+        side_stripe=_pick(rng, "top_colours")
+        if bottom in ("trousers", "shorts") and rng.random() < 0.15
+        else "none",
         shoes=_pick(rng, "shoe_colours"),
         bag=_pick(rng, "bags"),
         bag_colour=_pick(rng, "bag_colours"),

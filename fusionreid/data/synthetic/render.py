@@ -33,7 +33,14 @@ def _candidates(points, depth, faces, size):
     (left, across), (top, down) = span(x, width), span(y, height)
     # Most triangles fall between the pixels' centres, and are done with here.
     used = np.flatnonzero((across > 0) & (down > 0) & (near > 0.1))
-    x, y, left, across, top, down = x[:, used], y[:, used], left[used], across[used], top[used], down[used]
+    x, y, left, across, top, down = (
+        x[:, used],
+        y[:, used],
+        left[used],
+        across[used],
+        top[used],
+        down[used],
+    )
     area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
     inverse = 1 / np.where(np.abs(area) > 1e-9, area, np.inf)
     # Barycentric weights are affine in the pixel: w = a dx + b dy, from corner 0.
@@ -54,14 +61,18 @@ def _candidates(points, depth, faces, size):
     return used[triangle[inside]], row[inside] * width + column[inside], w1[inside], w2[inside]
 
 
-def coverage(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def coverage(
+    points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """Which pixels any triangle covers: (H, W) float32 of 0 and 1. Arguments as of `rasterise`."""
     mask = np.zeros(size[0] * size[1], np.float32)
     mask[_candidates(points, depth, faces, size)[1]] = 1
     return mask.reshape(size)
 
 
-def rasterise(points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Fragments:
+def rasterise(
+    points: np.ndarray, depth: np.ndarray, faces: np.ndarray, size: tuple[int, int]
+) -> Fragments:
     """The nearest fragments of the triangles `faces` (F, 3), both sides of them, in a picture of height, width.
 
     `points` (V, 2) are x, y in pixels; pixel (row, column) has its centre at (column + 0.5, row + 0.5). `depth` (V,) is

@@ -16,22 +16,37 @@ class Camera:
 
     def __init__(self, rng: np.random.Generator, ground_kind: str, wall_kinds: tuple[str, ...]):
         self.ground_kind = ground_kind
-        self.wall_kinds = wall_kinds  # what stands along the street behind, each on 5 metres, over and over
+        self.wall_kinds = (
+            wall_kinds  # what stands along the street behind, each on 5 metres, over and over
+        )
         warm = rng.uniform(-0.07, 0.07)
         azimuth, rise = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1)
-        self.sun = np.array([np.cos(azimuth) * np.cos(rise), np.sin(azimuth) * np.cos(rise), np.sin(rise)])
+        self.sun = np.array(
+            [np.cos(azimuth) * np.cos(rise), np.sin(azimuth) * np.cos(rise), np.sin(rise)]
+        )
         strength = rng.choice([0.3, 0.5, 0.7, 0.9])
         self.sun_colour = strength * np.array([1 + warm, 1, 1 - warm])
         self.ambient = (1.05 - 0.4 * strength) * np.array([1 - 0.6 * warm, 1, 1 + 0.6 * warm])
         heading = float(rng.choice([0.0, np.pi / 2, np.pi / 4, 3 * np.pi / 4]))
-        self.headings = heading, heading + float(np.pi)  # in which most people walk; 0 is towards the camera
-        self.height, self.distance, self.wall = rng.uniform(1.9, 4.6), rng.uniform(6.0, 11.0), rng.uniform(2.5, 7)
+        self.headings = (
+            heading,
+            heading + float(np.pi),
+        )  # in which most people walk; 0 is towards the camera
+        self.height, self.distance, self.wall = (
+            rng.uniform(1.9, 4.6),
+            rng.uniform(6.0, 11.0),
+            rng.uniform(2.5, 7),
+        )
         self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3))
         self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3))
         self.gain = np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1))
         self.contrast, self.saturation = rng.uniform(0.92, 1.12), rng.uniform(0.75, 1.0)
-        self.sharpness = rng.uniform(0.2, 0.6)  # deviation of the blur in pixels of a picture 128 high
-        self.resolution = rng.uniform(0.75, 1.0)  # the picture is as if it was smaller by this factor
+        self.sharpness = rng.uniform(
+            0.2, 0.6
+        )  # deviation of the blur in pixels of a picture 128 high
+        self.resolution = rng.uniform(
+            0.75, 1.0
+        )  # the picture is as if it was smaller by this factor
         self.grain = rng.uniform(0.005, 0.018)  # deviation of the noise, in sRGB 0 to 1
         self.seed = int(rng.integers(2**20))
 
@@ -54,7 +69,10 @@ def cameras(seed: int) -> list[Camera]:
     """The benchmark's six cameras, the same for every size of one seed."""
     rng = np.random.default_rng([seed, 3])
     grounds, walls = rng.permutation(GROUNDS).tolist(), rng.permutation(WALLS).tolist()
-    return [Camera(rng, grounds[i], tuple(walls[(i + k) % len(walls)] for k in (0, 1, 3))) for i in range(6)]
+    return [
+        Camera(rng, grounds[i], tuple(walls[(i + k) % len(walls)] for k in (0, 1, 3)))
+        for i in range(6)
+    ]
 
 
 def _ground(camera: Camera, x, y) -> np.ndarray:
@@ -94,14 +112,23 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
         u = x / 0.28 + 0.5 * (row % 2)
         shade = 0.75 + 0.5 * noise(np.floor(u) + 0.5, row + 0.5, seed=s)
         mortar = (z / 0.1 % 1 < 0.12) | (u % 1 < 0.05)
-        colour = np.where(mortar[:, None], 0.3, np.array([0.3, 0.12, 0.08]) * shade[:, None] + 0.2 * colour)
+        colour = np.where(
+            mortar[:, None], 0.3, np.array([0.3, 0.12, 0.08]) * shade[:, None] + 0.2 * colour
+        )
         window = (x % 2.6 > 0.8) & (x % 2.6 < 2.0) & (z > 1.0) & (z < 2.6)
-        frame = window & ((x % 2.6 < 0.88) | (x % 2.6 > 1.92) | (z < 1.08) | (np.abs(x % 2.6 - 1.4) < 0.04))
-        colour[window] = np.array([0.05, 0.07, 0.09]) + 0.12 * noise(x * 0.6 + z, z * 0.9, seed=s)[window, None]
+        frame = window & (
+            (x % 2.6 < 0.88) | (x % 2.6 > 1.92) | (z < 1.08) | (np.abs(x % 2.6 - 1.4) < 0.04)
+        )
+        colour[window] = (
+            np.array([0.05, 0.07, 0.09]) + 0.12 * noise(x * 0.6 + z, z * 0.9, seed=s)[window, None]
+        )
         colour[frame] = 0.6
     if kind == "shop":
         glass = (z > 0.45) & (z < 2.4) & (x % 2.0 > 0.12)
-        things, *hues = [noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s + k) for k in (0, 2, 3, 4)]
+        things, *hues = [
+            noise(np.floor(x * 3.1) + 0.5, np.floor(z * 2.2) + 0.5, seed=s + k)
+            for k in (0, 2, 3, 4)
+        ]
         hues = np.stack(hues, 1)
         hues = (0.6 * hues.mean(1, keepdims=True) + 0.4 * hues) ** 2
         colour = np.where(glass[:, None], 0.04 + 0.2 * hues * (things > 0.45)[:, None], colour)
@@ -128,11 +155,15 @@ def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
         colour = colour * (0.5 + 0.2 * noise(x * 2, z * 2, seed=s))[:, None]
         across = x % 2.2 / 0.55
         round_ = np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
-        colour = np.where((across < 1)[:, None], camera.wall_colour * (0.35 + 0.75 * round_)[:, None], colour)
+        colour = np.where(
+            (across < 1)[:, None], camera.wall_colour * (0.35 + 0.75 * round_)[:, None], colour
+        )
     return colour * (0.75 + 0.25 * np.clip(z / 0.5, 0, 1))[:, None]
 
 
-def background(camera: Camera, u: np.ndarray, v: np.ndarray, street: float) -> tuple[np.ndarray, ...]:
+def background(
+    camera: Camera, u: np.ndarray, v: np.ndarray, street: float
+) -> tuple[np.ndarray, ...]:
     """The empty scene at u, v (N,), coordinates on the image plane at distance 1; `street` is the stretch seen, metres.
 
     Returns colour (N, 3) linear, in the scene's light; the point seen (N, 2) on the ground; whether it is ground (N,).

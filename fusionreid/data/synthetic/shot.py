@@ -13,7 +13,10 @@ from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94
-EXPOSURE, TINT = 0.12, 0.04  # deviations, from picture to picture, of the logarithm of the light and of its colours
+EXPOSURE, TINT = (
+    0.12,
+    0.04,
+)  # deviations, from picture to picture, of the logarithm of the light and of its colours
 
 
 def _posed(person: Person, figure: Figure, rng: np.random.Generator, yaw: float):
@@ -21,7 +24,9 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, yaw: float)
     still = rng.random() < 0.06
     stride = GAITS[person.gait][0] * (0.12 if still else rng.uniform(0.8, 1.1))
     phase = rng.uniform(0, 2 * np.pi)
-    transforms = body.pose(person, figure.joints, phase, stride, (rng.normal(0, 0.2), rng.normal(0.05, 0.08)))
+    transforms = body.pose(
+        person, figure.joints, phase, stride, (rng.normal(0, 0.2), rng.normal(0.05, 0.08))
+    )
     hand = transforms[body.INDEX[f"hand.{person.bag_side}"]]
     follow = np.eye(3, 4)
     follow[:, 3] = hand[:, :3] @ figure.grip + hand[:, 3] - figure.grip
@@ -54,7 +59,10 @@ def _box(points: np.ndarray, rng: np.random.Generator):
 def _shade(camera: Camera, albedo, normal, position, fold, attributes):
     """Light on the person: sun, sky, light from the ground; cloth folds bend the normals."""
     a = attributes[:, :3].astype(np.float64)
-    wrinkle = np.stack([noise(a[:, 0] * 16, a[:, 1] * 16, a[:, 2] * 9, seed=k) for k in (11, 12, 13)], 1) - 0.5
+    wrinkle = (
+        np.stack([noise(a[:, 0] * 16, a[:, 1] * 16, a[:, 2] * 9, seed=k) for k in (11, 12, 13)], 1)
+        - 0.5
+    )
     normal = normal + 0.75 * fold[:, None] * wrinkle
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
     eye = camera.axes[0] - position
@@ -75,7 +83,9 @@ def _front(image, rng: np.random.Generator, camera: Camera) -> tuple[str, np.nda
         left, wide = rng.uniform(0.02, 0.45), rng.uniform(0.03, 0.07)
         across = (columns - left) / wide
         inside = (across > 0) & (across < 1)
-        tone = rng.uniform(0.05, 0.4) * (0.4 + 0.8 * np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1)))
+        tone = rng.uniform(0.05, 0.4) * (
+            0.4 + 0.8 * np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
+        )
         colour = tone[..., None]
     else:
         top = 1 - rng.uniform(0.12, 0.32)
@@ -98,13 +108,22 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     image = np.clip(grey + camera.saturation * (image - grey), 0, None)
     image = image ** (1 / 2.2)
     image = np.clip(0.5 + camera.contrast * (image - 0.5), 0, None)
-    image = np.where(image > 0.85, 0.85 + 0.15 * np.tanh((image - 0.85) / 0.15), image)  # highlights roll off
+    image = np.where(
+        image > 0.85, 0.85 + 0.15 * np.tanh((image - 0.85) / 0.15), image
+    )  # highlights roll off
     image = blur(image, camera.sharpness * size[0] / 128)
     picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
     if camera.resolution < 0.95:
-        small = (max(8, round(size[1] * camera.resolution)), max(16, round(size[0] * camera.resolution)))
-        picture = picture.resize(small, Image.Resampling.BOX).resize(size[::-1], Image.Resampling.BICUBIC)
-    grain = rng.normal(0, camera.grain * 255, (*size, 1)) + rng.normal(0, camera.grain * 120, (*size, 3))
+        small = (
+            max(8, round(size[1] * camera.resolution)),
+            max(16, round(size[0] * camera.resolution)),
+        )
+        picture = picture.resize(small, Image.Resampling.BOX).resize(
+            size[::-1], Image.Resampling.BICUBIC
+        )
+    grain = rng.normal(0, camera.grain * 255, (*size, 1)) + rng.normal(
+        0, camera.grain * 120, (*size, 3)
+    )
     return Image.fromarray(np.clip(np.asarray(picture) + grain + 0.5, 0, 255).astype(np.uint8))
 
 
@@ -126,7 +145,12 @@ class Picture(NamedTuple):
 
 
 def photograph(
-    person: Person, figure: Figure, camera: Camera, walk: Walk, size: tuple[int, int], rng: np.random.Generator
+    person: Person,
+    figure: Figure,
+    camera: Camera,
+    walk: Walk,
+    size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> Picture:
     """One picture of `size` (height, width)."""
     high, wide = 2 * size[0], 2 * size[1]
@@ -160,7 +184,9 @@ def photograph(
             dark = dark * (1 - 0.22 * np.exp(-near / 0.25))
         image = np.where(is_ground[:, None], image * dark[:, None], image)
         seen = rasterise(pixels(plane, (high, wide)), depth, faces, (high, wide))
-        values = seen.interpolate(np.concatenate([attributes, body.normals(vertices, faces), vertices], 1), faces)
+        values = seen.interpolate(
+            np.concatenate([attributes, body.normals(vertices, faces), vertices], 1), faces
+        )
         a, normal, position = values[:, :12], values[:, 12:15], values[:, 15:]
         albedo, fold = paint(person, layer[seen.face], a)
         colour = _shade(camera, albedo, normal, position, fold, a)
@@ -172,7 +198,9 @@ def photograph(
         image[seen.pixel] = colour
         mask.reshape(-1)[seen.pixel] = 1
         # All of the person, on a canvas twice as high and wide, to know how much the box leaves out.
-        around = coverage(pixels(plane, shape) + [shape[1] / 2, shape[0] / 2], depth, faces, (high, wide))
+        around = coverage(
+            pixels(plane, shape) + [shape[1] / 2, shape[0] / 2], depth, faces, (high, wide)
+        )
         visible = mask.sum() / max(4 * around.sum(), mask.sum(), 1)
     image = image.reshape(high, wide, 3)
     if rng.random() < 0.1 and not walk.empty:
@@ -180,7 +208,13 @@ def photograph(
         visible *= mask[~hidden].sum() / max(mask.sum(), 1)
         mask[hidden] = 0
     yaw = round(float(np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)), 1)
-    drawn = {name: getattr(person, name) for name in ("group", "kind", "cue", "value")} | {"yaw": yaw}
-    drawn |= {"phase": round(float(np.degrees(phase)), 1), "visible": round(float(visible), 3), "occluder": occluder}
+    drawn = {name: getattr(person, name) for name in ("group", "kind", "cue", "value")} | {
+        "yaw": yaw
+    }
+    drawn |= {
+        "phase": round(float(np.degrees(phase)), 1),
+        "visible": round(float(visible), 3),
+        "occluder": occluder,
+    }
     where = Image.fromarray(halve(mask) > 0.5)
     return Picture(_develop(halve(image), camera, rng, size), where, drawn)

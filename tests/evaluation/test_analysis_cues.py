@@ -7,10 +7,15 @@ from PIL import Image
 
 from fusionreid.data import open_dataset
 from fusionreid.data.truth import attributes
-from fusionreid.evaluation.cues import accuracy_by_cue
+from fusionreid.evaluation.analysis import accuracy_by_cue
 from fusionreid.evaluation.evaluate import Retrieval, labels
 
-GROUPS = {1: ("local", "print"), 2: ("local", "shoes"), 3: ("global", "build"), 4: ("global", "build")}
+GROUPS = {
+    1: ("local", "print"),
+    2: ("local", "shoes"),
+    3: ("global", "build"),
+    4: ("global", "build"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +46,24 @@ def retrieval(dataset):
     people, groups = np.eye(17, dtype=np.float32), np.repeat(np.arange(5), [1, 4, 4, 4, 4])
     features = []
     for identities in names[:2]:
-        local = np.where((groups[identities] <= 2)[:, None], people[identities], 1)  # global look-alikes are one to it
+        local = np.where(
+            (groups[identities] <= 2)[:, None], people[identities], 1
+        )  # global look-alikes are one to it
         noise = random.standard_normal((2, len(identities), 17), np.float32)
-        features.append({"sees all": people[identities], "sees local": local + 0.01 * noise[0], "blind": noise[1]})
+        features.append(
+            {
+                "sees all": people[identities],
+                "sees local": local + 0.01 * noise[0],
+                "blind": noise[1],
+            }
+        )
     return Retrieval(*features, *names)
 
 
 def score(dataset, retrieval, feature):
-    return accuracy_by_cue(retrieval, attributes(dataset.gallery), attributes(dataset.query), feature)
+    return accuracy_by_cue(
+        retrieval, attributes(dataset.gallery), attributes(dataset.query), feature
+    )
 
 
 def test_rows_are_kinds_and_cues(dataset, retrieval):
@@ -56,8 +71,16 @@ def test_rows_are_kinds_and_cues(dataset, retrieval):
     assert table.index.tolist() == [("global", "all"), ("global", "build"), ("local", "all"), ("local", "print"),
                                     ("local", "shoes")]  # fmt: skip
     assert (table["accuracy"] == 1).all() and np.allclose(table["chance"], 1 / 4)
-    assert table["groups"].tolist() == [2, 2, 2, 1, 1] and table["queries"].tolist() == [24, 24, 24, 12, 12]
-    assert table.loc[("local", "all"), "standard_error"] == 0 and np.isnan(table.loc[("local", "print")].iloc[1])
+    assert table["groups"].tolist() == [2, 2, 2, 1, 1] and table["queries"].tolist() == [
+        24,
+        24,
+        24,
+        12,
+        12,
+    ]
+    assert table.loc[("local", "all"), "standard_error"] == 0 and np.isnan(
+        table.loc[("local", "print")].iloc[1]
+    )
 
 
 def test_a_feature_for_local_cues_is_good_at_those_alone(dataset, retrieval):
@@ -66,7 +89,9 @@ def test_a_feature_for_local_cues_is_good_at_those_alone(dataset, retrieval):
 
 
 def test_accuracy_is_the_slow_loop(dataset, retrieval):
-    query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select("blind")
+    query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select(
+        "blind"
+    )
     means = []
     for group in (3, 4):
         right = []

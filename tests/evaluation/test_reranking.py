@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from fusionreid.evaluation import distances, metrics
+from fusionreid.evaluation import distances, ranking
 from fusionreid.evaluation.distances import FeatureDistances, KnownDistances
-from fusionreid.evaluation.metrics import evaluate_ranking, nearest
-from fusionreid.evaluation.rerank import RerankedDistances, Reranking, k_reciprocal, neighbours
+from fusionreid.evaluation.ranking import evaluate_ranking, nearest
+from fusionreid.evaluation.reranking import RerankedDistances, Reranking, k_reciprocal, neighbours
 
 CONFORMANCE = Path(__file__).parents[1] / "fixtures" / "ranking.npz"
 
 
 def evaluate_distances(matrix, *labels):
-    return metrics.rank_by(KnownDistances(matrix.astype(np.float32)), labels)
+    return ranking.rank_by(KnownDistances(matrix.astype(np.float32)), labels)
 
 
 def published(query, gallery, k1=20, k2=6, weight=0.3):
@@ -57,8 +57,12 @@ def people(seed=0, queries=30, gallery=150, identities=20, width=16, spread=0.7)
         rng.integers(0, 4, queries),
         rng.integers(0, 4, gallery),
     ]
-    features = [centres[ids] + spread * rng.standard_normal((len(ids), width)) for ids in labels[:2]]
-    return [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in features], labels
+    features = [
+        centres[ids] + spread * rng.standard_normal((len(ids), width)) for ids in labels[:2]
+    ]
+    return [
+        (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in features
+    ], labels
 
 
 @pytest.mark.parametrize(
@@ -76,26 +80,35 @@ def people(seed=0, queries=30, gallery=150, identities=20, width=16, spread=0.7)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equals_the_published_algorithm(seed, parameters):
     features, _ = people(seed)
-    np.testing.assert_allclose(k_reciprocal(*features, **parameters), published(*features, **parameters), atol=1e-5)
+    np.testing.assert_allclose(
+        k_reciprocal(*features, **parameters), published(*features, **parameters), atol=1e-5
+    )
 
 
 def test_equals_the_published_algorithm_with_duplicates():
     rng = np.random.default_rng(0)
     query, gallery = (rng.integers(-2, 3, (count, 4)).astype(np.float32) for count in (20, 120))
-    np.testing.assert_allclose(k_reciprocal(query, gallery, 9, 4), published(query, gallery, 9, 4), atol=1e-5)
+    np.testing.assert_allclose(
+        k_reciprocal(query, gallery, 9, 4), published(query, gallery, 9, 4), atol=1e-5
+    )
 
 
 def test_equals_the_released_numbers():
     """To what float16 encodings, which the released code keeps, can hold."""
     data = np.load(CONFORMANCE)
-    features = [data[name] / np.linalg.norm(data[name], axis=1, keepdims=True) for name in ("qf", "gf")]
+    features = [
+        data[name] / np.linalg.norm(data[name], axis=1, keepdims=True) for name in ("qf", "gf")
+    ]
     labels = [data[name] for name in ("q_ids", "g_ids", "q_cams", "g_cams")]
     matrix = k_reciprocal(*features)
     assert matrix.shape == (300, 2500) and matrix.dtype == np.float32
     np.testing.assert_allclose(matrix, data["rerank_20_6"], atol=2e-3)
-    for ranking in (evaluate_ranking(*features, *labels, rerank=True), evaluate_distances(matrix, *labels)):
-        assert ranking.mAP == pytest.approx(float(data["rerank_mAP"]), abs=1e-3)
-        np.testing.assert_allclose(ranking.cmc, data["rerank_cmc"], atol=7 / 300)
+    for found in (
+        evaluate_ranking(*features, *labels, rerank=True),
+        evaluate_distances(matrix, *labels),
+    ):
+        assert found.mAP == pytest.approx(float(data["rerank_mAP"]), abs=1e-3)
+        np.testing.assert_allclose(found.cmc, data["rerank_cmc"], atol=7 / 300)
 
 
 @pytest.mark.parametrize("rows, columns", [(64, 1000), (4, 32)])
@@ -118,17 +131,25 @@ def test_any_part_of_the_distances():
     source = RerankedDistances(*features, Reranking(k1=8, k2=3))
     whole = source.block(slice(0, 30), slice(0, 150))
     np.testing.assert_allclose(
-        source.block(np.array([4, 2]), np.array([9, 0, 140])), whole[[4, 2]][:, [9, 0, 140]], atol=1e-6
+        source.block(np.array([4, 2]), np.array([9, 0, 140])),
+        whole[[4, 2]][:, [9, 0, 140]],
+        atol=1e-6,
     )
-    np.testing.assert_allclose(source.block(slice(3, 5), slice(100, 150)), whole[3:5, 100:150], atol=1e-6)
+    np.testing.assert_allclose(
+        source.block(slice(3, 5), slice(100, 150)), whole[3:5, 100:150], atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("convert", [torch.from_numpy, lambda x: x.astype(np.float64), lambda x: x.astype(np.float16)])
+@pytest.mark.parametrize(
+    "convert", [torch.from_numpy, lambda x: x.astype(np.float64), lambda x: x.astype(np.float16)]
+)
 def test_any_container(convert):
     features, _ = people()
     result = k_reciprocal(*map(convert, features), k1=8, k2=3)
     assert isinstance(result, np.ndarray)
-    np.testing.assert_allclose(result, published(*(np.asarray(convert(x)) for x in features), 8, 3), atol=1e-5)
+    np.testing.assert_allclose(
+        result, published(*(np.asarray(convert(x)) for x in features), 8, 3), atol=1e-5
+    )
 
 
 def test_fewer_images_than_neighbours():
@@ -150,7 +171,8 @@ def test_neighbours_are_those_of_a_sort(columns, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "parameters, message", [(dict(k1=0), "k1=0"), (dict(k2=1.5), "k2=1.5"), (dict(weight=1.5), "weight=1.5")]
+    "parameters, message",
+    [(dict(k1=0), "k1=0"), (dict(k2=1.5), "k2=1.5"), (dict(weight=1.5), "weight=1.5")],
 )
 def test_parameters_are_checked(parameters, message):
     features, _ = people()

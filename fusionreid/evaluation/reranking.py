@@ -44,11 +44,15 @@ class RerankedDistances:
         everything = self.original.joined()
         nearest, farthest = neighbours(everything, max(reranking.k1 + 1, reranking.k2))
         encoding = encode(everything, nearest, farthest, reranking.k1)
-        if reranking.k2 > 1:  # local query expansion: the mean of the encodings of the k2 nearest (Sec. 3.4 there)
+        if (
+            reranking.k2 > 1
+        ):  # local query expansion: the mean of the encodings of the k2 nearest (Sec. 3.4 there)
             nearest = nearest[:, : reranking.k2]
             encoding = _matrix(nearest, np.float32) @ encoding / np.float32(nearest.shape[1])
         self.farthest, self._queries = farthest[:split], encoding[:split]
-        self._gallery = encoding[split:].T.tocsr()  # row i: the gallery images that have neighbour i
+        self._gallery = encoding[
+            split:
+        ].T.tocsr()  # row i: the gallery images that have neighbour i
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         """(rows, columns) float32: the re-ranked distances of some queries to some of the gallery."""
@@ -75,7 +79,9 @@ def k_reciprocal(
     Features (Q, D) and (G, D), L2-normalised first, as the published evaluation does, to (Q, G) float32, the whole
     matrix; `evaluate_ranking(..., rerank=...)` ranks by the same numbers without it. For k1, k2, weight: `Reranking`.
     """
-    distances = RerankedDistances(query_features, gallery_features, Reranking(k1, k2, weight), device=device)
+    distances = RerankedDistances(
+        query_features, gallery_features, Reranking(k1, k2, weight), device=device
+    )
     queries, gallery = distances.shape
     result = np.empty((queries, gallery), np.float32)
 
@@ -93,11 +99,15 @@ def neighbours(distances: FeatureDistances, k: int) -> tuple[np.ndarray, np.ndar
         parts = list(blocks(distances, rows))
         return smallest(parts, k)[1], np.max([block.max(axis=1) for _, block in parts], axis=0)
 
-    nearest, farthest = map(np.concatenate, zip(*in_threads(search, distances.shape[0]), strict=True))
+    nearest, farthest = map(
+        np.concatenate, zip(*in_threads(search, distances.shape[0]), strict=True)
+    )
     return nearest.astype(np.int32), np.maximum(farthest, np.finfo(np.float32).tiny)
 
 
-def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarray, k1: int) -> csr_array:
+def encode(
+    distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarray, k1: int
+) -> csr_array:
     """(N, N) each image's weights of its k-reciprocal neighbours, exp(-distance), in sum 1 (Eqs. 3 to 5 there).
 
     The neighbours of an image are extended by the reciprocal neighbours of each of them in a list of half the
@@ -105,7 +115,9 @@ def encode(distances: FeatureDistances, nearest: np.ndarray, farthest: np.ndarra
     """
     own = _reciprocal(nearest[:, : k1 + 1])
     half = _reciprocal(nearest[:, : int(np.around(k1 / 2)) + 1])
-    shared = own.multiply(own @ half.T).tocsr()  # how many of the half list of j are neighbours of i, for neighbours j
+    shared = own.multiply(
+        own @ half.T
+    ).tocsr()  # how many of the half list of j are neighbours of i, for neighbours j
     shared.data = (shared.data > 2 / 3 * np.diff(half.indptr)[shared.indices]).astype(np.int32)
     members = (own + shared @ half).tocoo()
     kept = members.data > 0

@@ -9,8 +9,8 @@ from fusionreid import build_model, embed, load
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
 from fusionreid.evaluation.evaluate import evaluate
+from fusionreid.models import checkpoints
 from fusionreid.models.pretrained import load_weights
-from fusionreid.training import checkpoint
 
 MODEL = profile("smoke").scale(PAPER)
 ARRIVED_NOT = {  # what stands there instead, and what the file holds
@@ -55,13 +55,29 @@ def test_every_kind_of_picture_in_one_list(model, tmp_path):
     exif[0x0112] = 6  # shown after a turn by 90 degrees to the right
     image.rotate(90, expand=True).save(turned, exif=exif)
     with_alpha = image.convert("RGBA")
-    same = [image, pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels.transpose(2, 0, 1)), turned, with_alpha]
+    same = [
+        image,
+        pixels,
+        pixels.transpose(2, 0, 1),
+        torch.from_numpy(pixels.transpose(2, 0, 1)),
+        turned,
+        with_alpha,
+    ]
     vectors = embed(model, [*same, np.asarray(with_alpha)])
     resized = np.asarray(image.resize(MODEL.image_size[::-1], Image.Resampling.BILINEAR))
     expected = plainly(model, torch.from_numpy(resized.transpose(2, 0, 1)[None].copy()))
     np.testing.assert_allclose(vectors, np.repeat(expected, 7, axis=0), atol=1e-5)
     gray = image.convert("L")
-    grays = embed(model, [gray, np.asarray(gray), np.asarray(gray)[:, :, None], gray.convert("P"), gray.convert("RGB")])
+    grays = embed(
+        model,
+        [
+            gray,
+            np.asarray(gray),
+            np.asarray(gray)[:, :, None],
+            gray.convert("P"),
+            gray.convert("RGB"),
+        ],
+    )
     np.testing.assert_allclose(grays, np.repeat(grays[:1], 5, axis=0), atol=1e-5)
     assert not np.allclose(grays[0], vectors[0], atol=1e-3)
 
@@ -75,7 +91,9 @@ def test_wrong_pictures(model, paths, tmp_path):
     with pytest.raises(TypeError, match="expected a list of paths or images, found one"):
         embed(model, str(paths[0]))
     for one in (np.zeros((64, 32, 3), np.uint8), {"a": 1}.keys(), 5, None, model):
-        with pytest.raises(TypeError, match="expected a list of paths or images, found one") as error:
+        with pytest.raises(
+            TypeError, match="expected a list of paths or images, found one"
+        ) as error:
             embed(model, one)
         assert "\n" not in str(error.value)
     with pytest.raises(TypeError, match="expected paths, PIL images or arrays, found None"):
@@ -118,7 +136,9 @@ def test_wrong_options(model, paths, tiny_dataset, tmp_path, options, message):
 @pytest.mark.parametrize("kind", ARRIVED_NOT)
 def test_a_picture_that_did_not_arrive(kind, model, tmp_path):
     (tmp_path / "it.jpg").write_text(ARRIVED_NOT[kind])
-    with pytest.raises(ValueError, match=rf"it.jpg: expected an image, found what cannot be decoded \({kind}"):
+    with pytest.raises(
+        ValueError, match=rf"it.jpg: expected an image, found what cannot be decoded \({kind}"
+    ):
         embed(model, [tmp_path / "it.jpg"])
 
 
@@ -126,6 +146,6 @@ def test_a_picture_that_did_not_arrive(kind, model, tmp_path):
 @pytest.mark.parametrize("name", ["it.pth", "it.safetensors"])
 def test_weights_that_did_not_arrive(kind, name, model, tmp_path):
     (tmp_path / name).write_text(ARRIVED_NOT[kind])
-    for read in (load, checkpoint.load, lambda path: load_weights(model, cnn=path)):
+    for read in (load, checkpoints.load, lambda path: load_weights(model, cnn=path)):
         with pytest.raises(ValueError, match=f"{name}: expected .* found {kind}"):
             read(tmp_path / name)

@@ -18,11 +18,12 @@ import torch
 from accelerate import debug_launcher
 from timm.layers import BatchNormAct2d
 
-from fusionreid import build_model, embed, paths
+from fusionreid import build_model, embed, parallel, paths
 from fusionreid.config import PAPER, profile
 from fusionreid.evaluation.evaluate import evaluate, rank, retrieve
 from fusionreid.files import read_lines
-from fusionreid.training import checkpoint, parallel, runs, train
+from fusionreid.models import checkpoints
+from fusionreid.training import runs, train
 
 SMOKE = profile("smoke")
 # Augmentation and drop path draw for each process, so these are off where numbers are compared.
@@ -65,7 +66,10 @@ def one_step(processes, folder):
     model = train.build_model(RUN.model, 4, 6)
     batch = torch.randn(16, 3, 64, 32), torch.arange(16) // 4, torch.arange(16) % 6
     share = [part.chunk(processes)[state.process_index] for part in batch]
-    optimizer, scaler = train.make_optimizer(model, PLAIN), torch.amp.GradScaler("cpu", enabled=False)
+    optimizer, scaler = (
+        train.make_optimizer(model, PLAIN),
+        torch.amp.GradScaler("cpu", enabled=False),
+    )
     wrapped = parallel.wrap(model, state, device, compile=False)
     (step,) = train.train_one_epoch(wrapped, [share], optimizer, scaler, PLAIN, 1, processes)
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.requires_grad}
@@ -83,7 +87,9 @@ def test_loss_and_gradients_are_those_of_one_process(frozen, tmp_path, processes
         found = np.load(tmp_path / f"{processes}-{rank_}.npz")
         for name in expected:
             scale = np.abs(expected[name]).max()
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-7, err_msg=name)
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-7, err_msg=name
+            )
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux what the sockets sent")
@@ -97,12 +103,16 @@ def test_processes_send_the_bytes_that_are_derived(processes):
     derived = [sum(sent_bytes(RUN.model, 4, 6, batch, processes).values()) for batch in (16, 80)]
     found = [np.median(sent_measured(RUN.model, batch, processes)) for batch in (16, 80)]
     assert derived[0] < found[0] < 1.02 * derived[0]  # the rest is what gloo says besides
-    assert found[1] - found[0] == pytest.approx(derived[1] - derived[0], rel=0.1)  # features and logits alone
+    assert found[1] - found[0] == pytest.approx(
+        derived[1] - derived[0], rel=0.1
+    )  # features and logits alone
 
 
 def test_batch_norms_over_all_processes_keep_their_activations():
     """timm's BatchNormAct2d applies its activation itself, which torch's own conversion would lose."""
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)).eval()
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)
+    ).eval()
     images, parameters = torch.randn(2, 3, 5, 5), dict(model.named_parameters())
     expected = model(images)
     converted = parallel.convert_sync_batchnorm(model)
@@ -111,12 +121,22 @@ def test_batch_norms_over_all_processes_keep_their_activations():
     assert all(parameters[name] is parameter for name, parameter in converted.named_parameters())
 
 
-@pytest.mark.parametrize("device, processes, synchronised", [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
+@pytest.mark.parametrize(
+    "device, processes, synchronised", [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)]
+)
 def test_batch_norms_are_synchronised_on_gpus_alone(monkeypatch, device, processes, synchronised):
-    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda model, device_ids: model)
+    monkeypatch.setattr(
+        torch.nn.parallel, "DistributedDataParallel", lambda model, device_ids: model
+    )
     model = build_model(RUN.model, 4, 6)
-    wrapped = parallel.wrap(model, SimpleNamespace(num_processes=processes), torch.device(device), compile=False)
-    norms = [each for each in wrapped.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    wrapped = parallel.wrap(
+        model, SimpleNamespace(num_processes=processes), torch.device(device), compile=False
+    )
+    norms = [
+        each
+        for each in wrapped.modules()
+        if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)
+    ]
     assert norms and {isinstance(each, torch.nn.SyncBatchNorm) for each in norms} == {synchronised}
 
 
@@ -131,7 +151,11 @@ def features(processes, dataset, folder):
     pictures = embed(model, [record.path for record in dataset.query[:7]], **options)
     np.savez(
         folder / f"{processes}-{state.process_index}.npz",
-        **{f"{side}/{name}": x for side, found in enumerate(retrieval[:2]) for name, x in found.items()},
+        **{
+            f"{side}/{name}": x
+            for side, found in enumerate(retrieval[:2])
+            for name, x in found.items()
+        },
         pictures=pictures,
         average_precision=ranking.average_precision,
         first_match=ranking.first_match,
@@ -153,16 +177,22 @@ def test_features_are_computed_in_shares_and_rank_alike(tiny_dataset, tmp_path, 
 
 def training(processes, dataset, folder, stop=None):
     """The run, up to an epoch in which all processes fail; who writes a checkpoint is noted."""
-    real_save, real_rate = checkpoint.save, train.learning_rate
+    real_save, real_rate = checkpoints.save, train.learning_rate
 
     def save(*arguments, **state):
         with open(folder / "saved.txt", "a") as file:
-            file.write(f"process {torch.distributed.get_rank() if processes > 1 else 0}, epoch {state['epoch']}\n")
+            file.write(
+                f"process {torch.distributed.get_rank() if processes > 1 else 0}, epoch {state['epoch']}\n"
+            )
         real_save(*arguments, **state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", save)
-        patch.setattr(train, "learning_rate", lambda c, epoch, *f: real_rate(c, epoch, *f) if epoch != stop else 1 / 0)
+        patch.setattr(checkpoints, "save", save)
+        patch.setattr(
+            train,
+            "learning_rate",
+            lambda c, epoch, *f: real_rate(c, epoch, *f) if epoch != stop else 1 / 0,
+        )
         roots = {"data_root": folder / "data", "runs_root": folder / "runs"}
         return train.train(RUN, evaluate, dataset=dataset, device="cpu", progress=False, **roots)
 
@@ -182,9 +212,11 @@ def test_a_run_goes_on_in_another_number_of_processes(frozen, tiny_dataset, tmp_
         expected, found = (run.metrics[run.metrics["kind"] == kind] for run in (one, many))
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-3)
         assert list(found["epoch"]) == list(expected["epoch"])
-    expected, found = (checkpoint.tensors(run.model()) for run in (one, many))
+    expected, found = (checkpoints.tensors(run.model()) for run in (one, many))
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @forked
@@ -214,10 +246,16 @@ def test_a_killed_process_ends_the_job(tmp_path, victim):
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
     with open(tmp_path / "log.txt", "w") as log:
         job = subprocess.Popen(
-            [sys.executable, *launch.split(), *command.split(), *roots], stdout=log, stderr=log, env=environment
+            [sys.executable, *launch.split(), *command.split(), *roots],
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
     try:
-        wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.safetensors")) or job.poll() is not None, 240)
+        wait_for(
+            lambda: list(tmp_path.glob("runs/*/checkpoint.safetensors")) or job.poll() is not None,
+            240,
+        )
         assert job.poll() is None, (tmp_path / "log.txt").read_text()
         workers = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         os.kill(int(by_rank(workers)[victim]), signal.SIGKILL)
@@ -226,7 +264,7 @@ def test_a_killed_process_ends_the_job(tmp_path, victim):
         job.kill()
     assert "Signal 9 (SIGKILL) received" in (tmp_path / "log.txt").read_text()
     (kept,) = tmp_path.glob("runs/*/checkpoint.safetensors")
-    assert checkpoint.read_state(kept)["epoch"] >= 1 and not kept.with_name("result.json").exists()
+    assert checkpoints.read_state(kept)["epoch"] >= 1 and not kept.with_name("result.json").exists()
     lines = read_lines(kept.with_name("metrics.jsonl"))
     assert {"step", "epoch"} <= {line["kind"] for line in lines}
 
@@ -235,7 +273,10 @@ def by_rank(workers):
     """The processes of a job that train, in the order of their ranks."""
     ranks = {}
     for pid in workers:
-        names = dict(each.partition("=")[::2] for each in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        names = dict(
+            each.partition("=")[::2]
+            for each in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        )
         if "RANK" in names:
             ranks[int(names["RANK"])] = pid
     return ranks

@@ -17,9 +17,9 @@ from ..data.cache import decode, fit
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
 from ..options import expect
+from ..parallel import gather
 from ..processes import bars, cores
-from ..training.parallel import gather
-from .protocol import whole_numbers
+from .ranking import whole_numbers
 
 
 def embed(
@@ -42,17 +42,28 @@ def embed(
     file that cannot be decoded, or for cameras that training has not seen.
     """
     expect("model", model, FusionReID)
-    last, listed = getattr(images_or_paths, "shape", ())[2:], hasattr(images_or_paths, "__getitem__")
-    if not listed or isinstance(images_or_paths, str) or last in ((3,), (4,)):  # an array (H, W, 3) is one, too
+    last, listed = (
+        getattr(images_or_paths, "shape", ())[2:],
+        hasattr(images_or_paths, "__getitem__"),
+    )
+    if (
+        not listed or isinstance(images_or_paths, str) or last in ((3,), (4,))
+    ):  # an array (H, W, 3) is one, too
         found = " ".join(repr(images_or_paths).split())
-        raise TypeError(f"images_or_paths: expected a list of paths or images, found one: {found:.60}")
+        raise TypeError(
+            f"images_or_paths: expected a list of paths or images, found one: {found:.60}"
+        )
     pictures = Pictures(images_or_paths, model.config.image_size)
     count = len(pictures.images)
     numbers = whole_numbers(np.full(count, -1) if cameras is None else cameras, "cameras", count)
     if model.num_cameras and len(wrong := numbers[(numbers < -1) | (numbers >= model.num_cameras)]):
-        raise ValueError(f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {wrong[0]}")
+        raise ValueError(
+            f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {wrong[0]}"
+        )
     vectors = np.zeros((len(numbers), sum(model.widths.values())), np.float32)
-    for indices, part in embed_batches(model, pictures, numbers, batch_size, precision, progress, processes):
+    for indices, part in embed_batches(
+        model, pictures, numbers, batch_size, precision, progress, processes
+    ):
         vectors[indices] = part
     return normalised(vectors)
 
@@ -63,12 +74,19 @@ class Pictures:
     `unreadable` gets the reason for each index that could not be read, where such pictures are black; None raises.
     """
 
-    def __init__(self, images: Sequence, image_size: tuple[int, int], unreadable: dict[int, str] | None = None):
+    def __init__(
+        self,
+        images: Sequence,
+        image_size: tuple[int, int],
+        unreadable: dict[int, str] | None = None,
+    ):
         self.images, self.image_size, self.unreadable = images, image_size, unreadable
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
-        with ThreadPoolExecutor(cores()) as pool:  # threads: PIL decodes and resizes outside Python's lock
+        with ThreadPoolExecutor(
+            cores()
+        ) as pool:  # threads: PIL decodes and resizes outside Python's lock
             images = list(pool.map(self._pixels, indices))
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
 
@@ -90,16 +108,26 @@ def as_image(image) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if not isinstance(image, (np.ndarray, Tensor)):
-        raise TypeError(f"images_or_paths: expected paths, PIL images or arrays, found {image!r:.60}")
+        raise TypeError(
+            f"images_or_paths: expected paths, PIL images or arrays, found {image!r:.60}"
+        )
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
     if pixels.dtype != np.uint8:
-        raise TypeError(f"images: expected uint8 pixels, found {image.dtype}; `model.embed` takes normalised floats")
+        raise TypeError(
+            f"images: expected uint8 pixels, found {image.dtype}; `model.embed` takes normalised floats"
+        )
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] == 3:
         pixels = pixels.transpose(1, 2, 0)
     pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if 0 in pixels.shape or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+    if (
+        0 in pixels.shape
+        or pixels.ndim not in (2, 3)
+        or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4))
+    ):
         found = tuple(image.shape)
-        raise ValueError(f"images: expected (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), found {found}")
+        raise ValueError(
+            f"images: expected (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), found {found}"
+        )
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -118,18 +146,28 @@ def embed_batches(
     "bf16" or "fp16". `processes` were launched together and all call this: each computes its share, of up to
     `batch_size`, and gets everything.
     """
-    batch_size, processes = expect("batch_size", batch_size, int, 1), expect("processes", processes, int, 1)
+    batch_size, processes = (
+        expect("batch_size", batch_size, int, 1),
+        expect("processes", processes, int, 1),
+    )
     step, numbers, device = batch_size * processes, torch.from_numpy(cameras), device_of(model)
     rank = dist.get_rank() if processes > 1 else 0
     batches = [range(low, min(low + step, len(cameras))) for low in range(0, len(cameras), step)]
 
-    def share(batch: range) -> list[int]:  # as many for each process, so the last index is repeated, and cut off below
+    def share(
+        batch: range,
+    ) -> list[int]:  # as many for each process, so the last index is repeated, and cut off below
         size = -(-len(batch) // processes)
-        return [min(index, batch[-1]) for index in range(batch[0] + rank * size, batch[0] + (rank + 1) * size)]
+        return [
+            min(index, batch[-1])
+            for index in range(batch[0] + rank * size, batch[0] + (rank + 1) * size)
+        ]
 
     bar = tqdm(batches, desc="embed", disable=rank > 0 or not bars(progress), leave=False, delay=1)
     with evaluating(model):
-        for batch, (indices, pixels) in zip(batches, prefetch(images, map(share, bar), device), strict=True):
+        for batch, (indices, pixels) in zip(
+            batches, prefetch(images, map(share, bar), device), strict=True
+        ):
             with torch.inference_mode(), autocast(device, precision):
                 vectors = model.embed(normalise(pixels.to(device)), numbers[indices].to(device))
                 vectors = gather(vectors.float(), processes)[: len(batch)]

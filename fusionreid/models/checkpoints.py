@@ -1,5 +1,6 @@
 """Checkpoints: safetensors with their configuration in the header. Nothing is ever unpickled."""
 
+import hashlib
 import json
 import zlib
 from collections import defaultdict
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..config import FusionConfig, ModelConfig
 from ..files import atomic_write, mistaken
-from ..models.fusionreid import FusionReID, build_model
+from .fusionreid import FusionReID, build_model
 
 THEIRS = "fusionreid.load takes any checkpoint, also one of the released code"
 
@@ -23,7 +24,19 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state) -> None:
+def digest(model: FusionReID) -> str:
+    """Sixteen hexadecimal digits of a model's configuration and weights, which are taken as float32."""
+    content = hashlib.sha256(json.dumps(asdict(model.config)).encode())
+    for name, tensor in sorted(tensors(model).items()):
+        content.update(name.encode())
+        value = tensor.detach().cpu().contiguous()
+        content.update((value.float() if value.is_floating_point() else value).numpy())
+    return content.hexdigest()[:16]
+
+
+def save(
+    path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state
+) -> None:
     """Writes the model, the optimizer's tensors and `state`, JSON. An OSError names a `path` that cannot be written."""
     moments = {
         f"optimizer/{index}/{key}": value
@@ -31,7 +44,9 @@ def save(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer |
         for key, value in each.items()
         if value is not None
     }
-    content = {f"model/{name}": tensor.detach() for name, tensor in tensors(model).items()} | moments
+    content = {
+        f"model/{name}": tensor.detach() for name, tensor in tensors(model).items()
+    } | moments
     content = {name: tensor.cpu().contiguous() for name, tensor in content.items()}
     header = {
         "config": asdict(model.config),
@@ -72,7 +87,9 @@ def read_state(path: str | Path) -> dict:
     return _open(path)[1]["state"]
 
 
-def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None) -> None:
+def restore(
+    path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None
+) -> None:
     """Loads into a model, and an optimizer if one is given, of the same shape.
 
     Raises FileNotFoundError, ValueError, naming the file, and tensors that are missing, unknown, damaged or not finite.
@@ -94,7 +111,9 @@ def restore(path: str | Path, model: FusionReID, optimizer: torch.optim.Optimize
         labels = [label for label in file.keys() if label.startswith("optimizer/")]
         expected = header.get("optimizer")
         if len(labels) != expected:  # without them training would continue to other numbers
-            raise ValueError(f"{path}: expected {expected} tensors of the optimizer, found {len(labels)}")
+            raise ValueError(
+                f"{path}: expected {expected} tensors of the optimizer, found {len(labels)}"
+            )
         state = defaultdict(dict)
         for label in labels:
             _, index, key = label.split("/")
@@ -107,9 +126,15 @@ def _fit(path: str | Path, file: safe_open, model: nn.Module) -> dict[str, Tenso
     wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
     stored = {label for label in file.keys() if label.startswith("model/")}
     wrong = sorted(stored ^ wanted.keys())
-    wrong += [key for key in stored & wanted.keys() if file.get_slice(key).get_shape() != list(wanted[key].shape)]
+    wrong += [
+        key
+        for key in stored & wanted.keys()
+        if file.get_slice(key).get_shape() != list(wanted[key].shape)
+    ]
     if wrong:
-        raise ValueError(f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}")
+        raise ValueError(
+            f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}"
+        )
     return wanted
 
 

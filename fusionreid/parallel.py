@@ -9,7 +9,7 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from ..devices import default_device
+from .devices import default_device
 
 # How long processes wait for the first one, which alone renders, decodes and writes.
 PATIENCE = timedelta(hours=6)
@@ -18,10 +18,15 @@ PATIENCE = timedelta(hours=6)
 def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialState, torch.device]:
     """The processes that were launched together, often this one alone, and the device of this one."""
     device = torch.device(device or default_device())
-    if "RANK" in os.environ and not dist.is_initialized():  # forked by a notebook, whose own state it would inherit
+    if (
+        "RANK" in os.environ and not dist.is_initialized()
+    ):  # forked by a notebook, whose own state it would inherit
         accelerate.PartialState._reset_state()
     state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    return state, state.device if state.num_processes > 1 else device  # alone, its state may be of another device
+    return (
+        state,
+        state.device if state.num_processes > 1 else device,
+    )  # alone, its state may be of another device
 
 
 class _Gather(torch.autograd.Function):
@@ -45,15 +50,21 @@ def gather(tensor: Tensor, processes: int) -> Tensor:
     return tensor if processes == 1 else _Gather.apply(tensor.contiguous())
 
 
-def wrap(model: nn.Module, state: accelerate.PartialState, device: torch.device, compile: bool) -> nn.Module:
+def wrap(
+    model: nn.Module, state: accelerate.PartialState, device: torch.device, compile: bool
+) -> nn.Module:
     """The model as training calls it: its gradients are those of all processes; compiled if asked.
 
     On GPUs batch norms see the whole batch; on CPUs, for which torch has none that do, each process normalises its own.
     """
     if state.num_processes > 1:
         if device.type == "cuda":
-            model = convert_sync_batchnorm(model)  # timm's keeps the activation of its BatchNormAct2d
-        model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+            model = convert_sync_batchnorm(
+                model
+            )  # timm's keeps the activation of its BatchNormAct2d
+        model = nn.parallel.DistributedDataParallel(
+            model, device_ids=[device] if device.type == "cuda" else None
+        )
     return torch.compile(model) if compile else model
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, Record
+from ..evaluation.distances import KnownDistances
+from ..evaluation.evaluate import retrieve
+from ..evaluation.explain import gradcam, load, record_attention, similarity_targets, stages
+from ..evaluation.ranking import RankedList, rank_by
+from ..evaluation.reranking import RerankedDistances, Reranking
 from ..models.fusionreid import FusionReID
-from .distances import KnownDistances
-from .evaluate import retrieve
-from .explain import gradcam, load, record_attention, similarity_targets, stages
-from .metrics import RankedList, rank_by
-from .rerank import RerankedDistances, Reranking
 
 
 class Switches(NamedTuple):
@@ -35,11 +35,21 @@ class Rankings:
 
     def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
         self.model, self.dataset = model, dataset
-        both = [retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use) for use in (False, True)]
-        self.retrieval, self.labels = both, both[1][2:]  # identities of query and gallery, then cameras
-        self._reranked = cache(lambda feature, use: RerankedDistances(*both[use].select(feature)[:2], Reranking()))
+        both = [
+            retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
+            for use in (False, True)
+        ]
+        self.retrieval, self.labels = (
+            both,
+            both[1][2:],
+        )  # identities of query and gallery, then cameras
+        self._reranked = cache(
+            lambda feature, use: RerankedDistances(*both[use].select(feature)[:2], Reranking())
+        )
         self.distances = lru_cache(maxsize=4)(self._distances)
-        self.ranking = cache(lambda switches: rank_by(KnownDistances(self.distances(switches)), self.labels))
+        self.ranking = cache(
+            lambda switches: rank_by(KnownDistances(self.distances(switches)), self.labels)
+        )
 
     def _distances(self, switches: Switches) -> np.ndarray:
         source = self._reranked(switches.feature, switches.cameras)

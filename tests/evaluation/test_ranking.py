@@ -10,7 +10,7 @@ import torch
 
 from fusionreid.evaluation import distances
 from fusionreid.evaluation.distances import FeatureDistances
-from fusionreid.evaluation.metrics import evaluate_ranking, nearest
+from fusionreid.evaluation.ranking import evaluate_ranking, nearest
 
 CONFORMANCE = Path(__file__).parents[1] / "fixtures" / "ranking.npz"
 
@@ -38,7 +38,13 @@ def reference(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
         trapezoids.append(trapezoid)
         penalties.append(hits.sum() / last)
         cmc.append(np.arange(1, max_rank + 1) > hits.argmax())
-    return np.mean(cmc, axis=0), np.array(precisions), np.mean(trapezoids), np.mean(penalties), lists
+    return (
+        np.mean(cmc, axis=0),
+        np.array(precisions),
+        np.mean(trapezoids),
+        np.mean(penalties),
+        lists,
+    )
 
 
 def squared(query, gallery):
@@ -50,7 +56,12 @@ def sample(kind: str, seed: int = 0):
     """Features and labels of 40 queries and 300 gallery images, of a kind that is hard to rank right."""
     rng = np.random.default_rng(seed)
     query, gallery = rng.standard_normal((40, 12)), rng.standard_normal((300, 12))
-    labels = [rng.integers(0, 15, 40), rng.integers(0, 15, 300), rng.integers(0, 4, 40), rng.integers(0, 4, 300)]
+    labels = [
+        rng.integers(0, 15, 40),
+        rng.integers(0, 15, 300),
+        rng.integers(0, 4, 40),
+        rng.integers(0, 4, 300),
+    ]
     if kind == "ties":  # whole numbers: distances are exact, and few
         query, gallery = rng.integers(-1, 2, (40, 3)), rng.integers(-1, 2, (300, 3))
     elif kind == "all alike":
@@ -71,8 +82,21 @@ def sample(kind: str, seed: int = 0):
     return query.astype(np.float32), gallery.astype(np.float32), labels
 
 
-KINDS = ("plain", "ties", "all alike", "distractors", "no match", "one camera each", "duplicates", "one identity")
-CUTS = {"whole": (64, 1000), "blocks": (7, 64), "slivers": (1, 37)}  # queries and gallery images in a block
+KINDS = (
+    "plain",
+    "ties",
+    "all alike",
+    "distractors",
+    "no match",
+    "one camera each",
+    "duplicates",
+    "one identity",
+)
+CUTS = {
+    "whole": (64, 1000),
+    "blocks": (7, 64),
+    "slivers": (1, 37),
+}  # queries and gallery images in a block
 
 
 @pytest.fixture
@@ -102,12 +126,16 @@ def test_equals_the_slow_reference(kind, cut, blocks_of):
     blocks_of(*CUTS[cut])
     for seed in range(3):
         query, gallery, labels = sample(kind, seed)
-        assert_equal(evaluate_ranking(query, gallery, *labels), reference(squared(query, gallery), *labels))
+        assert_equal(
+            evaluate_ranking(query, gallery, *labels), reference(squared(query, gallery), *labels)
+        )
 
 
 def test_equals_the_released_evaluation(blocks_of):
     data = np.load(CONFORMANCE)
-    query, gallery = (data[name] / np.linalg.norm(data[name], axis=1, keepdims=True) for name in ("qf", "gf"))
+    query, gallery = (
+        data[name] / np.linalg.norm(data[name], axis=1, keepdims=True) for name in ("qf", "gf")
+    )
     labels = [data[name] for name in ("q_ids", "g_ids", "q_cams", "g_cams")]
     for columns in (10000, 700):
         blocks_of(64, columns)
@@ -120,7 +148,9 @@ def test_equals_the_released_evaluation(blocks_of):
 def test_by_hand():
     # Ranked: a wrong one, a match, [the query's camera], a wrong one, a match.
     gallery = np.array([[4.0], [1.0], [3.0], [2.0], [2.5]])
-    ranking = evaluate_ranking(np.zeros((1, 1)), gallery, [5], [5, 6, 7, 5, 5], [0], [1, 1, 1, 1, 0], max_rank=3)
+    ranking = evaluate_ranking(
+        np.zeros((1, 1)), gallery, [5], [5, 6, 7, 5, 5], [0], [1, 1, 1, 1, 0], max_rank=3
+    )
     assert ranking.mAP == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert ranking.mAP_trapezoid == pytest.approx(((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
     assert ranking.mINP == 2 / 4
@@ -146,7 +176,9 @@ def test_any_container(convert):
     query, gallery, labels = sample("ties")  # whole numbers are the same in every type
     expected = reference(squared(query, gallery), *labels)
     assert_equal(evaluate_ranking(convert(query), convert(gallery), *labels), expected)
-    assert_equal(evaluate_ranking(convert(query), convert(gallery), *map(torch.from_numpy, labels)), expected)
+    assert_equal(
+        evaluate_ranking(convert(query), convert(gallery), *map(torch.from_numpy, labels)), expected
+    )
 
 
 def test_memory_maps_are_read_without_a_warning(tmp_path, recwarn, blocks_of):
@@ -162,18 +194,28 @@ def test_memory_maps_are_read_without_a_warning(tmp_path, recwarn, blocks_of):
 @pytest.mark.parametrize("width", [3, 64, 100, 600])
 def test_a_pair_has_the_same_distance_in_every_block(width, monkeypatch):
     rng = np.random.default_rng(width)
-    query, gallery = (rng.standard_normal((count, width)).astype(np.float32) for count in (70, 1500))
+    query, gallery = (
+        rng.standard_normal((count, width)).astype(np.float32) for count in (70, 1500)
+    )
     gallery[1400:] = gallery[:100]
     source = FeatureDistances(query, gallery)
     whole = source.block(slice(0, 70), slice(0, 1500))
     np.testing.assert_array_equal(whole[:, 1400:], whole[:, :100], "equal features are equally far")
-    for rows, columns in (((0, 1), (0, 1500)), ((3, 20), (7, 8)), ((0, 70), (1490, 1500)), ((69, 70), (5, 900))):
+    for rows, columns in (
+        ((0, 1), (0, 1500)),
+        ((3, 20), (7, 8)),
+        ((0, 70), (1490, 1500)),
+        ((69, 70), (5, 900)),
+    ):
         part = source.block(slice(*rows), slice(*columns))
         np.testing.assert_array_equal(part, whole[slice(*rows), slice(*columns)])
     chosen = np.array([5, 1400, 3, 77])
     np.testing.assert_array_equal(source.block(chosen[:1], chosen), whole[5:6, chosen])
     np.testing.assert_allclose(
-        source.pairs(np.array([0, 9]), np.array([1, 1499])), whole[[0, 9], [1, 1499]], rtol=1e-5, atol=1e-4
+        source.pairs(np.array([0, 9]), np.array([1, 1499])),
+        whole[[0, 9], [1, 1499]],
+        rtol=1e-5,
+        atol=1e-4,
     )
     monkeypatch.setattr(distances, "PRODUCT", 700)
     np.testing.assert_array_equal(source.block(slice(0, 70), slice(0, 1500)), whole)
@@ -194,7 +236,9 @@ def test_the_list_for_pictures_is_the_top_of_the_scored_ranking(kind, blocks_of)
             np.testing.assert_array_equal(shown.gallery[row, :count], order[:count])
             assert (shown.gallery[row, count:] == -1).all() and not shown.match[row, count:].any()
     ranking = evaluate_ranking(query, gallery, *labels)
-    for row, first in zip(ranking.queries, ranking.first_match, strict=True):  # the scores, from the list
+    for row, first in zip(
+        ranking.queries, ranking.first_match, strict=True
+    ):  # the scores, from the list
         assert shown.match[row].any() == (first <= 12)
         if first <= 12:
             assert shown.match[row].argmax() + 1 == first

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fusionreid.evaluation.analysis import confusions, matches, mean_by
 from fusionreid.evaluation.distances import KnownDistances
-from fusionreid.evaluation.failures import confusions, matches, mean_by
-from fusionreid.evaluation.metrics import rank_by
+from fusionreid.evaluation.ranking import rank_by
 
 PEOPLE, CAMERAS = 8, 3
 
@@ -19,7 +19,14 @@ def attributes(identities, cameras, random):
     kind = np.array(["", "local", "global"])[group]
     cue = np.array(["", "shoes", "height"])[group]
     value = np.where(group > 0, identities.astype(str), "")
-    table = {"identity": identities, "camera": cameras, "group": group, "kind": kind, "cue": cue, "value": value}
+    table = {
+        "identity": identities,
+        "camera": cameras,
+        "group": group,
+        "kind": kind,
+        "cue": cue,
+        "value": value,
+    }
     return pd.DataFrame(table | {"yaw": random.uniform(-180, 180, len(identities)),
                                  "visible": random.uniform(0.4, 1, len(identities))})  # fmt: skip
 
@@ -28,10 +35,16 @@ def attributes(identities, cameras, random):
 def ranked():
     random = np.random.default_rng(0)
     query_ids, gallery_ids = random.integers(1, PEOPLE, 40), random.integers(0, PEOPLE, 90)
-    query_cameras, gallery_cameras = random.integers(0, CAMERAS, 40), random.integers(0, CAMERAS, 90)
+    query_cameras, gallery_cameras = (
+        random.integers(0, CAMERAS, 40),
+        random.integers(0, CAMERAS, 90),
+    )
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
     distances = random.random((40, 90), np.float32) + 0.3 * (query_ids[:, None] != gallery_ids)
-    tables = attributes(query_ids, query_cameras, random), attributes(gallery_ids, gallery_cameras, random)
+    tables = (
+        attributes(query_ids, query_cameras, random),
+        attributes(gallery_ids, gallery_cameras, random),
+    )
     return distances, rank_by(KnownDistances(distances), labels), labels, tables
 
 
@@ -48,10 +61,18 @@ def test_confusions_are_the_slow_loop(ranked):
         assert row["wrong"] == wrong and row["first"] == (kept[0] != wrong)
         assert row["identity"] == labels[0][q] and row["other"] == labels[1][wrong]
         hits = [place for place, g in enumerate(kept, start=1) if labels[1][g] == labels[0][q]]
-        assert row["average_precision"] == pytest.approx(np.mean([n / p for n, p in enumerate(hits, start=1)]))
+        assert row["average_precision"] == pytest.approx(
+            np.mean([n / p for n, p in enumerate(hits, start=1)])
+        )
         mine, theirs = queries.loc[q], gallery.loc[wrong]
         alike = mine["group"] == theirs["group"] != 0
-        expected = "a look-alike" if alike else "another outfit" if theirs["identity"] else "a false detection"
+        expected = (
+            "a look-alike"
+            if alike
+            else "another outfit"
+            if theirs["identity"]
+            else "a false detection"
+        )
         assert row["confused with"] == expected
         told = [mine["kind"], mine["cue"], mine["value"], theirs["value"]] if alike else [""] * 4
         assert [row[name] for name in ("kind", "cue", "value", "other value")] == told
@@ -63,11 +84,26 @@ def test_matches_are_the_slow_loop(ranked):
     for q in range(40):
         for g in range(90):
             if labels[1][g] == labels[0][q] and labels[3][g] != labels[2][q]:
-                ahead = sum(distances[q, o] < distances[q, g] for o in range(90) if labels[1][o] != labels[0][q])
+                ahead = sum(
+                    distances[q, o] < distances[q, g]
+                    for o in range(90)
+                    if labels[1][o] != labels[0][q]
+                )
                 turn = abs(queries.loc[q, "yaw"] - gallery.loc[g, "yaw"])
                 seen = min(queries.loc[q, "visible"], gallery.loc[g, "visible"])
                 cameras = f"{labels[2][q] + 1} to {labels[3][g] + 1}"
-                expected.append((q, g, ahead, ahead == 0, queries.loc[q, "kind"], cameras, min(turn, 360 - turn), seen))
+                expected.append(
+                    (
+                        q,
+                        g,
+                        ahead,
+                        ahead == 0,
+                        queries.loc[q, "kind"],
+                        cameras,
+                        min(turn, 360 - turn),
+                        seen,
+                    )
+                )
     columns = ["query", "match", "ahead", "found", "kind", "cameras", "yaw", "visible"]
     pd.testing.assert_frame_equal(table[columns], pd.DataFrame(expected, columns=columns))
     # A query has rank-1 where any of its matches is found.
@@ -84,7 +120,10 @@ def test_means_are_the_slow_loop(ranked):
         part = table[table["kind"] == kind]
         assert row["mean"] == pytest.approx(part["found"].mean())
         assert (row["rows"], row["people"]) == (len(part), part["identity"].nunique())
-        assert row["queries"] == part["query"].nunique() and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+        assert (
+            row["queries"] == part["query"].nunique()
+            and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+        )
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -101,7 +140,11 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 
 
 def test_where_all_people_are_alike_they_count_as_trials():
-    table = pd.DataFrame({"identity": [1, 1, 2, 3], "query": [0, 1, 2, 3], "all": 0, "found": False})
+    table = pd.DataFrame(
+        {"identity": [1, 1, 2, 3], "query": [0, 1, 2, 3], "all": 0, "found": False}
+    )
     row = mean_by(table, "all").loc[0]
     assert (row["mean"], row["low"]) == (0, 0)
-    assert (1 - row["high"]) ** 3 == pytest.approx(0.025)  # three people not found, each with this chance
+    assert (1 - row["high"]) ** 3 == pytest.approx(
+        0.025
+    )  # three people not found, each with this chance

@@ -9,16 +9,18 @@ import torch
 from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
 from fusionreid.evaluation import explain
-from fusionreid.evaluation.browse import Rankings, Switches, pair_maps
 from fusionreid.evaluation.evaluate import rank, retrieve
-from fusionreid.evaluation.metrics import nearest
+from fusionreid.evaluation.ranking import nearest
+from fusionreid.plots.browse import Rankings, Switches, pair_maps
 
 
 @pytest.fixture(scope="module")
 def rankings(tiny_dataset, tmp_path_factory):
     torch.manual_seed(0)
     model = build_model(PROFILES["smoke"].scale(PAPER), num_classes=4, num_cameras=6).eval()
-    torch.nn.init.normal_(model.branches["transformer"].camera_embedding)  # or it would change nothing
+    torch.nn.init.normal_(
+        model.branches["transformer"].camera_embedding
+    )  # or it would change nothing
     return Rankings(model, tiny_dataset, tmp_path_factory.mktemp("cache"))
 
 
@@ -26,7 +28,9 @@ def rankings(tiny_dataset, tmp_path_factory):
 @pytest.mark.parametrize("cameras", [True, False])
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
 def test_a_ranking_is_that_of_the_evaluation(rankings, tmp_path, feature, cameras, weight):
-    retrieval = retrieve(rankings.model, rankings.dataset, cache_directory=tmp_path, use_cameras=cameras)
+    retrieval = retrieve(
+        rankings.model, rankings.dataset, cache_directory=tmp_path, use_cameras=cameras
+    )
     expected = rank(retrieval, feature, rerank=None if weight == 1 else {"weight": weight})
     found = rankings.ranking(Switches(feature, cameras, weight))
     np.testing.assert_allclose(found.average_precision, expected.average_precision)
@@ -34,7 +38,10 @@ def test_a_ranking_is_that_of_the_evaluation(rankings, tmp_path, feature, camera
 
 
 def test_every_switch_changes_the_distances(rankings):
-    each = [rankings.distances(s) for s in (Switches(), Switches("cnn"), Switches(cameras=False), Switches(weight=0.3))]
+    each = [
+        rankings.distances(s)
+        for s in (Switches(), Switches("cnn"), Switches(cameras=False), Switches(weight=0.3))
+    ]
     assert all(not np.array_equal(each[0], other) for other in each[1:])
     assert rankings.ranking(Switches()) is rankings.ranking(Switches()), "not kept"
 
@@ -57,7 +64,9 @@ def test_a_list_is_that_of_nearest(rankings, switches):
 def test_a_list_holds_only_what_is_asked_for_in_the_same_order(rankings):
     whole = rankings.listed(2, Switches())[0].gallery
     among = np.arange(len(rankings.dataset.gallery)) % 3 == 0
-    assert rankings.listed(2, Switches(), among)[0].gallery.tolist() == [g for g in whole if among[g]]
+    assert rankings.listed(2, Switches(), among)[0].gallery.tolist() == [
+        g for g in whole if among[g]
+    ]
     assert not len(rankings.listed(2, Switches(), np.zeros_like(among))[0].gallery)
 
 

@@ -9,7 +9,47 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from .metrics import Ranking
+from .evaluate import Retrieval
+from .ranking import Ranking
+
+
+def accuracy_by_cue(
+    retrieval: Retrieval,
+    gallery_attributes: pd.DataFrame,
+    query_attributes: pd.DataFrame,
+    feature: str = "all",
+) -> pd.DataFrame:
+    """How often the nearest of a query's own look-alikes, seen by other cameras, is the right person.
+
+    The attributes are as `data.truth.attributes` gives them, in the order of the retrieval. Returns a row for each kind
+    and cue, and one with the cue "all" for each kind: `accuracy` and `chance`, means over the groups of their means
+    over queries; `standard_error` of the accuracy over the groups (NaN of one group); `groups` and `queries`. A query
+    counts if both a right and a wrong person can be chosen.
+    """
+    query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select(
+        feature
+    )
+    gallery_groups, rows = gallery_attributes["group"].to_numpy(), []
+    names = query_attributes[["kind", "cue", "group"]].itertuples(index=False, name=None)
+    for place, (kind, cue, group) in enumerate(names):
+        among = np.flatnonzero(
+            (gallery_groups == group) & (gallery_cameras != query_cameras[place])
+        )
+        right = gallery_ids[among] == query_ids[place]
+        if group and right.any() and not right.all():
+            nearest = float(right[(gallery[among] @ query[place]).argmax()])
+            rows += [(kind, each, group, nearest, right.mean(), 1) for each in (cue, "all")]
+    table = pd.DataFrame(rows, columns=["kind", "cue", "group", "accuracy", "chance", "queries"])
+    means = {
+        "accuracy": ("accuracy", "mean"),
+        "chance": ("chance", "mean"),
+        "queries": ("queries", "sum"),
+    }
+    groups = table.groupby(["kind", "cue", "group"]).agg(**means)
+    means |= {"standard_error": ("accuracy", "sem"), "groups": ("accuracy", "size")}
+    return groups.groupby(["kind", "cue"]).agg(**means)[
+        ["accuracy", "standard_error", "chance", "groups", "queries"]
+    ]
 
 
 def confusions(
@@ -30,16 +70,31 @@ def confusions(
     mine = query_attributes.iloc[queries].reset_index(drop=True)
     theirs = gallery_attributes.iloc[wrong].reset_index(drop=True)
     alike = (mine["group"] == theirs["group"]) & (mine["group"] > 0)
-    table = pd.DataFrame({"query": queries, "wrong": wrong, "identity": mine["identity"], "other": theirs["identity"]})
+    table = pd.DataFrame(
+        {
+            "query": queries,
+            "wrong": wrong,
+            "identity": mine["identity"],
+            "other": theirs["identity"],
+        }
+    )
     table["average_precision"], table["first"] = ranking.average_precision, ranking.first_match == 1
     known = [alike, theirs["identity"] < 1], ["a look-alike", "a false detection"]
     table["confused with"] = np.select(*known, "another outfit")
-    cues = {"kind": mine["kind"], "cue": mine["cue"], "value": mine["value"], "other value": theirs["value"]}
+    cues = {
+        "kind": mine["kind"],
+        "cue": mine["cue"],
+        "value": mine["value"],
+        "other value": theirs["value"],
+    }
     return table.assign(**{name: values.where(alike, "") for name, values in cues.items()})
 
 
 def matches(
-    distances: np.ndarray, labels: Sequence, query_attributes: pd.DataFrame, gallery_attributes: pd.DataFrame
+    distances: np.ndarray,
+    labels: Sequence,
+    query_attributes: pd.DataFrame,
+    gallery_attributes: pd.DataFrame,
 ) -> pd.DataFrame:
     """A row for each query and each of its matches: what they differ in, and whether the match is found.
 
@@ -51,8 +106,14 @@ def matches(
     same = gallery_ids == query_ids[:, None]
     query, match = np.nonzero(same & (gallery_cameras != query_cameras[:, None]))
     others = np.sort(np.where(same, np.inf, distances), axis=1)
-    ahead = np.array([np.searchsorted(others[q], distances[q, g]) for q, g in zip(query, match, strict=True)], int)
-    mine, theirs = query_attributes.iloc[query].reset_index(), gallery_attributes.iloc[match].reset_index()
+    ahead = np.array(
+        [np.searchsorted(others[q], distances[q, g]) for q, g in zip(query, match, strict=True)],
+        int,
+    )
+    mine, theirs = (
+        query_attributes.iloc[query].reset_index(),
+        gallery_attributes.iloc[match].reset_index(),
+    )
     table = pd.DataFrame({"query": query, "match": match, "ahead": ahead, "found": ahead == 0})
     table["identity"], table["kind"] = mine["identity"], mine["kind"]
     pairs = zip(query_cameras[query], gallery_cameras[match], strict=True)
@@ -74,8 +135,17 @@ def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") ->
         people = part.groupby("identity")[measure].agg(["sum", "size"]).astype(float)
         mean, count = part[measure].mean(), len(people)
         spread = ((people["sum"] - mean * people["size"]) ** 2).sum() * count / max(count - 1, 1)
-        half = t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part) if spread else 1 - 0.025 ** (1 / count)
-        numbers = {"mean": mean, "low": max(0, mean - half), "high": min(1, mean + half), "rows": len(part)}
+        half = (
+            t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part)
+            if spread
+            else 1 - 0.025 ** (1 / count)
+        )
+        numbers = {
+            "mean": mean,
+            "low": max(0, mean - half),
+            "high": min(1, mean + half),
+            "rows": len(part),
+        }
         return pd.Series(numbers | {"queries": part["query"].nunique(), "people": count})
 
     found = table.groupby(by, observed=True)[[*table]].apply(summary)
