@@ -30,7 +30,7 @@ from fusionreid.data.truth import masks
 from fusionreid.evaluation import explain, map_scores
 from fusionreid.evaluation.evaluate import evaluate, rank, retrieve
 from fusionreid.jobs import run_all
-from fusionreid.paper import recorded, tables
+from fusionreid.paper import intervals, recorded, tables
 from fusionreid.paper.experiments import setting, variants
 from fusionreid.processes import cores
 from fusionreid.training.runs import RunFolder, make_run
@@ -354,11 +354,11 @@ def explained(where: Where, *, shown: int, scored: int, **chosen) -> Found:
     }
     for name, figure in figures.items():
         plots.save(figure, where.stem(name), where.folder)
-    found = map_scores.summarise(
+    found = intervals.summarise(
         map_scores.gradcam_scores(trio, queries, seconds), ["target", "branch", "stage"]
     )
     rows = [beside(found[found["target"] == "similarity"], "10_numbers.csv", ["branch", "stage"])]
-    found = map_scores.summarise(
+    found = intervals.summarise(
         map_scores.attention_scores(model, queries), ["branch", "layer", "unit", "head"]
     )
     rows.append(

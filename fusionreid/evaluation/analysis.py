@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from .evaluate import Retrieval
 from .ranking import Ranking
@@ -120,33 +119,3 @@ def matches(
     table["cameras"] = [f"{one + 1} to {other + 1}" for one, other in pairs]
     table["yaw"] = np.abs((mine["yaw"] - theirs["yaw"] + 180) % 360 - 180)
     return table.assign(visible=np.minimum(mine["visible"], theirs["visible"]))
-
-
-def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") -> pd.DataFrame:
-    """Means of a column of shares by the values of others, each with its 95 % interval over people.
-
-    Rows of one person are not independent, so the variance is that of a ratio of sums over people (Cochran, Sampling
-    Techniques, 1977, Sec. 6.4), with Student's t. Where all people are alike it is that of as many trials (binomial).
-
-    Returns `mean`, `low`, `high`, `rows`, `queries` and `people`.
-    """
-
-    def summary(part: pd.DataFrame) -> pd.Series:
-        people = part.groupby("identity")[measure].agg(["sum", "size"]).astype(float)
-        mean, count = part[measure].mean(), len(people)
-        spread = ((people["sum"] - mean * people["size"]) ** 2).sum() * count / max(count - 1, 1)
-        half = (
-            t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part)
-            if spread
-            else 1 - 0.025 ** (1 / count)
-        )
-        numbers = {
-            "mean": mean,
-            "low": max(0, mean - half),
-            "high": min(1, mean + half),
-            "rows": len(part),
-        }
-        return pd.Series(numbers | {"queries": part["query"].nunique(), "people": count})
-
-    found = table.groupby(by, observed=True)[[*table]].apply(summary)
-    return found.astype({name: int for name in ("rows", "queries", "people")})

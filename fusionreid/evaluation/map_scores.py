@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
-from scipy.stats import t
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -123,45 +122,6 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
                 scores = score(each, masks) | {"highest": each.amax(dim=(1, 2)).cpu().numpy()}
                 rows.append(pd.DataFrame({**names, **scores}))
     return pd.concat(rows, ignore_index=True)
-
-
-def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The mean of every score over people, a row for each value of `by`, in the order of the rows.
-
-    `low` and `high` are the ends of the 95 % interval (Student's t) of the energy. What `by` does not tell apart, heads
-    for example, is averaged within each person before, as a person's maps are not independent.
-    """
-    measures = list(scores.select_dtypes("floating"))
-    each = scores.groupby([*by, "person"], sort=False)[measures].mean().groupby(by, sort=False)
-    mean, people = each.mean(), each["energy"].count()
-    half = t.ppf(0.975, people - 1) * each["energy"].sem()
-    mean.insert(1, "low", mean["energy"] - half)
-    mean.insert(2, "high", mean["energy"] + half)
-    return mean.assign(people=people).reset_index()
-
-
-def difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
-    """Whether a measure of the maps chosen by `more`, column -> value, is above that of `less`, for the same people.
-
-    Returns the means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people),
-    and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
-    """
-    first, second = (
-        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
-        .groupby("person")[measure]
-        .mean()
-        for where in (more, less)
-    )
-    each = first - second
-    mean, half = each.mean(), t.ppf(0.975, each.count() - 1) * each.sem()
-    here = "yes" if mean > half else "the opposite" if mean < -half else "undecided"
-    return {
-        "first": first.mean(),
-        "second": second.mean(),
-        "difference": mean,
-        "half": half,
-        "here": here,
-    }
 
 
 def _batches(model: FusionReID, records: Sequence[Record]) -> Iterator[tuple]:

@@ -1,9 +1,10 @@
-"""How sure a difference between two rows is: its confidence interval over training seeds and test people."""
+"""Confidence intervals: of means over people, and of differences between rows over training seeds and people."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 
@@ -70,3 +71,72 @@ def _between_people(values: np.ndarray, weights: np.ndarray) -> float:
         residual = weights * (centred - person)
         found -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
     return max(0.0, float(found))
+
+
+def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The mean of every score over people, a row for each value of `by`, in the order of the rows.
+
+    `low` and `high` are the ends of the 95 % interval (Student's t) of the energy. What `by` does not tell apart, heads
+    for example, is averaged within each person before, as a person's maps are not independent.
+    """
+    measures = list(scores.select_dtypes("floating"))
+    each = scores.groupby([*by, "person"], sort=False)[measures].mean().groupby(by, sort=False)
+    mean, people = each.mean(), each["energy"].count()
+    half = stats.t.ppf(0.975, people - 1) * each["energy"].sem()
+    mean.insert(1, "low", mean["energy"] - half)
+    mean.insert(2, "high", mean["energy"] + half)
+    return mean.assign(people=people).reset_index()
+
+
+def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
+    """Whether a measure of the maps chosen by `more`, column -> value, is above that of `less`, for the same people.
+
+    Returns the means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people),
+    and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
+    """
+    first, second = (
+        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
+        .groupby("person")[measure]
+        .mean()
+        for where in (more, less)
+    )
+    each = first - second
+    mean, half = each.mean(), stats.t.ppf(0.975, each.count() - 1) * each.sem()
+    here = "yes" if mean > half else "the opposite" if mean < -half else "undecided"
+    return {
+        "first": first.mean(),
+        "second": second.mean(),
+        "difference": mean,
+        "half": half,
+        "here": here,
+    }
+
+
+def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") -> pd.DataFrame:
+    """Means of a column of shares by the values of others, each with its 95 % interval over people.
+
+    Rows of one person are not independent, so the variance is that of a ratio of sums over people (Cochran, Sampling
+    Techniques, 1977, Sec. 6.4), with Student's t. Where all people are alike it is that of as many trials (binomial).
+
+    Returns `mean`, `low`, `high`, `rows`, `queries` and `people`.
+    """
+
+    def summary(part: pd.DataFrame) -> pd.Series:
+        people = part.groupby("identity")[measure].agg(["sum", "size"]).astype(float)
+        mean, count = part[measure].mean(), len(people)
+        spread = ((people["sum"] - mean * people["size"]) ** 2).sum() * count / max(count - 1, 1)
+        half = (
+            stats.t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part)
+            if spread
+            else 1 - 0.025 ** (1 / count)
+        )
+        numbers = {
+            "mean": mean,
+            "low": max(0, mean - half),
+            "high": min(1, mean + half),
+            "rows": len(part),
+        }
+        return pd.Series(numbers | {"queries": part["query"].nunique(), "people": count})
+
+    found = table.groupby(by, observed=True)[[*table]].apply(summary)
+    return found.astype({name: int for name in ("rows", "queries", "people")})

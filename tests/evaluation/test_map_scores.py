@@ -1,4 +1,4 @@
-"""Maps are scored as a slow loop over the resized map scores them, and people are what an interval counts."""
+"""Maps are scored as a slow loop over the resized map scores them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.stats import t
 
 from fusionreid.config import PAPER, PROFILES
 from fusionreid.data.datasets import open_dataset
 from fusionreid.data.truth import has_truth, masks
 from fusionreid.evaluation import explain, map_scores
-from fusionreid.evaluation.map_scores import (
-    attention_scores,
-    difference,
-    gradcam_scores,
-    score,
-    summarise,
-)
+from fusionreid.evaluation.map_scores import attention_scores, gradcam_scores, score
 from fusionreid.models.fusionreid import build_model
 
 SIZE = PROFILES["smoke"].sizes[256, 128]  # (64, 32)
@@ -210,39 +202,3 @@ def test_every_head_is_scored(market, trio):
                 row["energy"], score(each, masks(market.query, SIZE))["energy"], rtol=1e-5
             )
             np.testing.assert_allclose(row["highest"], each.amax(dim=(1, 2)), rtol=1e-6)
-
-
-def test_an_interval_is_over_people_and_not_over_their_heads():
-    random = np.random.default_rng(3)
-    people = random.random(7)
-    table = pd.DataFrame({"unit": "seu", "head": head, "person": person, "energy": people[person] + shift, "peak": 1.0}
-                         for person in range(7) for head, shift in ((1, -0.1), (2, 0.1)))  # fmt: skip
-    row = summarise(table, ["unit"]).iloc[0]
-    assert row["people"] == 7 and row["energy"] == pytest.approx(people.mean()) and row["peak"] == 1
-    half = t.ppf(0.975, 6) * people.std(ddof=1) / np.sqrt(7)
-    assert (row["low"], row["high"]) == pytest.approx((people.mean() - half, people.mean() + half))
-    heads = summarise(table, ["unit", "head"])
-    assert heads["head"].tolist() == [1, 2]
-    assert heads["energy"].tolist() == pytest.approx([people.mean() - 0.1, people.mean() + 0.1])
-    table.loc[0, "energy"] = np.nan
-    assert summarise(table, ["unit", "head"])["people"].tolist() == [6, 7]
-
-
-def test_a_difference_is_paired_and_may_be_undecided():
-    random = np.random.default_rng(4)
-    first, second = random.random(9), random.random(9)
-    table = pd.DataFrame([{"unit": unit, "layer": 1, "person": person, "energy": energy[person]}
-                          for unit, energy in (("seu", first), ("mfu", second), ("far", first + 1))
-                          for person in range(9)]).sample(frac=1, random_state=0)  # fmt: skip
-    seu, mfu, far = ({"unit": unit, "layer": 1} for unit in ("seu", "mfu", "far"))
-    found = difference(table, "energy", seu, mfu)
-    half = t.ppf(0.975, 8) * (first - second).std(ddof=1) / 3
-    assert found["half"] == pytest.approx(half) and found["difference"] == pytest.approx(
-        (first - second).mean()
-    )
-    assert found["first"] == pytest.approx(first.mean()) and found["second"] == pytest.approx(
-        second.mean()
-    )
-    assert abs(found["difference"]) < half and found["here"] == "undecided"
-    assert difference(table, "energy", far, seu)["here"] == "yes"
-    assert difference(table, "energy", seu, far)["here"] == "the opposite"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from fusionreid.paper.intervals import difference_interval
+from fusionreid.paper.intervals import difference_interval, mean_by, paired_difference, summarise
 
 
 def simulate(
@@ -101,3 +102,86 @@ def test_too_little_is_no_interval():
     assert np.isnan(difference_interval([]).mean) and difference_interval([]).runs == 0
     one = difference_interval([(np.ones((1, 4)), np.ones(4))])
     assert one.mean == 1 and np.isnan(one.low) and np.isnan(one.high)
+
+
+def test_an_interval_is_over_people_and_not_over_their_heads():
+    random = np.random.default_rng(3)
+    people = random.random(7)
+    table = pd.DataFrame({"unit": "seu", "head": head, "person": person, "energy": people[person] + shift, "peak": 1.0}
+                         for person in range(7) for head, shift in ((1, -0.1), (2, 0.1)))  # fmt: skip
+    row = summarise(table, ["unit"]).iloc[0]
+    assert row["people"] == 7 and row["energy"] == pytest.approx(people.mean()) and row["peak"] == 1
+    half = stats.t.ppf(0.975, 6) * people.std(ddof=1) / np.sqrt(7)
+    assert (row["low"], row["high"]) == pytest.approx((people.mean() - half, people.mean() + half))
+    heads = summarise(table, ["unit", "head"])
+    assert heads["head"].tolist() == [1, 2]
+    assert heads["energy"].tolist() == pytest.approx([people.mean() - 0.1, people.mean() + 0.1])
+    table.loc[0, "energy"] = np.nan
+    assert summarise(table, ["unit", "head"])["people"].tolist() == [6, 7]
+
+
+def test_a_difference_is_paired_and_may_be_undecided():
+    random = np.random.default_rng(4)
+    first, second = random.random(9), random.random(9)
+    table = pd.DataFrame([{"unit": unit, "layer": 1, "person": person, "energy": energy[person]}
+                          for unit, energy in (("seu", first), ("mfu", second), ("far", first + 1))
+                          for person in range(9)]).sample(frac=1, random_state=0)  # fmt: skip
+    seu, mfu, far = ({"unit": unit, "layer": 1} for unit in ("seu", "mfu", "far"))
+    found = paired_difference(table, "energy", seu, mfu)
+    half = stats.t.ppf(0.975, 8) * (first - second).std(ddof=1) / 3
+    assert found["half"] == pytest.approx(half) and found["difference"] == pytest.approx(
+        (first - second).mean()
+    )
+    assert found["first"] == pytest.approx(first.mean()) and found["second"] == pytest.approx(
+        second.mean()
+    )
+    assert abs(found["difference"]) < half and found["here"] == "undecided"
+    assert paired_difference(table, "energy", far, seu)["here"] == "yes"
+    assert paired_difference(table, "energy", seu, far)["here"] == "the opposite"
+
+
+def test_means_are_the_slow_loop():
+    random = np.random.default_rng(5)
+    kinds = np.array(["global", "local", ""])
+    table = pd.DataFrame(
+        {
+            "identity": np.repeat(np.arange(12), 5),
+            "query": np.repeat(np.arange(30), 2),
+            "kind": kinds[np.repeat(np.arange(12), 5) % 3],
+            "found": random.random(60) < 0.6,
+        }
+    )
+    found = mean_by(table, "kind")
+    assert found.index.tolist() == sorted(set(table["kind"]))
+    for kind, row in found.iterrows():
+        part = table[table["kind"] == kind]
+        assert row["mean"] == pytest.approx(part["found"].mean())
+        assert (row["rows"], row["people"]) == (len(part), part["identity"].nunique())
+        assert (
+            row["queries"] == part["query"].nunique()
+            and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+        )
+
+
+def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says():
+    """Rows of a person are alike: an interval over rows would hold the truth far less often."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        shares, sizes = random.beta(2, 3, 60), random.integers(2, 20, 60)
+        identity = np.repeat(np.arange(60), sizes)
+        table = pd.DataFrame({"identity": identity, "query": identity, "all": 0})
+        table["found"] = random.random(len(table)) < shares[identity]
+        row = mean_by(table, "all").loc[0]
+        held += row["low"] <= 0.4 <= row["high"]
+    assert 0.91 < held / 400 < 0.98
+
+
+def test_where_all_people_are_alike_they_count_as_trials():
+    table = pd.DataFrame(
+        {"identity": [1, 1, 2, 3], "query": [0, 1, 2, 3], "all": 0, "found": False}
+    )
+    row = mean_by(table, "all").loc[0]
+    assert (row["mean"], row["low"]) == (0, 0)
+    assert (1 - row["high"]) ** 3 == pytest.approx(
+        0.025
+    )  # three people not found, each with this chance
