@@ -28,7 +28,7 @@ from fusionreid.data.datasets import Dataset, open_data
 from fusionreid.data.synthetic import build
 from fusionreid.data.truth import masks
 from fusionreid.evaluation import explain, map_scores
-from fusionreid.evaluation.evaluate import evaluate, rank, retrieve
+from fusionreid.evaluation.evaluate import evaluate, retrieve
 from fusionreid.jobs import run_all
 from fusionreid.paper import intervals, recorded, tables
 from fusionreid.paper.experiments import setting, variants
@@ -288,11 +288,11 @@ def agreement(where: Where, **chosen) -> Found:
             model, dataset, cache_directory=paths.cache(where.data_root), precision=precision
         )
         seconds = time.perf_counter() - start
-        vectors = np.vstack(found.select()[:2])
+        vectors = np.vstack(found.select())
         exact = vectors if exact is None else exact
         distances, scores = (
             np.linalg.norm(vectors - exact, axis=1),
-            rank(found, device=where.device),
+            found.rank(device=where.device),
         )
         rows.append(
             {

@@ -24,7 +24,7 @@ from fusionreid.config import DATASETS, PAPER, PROFILES, profile
 from fusionreid.data import PKSampler, normalise
 from fusionreid.data.datasets import Dataset, open_dataset, table, verdict
 from fusionreid.devices import default_device, device_name, environment
-from fusionreid.evaluation.evaluate import rank, retrieve
+from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.files import write_text
 from fusionreid.jobs import RunsError, run_all
 from fusionreid.paper import claims, compare, tables
@@ -146,8 +146,8 @@ def report(
             full.model(default_device()), dataset, cache_directory=paths.cache(root)
         )
         found = {
-            "as trained": rank(retrieval),
-            "k-reciprocal re-ranking": rank(retrieval, rerank=True),
+            "as trained": retrieval.rank(),
+            "k-reciprocal re-ranking": retrieval.rank(rerank=True),
         }
         plots.save(
             plots.cmc_curves({name: each.cmc for name, each in found.items()}), "cmc", folder=folder

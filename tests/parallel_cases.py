@@ -20,7 +20,7 @@ from timm.layers import BatchNormAct2d
 
 from fusionreid import build_model, embed, parallel, paths
 from fusionreid.config import PAPER, profile
-from fusionreid.evaluation.evaluate import evaluate, rank, retrieve
+from fusionreid.evaluation.evaluate import evaluate, retrieve
 from fusionreid.files import read_lines
 from fusionreid.models import checkpoints
 from fusionreid.training import runs, train
@@ -147,7 +147,7 @@ def features(processes, dataset, folder):
     model = build_model(RUN.model, 4, 6)
     options = {"batch_size": 5, "processes": processes}  # 5 divides nothing here
     retrieval = retrieve(model, dataset, cache_directory=folder, **options)
-    ranking = rank(retrieval)
+    ranking = retrieval.rank()
     pictures = embed(model, [record.path for record in dataset.query[:7]], **options)
     np.savez(
         folder / f"{processes}-{state.process_index}.npz",

@@ -1,9 +1,7 @@
 """Where a ranking fails: what was confused with what, and which matches are found, by what the two images differ in.
 
-Attributes are tables of `data.truth.attributes`; labels are identities of query and gallery, then cameras.
+Attributes are tables of `data.truth.attributes`, in the order of query and gallery.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,8 +12,8 @@ from .ranking import Ranking
 
 def accuracy_by_cue(
     retrieval: Retrieval,
-    gallery_attributes: pd.DataFrame,
     query_attributes: pd.DataFrame,
+    gallery_attributes: pd.DataFrame,
     feature: str = "all",
 ) -> pd.DataFrame:
     """How often the nearest of a query's own look-alikes, seen by other cameras, is the right person.
@@ -25,9 +23,9 @@ def accuracy_by_cue(
     over queries; `standard_error` of the accuracy over the groups (NaN of one group); `groups` and `queries`. A query
     counts if both a right and a wrong person can be chosen.
     """
-    query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select(
-        feature
-    )
+    query, gallery = retrieval.select(feature)
+    query_ids, query_cameras = retrieval.query
+    gallery_ids, gallery_cameras = retrieval.gallery
     gallery_groups, rows = gallery_attributes["group"].to_numpy(), []
     names = query_attributes[["kind", "cue", "group"]].itertuples(index=False, name=None)
     for place, (kind, cue, group) in enumerate(names):
@@ -52,9 +50,12 @@ def accuracy_by_cue(
 
 
 def confusions(
-    distances: np.ndarray, ranking: Ranking, labels: Sequence, query_attributes: pd.DataFrame,
+    distances: np.ndarray,
+    ranking: Ranking,
+    retrieval: Retrieval,
+    query_attributes: pd.DataFrame,
     gallery_attributes: pd.DataFrame,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """A row for each valid query: how it is ranked, and its nearest image of somebody else.
 
     Distances are (Q, G); `ranking` is the ranking by them.
@@ -64,7 +65,8 @@ def confusions(
     or "a false detection"; for a look-alike the `kind` of cue and the `cue` that tells the two apart, the query's
     `value` of it and the `other value`.
     """
-    queries, elsewhere = ranking.queries, labels[1] != labels[0][ranking.queries, None]
+    queries = ranking.queries
+    elsewhere = retrieval.gallery.ids != retrieval.query.ids[queries, None]
     wrong = np.where(elsewhere, distances[queries], np.inf).argmin(axis=1)
     mine = query_attributes.iloc[queries].reset_index(drop=True)
     theirs = gallery_attributes.iloc[wrong].reset_index(drop=True)
@@ -91,7 +93,7 @@ def confusions(
 
 def matches(
     distances: np.ndarray,
-    labels: Sequence,
+    retrieval: Retrieval,
     query_attributes: pd.DataFrame,
     gallery_attributes: pd.DataFrame,
 ) -> pd.DataFrame:
@@ -101,7 +103,8 @@ def matches(
     of both; `yaw`, the angle between the headings, 0 to 180 degrees; `visible`, the smaller share of both; `ahead`,
     how many images of others are nearer; `found`, whether none is: rank-1, were it the only match.
     """
-    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    query_ids, query_cameras = retrieval.query
+    gallery_ids, gallery_cameras = retrieval.gallery
     same = gallery_ids == query_ids[:, None]
     query, match = np.nonzero(same & (gallery_cameras != query_cameras[:, None]))
     others = np.sort(np.where(same, np.inf, distances), axis=1)

@@ -1,13 +1,14 @@
 """What training has to beat: chance and plain colours; and whether the background names people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..data import Dataset, ImageCache
+from ..data import Dataset, ImageCache, Record
 from .embedding import normalised
-from .evaluate import Retrieval, labels, rank
-from .ranking import Ranking
+from .evaluate import Retrieval
+from .ranking import Labels, Ranking
 
 COLOURS = {  # what `colour_bands` is told, from the weakest
     "colour, whole frame": {"bands": 1, "middle": False, "per_camera": False},
@@ -57,17 +58,19 @@ def plain_features(
     dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
 ) -> Retrieval:
     """Query and gallery by features that have learnt nothing: "chance", random vectors, and each of `COLOURS`."""
-    splits, names = (dataset.query, dataset.gallery), labels(dataset.query, dataset.gallery)
-    random, features = np.random.default_rng(0), []
-    for records, cameras in zip(splits, names[2:], strict=True):
+    random = np.random.default_rng(0)
+
+    def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
         images = ImageCache(records, image_size, cache_directory, progress=False).images
-        colours = {
-            name: colour_bands(images, cameras, **options) for name, options in COLOURS.items()
-        }
-        features.append(
-            {"chance": random.standard_normal((len(records), 16), np.float32)} | colours
-        )
-    return Retrieval(*features, *names)
+        by_name = {"chance": random.standard_normal((len(records), 16), np.float32)}
+        for name, options in COLOURS.items():
+            by_name[name] = colour_bands(images, cameras, **options)
+        return by_name
+
+    query, gallery = Labels.of(dataset.query), Labels.of(dataset.gallery)
+    query_features = features(dataset.query, query.cameras)
+    gallery_features = features(dataset.gallery, gallery.cameras)
+    return Retrieval(query_features, gallery_features, query, gallery)
 
 
 def rank_by_colour(
@@ -75,4 +78,4 @@ def rank_by_colour(
 ) -> Ranking:
     """The gallery ranked by those of `COLOURS` that find most."""
     retrieval = plain_features(dataset, image_size, cache_directory)
-    return max((rank(retrieval, name) for name in COLOURS), key=lambda ranking: ranking.mAP)
+    return max((retrieval.rank(name) for name in COLOURS), key=lambda ranking: ranking.mAP)

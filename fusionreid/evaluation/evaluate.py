@@ -12,37 +12,38 @@ from ..data import Dataset, ImageCache, Record
 from ..models.fusionreid import FusionReID
 from ..options import expect, one_of
 from .embedding import device_of, embed_batches, normalised
-from .ranking import Ranking, evaluate_ranking
+from .ranking import Labels, RankedList, Ranking, distances_between, nearest_by, rank_by
 
 
 class Retrieval(NamedTuple):
-    """What is ranked: the features of query and gallery, and whose they are."""
+    """What is ranked: the features of query and gallery, and who is on the images."""
 
     query_features: dict[str, np.ndarray]  # name -> (Q, width) float32, as the model gives them
     gallery_features: dict[str, np.ndarray]  # name -> (G, width) float32
-    query_ids: np.ndarray  # (Q,) int64, as the cameras are
-    gallery_ids: np.ndarray  # (G,)
-    query_cameras: np.ndarray
-    gallery_cameras: np.ndarray
+    query: Labels
+    gallery: Labels
 
-    def select(self, feature: str = "all") -> tuple[np.ndarray, ...]:
-        """The first six arguments of `evaluate_ranking`, for one feature or for "all" side by side, L2-normalised."""
+    def select(self, feature: str = "all") -> tuple[np.ndarray, np.ndarray]:
+        """One feature of query (Q, D) and gallery (G, D), or "all" side by side, L2-normalised."""
         one_of("feature", feature, ("all", *self.query_features))
         names = list(self.query_features) if feature == "all" else [feature]
-        query, gallery = (
-            normalised(np.hstack([features[name] for name in names])) for features in self[:2]
-        )
-        return query, gallery, *self[2:]
+        query = np.hstack([self.query_features[name] for name in names])
+        gallery = np.hstack([self.gallery_features[name] for name in names])
+        return normalised(query), normalised(gallery)
 
+    def rank(
+        self, feature: str = "all", *, max_rank: int = 50, rerank=None, device=None
+    ) -> Ranking:
+        """CMC, mAP and mINP of one feature, or of "all" side by side; options as of `evaluate_ranking`."""
+        distances = distances_between(*self.select(feature), rerank, device)
+        return rank_by(distances, self.query, self.gallery, max_rank)
 
-def labels(*splits: Sequence[Record]) -> list[np.ndarray]:
-    """The identities of each split, then the cameras of each."""
-    fields = ("identity", "camera")
-    return [
-        np.array([getattr(each, name) for each in records], np.int64)
-        for name in fields
-        for records in splits
-    ]
+    def nearest(
+        self, feature: str = "all", *, queries=None, top: int = 10, rerank=None, device=None
+    ) -> RankedList:
+        """The first `top` gallery images for some `queries` (n,), by default for all, as `rank` ranks them."""
+        distances = distances_between(*self.select(feature), rerank, device)
+        return nearest_by(distances, self.query, self.gallery, queries=queries, top=top)
 
 
 def retrieve(
@@ -59,25 +60,20 @@ def retrieve(
     `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
     """
     expect("model", model, FusionReID)
-    splits, ends, features = (
-        (dataset.query, dataset.gallery),
-        np.cumsum(list(model.widths.values()))[:-1],
-        [],
-    )
-    for records in splits:
-        cache = ImageCache(records, model.config.image_size, cache_directory)
-        cameras = np.array([record.camera for record in records], np.int64)
-        cameras[(cameras >= model.num_cameras) | (not use_cameras)] = -1
-        vectors = np.concatenate(
-            [part for _, part in embed_batches(model, cache, cameras, **options)]
-        )
-        features.append(dict(zip(model.widths, np.split(vectors, ends, axis=1), strict=True)))
-    return Retrieval(*features, *labels(*splits))
+    widths = list(model.widths.values())
 
+    def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
+        seen = use_cameras & (cameras < model.num_cameras)
+        images = ImageCache(records, model.config.image_size, cache_directory)
+        batches = embed_batches(model, images, np.where(seen, cameras, -1), **options)
+        vectors = np.concatenate([part for _, part in batches])
+        parts = np.split(vectors, np.cumsum(widths)[:-1], axis=1)
+        return dict(zip(model.widths, parts, strict=True))
 
-def rank(retrieval: Retrieval, feature: str = "all", **options) -> Ranking:
-    """CMC, mAP and mINP of one feature, or of "all" side by side; `options` go to `evaluate_ranking`."""
-    return evaluate_ranking(*retrieval.select(feature), **options)
+    query, gallery = Labels.of(dataset.query), Labels.of(dataset.gallery)
+    query_features = features(dataset.query, query.cameras)
+    gallery_features = features(dataset.gallery, gallery.cameras)
+    return Retrieval(query_features, gallery_features, query, gallery)
 
 
 def evaluate(
@@ -94,8 +90,8 @@ def evaluate(
     `rerank` is as of `evaluate_ranking`, `cache_directory` and `options` are as of `retrieve`.
     """
     retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
-    options = {"rerank": rerank, "device": device_of(model)}
-    return {name: rank(retrieval, name, **options) for name in features or ("all", *model.widths)}
+    names = features or ("all", *model.widths)
+    return {name: retrieval.rank(name, rerank=rerank, device=device_of(model)) for name in names}
 
 
 def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> pd.DataFrame:

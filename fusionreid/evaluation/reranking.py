@@ -4,6 +4,7 @@ Each image is encoded by its k-reciprocal neighbours among all images of query a
 (Jaccard) if their encodings overlap. An encoding has some tens of weights that are not zero.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,12 @@ class RerankedDistances:
         self._gallery = encoding[
             split:
         ].T.tocsr()  # row i: the gallery images that have neighbour i
+
+    def with_weight(self, weight: float) -> "RerankedDistances":
+        """The same images and neighbours with another weight of the original distance: a copy that shares them."""
+        other = copy(self)
+        other.weight = weight
+        return other
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         """(rows, columns) float32: the re-ranked distances of some queries to some of the gallery."""

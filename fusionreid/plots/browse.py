@@ -39,33 +39,34 @@ class Rankings:
             retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
             for use in (False, True)
         ]
-        self.retrieval, self.labels = (
-            both,
-            both[1][2:],
-        )  # identities of query and gallery, then cameras
+        self.retrieval = both
+        self.query, self.gallery = both[1].query, both[1].gallery  # labels
         self._reranked = cache(
-            lambda feature, use: RerankedDistances(*both[use].select(feature)[:2], Reranking())
+            lambda feature, use: RerankedDistances(*both[use].select(feature), Reranking())
         )
         self.distances = lru_cache(maxsize=4)(self._distances)
         self.ranking = cache(
-            lambda switches: rank_by(KnownDistances(self.distances(switches)), self.labels)
+            lambda switches: rank_by(
+                KnownDistances(self.distances(switches)), self.query, self.gallery
+            )
         )
 
     def _distances(self, switches: Switches) -> np.ndarray:
         source = self._reranked(switches.feature, switches.cameras)
-        source.weight = switches.weight  # all weights share the neighbours, which take longest
-        source = source.original if switches.weight == 1 else source
+        if switches.weight == 1:
+            source = source.original
+        else:  # all weights share the neighbours, which take longest
+            source = source.with_weight(switches.weight)
         return source.block(*(slice(0, size) for size in source.shape))
 
     def listed(self, query: int, switches: Switches, among=True) -> tuple[RankedList, np.ndarray]:
-        """One query's list (n,), nearest first, of the gallery images `among` (G,) bool, and their cosines."""
-        features, gallery, *_ = self.retrieval[switches.cameras].select(switches.feature)
-        query_ids, ids, query_cameras, cameras = self.labels
-        match = ids == query_ids[query]
-        shown = ~(match & (cameras == query_cameras[query])) & among
+        """One query's list (1, n), nearest first, of the gallery images `among` (G,) bool, and their cosines (n,)."""
+        features, gallery = self.retrieval[switches.cameras].select(switches.feature)
+        match = self.gallery.ids == self.query.ids[query]
+        shown = ~(match & (self.gallery.cameras == self.query.cameras[query])) & among
         order = np.argsort(self.distances(switches)[query], kind="stable")
         order = order[shown[order]]
-        return RankedList(order, match[order]), gallery[order] @ features[query]
+        return RankedList(order[None], match[order][None]), gallery[order] @ features[query]
 
 
 def pair_maps(

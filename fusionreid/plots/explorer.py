@@ -101,7 +101,8 @@ class Explorer:
         self.alike.disabled = self.truth is None
         self.feature = choice("feature", {LABELS.get(name, "all six"): name for name in names})
         self.camera = choice(
-            "camera", {"any": 0} | {str(n): n for n in np.unique(rankings.labels[3] + 1).tolist()}
+            "camera",
+            {"any": 0} | {str(n): n for n in np.unique(rankings.gallery.cameras + 1).tolist()},
         )
         self.stage = choice(
             "Grad-CAM", {f"{LABELS[branch]}, {stage}": (branch, stage) for branch, stage in choices}
@@ -172,7 +173,7 @@ class Explorer:
 
     def _lassoed(self) -> np.ndarray:
         """(G,) the gallery images in the lasso, all without one."""
-        count, total = len(self.rankings.labels[0]), len(self.records)
+        count, total = len(self.rankings.query.ids), len(self.records)
         among = np.isin(
             np.arange(count, total),
             range(total) if self.canvas.chosen is None else self.canvas.chosen,
@@ -183,18 +184,20 @@ class Explorer:
 
     def _list(self) -> None:
         """The list anew, and with it what depends on it."""
-        query, labels = self.query.value, self.rankings.labels
+        query = self.query.value
+        query_labels, gallery_labels = self.rankings.query, self.rankings.gallery
         weight = self.weight.value if self.rerank.value else 1.0
         self.switches = Switches(self.feature.value, self.embedding.value, weight)
         among = self._lassoed()
         if self.camera.value:
-            among &= labels[3] == self.camera.value - 1
+            among &= gallery_labels.cameras == self.camera.value - 1
         if self.alike.value:
             group = self.truth["group"].to_numpy()
-            among &= (group[len(labels[0]) :] == group[query]) & (group[query] > 0)
+            among &= (group[len(query_labels.ids) :] == group[query]) & (group[query] > 0)
         if self.wrong.value:
-            among &= labels[1] != labels[0][query]
-        (self.found, right), similarity = self.rankings.listed(query, self.switches, among)
+            among &= gallery_labels.ids != query_labels.ids[query]
+        ranked, similarity = self.rankings.listed(query, self.switches, among)
+        self.found, right = ranked.gallery[0], ranked.match[0]
         for place, (picture, button) in enumerate(zip(self.pictures, self.buttons, strict=True)):
             picture.layout.visibility = button.layout.visibility = (
                 "visible" if place < len(right) else "hidden"
@@ -214,7 +217,7 @@ class Explorer:
         self.accuracy.value = (
             f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
         )
-        self.canvas.framed = [*(len(labels[0]) + self.found[:SHOWN]).tolist(), query]
+        self.canvas.framed = [*(len(query_labels.ids) + self.found[:SHOWN]).tolist(), query]
         self.choose(0)
 
     def _gallery(self, place: int):

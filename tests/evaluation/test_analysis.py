@@ -8,7 +8,8 @@ import pytest
 
 from fusionreid.evaluation.analysis import confusions, matches
 from fusionreid.evaluation.distances import KnownDistances
-from fusionreid.evaluation.ranking import rank_by
+from fusionreid.evaluation.evaluate import Retrieval
+from fusionreid.evaluation.ranking import Labels, rank_by
 
 PEOPLE, CAMERAS = 8, 3
 
@@ -39,28 +40,37 @@ def ranked():
         random.integers(0, CAMERAS, 40),
         random.integers(0, CAMERAS, 90),
     )
-    labels = query_ids, gallery_ids, query_cameras, gallery_cameras
     distances = random.random((40, 90), np.float32) + 0.3 * (query_ids[:, None] != gallery_ids)
     tables = (
         attributes(query_ids, query_cameras, random),
         attributes(gallery_ids, gallery_cameras, random),
     )
-    return distances, rank_by(KnownDistances(distances), labels), labels, tables
+    retrieval = Retrieval(
+        {}, {}, Labels(query_ids, query_cameras), Labels(gallery_ids, gallery_cameras)
+    )
+    ranking = rank_by(KnownDistances(distances), retrieval.query, retrieval.gallery)
+    return distances, ranking, retrieval, tables
 
 
 def test_confusions_are_the_slow_loop(ranked):
-    distances, ranking, labels, (queries, gallery) = ranked
-    table = confusions(distances, ranking, labels, queries, gallery)
+    distances, ranking, retrieval, (queries, gallery) = ranked
+    query_ids, query_cameras = retrieval.query
+    gallery_ids, gallery_cameras = retrieval.gallery
+    table = confusions(distances, ranking, retrieval, queries, gallery)
     assert len(table) == ranking.num_valid and set(table["confused with"]) == {
         "a look-alike", "another outfit", "a false detection"}  # fmt: skip
     for row in table.to_dict("records"):
         q = row["query"]
         order = np.argsort(distances[q], kind="stable")
-        wrong = next(g for g in order if labels[1][g] != labels[0][q])
-        kept = [g for g in order if labels[1][g] != labels[0][q] or labels[3][g] != labels[2][q]]
+        wrong = next(g for g in order if gallery_ids[g] != query_ids[q])
+        kept = [
+            g
+            for g in order
+            if gallery_ids[g] != query_ids[q] or gallery_cameras[g] != query_cameras[q]
+        ]
         assert row["wrong"] == wrong and row["first"] == (kept[0] != wrong)
-        assert row["identity"] == labels[0][q] and row["other"] == labels[1][wrong]
-        hits = [place for place, g in enumerate(kept, start=1) if labels[1][g] == labels[0][q]]
+        assert row["identity"] == query_ids[q] and row["other"] == gallery_ids[wrong]
+        hits = [place for place, g in enumerate(kept, start=1) if gallery_ids[g] == query_ids[q]]
         assert row["average_precision"] == pytest.approx(
             np.mean([n / p for n, p in enumerate(hits, start=1)])
         )
@@ -79,19 +89,22 @@ def test_confusions_are_the_slow_loop(ranked):
 
 
 def test_matches_are_the_slow_loop(ranked):
-    distances, ranking, labels, (queries, gallery) = ranked
-    table, expected = matches(distances, labels, queries, gallery), []
+    distances, ranking, retrieval, (queries, gallery) = ranked
+    query_ids, query_cameras = retrieval.query
+    gallery_ids, gallery_cameras = retrieval.gallery
+    table = matches(distances, retrieval, queries, gallery)
+    expected = []
     for q in range(40):
         for g in range(90):
-            if labels[1][g] == labels[0][q] and labels[3][g] != labels[2][q]:
+            if gallery_ids[g] == query_ids[q] and gallery_cameras[g] != query_cameras[q]:
                 ahead = sum(
                     distances[q, o] < distances[q, g]
                     for o in range(90)
-                    if labels[1][o] != labels[0][q]
+                    if gallery_ids[o] != query_ids[q]
                 )
                 turn = abs(queries.loc[q, "yaw"] - gallery.loc[g, "yaw"])
                 seen = min(queries.loc[q, "visible"], gallery.loc[g, "visible"])
-                cameras = f"{labels[2][q] + 1} to {labels[3][g] + 1}"
+                cameras = f"{query_cameras[q] + 1} to {gallery_cameras[g] + 1}"
                 expected.append(
                     (
                         q,

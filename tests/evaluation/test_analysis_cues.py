@@ -8,7 +8,8 @@ from PIL import Image
 from fusionreid.data import open_dataset
 from fusionreid.data.truth import attributes
 from fusionreid.evaluation.analysis import accuracy_by_cue
-from fusionreid.evaluation.evaluate import Retrieval, labels
+from fusionreid.evaluation.evaluate import Retrieval
+from fusionreid.evaluation.ranking import Labels
 
 GROUPS = {
     1: ("local", "print"),
@@ -42,10 +43,11 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def retrieval(dataset):
-    random, names = np.random.default_rng(0), labels(dataset.query, dataset.gallery)
+    random = np.random.default_rng(0)
+    query, gallery = Labels.of(dataset.query), Labels.of(dataset.gallery)
     people, groups = np.eye(17, dtype=np.float32), np.repeat(np.arange(5), [1, 4, 4, 4, 4])
     features = []
-    for identities in names[:2]:
+    for identities in (query.ids, gallery.ids):
         local = np.where(
             (groups[identities] <= 2)[:, None], people[identities], 1
         )  # global look-alikes are one to it
@@ -57,12 +59,12 @@ def retrieval(dataset):
                 "blind": noise[1],
             }
         )
-    return Retrieval(*features, *names)
+    return Retrieval(*features, query, gallery)
 
 
 def score(dataset, retrieval, feature):
     return accuracy_by_cue(
-        retrieval, attributes(dataset.gallery), attributes(dataset.query), feature
+        retrieval, attributes(dataset.query), attributes(dataset.gallery), feature
     )
 
 
@@ -89,9 +91,9 @@ def test_a_feature_for_local_cues_is_good_at_those_alone(dataset, retrieval):
 
 
 def test_accuracy_is_the_slow_loop(dataset, retrieval):
-    query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras = retrieval.select(
-        "blind"
-    )
+    query, gallery = retrieval.select("blind")
+    query_ids, query_cameras = retrieval.query
+    gallery_ids, gallery_cameras = retrieval.gallery
     means = []
     for group in (3, 4):
         right = []
@@ -114,5 +116,5 @@ def test_queries_with_nobody_right_or_wrong_to_choose_do_not_count(dataset, retr
     wrong = attributes(dataset.gallery)
     wrong.loc[wrong["identity"] > 4, "group"] = 0
     wrong.loc[(wrong["identity"] == 1), "group"] = 0
-    table = accuracy_by_cue(retrieval, wrong, attributes(dataset.query), "sees all")
+    table = accuracy_by_cue(retrieval, attributes(dataset.query), wrong, "sees all")
     assert table["queries"].to_dict() == {("local", "all"): 9, ("local", "print"): 9}

@@ -5,7 +5,6 @@ import pytest
 
 from fusionreid.data import Dataset
 from fusionreid.evaluation.baselines import COLOURS, colour_bands, plain_features, rank_by_colour
-from fusionreid.evaluation.evaluate import rank
 
 SIZE = (64, 32)
 
@@ -43,7 +42,7 @@ def test_normalised_colours_forget_the_light_of_a_camera():
 
 def test_the_best_colours_find_coloured_people_and_chance_does_not(tiny_dataset, tmp_path):
     retrieval = plain_features(tiny_dataset, SIZE, tmp_path)
-    scores = {name: rank(retrieval, name).mAP for name in retrieval.query_features}
+    scores = {name: retrieval.rank(name).mAP for name in retrieval.query_features}
     assert list(scores) == ["chance", *COLOURS]
     best = rank_by_colour(tiny_dataset, SIZE, tmp_path).mAP
     assert best == max(scores[name] for name in COLOURS) > 0.6
@@ -53,7 +52,7 @@ def test_chance_is_the_mean_of_random_orders(tiny_dataset, tmp_path):
     """Of G images R are matches: the mean precision is (H_G + (G - H_G) (R - 1) / (G - 1)) / G."""
     query, gallery = tiny_dataset.query * 100, tiny_dataset.gallery
     dataset = Dataset("synthetic", "tiny", tiny_dataset.root, tiny_dataset.train, query, gallery)
-    found = rank(plain_features(dataset, (8, 4), tmp_path), "chance").mAP
+    found = plain_features(dataset, (8, 4), tmp_path).rank("chance").mAP
     size, matches = len(gallery) - 1, 5  # six cameras, and the query's own is left out
     harmonic = (1 / np.arange(1, size + 1)).sum()
     assert found == pytest.approx(

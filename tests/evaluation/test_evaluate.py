@@ -7,8 +7,7 @@ import torch
 from fusionreid import build_model, evaluate_ranking
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
-from fusionreid.evaluation.evaluate import camera_choices, cross_domain, evaluate, rank, retrieve
-from fusionreid.evaluation.ranking import nearest
+from fusionreid.evaluation.evaluate import camera_choices, cross_domain, evaluate, retrieve
 
 MODEL = profile("smoke").scale(PAPER)
 
@@ -22,7 +21,8 @@ def model():
 def test_retrieval_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
     retrieval = retrieve(model, tiny_dataset, cache_directory=tmp_path, batch_size=5)
     assert list(retrieval.gallery_features) == list(model.widths)
-    _, vectors, _, identities, _, cameras = retrieval.select("all")
+    vectors = retrieval.select("all")[1]
+    identities, cameras = retrieval.gallery
     for index in (0, 7, 23):
         record = tiny_dataset.gallery[index]
         with torch.no_grad():
@@ -32,7 +32,8 @@ def test_retrieval_is_the_model_image_by_image(model, tiny_dataset, tmp_path):
             vectors[index], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5
         )
         assert identities[index] == record.identity and cameras[index] == record.camera
-    shown, ranking = nearest(retrieval.select("cnn"), top=24), rank(retrieval, "cnn")
+    shown = retrieval.nearest("cnn", top=24)
+    ranking = retrieval.rank("cnn")
     np.testing.assert_array_equal(shown.match.argmax(axis=1) + 1, ranking.first_match)
     with pytest.raises(ValueError, match="feature='head'.*'all', 'cnn'"):
         retrieval.select("head")

@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionreid import build_model, embed, evaluate_ranking
+from fusionreid import build_model, embed
 from fusionreid.config import PAPER, profile
 from fusionreid.evaluation import gallery as module
+from fusionreid.evaluation.distances import FeatureDistances
 from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.evaluation.gallery import Gallery, pictures_in, write_sheet
+from fusionreid.evaluation.ranking import rank_by
 
 MODEL = profile("smoke").scale(PAPER)
 
@@ -173,11 +175,13 @@ def test_search_is_the_slow_product_block_by_block(model, folder, monkeypatch):
 
 
 def test_a_benchmark_s_gallery_is_ranked_from_disk(model, tiny_dataset, tmp_path):
-    query, features, *names = retrieve(model, tiny_dataset, cache_directory=tmp_path).select()
+    retrieval = retrieve(model, tiny_dataset, cache_directory=tmp_path)
+    query, features = retrieval.select()
     gallery = Gallery(tmp_path / "features", model, tiny_dataset.gallery, batch_size=5)
     np.testing.assert_allclose(gallery.features, features, atol=1e-3)
-    from_disk = evaluate_ranking(query, gallery.features, *names)
-    assert from_disk.mAP == pytest.approx(evaluate_ranking(query, features, *names).mAP, abs=0.01)
+    distances = FeatureDistances(query, gallery.features)
+    from_disk = rank_by(distances, retrieval.query, retrieval.gallery)
+    assert from_disk.mAP == pytest.approx(retrieval.rank().mAP, abs=0.01)
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path, folder):

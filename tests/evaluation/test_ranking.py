@@ -10,7 +10,7 @@ import torch
 
 from fusionreid.evaluation import distances
 from fusionreid.evaluation.distances import FeatureDistances
-from fusionreid.evaluation.ranking import evaluate_ranking, nearest
+from fusionreid.evaluation.ranking import Labels, evaluate_ranking, nearest_by
 
 CONFORMANCE = Path(__file__).parents[1] / "fixtures" / "ranking.npz"
 
@@ -45,6 +45,13 @@ def reference(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
         np.mean(penalties),
         lists,
     )
+
+
+def nearest(query, gallery, labels, **options):
+    query_ids, gallery_ids, query_cameras, gallery_cameras = map(np.asarray, labels)
+    query_labels = Labels(query_ids, query_cameras)
+    gallery_labels = Labels(gallery_ids, gallery_cameras)
+    return nearest_by(FeatureDistances(query, gallery), query_labels, gallery_labels, **options)
 
 
 def squared(query, gallery):
@@ -230,7 +237,7 @@ def test_the_list_for_pictures_is_the_top_of_the_scored_ranking(kind, blocks_of)
     expected = reference(squared(query, gallery), *labels)[-1]
     for columns in (1000, 64):
         blocks_of(7, columns)
-        shown = nearest((query, gallery, *labels), top=12)
+        shown = nearest(query, gallery, labels, top=12)
         for row, order in enumerate(expected):
             count = min(12, len(order))
             np.testing.assert_array_equal(shown.gallery[row, :count], order[:count])
@@ -242,18 +249,18 @@ def test_the_list_for_pictures_is_the_top_of_the_scored_ranking(kind, blocks_of)
         assert shown.match[row].any() == (first <= 12)
         if first <= 12:
             assert shown.match[row].argmax() + 1 == first
-    some = nearest((query, gallery, *labels), queries=[31, 2], top=12)
+    some = nearest(query, gallery, labels, queries=[31, 2], top=12)
     np.testing.assert_array_equal(some.gallery, shown.gallery[[31, 2]])
 
 
 def test_a_list_longer_than_the_gallery_is_padded():
     query, gallery, labels = sample("plain")
-    shown = nearest((query[:1], gallery[:4], [1], [1, 1, 2, 3], [0], [0, 1, 1, 1]), top=6)
+    shown = nearest(query[:1], gallery[:4], ([1], [1, 1, 2, 3], [0], [0, 1, 1, 1]), top=6)
     assert (shown.gallery[0] >= 0).sum() == 3 and 0 not in shown.gallery[0]
     assert (shown.gallery[0, 3:] == -1).all() and not shown.match[0, 3:].any()
-    assert nearest((query, gallery, *labels), queries=[]).gallery.shape == (0, 10)
+    assert nearest(query, gallery, labels, queries=[]).gallery.shape == (0, 10)
     with pytest.raises(ValueError, match="indices from 0 to 39"):
-        nearest((query, gallery, *labels), queries=[40])
+        nearest(query, gallery, labels, queries=[40])
 
 
 def test_nothing_of_the_size_of_queries_times_gallery_is_allocated(monkeypatch, blocks_of):
@@ -329,4 +336,7 @@ def test_errors_say_what_is_wrong(changes, message):
 
 
 def test_zero_vectors_are_fine_in_euclidean_space():
-    evaluate_ranking(**bad(gallery_features=with_row(0)))
+    ranking = evaluate_ranking(**bad(gallery_features=with_row(0)))
+    query, gallery, labels = sample("plain")
+    gallery[7] = 0
+    assert_equal(ranking, reference(squared(query, gallery), *labels))

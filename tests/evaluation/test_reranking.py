@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from fusionreid.evaluation import distances, ranking
+from fusionreid.evaluation import distances
 from fusionreid.evaluation.distances import FeatureDistances, KnownDistances
-from fusionreid.evaluation.ranking import evaluate_ranking, nearest
+from fusionreid.evaluation.evaluate import Retrieval
+from fusionreid.evaluation.ranking import Labels, evaluate_ranking, rank_by
 from fusionreid.evaluation.reranking import RerankedDistances, Reranking, k_reciprocal, neighbours
 
 CONFORMANCE = Path(__file__).parents[1] / "fixtures" / "ranking.npz"
 
 
 def evaluate_distances(matrix, *labels):
-    return ranking.rank_by(KnownDistances(matrix.astype(np.float32)), labels)
+    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    query = Labels(query_ids, query_cameras)
+    gallery = Labels(gallery_ids, gallery_cameras)
+    return rank_by(KnownDistances(matrix.astype(np.float32)), query, gallery)
 
 
 def published(query, gallery, k1=20, k2=6, weight=0.3):
@@ -122,7 +126,13 @@ def test_ranking_block_by_block_is_that_of_the_matrix(rows, columns, monkeypatch
     np.testing.assert_array_equal(ranking.cmc, expected.cmc)
     plain = evaluate_ranking(*features, *labels)
     assert ranking.mAP > plain.mAP + 0.01, "neighbourhoods help on clustered people"
-    shown = nearest((*features, *labels), rerank=dict(k1=8, k2=3), top=150, queries=ranking.queries)
+    retrieval = Retrieval(
+        {"x": features[0]},
+        {"x": features[1]},
+        Labels(labels[0], labels[2]),
+        Labels(labels[1], labels[3]),
+    )
+    shown = retrieval.nearest(rerank=dict(k1=8, k2=3), top=150, queries=ranking.queries)
     np.testing.assert_array_equal(shown.match.argmax(axis=1) + 1, ranking.first_match)
 
 

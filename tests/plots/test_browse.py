@@ -9,8 +9,7 @@ import torch
 from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
 from fusionreid.evaluation import explain
-from fusionreid.evaluation.evaluate import rank, retrieve
-from fusionreid.evaluation.ranking import nearest
+from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.plots.browse import Rankings, Switches, pair_maps
 
 
@@ -31,7 +30,7 @@ def test_a_ranking_is_that_of_the_evaluation(rankings, tmp_path, feature, camera
     retrieval = retrieve(
         rankings.model, rankings.dataset, cache_directory=tmp_path, use_cameras=cameras
     )
-    expected = rank(retrieval, feature, rerank=None if weight == 1 else {"weight": weight})
+    expected = retrieval.rank(feature, rerank=None if weight == 1 else {"weight": weight})
     found = rankings.ranking(Switches(feature, cameras, weight))
     np.testing.assert_allclose(found.average_precision, expected.average_precision)
     np.testing.assert_array_equal(found.first_match, expected.first_match)
@@ -51,23 +50,23 @@ def test_a_list_is_that_of_nearest(rankings, switches):
     retrieval = rankings.retrieval[switches.cameras]
     rerank = None if switches.weight == 1 else {"weight": switches.weight}
     count = len(rankings.dataset.gallery)
-    expected = nearest(retrieval.select(switches.feature), top=count, rerank=rerank)
-    query, gallery, *_ = retrieval.select(switches.feature)
+    expected = retrieval.nearest(switches.feature, top=count, rerank=rerank)
+    query, gallery = retrieval.select(switches.feature)
     for q in range(len(rankings.dataset.query)):
         found, similarity = rankings.listed(q, switches)
         kept = expected.gallery[q] >= 0
-        np.testing.assert_array_equal(found.gallery, expected.gallery[q][kept])
-        np.testing.assert_array_equal(found.match, expected.match[q][kept])
-        np.testing.assert_allclose(similarity, gallery[found.gallery] @ query[q], atol=1e-5)
+        np.testing.assert_array_equal(found.gallery[0], expected.gallery[q][kept])
+        np.testing.assert_array_equal(found.match[0], expected.match[q][kept])
+        np.testing.assert_allclose(similarity, gallery[found.gallery[0]] @ query[q], atol=1e-5)
 
 
 def test_a_list_holds_only_what_is_asked_for_in_the_same_order(rankings):
-    whole = rankings.listed(2, Switches())[0].gallery
+    whole = rankings.listed(2, Switches())[0].gallery[0]
     among = np.arange(len(rankings.dataset.gallery)) % 3 == 0
-    assert rankings.listed(2, Switches(), among)[0].gallery.tolist() == [
+    assert rankings.listed(2, Switches(), among)[0].gallery[0].tolist() == [
         g for g in whole if among[g]
     ]
-    assert not len(rankings.listed(2, Switches(), np.zeros_like(among))[0].gallery)
+    assert not rankings.listed(2, Switches(), np.zeros_like(among))[0].gallery.size
 
 
 def test_maps_of_a_pair_are_each_ones_toward_the_other(rankings):
