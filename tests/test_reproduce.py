@@ -9,35 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebook_files import write
 
-from fusionreid import notebooks, paths, processes, reproduce
+from fusionreid import paths, processes, reproduce
 from fusionreid.__main__ import main
-from fusionreid.notebooks import NotebookError
-
-PARAMETERS = 'PROFILE = "demo"\nDATASET = "synthetic"\nSEEDS = [0]'
-
-
-def write(folder, name, *sources, parameters=PARAMETERS):
-    """A notebook of a question, a parameters cell and one code cell for each source."""
-    cells = [
-        new_markdown_cell("# Does it run?"),
-        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-    ]
-    cells += [new_code_cell(source) for source in sources]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
-    return folder / name
+from fusionreid.notebooks import NotebookError, resolve
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty notebooks folder that reproduce takes for the repository's; its runs lie beside it."""
+    """An empty folder in place of the repository's notebooks; its runs lie beside it."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
@@ -53,87 +38,75 @@ def text(path):
     return "".join(output.get("text", "") for cell in cells for output in cell.outputs)
 
 
-def test_notebooks_are_found_in_order_and_picked_by_number_or_name(folder):
-    for name in ("10_last.ipynb", "00_first.ipynb", "03_train.ipynb", "draft.ipynb"):
-        write(folder, name)
-    assert [path.stem for path in notebooks.find(folder)] == ["00_first", "03_train", "10_last"]
-    assert [path.stem for path in notebooks.find(folder, ["10", "03_train"])] == [
-        "03_train",
-        "10_last",
-    ]
-    assert [path.stem for path in notebooks.find(folder, ["00_first.ipynb"])] == ["00_first"]
-    with pytest.raises(NotebookError, match="--only 07.*00_first, 03_train, 10_last"):
-        notebooks.find(folder, ["07"])
-    with pytest.raises(NotebookError, match="found none"):
-        notebooks.find(folder / "..")
-
-
-def test_parameters_are_read_as_literals(folder):
-    source = '# which\nPROFILE = "demo"\nSEEDS: list[int] = [\n    0, 1]\nRATE = -0.5'
-    path = write(folder, "00_a.ipynb", parameters=source)
-    assert notebooks.parameters(path) == {"PROFILE": "demo", "SEEDS": [0, 1], "RATE": -0.5}
-
-
-def test_the_environment_wins_over_the_committed_profile_alone(monkeypatch):
-    assert notebooks.chosen("demo").name == "demo"
-    monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
-    assert notebooks.chosen("demo").name == "smoke"
-    assert notebooks.chosen("paper").name == "paper"
-    monkeypatch.setenv("FUSIONREID_PROFILE", "tiny")
-    with pytest.raises(ValueError, match="'tiny' is not known"):
-        notebooks.chosen("demo")
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["import os", "A = B = 1", "A, B = 1, 2", "A = open('x')", "A = [", "A: int", "A = 1; A += 1"],
-)
-def test_a_parameters_cell_with_more_than_literals_is_an_error(folder, source):
-    with pytest.raises(
-        NotebookError, match="00_a.ipynb: its `parameters` cell must hold literals only"
-    ):
-        notebooks.parameters(write(folder, "00_a.ipynb", parameters=source))
-
-
-def test_a_notebook_without_parameters_or_that_is_none_is_an_error(folder):
-    nbformat.write(new_notebook(cells=[new_code_cell("A = 1")]), folder / "00_a.ipynb")
-    with pytest.raises(NotebookError, match="one cell tagged `parameters`, found 0"):
-        notebooks.parameters(folder / "00_a.ipynb")
-    (folder / "00_a.ipynb").write_text('{"cells": [')
-    with pytest.raises(NotebookError, match="00_a.ipynb: not a readable notebook"):
-        notebooks.parameters(folder / "00_a.ipynb")
-
-
-def test_only_values_that_differ_are_injected_and_unknown_names_are_errors(folder):
+def test_only_values_that_differ_are_injected(folder):
     first, second = write(folder, "00_a.ipynb"), write(folder, "01_b.ipynb", parameters="TOP = 5")
-    usual = {"PROFILE": "demo", "DATASET": "synthetic"}
-    assert reproduce.plan([first, second], {}, usual) == {first: {}, second: {}}
-    assert reproduce.plan([first, second], {"TOP": 7}, {**usual, "PROFILE": "smoke"}) == {
-        first: {"PROFILE": "smoke"},
+    assert reproduce.plan([first, second], "demo", "synthetic", {}) == {
+        first: {"PROFILE": "demo"},
+        second: {},
+    }
+    assert reproduce.plan([first, second], "smoke", "msmt17", {"TOP": 7, "SEEDS": (0,)}) == {
+        first: {"PROFILE": "smoke", "DATASET": "msmt17"},
         second: {"TOP": 7},
     }
-    with pytest.raises(
-        NotebookError, match=r"(?s)-p SEED: no selected.*00_a: PROFILE, DATASET, SEEDS.*01_b: TOP"
-    ):
-        reproduce.plan([first, second], {"SEED": 1}, usual)
+
+
+def test_unknown_names_of_parameters_are_errors(folder):
+    first, second = write(folder, "00_a.ipynb"), write(folder, "01_b.ipynb", parameters="TOP = 5")
+    known = r"(?s)-p SEED: no selected.*00_a: PROFILE, DATASET, SEEDS.*01_b: TOP"
+    with pytest.raises(NotebookError, match=known):
+        reproduce.plan([first, second], "demo", "synthetic", {"SEED": 1})
     with pytest.raises(NotebookError, match="use the option --profile"):
-        reproduce.plan([first], {"PROFILE": "smoke"}, usual)
+        reproduce.plan([first], "demo", "synthetic", {"PROFILE": "smoke"})
 
 
-def test_notebooks_run_in_this_interpreter_with_the_profile_and_the_values(
-    folder, capsys, monkeypatch
-):
-    show = "import os, sys\nprint(PROFILE, SEEDS, os.environ['FUSIONREID_PROFILE'], os.getcwd(), sys.executable)"
+def test_notebooks_run_in_this_interpreter_with_the_values(folder, capsys, monkeypatch):
+    show = "import os, sys\nprint(PROFILE, SEEDS, os.getcwd(), sys.executable)"
     before = write(folder, "00_a.ipynb", show).read_text()
-    monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
+    monkeypatch.setenv("FUSIONREID_PROFILE", "paper")
     rows = reproduce.reproduce("smoke", given={"SEEDS": [1, 2]}, progress=False)
-    assert "FUSIONREID_PROFILE" not in os.environ
+    assert os.environ["FUSIONREID_PROFILE"] == "paper"
     executed = paths.RUNS / "notebooks" / "smoke-synthetic" / "00_a.ipynb"
-    assert text(executed).split() == ["smoke", "[1,", "2]", "smoke", str(folder), sys.executable]
+    assert text(executed).split() == ["smoke", "[1,", "2]", str(folder), sys.executable]
     assert (folder / "00_a.ipynb").read_text() == before
     assert [row["notebook"] for row in rows] == ["00_a"]
     assert 0 < rows[0]["seconds"] < 120
     assert float(re.search(r"all .* peak ([\d.]+) GiB", capsys.readouterr().out)[1]) > 0.1
+
+
+def test_what_papermill_injects_is_resolved_in_the_notebook(monkeypatch):
+    """Papermill passes a tuple as text; its value of PROFILE wins over the environment."""
+    from papermill.translators import PythonTranslator
+
+    injected = {}
+    exec(PythonTranslator.codify({"PROFILE": "smoke", "SEEDS": (0, 1)}), injected)
+    assert injected["SEEDS"] == "(0, 1)"
+    monkeypatch.setenv("FUSIONREID_PROFILE", "demo")
+    resolved = resolve(PROFILE=injected["PROFILE"], SEEDS=injected["SEEDS"])
+    assert resolved == ["smoke", [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("SEEDS", "0", "SEEDS=0; expected a list of whole numbers, like [0]"),
+        ("SEEDS", "[]", "SEEDS=[]; expected a list of whole numbers, like [0]"),
+        ("QUERIES", "0", "QUERIES=0; expected a whole number from 1"),
+        ("PEOPLE", "0", "PEOPLE=0; expected a whole number from 1"),
+    ],
+)
+def test_a_wrong_parameter_is_named_before_anything_runs(folder, capsys, name, value, expected):
+    write(folder, "00_a.ipynb", parameters="SEEDS = [0]\nQUERIES = 6\nPEOPLE = 3")
+    assert main(["reproduce", "-p", name, value]) == 2
+    assert capsys.readouterr().err == f"fusionreid: {expected}\n"
+    assert not paths.RUNS.exists()
+
+
+def test_seeds_may_be_written_without_brackets(folder, monkeypatch):
+    write(folder, "00_a.ipynb")
+    asked = []
+    monkeypatch.setattr(reproduce, "execute", lambda *arguments: asked.append(arguments[2]) or 0.0)
+    assert main(["reproduce", "--profile", "smoke", "-p", "SEEDS", "0,1"]) == 0
+    assert asked == [{"PROFILE": "smoke", "SEEDS": [0, 1]}]
 
 
 @pytest.mark.skipif(processes.cores() < 2, reason="two notebooks at once need two cores")
@@ -211,7 +184,8 @@ def test_an_installed_package_says_that_it_needs_a_checkout(folder):
 
 
 def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
-    source = "import sys\nprint('a', flush=True)\nprint('noise', file=sys.stderr, flush=True)\nprint('b')\n3"
+    noise = "print('noise', file=sys.stderr, flush=True)"
+    source = f"import sys\nprint('a', flush=True)\n{noise}\nprint('b')\n3"
     path = write(folder, "00_a.ipynb", source)
     ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
     reproduce.reproduce("demo", overwrite=True, progress=False)
@@ -226,37 +200,6 @@ def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
         notebook.cells[1].metadata == {"tags": ["parameters"]} and notebook.cells[2].metadata == {}
     )
     assert str(folder.parent) not in path.read_text()
-
-
-def test_clean_drops_injected_cells_widgets_and_durations():
-    widget = new_output(
-        "display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
-    )
-    notebook = new_notebook(
-        metadata={"papermill": {"input_path": "/Users/me/x.ipynb"}, "widgets": {}},
-        cells=[
-            new_code_cell("A = 1", metadata={"tags": ["parameters"]}, execution_count=4),
-            new_code_cell("A = 2", metadata={"tags": ["injected-parameters"]}, execution_count=5),
-            new_code_cell(
-                "A", metadata={"papermill": {"duration": 1.0}}, execution_count=6, outputs=[widget]
-            ),
-        ],
-    )
-    notebooks.clean(notebook)
-    left = [(cell.source, cell.execution_count, cell.outputs) for cell in notebook.cells]
-    assert left == [("A = 1", 1, []), ("A", 2, [])]
-    assert "/Users" not in nbformat.writes(notebook) and "duration" not in nbformat.writes(notebook)
-
-
-def test_clean_takes_the_checkouts_folder_from_what_was_printed():
-    printed = new_output(
-        "stream",
-        name="stdout",
-        text=f"cnn: {paths.ROOT / 'fusionreid' / 'a.safetensors'}: 3 of 3\n",
-    )
-    notebook = new_notebook(cells=[new_code_cell("A", outputs=[printed])])
-    notebooks.clean(notebook)
-    assert notebook.cells[0].outputs[0].text == f"cnn: {Path('fusionreid/a.safetensors')}: 3 of 3\n"
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(folder, capsys):

@@ -1,6 +1,7 @@
-"""The shape of every committed notebook: one question, literals as parameters, short cells, whole outputs.
+"""The shape of every committed notebook: one question, literals as parameters, short cells, output.
 
-What is wrong with a notebook is listed by `problems`, which is itself tried on notebooks that are wrong on purpose.
+What is wrong with a notebook is listed by `problems`, which is itself tried on notebooks that are
+wrong on purpose.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ def test_notebook_has_the_shape(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     try:
-        found = [*problems(notebook), *wrong_parameters(parameters(path))]
+        values = parameters(path)
+        found = [*problems(notebook), *wrong_parameters(values), *unresolved(notebook, values)]
     except NotebookError as error:
         found = [str(error)]
     assert not found, f"{path.name}:\n" + "\n".join(found)
 
 
 def test_notebooks_are_numbered_and_linked():
-    """In the order of reading: a title "# NN · ...", and in the last cell links to the one before and the next."""
+    """A title "# NN · ...", and in the last cell links to the notebook before and the next."""
     for place, path in enumerate(NOTEBOOKS):
         cells = nbformat.read(path, as_version=4).cells
         assert cells[0].source.startswith(f"# {path.stem[:2]} · "), path.stem
@@ -113,7 +115,8 @@ def wrong_code(notebook):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 if length > FUNCTION_LINES:
-                    yield f"{where}: function {node.name} has {length} lines; at most {FUNCTION_LINES}"
+                    limit = f"has {length} lines; at most {FUNCTION_LINES}"
+                    yield f"{where}: function {node.name} {limit}"
 
 
 def wrong_outputs(notebook):
@@ -151,9 +154,22 @@ def texts(outputs):
 def wrong_parameters(values):
     if shouted := [name for name in values if not name.isupper()]:
         yield f"parameters in lower case: {shouted}"
-    for name, committed in (("PROFILE", "demo"), ("DATASET", "synthetic")):
+    for name, committed in (("PROFILE", ""), ("DATASET", "synthetic")):
         if values.get(name, committed) != committed:
             yield f"{name} is committed as {values[name]!r}, not {committed!r}"
+
+
+def unresolved(notebook, values):
+    """The cell after the parameters looks at all of them, in one call of `resolve`."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = ["parameters" in cell.metadata.get("tags", []) for cell in cells]
+    following = cells[tagged.index(True) + 1].source
+    code = "\n".join(line for line in following.splitlines() if not line.startswith("%"))
+    names = ", ".join(values)
+    arguments = ", ".join(f"{name}={name}" for name in values)
+    expected = ast.unparse(ast.parse(f"{names}, = resolve({arguments})"))
+    if expected not in ast.unparse(ast.parse(code)):
+        yield f"the cell after the parameters is without {expected}"
 
 
 def right():
@@ -167,7 +183,7 @@ def right():
         cells=[
             new_markdown_cell("# Is it right?\n\n- one\n- two\n- three"),
             new_code_cell("import os", execution_count=1),
-            new_code_cell('PROFILE = "demo"', execution_count=2, metadata={"tags": ["parameters"]}),
+            new_code_cell('PROFILE = ""', execution_count=2, metadata={"tags": ["parameters"]}),
             new_code_cell("%matplotlib inline\nprint(0.5)", execution_count=3, outputs=[show]),
             new_markdown_cell("It is."),
         ],
@@ -213,5 +229,15 @@ def test_each_wrong_shape_is_found(place, change, problem):
 
 
 def test_parameters_that_are_not_the_committed_ones_are_found():
-    assert list(wrong_parameters({"PROFILE": "demo", "DATASET": "synthetic", "SEEDS": [0]})) == []
-    assert len(list(wrong_parameters({"PROFILE": "smoke", "DATASET": "msmt17", "seeds": [0]}))) == 3
+    committed = {"PROFILE": "", "DATASET": "synthetic", "SEEDS": [0]}
+    assert list(wrong_parameters(committed)) == []
+    changed = {"PROFILE": "demo", "DATASET": "msmt17", "seeds": [0]}
+    assert len(list(wrong_parameters(changed))) == 3
+
+
+def test_parameters_that_are_not_resolved_are_found():
+    notebook = right()
+    assert len(list(unresolved(notebook, {"PROFILE": ""}))) == 1
+    notebook.cells[3].source = "%matplotlib inline\n(PROFILE,) = resolve(PROFILE=PROFILE)"
+    assert list(unresolved(notebook, {"PROFILE": ""})) == []
+    assert len(list(unresolved(notebook, {"PROFILE": "", "SEEDS": [0]}))) == 1
