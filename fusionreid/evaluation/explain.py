@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..data import Dataset, Record, load_images, normalise
+from ..models.backbones import BranchOutput
 from ..models.fusion import BRANCHES, OTHER
 from ..models.fusionreid import FusionReID
 from .embedding import device_of, evaluating
@@ -71,11 +72,14 @@ def class_targets(model: FusionReID, identities: Sequence[int]) -> list[Target]:
 
 
 class Stage(NamedTuple):
-    """Local features that a map explains, on `grid`: what `layer` gives at its call number `turn` in a pass."""
+    """Local features that a map explains, on `grid`: the output of `layer`.
+
+    `branch` is named where the layer, an SEU, gives the local features of both branches.
+    """
 
     layer: nn.Module
     grid: tuple[int, int]
-    turn: int = 0
+    branch: str = ""
 
 
 def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
@@ -92,13 +96,11 @@ def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
         return {"alone": Stage(last if branch == "cnn" else net.base.blocks[-1].norm1, grid)}
     found = {"before LRU": Stage(last, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
     for number, htm in enumerate(model.fusion.stack, start=1):
-        if htm.units != ("seu", "mfu"):
+        units = tuple(unit.name for unit in htm.units)
+        if units != ("seu", "mfu"):
             expected = "expected an MFU that reads the local tokens of an SEU, units=('seu', 'mfu')"
-            raise ValueError(f"Grad-CAM after HTM {number}: {expected}, found {htm.units}")
-        shared = htm.seu["cnn"] is htm.seu["transformer"]  # and then called for each branch in turn
-        found[f"after HTM {number}"] = Stage(
-            htm.seu[branch], grid, BRANCHES.index(branch) if shared else 0
-        )
+            raise ValueError(f"Grad-CAM after HTM {number}: {expected}, found {units}")
+        found[f"after HTM {number}"] = Stage(htm.units[0], grid, branch)
     return found
 
 
@@ -120,11 +122,10 @@ class _Tapped(nn.Module):
 
     def __init__(self, model: FusionReID, stage: Stage, cameras: Tensor | None):
         super().__init__()
-        self.model, self.stage, self.cameras, self.calls = model, stage, cameras, 0
+        self.model, self.stage, self.cameras = model, stage, cameras
         self.tap = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        self.calls = 0
         with self.stage.layer.register_forward_hook(self._divert):  # removes it at the end
             embedding = self.model.embed(images, self.cameras)
         if not embedding.requires_grad:
@@ -134,14 +135,15 @@ class _Tapped(nn.Module):
         return embedding
 
     def _divert(self, _layer, _inputs, output):
-        turn, self.calls = self.calls, self.calls + 1
-        if turn != self.stage.turn:
-            return output
         if isinstance(output, Tensor):
-            return self.tap(output.detach().requires_grad_())
-        token, local = output  # of a branch (a named tuple) or of an SEU
-        local = self.tap(local.detach().requires_grad_())
-        return output._replace(local=local) if hasattr(output, "_replace") else (token, local)
+            return self._tap(output)
+        if isinstance(output, BranchOutput):
+            return output._replace(local=self._tap(output.local))
+        tokens, local = output  # of an SEU
+        return tokens, local | {self.stage.branch: self._tap(local[self.stage.branch])}
+
+    def _tap(self, local: Tensor) -> Tensor:
+        return self.tap(local.detach().requires_grad_())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Leaves the model's gradients alone: Grad-CAM makes none."""
@@ -253,28 +255,26 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
         raise ValueError(
             "attention maps: expected a model with HTMs (FusionConfig.units), found none"
         )
-    grids, maps, stack = model.grids, {}, model.fusion.stack
-    keys = [
-        (layer, unit, branch)
-        for layer, htm in enumerate(stack, 1)
-        for unit in htm.units
-        for branch in BRANCHES
-    ]
-    modules = [getattr(stack[layer - 1], unit)[branch].attention for layer, unit, branch in keys]
-    calls = cycle(keys)  # the order of a forward pass
+    grids, maps = model.grids, {}
+    modules = {}  # in the order of a forward pass
+    for layer, htm in enumerate(model.fusion.stack, start=1):
+        for unit in htm.units:
+            for branch in BRANCHES:
+                modules[layer, unit.name, branch] = unit[branch].attention
+    calls = cycle(modules)
 
     def read(attention: nn.Module, inputs: tuple) -> None:
         layer, unit, branch = next(calls)
         with torch.no_grad():
-            weights = attention.weights(*inputs)
+            weights = attention.weights(*inputs)[:, :, 0]  # of the global token
         if unit == "seu":
-            weights = weights[:, :, 0, 1:]  # from the global token to the local ones
+            weights = weights[:, :, 1:]  # without the one to itself
         grid = grids[branch if unit == "seu" else OTHER[branch]]
         maps[layer, unit, branch] = rearrange(
             weights.float(), "b heads (h w) -> b heads h w", h=grid[0]
         )
 
     with ExitStack() as hooks:
-        for module in dict.fromkeys(modules):
+        for module in dict.fromkeys(modules.values()):
             hooks.enter_context(module.register_forward_pre_hook(read))
         yield maps

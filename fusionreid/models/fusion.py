@@ -1,40 +1,54 @@
-"""Dual-attention Mutual Fusion (DMF, Sec. III.B): LRU, SEU, MFU and the HTM that stacks them.
+"""Dual-attention Mutual Fusion (DMF, Sec. III.B): LRU, SEU, MFU, and the HTM of SEU and MFU.
 
-Tokens are kept as two dictionaries with the keys "cnn" and "transformer": the global tokens, (B, D) each, and the
-local tokens, (B, N, D) each. N may differ between the branches.
+Shapes have the paper's letters: B images, D channels, a local map of H x W places, N = H * W local
+tokens; c is the CNN, t the Transformer. Each branch has one global token (B, D) and local tokens
+(B, N, D); N may differ between the branches. Both are dictionaries, `tokens` and `local`, with the
+keys "cnn" and "transformer".
 """
-
-from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import pack, rearrange, unpack
-from timm.layers import Mlp, SelectAdaptivePool2d
+from einops import pack, rearrange, reduce, unpack
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ..config import FusionConfig
 
 BRANCHES = ("cnn", "transformer")
 OTHER = {"cnn": "transformer", "transformer": "cnn"}
-Tokens = dict[str, Tensor]
+Tokens = dict[str, Tensor]  # by branch
 
 
 class GeM(nn.Module):
-    """Generalised-mean pooling with a learnable exponent (Radenovic et al.): (B, D, H, W) to (B, D)."""
+    """Generalised-mean pooling (Radenovic et al., 2019), (B, D, H, W) to (B, D).
+
+    The exponent is learnt and starts at 3. An exponent of 1 is the mean, a large one the maximum.
+    """
 
     def __init__(self):
         super().__init__()
         self.exponent = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=1e-6).pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)
+        powers = x.clamp(min=1e-6).pow(self.exponent)  # a root needs numbers above zero
+        return reduce(powers, "b d h w -> b d", "mean").pow(1 / self.exponent)
+
+
+class GAP(nn.Module):
+    """Global average pooling, (B, D, H, W) to (B, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(x, "b d h w -> b d", "mean")
+
+
+POOLING = {"gem": GeM, "gap": GAP}
 
 
 class LocalRefinementUnit(nn.Module):
-    """LRU, Eqs. 1 and 2: depth-wise, then point-wise convolution, each with BN and PReLU.
+    """LRU, Eqs. 1 and 2: gives the maps of both branches one width, D.
 
-    X (B, width, H, W) to F (B, dim, H, W); `kernel` is the depth-wise kernel's side.
+    A branch's map X (B, width, H, W) becomes F (B, dim, H, W); `kernel` is the side of the
+    depth-wise kernel.
     """
 
     def __init__(self, width: int, dim: int, kernel: int = 3):
@@ -47,14 +61,14 @@ class LocalRefinementUnit(nn.Module):
         self.act2 = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.norm1(self.depthwise(x)))  # (B, width, H, W)
-        return self.act2(self.norm2(self.pointwise(x)))  # (B, dim, H, W)
+        x = self.act1(self.norm1(self.depthwise(x)))  # Eq. 1: (B, width, H, W)
+        return self.act2(self.norm2(self.pointwise(x)))  # Eq. 2: (B, dim, H, W)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens to themselves (MHSA, Eq. 3) or to a context (MHCA, Eqs. 6 and 7).
+    """Multi-head attention, to the tokens themselves (MHSA, Eq. 3) or to others (MHCA, Eqs. 6, 7).
 
-    `key_norm` is applied to the tokens before the projection to keys, not before the one to values.
+    `key_norm` normalises what the keys are made of. The values are made of the context as it is.
     """
 
     def __init__(self, dim: int, heads: int, key_norm: nn.Module | None = None):
@@ -66,67 +80,71 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x, (B, M, D) or one token (B, D), to the same shape; the context is (B, N, D), or None: x itself."""
-        tokens = x if context is None else context
-        q, k = self._queries_and_keys(x, tokens)
-        v = rearrange(self.v(tokens), "b n (h d) -> b h n d", h=self.heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(mixed, "b h m d -> b m (h d)").reshape(x.shape))
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Tokens (B, M, D) read from a context (B, N, D); the result is (B, M, D)."""
+        q = self._split(self.q(x))
+        k = self._split(self.k(self.key_norm(context)))
+        v = self._split(self.v(context))
+        heads = F.scaled_dot_product_attention(q, k, v)  # softmax(Q K^T / sqrt(d)) V of Eq. 6
+        return self.proj(rearrange(heads, "b h m d -> b m (h d)"))
 
-    def weights(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The weights that `forward` uses: (B, heads, M, N), or (B, heads, N) of one token; they sum to 1 over N."""
-        q, k = self._queries_and_keys(x, x if context is None else context)
-        weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
-        return weights.reshape(len(x), self.heads, *x.shape[1:-1], -1)
+    def weights(self, x: Tensor, context: Tensor) -> Tensor:
+        """The weights that `forward` uses, (B, heads, M, N). They sum to 1 over N."""
+        q = self._split(self.q(x))
+        k = self._split(self.k(self.key_norm(context)))
+        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
 
-    def _queries_and_keys(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        q = rearrange(
-            self.q(x), "b ... (h d) -> b h (...) d", h=self.heads
-        )  # (B, heads, M, D / heads)
-        return q, rearrange(self.k(self.key_norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, heads, N, d), with d = D / heads."""
+        return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
 
 
-class Block(nn.Module):
-    """A pre-norm Transformer block: x + Attention(LN(x), context), then + FFN(LN(x))."""
-
-    def __init__(self, config: FusionConfig, key_norm: nn.Module | None = None):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.dim)
-        self.attention = Attention(config.dim, config.heads, key_norm)
-        self.norm2 = nn.LayerNorm(config.dim)
-        self.ffn = Mlp(config.dim, 4 * config.dim)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), context)
-        return x + self.ffn(self.norm2(x))
-
-
-class SharedEncodingUnit(Block):
-    """SEU, Eqs. 3 to 5: one block over the global and the local tokens of a branch."""
+class EncodingBlock(nn.Module):
+    """The block of SEU: the global and the local tokens of one branch attend to each other."""
 
     def __init__(self, config: FusionConfig):
-        super().__init__(config)
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.attention = Attention(config.dim, config.heads)
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.ffn = Mlp(config.dim, 4 * config.dim)
         self.norm = nn.LayerNorm(config.dim) if config.seu_norm else nn.Identity()
 
     def forward(self, token: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
-        """Token (B, D) and local tokens (B, N, D) to S^g (B, D) and S^l (B, N, D)."""
-        x, shapes = pack([token, local], "b * d")  # (B, 1 + N, D)
-        return tuple(unpack(self.norm(super().forward(x)), shapes, "b * d"))
+        """Global token (B, D) and local tokens (B, N, D) to S^g and S^l, of the same shapes."""
+        x, shapes = pack([token, local], "b * d")  # F': (B, 1 + N, D)
+        normed = self.norm1(x)
+        x = self.attention(normed, normed) + x  # Eq. 3: MHSA(LN(F')) + F'
+        x = self.ffn(self.norm2(x)) + x  # Eq. 4: FFN(LN(S)) + S
+        token, local = unpack(self.norm(x), shapes, "b * d")  # Eq. 5: S = Concat(S^g, S^l)
+        return token, local
 
 
-class MutualFusionUnit(Block):
-    """MFU that keeps the query ("query", the default): a block from a token (B, D) to the other branch's local tokens.
+class FusionBlock(nn.Module):
+    """The block of MFU that keeps the query ("query", the default).
 
-    The paper's own Table VI and Fig. 5 contradict Eqs. 6 to 9 as they are printed.
+    A pre-norm Transformer block. Eqs. 6 to 9 as printed (`PrintedFusionBlock`) do not add the
+    query. But in the paper's Table VI and Fig. 5 a fused token is better where its own branch is
+    better, and that needs the query.
     """
 
     def __init__(self, config: FusionConfig):
-        super().__init__(config, key_norm=nn.LayerNorm(config.dim))
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.attention = Attention(config.dim, config.heads, key_norm=nn.LayerNorm(config.dim))
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.ffn = Mlp(config.dim, 4 * config.dim)
+
+    def forward(self, token: Tensor, local: Tensor) -> Tensor:
+        """A branch's global token (B, D) and the other's local tokens (B, N, D) to f' (B, D)."""
+        query = rearrange(self.norm1(token), "b d -> b 1 d")
+        m = rearrange(self.attention(query, local), "b 1 d -> b d")  # Eqs. 6 and 7
+        x = m + token  # the query is kept
+        return self.ffn(self.norm2(x)) + x  # Eqs. 8 and 9: FFN(LN(x)) + x
 
 
-class PrintedMutualFusionUnit(nn.Module):
-    """MFU as Eqs. 6 to 9 are printed ("attention"): M = MHCA(token, the other's local tokens), f = FFN(M) + M."""
+class PrintedFusionBlock(nn.Module):
+    """The block of MFU as Eqs. 6 to 9 are printed ("attention"): no norms, no query added."""
 
     def __init__(self, config: FusionConfig):
         super().__init__()
@@ -134,78 +152,114 @@ class PrintedMutualFusionUnit(nn.Module):
         self.ffn = Mlp(config.dim, 4 * config.dim)
 
     def forward(self, token: Tensor, local: Tensor) -> Tensor:
-        """Token (B, D) and the other branch's local tokens (B, N, D) to the fused token (B, D)."""
-        mixed = self.attention(token, local)
-        return self.ffn(mixed) + mixed
+        """A branch's global token (B, D) and the other's local tokens (B, N, D) to f' (B, D)."""
+        query = rearrange(token, "b d -> b 1 d")
+        m = rearrange(self.attention(query, local), "b 1 d -> b d")  # Eqs. 6 and 7
+        return self.ffn(m) + m  # Eqs. 8 and 9: FFN(M) + M
 
 
-MFU = {"query": MutualFusionUnit, "attention": PrintedMutualFusionUnit}
+FUSION_BLOCKS = {"query": FusionBlock, "attention": PrintedFusionBlock}
 
 
-def _both(make: Callable[[], nn.Module], share: bool) -> nn.ModuleDict:
-    """A unit for each branch, or, shared, the same object for both."""
-    first = make()
-    return nn.ModuleDict({"cnn": first, "transformer": first if share else make()})
+class SharedEncodingUnit(nn.ModuleDict):
+    """SEU, Eqs. 3 to 5: each branch encodes its own tokens, by its block ("cnn", "transformer").
+
+    Shared, as in the paper, both are the same object.
+    """
+
+    name = "seu"
+
+    def __init__(self, config: FusionConfig):
+        cnn = EncodingBlock(config)
+        transformer = cnn if config.share_seu else EncodingBlock(config)
+        super().__init__({"cnn": cnn, "transformer": transformer})
+
+    def forward(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """Global (B, D) and local tokens (B, N, D) to S^g and S^l, of the same shapes."""
+        cnn_token, cnn_local = self["cnn"](tokens["cnn"], local["cnn"])
+        transformer_token, transformer_local = self["transformer"](
+            tokens["transformer"], local["transformer"]
+        )
+        encoded_tokens = {"cnn": cnn_token, "transformer": transformer_token}
+        encoded_local = {"cnn": cnn_local, "transformer": transformer_local}
+        return encoded_tokens, encoded_local
+
+
+class MutualFusionUnit(nn.ModuleDict):
+    """MFU, Eqs. 6 to 9: each branch's global token reads the other branch's local tokens.
+
+    The paper counts two MFUs in an HTM, one for each branch. Here they are the two blocks of one
+    unit, "cnn" and "transformer"; shared, both are the same object.
+    """
+
+    name = "mfu"
+
+    def __init__(self, config: FusionConfig):
+        block = FUSION_BLOCKS[config.mfu_residual]
+        cnn = block(config)
+        transformer = cnn if config.share_mfu else block(config)
+        super().__init__({"cnn": cnn, "transformer": transformer})
+
+    def forward(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
+        """Global (B, D) and local tokens (B, N, D) to f' (B, D) and the same local tokens."""
+        cnn = self["cnn"](tokens["cnn"], local["transformer"])  # Eqs. 6 and 8
+        transformer = self["transformer"](tokens["transformer"], local["cnn"])  # Eqs. 7 and 9
+        return {"cnn": cnn, "transformer": transformer}, local
 
 
 class HeterogeneousTransmissionModule(nn.Module):
-    """HTM (Fig. 3 (a), Fig. 4): the units in the configured order. Only the global tokens move on."""
+    """HTM (Fig. 3 (a), Fig. 4): `units`, the SEU and the MFU, one after the other."""
 
     def __init__(self, config: FusionConfig):
         super().__init__()
-        mfu = MFU[config.mfu_residual]
-        self.units = config.units
-        self.seu = (
-            _both(lambda: SharedEncodingUnit(config), config.share_seu)
-            if "seu" in config.units
-            else None
-        )
-        self.mfu = _both(lambda: mfu(config), config.share_mfu) if "mfu" in config.units else None
-
-    def encode(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        """SEU: the tokens of each branch attend to themselves."""
-        both = {branch: self.seu[branch](tokens[branch], local[branch]) for branch in BRANCHES}
-        return {branch: both[branch][0] for branch in BRANCHES}, {
-            branch: both[branch][1] for branch in BRANCHES
+        # The SEU is made first, also where it runs second: a seed then gives both orders the same
+        # initial weights, and Table III compares the orders alone.
+        made = {
+            unit.name: unit(config)
+            for unit in (SharedEncodingUnit, MutualFusionUnit)
+            if unit.name in config.units
         }
-
-    def fuse(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
-        """MFU: each branch's global token attends to the other branch's local tokens."""
-        return {
-            branch: self.mfu[branch](tokens[branch], local[OTHER[branch]]) for branch in BRANCHES
-        }, local
-
-    STEPS = {"seu": encode, "mfu": fuse}
+        self.units = nn.ModuleList(made[name] for name in config.units)
 
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:
+        """Global tokens (B, D) and local tokens (B, N, D) to the next global tokens."""
         for unit in self.units:
-            tokens, local = self.STEPS[unit](self, tokens, local)
-        return tokens
+            tokens, local = unit(tokens, local)
+        return tokens  # the encoded local tokens end here: the next HTM starts from LRU's
 
 
 class DualAttentionMutualFusion(nn.Module):
-    """DMF (Sec. III.B): LRU aligns the branches, of `widths` D_c and D_t, and stacked HTMs fuse them."""
+    """DMF (Fig. 2): LRU brings both branches to one width, and L stacked HTMs fuse them.
+
+    `widths` are the widths of the branches, D_c and D_t, by branch.
+    """
 
     def __init__(self, config: FusionConfig, widths: dict[str, int]):
         super().__init__()
-        pool = {"gem": GeM, "gap": partial(SelectAdaptivePool2d, pool_type="fast", flatten=True)}[
-            config.pooling
-        ]
-        depth = config.depth if config.units else 0
-        self.refine = nn.ModuleDict(
-            {b: LocalRefinementUnit(widths[b], config.dim, config.kernel) for b in BRANCHES}
-        )
-        self.pool = nn.ModuleDict({branch: pool() for branch in BRANCHES})
+        self.refine = nn.ModuleDict()
+        self.pool = nn.ModuleDict()
+        for branch in BRANCHES:
+            self.refine[branch] = LocalRefinementUnit(widths[branch], config.dim, config.kernel)
+            self.pool[branch] = POOLING[config.pooling]()
+        depth = config.depth if config.units else 0  # without units there is LRU alone
         self.stack = nn.ModuleList(HeterogeneousTransmissionModule(config) for _ in range(depth))
 
     def forward(self, local: Tokens) -> tuple[Tokens, Tokens]:
-        """X (B, D_b, H, W) of both branches to the refined f'_0 and, with HTMs, the fused f'_L, (B, D) each."""
-        refined = {branch: self.refine[branch](local[branch]) for branch in BRANCHES}
-        refined_tokens = {branch: self.pool[branch](refined[branch]) for branch in BRANCHES}
-        patches = {
-            branch: rearrange(refined[branch], "b d h w -> b (h w) d") for branch in BRANCHES
+        """Maps X_c (B, D_c, H_c, W_c) and X_t (B, D_t, H_t, W_t) to f'_0 and f'_L, (B, D) each.
+
+        f'_0 are the refined tokens, f'_L the fused ones. Without an HTM (L = 0) they are the same.
+        """
+        cnn = self.refine["cnn"](local["cnn"])  # F_c: (B, D, H_c, W_c)
+        transformer = self.refine["transformer"](local["transformer"])  # F_t: (B, D, H_t, W_t)
+        refined = {  # f'_0: (B, D)
+            "cnn": self.pool["cnn"](cnn),
+            "transformer": self.pool["transformer"](transformer),
         }
-        tokens = refined_tokens
+        patches = {  # every HTM starts from these local tokens: (B, N, D)
+            "cnn": rearrange(cnn, "b d h w -> b (h w) d"),
+            "transformer": rearrange(transformer, "b d h w -> b (h w) d"),
+        }
+        tokens = refined
         for htm in self.stack:
-            tokens = htm(tokens, patches)
-        return refined_tokens, tokens if len(self.stack) else {}
+            tokens = htm(tokens, patches)  # f'_k-1 to f'_k
+        return refined, tokens

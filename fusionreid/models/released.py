@@ -126,6 +126,8 @@ def export(model: FusionReID) -> dict[str, Tensor]:
 
 def released_name(ours: str, units: Units) -> str:
     """The released code's name of the tensor that our state dict calls `ours`; SEU's q, k and v are one there."""
+    order = list(units)
+    ours = re.sub(r"\.units\.(\d)\.", lambda index: f".{order[int(index[1])]}.", ours)
     for pattern, name in _NAMES.items():
         ours = re.sub(pattern, name, ours)
     for unit, (cnn, transformer) in units.items():

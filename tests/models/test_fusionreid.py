@@ -11,7 +11,6 @@ from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, build_model
 from fusionreid.config import FEATURES, profile
 from fusionreid.models import backbones
 from fusionreid.models.backbones import IMAGENET
-from fusionreid.models.fusion import MFU, Attention, DualAttentionMutualFusion
 from fusionreid.paper.experiments import variants
 
 SMOKE = profile("smoke")
@@ -77,33 +76,12 @@ def test_grids_at_paper_scale(size, stride, grid):
     assert model.widths == {"cnn": 2048, "transformer": 768} | {name: 768 for name in FEATURES[2:]}
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_sharing_is_the_same_object_twice(share):
-    htm = model_of(
-        small(fusion=FusionConfig(dim=48, share_seu=share, share_mfu=share))
-    ).fusion.stack[0]
-    assert (htm.seu["cnn"] is htm.seu["transformer"]) is share
-    assert (htm.mfu["cnn"] is htm.mfu["transformer"]) is share
-
-
 def test_order_of_units_matters():
     outputs = []
     for units in (("seu", "mfu"), ("mfu", "seu")):
         model = model_of(small(fusion=FusionConfig(dim=48, units=units))).eval()
-        assert model.fusion.stack[0].units == units
         outputs.append(model.embed(images(model.config)))
     assert not torch.allclose(*outputs)
-
-
-def test_only_the_global_token_moves_on():
-    model = model_of(small()).eval()
-    seen = []
-    for htm in model.fusion.stack:
-        htm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-    model(images(model.config))
-    for branch in ("cnn", "transformer"):
-        assert seen[0][1][branch] is seen[1][1][branch]
-        assert not torch.equal(seen[0][0][branch], seen[1][0][branch])
 
 
 def test_camera_embedding_scale_and_unseen_cameras():
@@ -115,68 +93,6 @@ def test_camera_embedding_scale_and_unseen_cameras():
     unseen = model.embed(x, torch.full((4,), -1))
     assert torch.equal(unseen, model.embed(x))
     assert not torch.allclose(unseen, model.embed(x, torch.zeros(4, dtype=torch.int64)))
-
-
-@pytest.mark.parametrize("kind", ["self", "cross", "one token"])
-def test_attention_equals_an_obvious_loop(kind):
-    query = torch.randn(2, 12) if kind == "one token" else torch.randn(2, 5, 12)
-    context = None if kind == "self" else torch.randn(2, 7, 12)
-    torch.manual_seed(0)
-    norm = torch.nn.LayerNorm(12)
-    attention = Attention(12, 3, norm)
-    tokens = query if context is None else context
-    q, k, v = attention.q(query.view(2, -1, 12)), attention.k(norm(tokens)), attention.v(tokens)
-    mixed, weights = torch.empty_like(q), torch.empty(2, 3, q.shape[1], k.shape[1])
-    for image in range(2):
-        for head in range(3):
-            columns = slice(4 * head, 4 * head + 4)
-            for row in range(q.shape[1]):
-                products = k[image, :, columns] @ q[image, row, columns] / 4**0.5
-                weights[image, head, row] = products.softmax(0)
-                mixed[image, row, columns] = weights[image, head, row] @ v[image, :, columns]
-    torch.testing.assert_close(attention(query, context), attention.proj(mixed).view(query.shape))
-    found = attention.weights(query, context)
-    assert found.shape == ((2, 3, 7) if query.ndim == 2 else (2, 3, 5, tokens.shape[1]))
-    torch.testing.assert_close(found, weights.view(found.shape))
-
-
-@pytest.mark.parametrize("residual", ["query", "attention"])
-def test_mutual_fusion_unit_equals_its_equations(residual):
-    torch.manual_seed(0)
-    mfu = MFU[residual](FusionConfig(dim=24, mfu_residual=residual))
-    token, local = torch.randn(3, 24), torch.randn(3, 7, 24)
-    if residual == "query":
-        f = token + mfu.attention(mfu.norm1(token), local)
-        expected = f + mfu.ffn(mfu.norm2(f))
-        assert isinstance(mfu.attention.key_norm, torch.nn.LayerNorm)
-    else:
-        mixed = mfu.attention(token, local)
-        expected = mfu.ffn(mixed) + mixed
-        assert isinstance(mfu.attention.key_norm, torch.nn.Identity)
-    torch.testing.assert_close(mfu(token, local), expected)
-    assert all(
-        linear.bias is None for linear in (mfu.attention.q, mfu.attention.k, mfu.attention.v)
-    )
-
-
-@pytest.mark.parametrize("residual", ["query", "attention"])
-def test_fused_tokens_differ_between_images_from_the_start_whatever_the_width(residual):
-    """Initial weights that shrink the fused tokens would hide them behind the necks' epsilon (a variance of 1e-5)."""
-    spreads = {}
-    for dim in (48, 96, 768):
-        torch.manual_seed(0)
-        fusion = DualAttentionMutualFusion(
-            FusionConfig(dim=dim, mfu_residual=residual), {"cnn": 96, "transformer": 64}
-        )
-        local = {"cnn": torch.randn(16, 96, 8, 4), "transformer": torch.randn(16, 64, 7, 3)}
-        local = {branch: x + torch.randn(16, x.shape[1], 1, 1) for branch, x in local.items()}
-        with torch.no_grad():
-            _, fused = fusion(
-                local
-            )  # batch norms by the batch's own statistics, as in the first step of training
-        spreads[dim] = min(token.std(dim=0).mean().item() for token in fused.values())
-    assert min(spreads.values()) > 0.01
-    assert max(spreads.values()) < 2 * min(spreads.values())
 
 
 def test_deep_copy_is_independent():
