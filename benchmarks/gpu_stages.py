@@ -28,7 +28,7 @@ from fusionreid.data.datasets import Dataset, open_data
 from fusionreid.data.synthetic import build
 from fusionreid.data.truth import masks
 from fusionreid.evaluation import explain, map_scores
-from fusionreid.evaluation.evaluate import evaluate, retrieve
+from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.jobs import run_all
 from fusionreid.paper import intervals, recorded, tables
 from fusionreid.paper.experiments import setting, variants
@@ -251,10 +251,8 @@ def trained(
     scale = replace(scale, start=start, train=replace(scale.train, **own))
     configs, folders = {each.name: each.config for each in variants("table2")}, {}
     for name in ("FusionReID*", "ResNet50", "ViT-B/16*"):
-        run = make_run(scale, configs[name], data=DataConfig(size=size), **roots)
-        folders[name] = train(
-            run, evaluate, dataset=dataset, device=where.device, progress=False, **roots
-        )
+        run = make_run(scale, configs[name], data=DataConfig(size=size))
+        folders[name] = train(run, dataset=dataset, device=where.device, progress=False, **roots)
     return dataset, folders
 
 

@@ -38,11 +38,10 @@ from safetensors import safe_open
 from fusionreid import paths
 from fusionreid.config import DataConfig, profile
 from fusionreid.data.synthetic.build import build
-from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_json
 from fusionreid.models import checkpoints
 from fusionreid.reproduce import reproduce
-from fusionreid.training.runs import RunConfig, RunFolder, make_run
+from fusionreid.training.runs import RunConfig, RunFolder, make_run, with_versions
 from fusionreid.training.train import train
 
 FORK = multiprocessing.get_context("fork")
@@ -89,17 +88,11 @@ def training(place: Path) -> Kind:
     write_pictures(place / "data" / "market1501")
     smoke = profile("smoke")
     scale = replace(smoke, train=replace(smoke.train, epochs=3, evaluate_every=2))
-    run = make_run(scale, data=DataConfig(name="market1501"), data_root=place / "data")
+    run = make_run(scale, data=DataConfig(name="market1501"))
+    run = with_versions(run, place / "data")
 
     def work(trial: Path) -> None:
-        train(
-            run,
-            evaluate,
-            data_root=place / "data",
-            runs_root=trial / "runs",
-            device="cpu",
-            progress=False,
-        )
+        train(run, data_root=place / "data", runs_root=trial / "runs", device="cpu", progress=False)
 
     return Kind(work, partial(stage, run), partial(outcome, run))
 

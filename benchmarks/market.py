@@ -30,6 +30,7 @@ from fusionreid.jobs import RunsError, run_all
 from fusionreid.paper import claims, compare, tables
 from fusionreid.paper.experiments import EXPERIMENTS, Setting, plan, setting
 from fusionreid.processes import cores
+from fusionreid.training.losses import PaperObjective
 from fusionreid.training.runs import RunConfig, RunFolder
 from fusionreid.training.train import make_optimizer, starting_model, train_one_epoch
 
@@ -39,8 +40,11 @@ STEPS, WARM_UP = 10, 2
 def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, float]:
     """Seconds of a training and of an evaluation of this run, from ten steps and ten batches, and the memory in GB."""
     config, (height, width) = run.train, run.model.image_size
-    model = starting_model(run, dataset)[0].to(device, memory_format=torch.channels_last)
+    model = starting_model(run, dataset.num_identities, dataset.num_cameras)[0].to(
+        device, memory_format=torch.channels_last
+    )
     optimizer = make_optimizer(model, config)
+    objective = PaperObjective(dataset.num_identities, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     images = torch.randint(
         0, 256, (config.identities * config.images, 3, height, width), dtype=torch.uint8
@@ -63,7 +67,10 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
         return (time.perf_counter() - started) / count
 
     step = seconds(
-        lambda count: train_one_epoch(model, [batch] * count, optimizer, scaler, config, 1), STEPS
+        lambda count: train_one_epoch(
+            model, [batch] * count, optimizer, scaler, config, 1, objective
+        ),
+        STEPS,
     )
     embedded = seconds(embed, STEPS) / len(images)
     labels = [record.identity for record in dataset.train]

@@ -15,7 +15,7 @@ from measure import write_table
 from fusionreid import build_model
 from fusionreid.config import PAPER_TRAINING, ModelConfig
 from fusionreid.paper.experiments import variants
-from fusionreid.training.losses import objective
+from fusionreid.training.losses import PaperObjective
 
 BATCH = PAPER_TRAINING.identities * PAPER_TRAINING.images
 SHOWN = {
@@ -41,9 +41,8 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
     )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(images.contiguous(memory_format=torch.channels_last), cameras)
-        loss, _ = objective(
-            output, torch.arange(batch) // 2 + torch.arange(batch) % 2, PAPER_TRAINING
-        )
+        identities = torch.arange(batch) // 2 + torch.arange(batch) % 2
+        loss = sum(PaperObjective(751, PAPER_TRAINING)(output, identities).values())
     assert loss.requires_grad  # holds the graph, and with it the storages, until they are counted
     return sum(kept.values())
 

@@ -21,7 +21,7 @@ from fusionreid import build_model
 from fusionreid.config import PAPER, PROFILES, ModelConfig, Profile
 from fusionreid.devices import autocast, device_name
 from fusionreid.models import cost
-from fusionreid.training.losses import objective
+from fusionreid.training.losses import PaperObjective
 from fusionreid.training.train import make_optimizer
 
 
@@ -65,6 +65,7 @@ def works(
     model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
     called = torch.compile(model) if compiled else model
     optimizer = make_optimizer(model, scale.train)
+    objective = PaperObjective(751, scale.train)
     images = torch.randn(batch, 3, *config.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     cameras = torch.randint(0, 6, (batch,), device=device)
@@ -73,7 +74,7 @@ def works(
     def step() -> None:
         with autocast(device, precision):
             output = called(images, cameras)
-        loss, _ = objective(output, identities, scale.train)
+        loss = sum(objective(output, identities).values())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

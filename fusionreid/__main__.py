@@ -199,9 +199,12 @@ def run_of(options: argparse.Namespace):
         image_size=options.image_size,
         stride=options.stride,
     )
-    weights = {cnn: options.cnn_weights, transformer: options.transformer_weights}
-    if weights.get(None):
-        raise ValueError(f"weights {weights[None]!r}: expected none for a branch that is left out")
+    weights = {}
+    for branch, file in ((cnn, options.cnn_weights), (transformer, options.transformer_weights)):
+        if file and branch is None:
+            raise ValueError(f"weights {file!r}: expected none for a branch that is left out")
+        if file:
+            weights[branch] = file
     training = {name: getattr(options, name) for name in ("epochs", "warmup_epochs", "precision")}
     if options.epochs and options.warmup_epochs is None:
         training["warmup_epochs"] = min(scale.train.warmup_epochs, options.epochs - 1)
@@ -211,8 +214,7 @@ def run_of(options: argparse.Namespace):
     given = {name: value for name, value in training.items() if value is not None}
     scale = replace(scale, train=replace(scale.train, **given))
     data = replace(scale.data, name=options.dataset or scale.data.name)
-    roots = {"data_root": options.data_root, "runs_root": options.runs_root}
-    return make_run(scale, config, seed=options.seed, data=data, weights=weights, **roots)
+    return make_run(scale, config, seed=options.seed, data=data, weights=weights)
 
 
 def show(table) -> None:
@@ -223,7 +225,6 @@ def train(options: argparse.Namespace) -> None:
     """Train a configuration, or load it if it is trained, and print what each feature reaches."""
     import pandas as pd
 
-    from .evaluation.evaluate import evaluate
     from .training.train import train
 
     where = {
@@ -231,9 +232,7 @@ def train(options: argparse.Namespace) -> None:
         "runs_root": options.runs_root,
         "device": options.device,
     }
-    folder = train(
-        run_of(options), evaluate, resume=not options.restart, compile=options.compile, **where
-    )
+    folder = train(run_of(options), resume=not options.restart, compile=options.compile, **where)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
         print(f"{folder.path}: {SUMMARY.format(**folder.result)}")
         show(pd.DataFrame(folder.result["features"]).T)

@@ -1,14 +1,15 @@
-"""What can be configured: the model (Sec. III), the training (Sec. IV.B), the data and the profiles.
+"""What can be configured: the model (Sec. III), the training (Sec. IV.B), the data, the profiles.
 
-A configuration is frozen; an ablation is a `dataclasses.replace` of another one. Nothing here reads a file or the
-environment. `PAPER` is the default, `RELEASED` computes what the authors' released code computes.
+A configuration is frozen; an ablation is a `dataclasses.replace` of another one. Nothing here
+reads a file or the environment. `PAPER` is the default. `RELEASED` computes what the authors'
+released code computes.
 """
 
 from dataclasses import dataclass, field, replace
 
 from .options import expect, expect_fields, one_of
 
-# The six features in the paper's order, their names in tables and pictures, and their symbols (TeX).
+# The six features in the paper's order, their names in tables, and their symbols (TeX).
 FEATURES = (
     "cnn",
     "transformer",
@@ -18,14 +19,25 @@ FEATURES = (
     "transformer_fused",
 )
 LABELS = {
-    "cnn": "CNN", "transformer": "Transformer", "cnn_refined": "CNN refined",
-    "transformer_refined": "Transformer refined", "cnn_fused": "CNN fused", "transformer_fused": "Transformer fused",
+    "cnn": "CNN",
+    "transformer": "Transformer",
+    "cnn_refined": "CNN refined",
+    "transformer_refined": "Transformer refined",
+    "cnn_fused": "CNN fused",
+    "transformer_fused": "Transformer fused",
     "all": "all six",
-}  # fmt: skip
+}
 SYMBOLS = {
-    "cnn": r"\hat{f}_c", "transformer": r"\hat{f}_t", "cnn_refined": r"f'_{c,0}", "transformer_refined": r"f'_{t,0}",
-    "cnn_fused": r"f'_{c,L}", "transformer_fused": r"f'_{t,L}", "all": "f_a",
-}  # fmt: skip
+    "cnn": r"\hat{f}_c",
+    "transformer": r"\hat{f}_t",
+    "cnn_refined": r"f'_{c,0}",
+    "transformer_refined": r"f'_{t,0}",
+    "cnn_fused": r"f'_{c,L}",
+    "transformer_fused": r"f'_{t,L}",
+    "all": "f_a",
+}
+PRECISIONS = ("float32", "bf16", "fp16")
+SIZES = ("smoke", "demo", "pretrain", "full")  # of a data set
 DATASETS = {
     "market1501": "Market1501",
     "dukemtmc": "DukeMTMC",
@@ -41,15 +53,16 @@ class FusionConfig:
     Attributes:
         dim: D, the width that the Local Refinement Units (LRU) give both branches.
         depth: L, the number of stacked Heterogeneous Transmission Modules (HTM).
-        refine: whether LRU is there. Without it nothing can be fused; `fusion=None` is the usual way to say so.
+        refine: whether LRU is there. Without it nothing can be fused, as with `fusion=None`.
         units: the order of the units in an HTM (Fig. 4). `()` is LRU alone.
         share_seu, share_mfu: one unit for both branches of an HTM, or one for each (Table IV).
         pooling: how F_c and F_t become global tokens, "gem" or "gap" (Table V).
         heads: N_h, attention heads, the same at every D.
         kernel: the side of LRU's depth-wise kernel: 3 in the paper's text, 1 in the released code.
         seu_norm: a last LayerNorm after the SEU block, as in the released code.
-        mfu_residual: "query", a pre-norm block that keeps the query: q + MHCA(LN(q), kv), then + FFN(LN(.)), the keys,
-            not the values, from LN(kv); or "attention", Eqs. 6 to 9 as printed: M = MHCA(q, kv), f = FFN(M) + M.
+        mfu_residual: "query" keeps the query: q = q + MHCA(LN(q), kv), f = q + FFN(LN(q)), where
+            the keys, but not the values, come from LN(kv). "attention" is Eqs. 6 to 9 as printed:
+            M = MHCA(q, kv), f = FFN(M) + M.
     """
 
     dim: int = 768
@@ -78,11 +91,13 @@ class FusionConfig:
             raise ValueError(f"FusionConfig.dim={self.dim} is not a multiple of heads={self.heads}")
         if self.depth < 1:
             raise ValueError(
-                f"FusionConfig.depth={self.depth}; at least one HTM is needed (units=() is LRU alone)"
+                f"FusionConfig.depth={self.depth}; at least one HTM is needed "
+                "(units=() is LRU alone)"
             )
         if not self.refine and self.units:
             raise ValueError(
-                f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; use fusion=None"
+                f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; "
+                "use fusion=None"
             )
 
 
@@ -91,12 +106,13 @@ class ModelConfig:
     """FusionReID, one of its parts, or one branch alone.
 
     Attributes:
-        cnn, transformer: the paper's backbones (`paper.experiments.BACKBONES`), the demo's small ones, or any timm CNN
-            or ViT; None leaves the branch out.
+        cnn, transformer: the paper's backbones (`paper.experiments.BACKBONES`), the demo's small
+            ones, or any CNN or ViT of timm. None leaves the branch out.
         image_size: height and width in pixels.
         stride: step of the ViT's 16 x 16 patches in pixels: 12 overlaps, 16 does not.
         fusion: the DMF; None is the Dual-branch Feature Extraction (DFE) alone.
-        stem: the CNN's first layers: "imagenet" (ReLU after the first BN; 3 x 3 max pool) or "released" (neither).
+        stem: the CNN's first layers. "imagenet" has a ReLU after the first BN, and a 3 x 3 max
+            pool; "released" has no ReLU, and a 2 x 2 max pool.
         camera_scale: the factor of the camera embedding.
         drop_path: the highest stochastic-depth rate of the Transformer branch.
     """
@@ -132,12 +148,11 @@ RELEASED = replace(PAPER, stem="released", fusion=FusionConfig(kernel=1, seu_nor
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images; where their files lie does not belong to a run.
+    """Which images. Where their files lie does not belong to a run.
 
     Attributes:
-        size, seed: of the synthetic set.
-        version: of the renderer ("v3"), or of a real set's files ("3f2a9c01", "V1, 3f2a9c01" of MSMT17);
-            `training.runs.find_version` finds it.
+        size, seed: which synthetic set.
+        version: of the files, as `data.datasets` finds it; "" is not looked up yet.
     """
 
     name: str = "synthetic"
@@ -148,7 +163,7 @@ class DataConfig:
     def __post_init__(self):
         expect_fields(self, seed=(0,))
         one_of("DataConfig.name", self.name, DATASETS)
-        one_of("DataConfig.size", self.size, ["smoke", "demo", "pretrain", "full"])
+        one_of("DataConfig.size", self.size, SIZES)
 
 
 @dataclass(frozen=True)
@@ -156,11 +171,11 @@ class TrainConfig:
     """Training (Sec. IV.B). The defaults are the paper's.
 
     Attributes:
-        optimizer: "sgd", the paper's, or "adamw", by which a Transformer learns from random weights too.
-        task: what cross entropy tells apart: "identities"; or, to pre-train, "attributes" of the synthetic people.
+        optimizer: "sgd", the paper's, or "adamw".
         epochs: passes over the training identities, warm-up included.
-        warmup_epochs: of linear growth to `learning_rate`, before the cosine decay to `learning_rate_end`.
-        schedule: "paper", or "released" (the released code's curve: see `train.learning_rate`).
+        warmup_epochs: epochs of linear growth to `learning_rate`. A cosine decay to
+            `learning_rate_end` follows.
+        schedule: "paper", or "released" for the released code's curve (see `train.learning_rate`).
         momentum: of SGD; AdamW's first beta.
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
         identities, images: P and K; a batch is P x K images.
@@ -171,7 +186,6 @@ class TrainConfig:
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
-    task: str = "identities"
     optimizer: str = "sgd"
     epochs: int = 180
     warmup_epochs: int = 10
@@ -193,29 +207,31 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
-        rates = (
-            "learning_rate_start",
-            "learning_rate",
-            "learning_rate_end",
-            "bias_learning_rate",
-            "weight_decay",
-        )
-        shares = dict.fromkeys(("momentum", "label_smoothing", "flip", "erasing"), (0, 1))
         expect_fields(
-            self, **dict.fromkeys((*rates, "padding"), (0,)), **shares, evaluate_every=(1,)
+            self,
+            learning_rate_start=(0,),
+            learning_rate=(0,),
+            learning_rate_end=(0,),
+            bias_learning_rate=(0,),
+            weight_decay=(0,),
+            padding=(0,),
+            evaluate_every=(1,),
+            momentum=(0, 1),
+            label_smoothing=(0, 1),
+            flip=(0, 1),
+            erasing=(0, 1),
         )
-        one_of("TrainConfig.task", self.task, ["identities", "attributes"])
         one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
         one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
         one_of("TrainConfig.triplet_distance", self.triplet_distance, ["euclidean", "squared"])
-        one_of("TrainConfig.precision", self.precision, ["float32", "bf16", "fp16"])
+        one_of("TrainConfig.precision", self.precision, PRECISIONS)
         if self.identities < 2 or self.images < 2:
-            found = f"identities={self.identities} x images={self.images}"
-            raise ValueError(f"TrainConfig: {found}; hard mining needs at least 2 x 2")
+            batch = f"identities={self.identities} x images={self.images}"
+            raise ValueError(f"TrainConfig: {batch}; hard mining needs at least 2 x 2")
         if not 0 <= self.warmup_epochs < self.epochs:
-            found, epochs = self.warmup_epochs, self.epochs
             raise ValueError(
-                f"TrainConfig.warmup_epochs={found}; expected 0 to epochs={epochs} less 1"
+                f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected at least 0 "
+                f"and fewer than epochs={self.epochs}"
             )
 
 
@@ -231,15 +247,16 @@ RELEASED_TRAINING = replace(
 
 @dataclass(frozen=True)
 class Profile:
-    """One scale of the whole reproduction (smoke, demo, paper): every variant of every table, made smaller alike.
+    """One scale of the whole reproduction: smoke, demo or paper. It scales every variant alike.
 
     Attributes:
         sizes: the image size that stands for the paper's 256 x 128 and 384 x 128.
         backbones: the branch that stands for each of the paper's.
         dim_divisor: the fused dimension D is divided by it.
-        head_width: numbers in an attention head of the fusion at every D; None is the configuration's count of heads.
-        start: what branches start from, unless a file is given: "random", "imagenet", or "pretrained", our own weights
-            of the stand-ins (`fusionreid/weights/`).
+        head_width: the width of an attention head of the fusion, at every D. None keeps the number
+            of heads of the configuration instead.
+        start: what branches start from, unless a file is given: "random", "imagenet", or
+            "pretrained", our own weights of the stand-ins (`fusionreid/weights/`).
     """
 
     name: str
@@ -252,13 +269,13 @@ class Profile:
     start: str = "random"
 
     def scale(self, config: ModelConfig) -> ModelConfig:
-        """The configuration at this profile's scale; `config` is one at the paper's."""
-        fusion = expect("config", config, ModelConfig).fusion
-        if fusion:
+        """The configuration at this profile's scale; `config` is one at the paper's scale."""
+        expect("config", config, ModelConfig)
+        fusion = config.fusion
+        if fusion is not None:
             dim = fusion.dim // self.dim_divisor
-            fusion = replace(
-                fusion, dim=dim, heads=dim // self.head_width if self.head_width else fusion.heads
-            )
+            heads = dim // self.head_width if self.head_width else fusion.heads
+            fusion = replace(fusion, dim=dim, heads=heads)
         return replace(
             config,
             cnn=self.backbones.get(config.cnn, config.cnn),
@@ -268,21 +285,31 @@ class Profile:
         )
 
 
-# DeiT-B/16 is ViT-B/16 with other pre-trained weights, and so are their stand-ins (see `pretrain`).
-_SMALL = {
-    "resnet50": "test_resnet_small", "resnet101": "test_resnet_deep", "resnet152": "test_resnet_deeper",
-    "vit_base_patch16_224": "test_vit_small", "deit_base_patch16_224": "test_deit_small", "t2t_vit_14": "test_t2t_vit",
-}  # fmt: skip
+# DeiT-B/16 is ViT-B/16 with other pre-trained weights, and so are their stand-ins (`pretrain`).
+STAND_INS = {
+    "resnet50": "test_resnet_small",
+    "resnet101": "test_resnet_deep",
+    "resnet152": "test_resnet_deeper",
+    "vit_base_patch16_224": "test_vit_small",
+    "deit_base_patch16_224": "test_deit_small",
+    "t2t_vit_14": "test_t2t_vit",
+}
 
 PROFILES = {
     "smoke": Profile(
         name="smoke",
         data=DataConfig(size="smoke"),
         train=TrainConfig(
-            epochs=2, warmup_epochs=1, learning_rate=2e-2, identities=4, images=4, padding=4, evaluate_every=1
+            epochs=2,
+            warmup_epochs=1,
+            learning_rate=2e-2,
+            identities=4,
+            images=4,
+            padding=4,
+            evaluate_every=1,
         ),
         sizes={(256, 128): (64, 32), (384, 128): (96, 32)},
-        backbones=_SMALL,
+        backbones=STAND_INS,
         dim_divisor=16,
         head_width=8,
     ),
@@ -290,23 +317,31 @@ PROFILES = {
         name="demo",
         data=DataConfig(size="demo"),
         train=TrainConfig(
-            epochs=12, warmup_epochs=1, learning_rate_start=1e-3, learning_rate=1e-2,
-            images=4, padding=5, evaluate_every=5,
+            epochs=12,
+            warmup_epochs=1,
+            learning_rate_start=1e-3,
+            learning_rate=1e-2,
+            images=4,
+            padding=5,
+            evaluate_every=5,
         ),
         sizes={(256, 128): (128, 64), (384, 128): (192, 64)},
-        backbones=_SMALL,
+        backbones=STAND_INS,
         dim_divisor=8,
         head_width=8,
         start="pretrained",
     ),
     "paper": Profile(
-        name="paper", data=DataConfig(name="market1501", size="full"), train=PAPER_TRAINING, start="imagenet"
+        name="paper",
+        data=DataConfig(name="market1501", size="full"),
+        train=PAPER_TRAINING,
+        start="imagenet",
     ),
-}  # fmt: skip
+}
 
 
 def profile(of: str | Profile) -> Profile:
-    """The profile of a name, "smoke", "demo" or "paper"; a `Profile` is itself."""
+    """The profile of a name, "smoke", "demo" or "paper". A `Profile` is returned as it is."""
     if isinstance(of, Profile):
         return of
     one_of("profile", of, list(PROFILES))

@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 
 from . import paths
 from .data.datasets import open_data
-from .evaluation.evaluate import evaluate
 from .files import is_locked, write_text
 from .models import checkpoints
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
+from .training.losses import Objective
 from .training.runs import RunConfig, RunFolder, read_result
 from .training.train import train
 
@@ -112,8 +112,12 @@ def train_missing(
     data_root: str | Path | None = None,
     side_by_side: Callable | None = None,
     progress: bool = True,
+    objective: Objective | None = None,
 ) -> dict[str, RunConfig]:
-    """Trains those of the named runs that have no result, by default one a core; returns them, or raises RunsError."""
+    """Trains those of the named runs that have no result, by default one a core.
+
+    `objective` is as of `train`. Returns the runs that were missing, or raises RunsError.
+    """
     missing = {
         name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
     }
@@ -123,7 +127,7 @@ def train_missing(
             open_data(
                 data, data_root or paths.DATA
             )  # rendered and checked once, before several processes want it
-        work = partial(_train, data_root=data_root, runs_root=runs_root)
+        work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
         ended = (side_by_side or on_this_machine)(work, missing)
         bar = tqdm(
             total=len(runs),
@@ -143,13 +147,24 @@ def train_missing(
     return missing
 
 
-def _train(run: RunConfig, device: str | None, *, data_root: Path | None, runs_root: Path) -> None:
+def _train(
+    run: RunConfig,
+    device: str | None,
+    *,
+    data_root: Path | None,
+    runs_root: Path,
+    objective: Objective | None,
+) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*(Is the set complete| too: )"
-        )  # `run_all` has said it
+        # The parent process has already said this of the data.
+        warnings.filterwarnings("ignore", message=".*(Is the set complete| too: )")
         train(
-            run, evaluate, data_root=data_root, runs_root=runs_root, device=device, progress=False
+            run,
+            objective=objective,
+            data_root=data_root,
+            runs_root=runs_root,
+            device=device,
+            progress=False,
         )
 
 

@@ -1,4 +1,4 @@
-"""Training by several processes: one batch, one loss, one gradient."""
+"""Several processes that work as one: one batch, one loss, one gradient."""
 
 import os
 from datetime import timedelta
@@ -11,32 +11,37 @@ from torch import Tensor, nn
 
 from .devices import default_device
 
-# How long processes wait for the first one, which alone renders, decodes and writes.
+# The first process alone renders, decodes and writes. The others wait for it as long as this.
 PATIENCE = timedelta(hours=6)
 
 
 def start(device: str | torch.device | None = None) -> tuple[accelerate.PartialState, torch.device]:
-    """The processes that were launched together, often this one alone, and the device of this one."""
+    """The state of the processes that were launched together, and the device of this process.
+
+    Most often this process is the only one.
+    """
     device = torch.device(device or default_device())
-    if (
-        "RANK" in os.environ and not dist.is_initialized()
-    ):  # forked by a notebook, whose own state it would inherit
+    if "RANK" in os.environ and not dist.is_initialized():
+        # A notebook's launcher forks. The new process must not keep the state of its parent.
         accelerate.PartialState._reset_state()
     state = accelerate.PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    return (
-        state,
-        state.device if state.num_processes > 1 else device,
-    )  # alone, its state may be of another device
+    if state.num_processes > 1:
+        device = state.device
+    return state, device
 
 
 class _Gather(torch.autograd.Function):
-    """The batch of all processes. Each computes the whole loss, so a share's gradient is the sum of what all found."""
+    """Joins the shares of all processes to the whole batch.
+
+    Every process computes the whole loss from it. So the gradient of a share is the sum of the
+    gradients that the processes have for it.
+    """
 
     @staticmethod
     def forward(ctx, tensor: Tensor) -> Tensor:
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor)
-        return torch.cat(parts)
+        shares = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(shares, tensor)
+        return torch.cat(shares)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -46,29 +51,34 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(tensor: Tensor, processes: int) -> Tensor:
-    """(B / processes, ...) to (B, ...), in the order of the processes, with gradients: what one would have computed."""
-    return tensor if processes == 1 else _Gather.apply(tensor.contiguous())
+    """A share (B / processes, ...) to the whole (B, ...), in order of the ranks, with gradients."""
+    if processes == 1:
+        return tensor
+    return _Gather.apply(tensor.contiguous())
 
 
 def wrap(
     model: nn.Module, state: accelerate.PartialState, device: torch.device, compile: bool
 ) -> nn.Module:
-    """The model as training calls it: its gradients are those of all processes; compiled if asked.
+    """The model as training calls it, with the gradients of all processes, and compiled if asked.
 
-    On GPUs batch norms see the whole batch; on CPUs, for which torch has none that do, each process normalises its own.
+    On GPUs a batch norm sees the whole batch. On CPUs torch has no such batch norm, so each
+    process normalises its own share.
     """
     if state.num_processes > 1:
+        device_ids = None
         if device.type == "cuda":
-            model = convert_sync_batchnorm(
-                model
-            )  # timm's keeps the activation of its BatchNormAct2d
-        model = nn.parallel.DistributedDataParallel(
-            model, device_ids=[device] if device.type == "cuda" else None
-        )
+            device_ids = [device]
+            model = convert_sync_batchnorm(model)  # timm's keeps BatchNormAct2d's activation
+        model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids)
     return torch.compile(model) if compile else model
 
 
 def share_buffers(model: nn.Module, processes: int) -> None:
-    """Gives all processes the first one's running statistics, which are saved; on a CPU each has its own till then."""
-    for buffer in model.buffers() if processes > 1 else ():
-        dist.broadcast(buffer, 0)
+    """Gives all processes the running statistics of the first one, which are those that are saved.
+
+    On CPUs each process has its own statistics until then.
+    """
+    if processes > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)

@@ -22,7 +22,7 @@ SMOKE = profile("smoke")
 def test_training_in_every_precision(tiny_dataset, tmp_path, device, precision):
     run = replace(make_run(SMOKE), train=replace(SMOKE.train, precision=precision))
     options = dict(data_root=tmp_path, runs_root=tmp_path, device=device, progress=False)
-    folder = train(run, evaluate, dataset=tiny_dataset, **options)
+    folder = train(run, dataset=tiny_dataset, **options)
     assert 0 < folder.result["features"]["all"]["mAP"] <= 1
     losses = folder.metrics.query("kind == 'step'")["loss"]
     assert len(losses) and np.isfinite(losses).all()

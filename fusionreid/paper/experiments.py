@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import paths
 from ..config import PAPER, DataConfig, ModelConfig, Profile, one_of
 from ..config import profile as find_profile
-from ..training.runs import RunConfig, find_version, make_run
+from ..training.runs import RunConfig, find_version, make_run, with_versions
 from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
@@ -127,7 +127,7 @@ class Setting:
 
     def run(self, config: ModelConfig, seed: int) -> RunConfig:
         """The run of a configuration at the paper's scale."""
-        return make_run(self.profile, config, seed=seed, data=self.data, runs_root=self.runs_root)
+        return with_versions(make_run(self.profile, config, seed=seed, data=self.data))
 
 
 def setting(

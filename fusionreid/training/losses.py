@@ -1,9 +1,11 @@
-"""The objective (Sec. III.C, Eqs. 10 to 12): label-smoothed cross entropy and soft-margin batch-hard triplet.
+"""The objective (Sec. III.C, Eqs. 10 to 12): cross entropy and triplet loss of every feature.
 
-Both are means over the batch, and the total is their sum over the supervised features.
+Cross entropy is label-smoothed, the triplet loss is soft-margin and batch-hard. Both are means over
+the batch. The total loss is their sum over the supervised features.
 """
 
-from functools import partial
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,60 +15,68 @@ from ..config import TrainConfig
 from ..models.fusionreid import Output
 
 
-def squared_distances(features: Tensor) -> Tensor:
-    """Squared Euclidean distances (B, B) of features (B, D), in float32, and positive: a root has a gradient."""
-    features = features.float()
-    norms = features.square().sum(dim=1)
-    distances = norms[:, None] + norms[None, :] - 2 * features @ features.T
-    distances = distances.masked_fill(
-        torch.eye(len(features), dtype=torch.bool, device=features.device), 0.0
-    )
-    return distances.clamp(min=1e-12)
+class Objective(Protocol):
+    """What a network is trained for. The total loss is the sum of the named losses."""
+
+    num_classes: int  # of the classifiers
+
+    def __call__(self, output: Output, identities: Tensor) -> dict[str, Tensor]:
+        """The losses of a batch by name, from the model's output and the identities (B,)."""
+
+
+@dataclass(frozen=True)
+class PaperObjective:
+    """Eq. 12: "cross_entropy/<feature>" and "triplet/<feature>" for each supervised feature."""
+
+    num_classes: int
+    config: TrainConfig
+
+    def __call__(self, output: Output, identities: Tensor) -> dict[str, Tensor]:
+        losses = {}
+        for name, feature in output.features.items():
+            losses[f"cross_entropy/{name}"] = F.cross_entropy(
+                output.logits[name].float(), identities, label_smoothing=self.config.label_smoothing
+            )
+            losses[f"triplet/{name}"] = triplet(feature, identities, self.config.triplet_distance)
+        return losses
 
 
 def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -> Tensor:
-    """Eq. 11 with batch-hard mining (Hermans et al.): the farthest positive and the nearest negative of each anchor.
+    """Eq. 11 with batch-hard mining (Hermans et al., 2017).
 
-    Features are (B, D), not normalised; identities (B,); "squared" distances are as Eq. 11 is printed.
-    Raises ValueError if a batch on the CPU holds one identity only, so that there is no negative.
+    Each image of the batch is an anchor. Its positive is the farthest image of the same identity,
+    its negative is the nearest image of another identity.
+
+    Args:
+        features: (B, D), not normalised.
+        identities: (B,).
+        distance: "euclidean", or "squared" as Eq. 11 is printed.
+
+    Raises:
+        ValueError: the batch holds one identity only, so that there is no negative. This is
+            checked on the CPU alone, as elsewhere the host would wait for the device.
     """
-    same = identities[:, None] == identities[None, :]
-    if identities.device.type == "cpu" and bool(
-        same.all()
-    ):  # elsewhere the host would wait for the device
-        found = f"the batch of {len(identities)} images holds only identity {int(identities[0])}"
+    same = identities[:, None] == identities[None, :]  # (B, B)
+    if identities.device.type == "cpu" and bool(same.all()):
         raise ValueError(
-            f"triplet loss: {found}; it needs at least two (see fusionreid.data.PKSampler)"
+            f"triplet loss: the batch of {len(identities)} images holds only identity "
+            f"{int(identities[0])}; it needs at least two (see fusionreid.data.PKSampler)"
         )
     distances = squared_distances(features)
-    distances = distances if distance == "squared" else distances.sqrt()
+    if distance == "euclidean":
+        distances = distances.sqrt()
     positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     negative = distances.masked_fill(same, torch.inf).amin(dim=1)
     return F.softplus(positive - negative).mean()
 
 
-def attributes(logits: Tensor, identities: Tensor, looks: Tensor) -> Tensor:
-    """The cross entropies of all attributes, summed; `looks` (identities, attributes) is the class of each by each."""
-    entropies, sizes = (
-        [],
-        (looks.amax(dim=0) + 1).tolist(),
-    )  # the logits have no bias: the shares are theirs
-    for part, classes in zip(logits.split(sizes, dim=1), looks.unbind(dim=1), strict=True):
-        shares = torch.bincount(classes) / len(classes)
-        entropies.append(F.cross_entropy(part + shares.log(), classes[identities]))
-    return torch.stack(entropies).sum()
+def squared_distances(features: Tensor) -> Tensor:
+    """Squared Euclidean distances (B, B) between features (B, D), in float32.
 
-
-def objective(
-    output: Output, identities: Tensor, config: TrainConfig, looks: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 12: the total loss, and its terms named "cross_entropy/<feature>" and "triplet/<feature>".
-
-    `looks` (identities, attributes), for pre-training: cross entropy tells apart not identities but looks.
+    Distances are at least 1e-12, as the gradient of a square root is infinite at zero.
     """
-    smoothed = partial(F.cross_entropy, label_smoothing=config.label_smoothing)
-    terms, entropy = {}, smoothed if looks is None else partial(attributes, looks=looks)
-    for name, feature in output.features.items():
-        terms[f"cross_entropy/{name}"] = entropy(output.logits[name].float(), identities)
-        terms[f"triplet/{name}"] = triplet(feature, identities, config.triplet_distance)
-    return torch.stack(list(terms.values())).sum(), terms
+    features = features.float()
+    norms = features.square().sum(dim=1)
+    distances = norms[:, None] + norms[None, :] - 2 * features @ features.T
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    return distances.masked_fill(itself, 0.0).clamp(min=1e-12)

@@ -1,9 +1,12 @@
 """What a run is, and its folder: configuration, environment, metrics, checkpoint and result.
 
-`runs/<fingerprint>/` holds `config.json`, `environment.json`, `metrics.jsonl` (a line for each step, epoch and
-evaluation), `checkpoint.safetensors`, `weights.txt` if it started from files and, once finished, `result.json`,
-`average_precision.npz` and `first_match.npz`: for each feature the average precision of each query, and the rank of its
-first match; NaN for a query without a match.
+`runs/<fingerprint>/` holds
+- `config.json` and `environment.json`;
+- `metrics.jsonl`, with a line for each step, epoch and evaluation;
+- `checkpoint.safetensors`, the last finished epoch;
+- `weights.txt`, if the run started from files: what became of each tensor;
+- once finished, `result.json`, `average_precision.npz` and `first_match.npz`: for each feature the
+  average precision of each query, and the rank of its first match (NaN for a query without one).
 """
 
 import hashlib
@@ -15,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,24 +32,50 @@ from ..files import atomic_write, digest, locked, read_json, read_lines, write_j
 from ..models import checkpoints
 from ..models.backbones import IMAGENET
 from ..models.fusionreid import FusionReID
-from ..options import expect_fields
+from ..options import expect_fields, one_of
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a branch starts from."""
+    """What a branch starts from: random weights, ImageNet's, or those of a file."""
 
     source: str = "random"  # or "imagenet" (fetched by timm), or the path of a file of weights
-    version: str = ""  # timm's tag, or the file's digest
+    version: str = ""  # timm's tag, or the file's digest; "" is not looked up yet
+
+    def with_version(self, backbone: str | None) -> "Start":
+        """The start with its version looked up.
+
+        ImageNet's weights are those of the file `data/weights/<backbone>.safetensors` (or .pth,
+        .pt), if there is one. Raises FileNotFoundError for a file that is not there.
+        """
+        if self.version or self.source == "random":
+            return self
+        if self.source == "imagenet":
+            for suffix in (".safetensors", ".pth", ".pt"):
+                file = paths.DATA / "weights" / f"{backbone}{suffix}"
+                if file.is_file():
+                    return Start(str(file)).with_version(backbone)
+            return Start("imagenet", IMAGENET.get(backbone, ""))
+        if not Path(self.source).is_file():
+            raise FileNotFoundError(
+                f"weights {self.source!r}: expected 'random', 'imagenet' or a file, "
+                "found no such file"
+            )
+        status = os.stat(self.source)
+        return replace(self, version=digest(self.source, status.st_size, status.st_mtime_ns))
 
     def __str__(self) -> str:
-        """A file by its name and digest, wherever it lies."""
-        return ":".join(filter(None, [Path(self.source).name, self.version]))
+        """A file is named by its name and digest, wherever it lies."""
+        name = Path(self.source).name
+        return f"{name}:{self.version}" if self.version else name
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that the numbers of one run depend on, device and versions of packages aside; `make_run` makes one."""
+    """All that the numbers of one run depend on, but the device and the versions of packages.
+
+    `make_run` makes one.
+    """
 
     model: ModelConfig = PAPER
     data: DataConfig = DataConfig()
@@ -57,17 +87,21 @@ class RunConfig:
     def __post_init__(self):
         expect_fields(self, seed=(0,))
 
-    def describe(self) -> dict:
-        """As plain data."""
-        return asdict(self) | {
-            "cnn_start": str(self.cnn_start),
-            "transformer_start": str(self.transformer_start),
-        }
+    def to_dict(self) -> dict:
+        """The run as plain data, for JSON."""
+        plain = asdict(self)
+        plain["cnn_start"] = str(self.cnn_start)
+        plain["transformer_start"] = str(self.transformer_start)
+        return plain
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name the run's folder."""
-        text = json.dumps(self.describe(), sort_keys=True)
+        """Twelve hexadecimal digits that name the run's folder.
+
+        They depend on the versions of files, so they are those of the trained run only once
+        `with_versions` has looked these up.
+        """
+        text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -78,112 +112,135 @@ def make_run(
     seed: int = 0,
     data: DataConfig | None = None,
     weights: Mapping[str, str] | None = None,
-    data_root: str | Path | None = None,
-    runs_root: str | Path | None = None,
 ) -> RunConfig:
-    """The run of a paper-scale configuration in a profile; the version of the data is looked up (`find_version`).
+    """The run of a configuration, given at the paper's scale, in a profile. Reads no file.
 
-    `weights` are files by the name of the backbone, {"resnet50": "r50.pth"}. The default is the profile's start, but
-    for "imagenet" the file `data/weights/<backbone>.pth` (.safetensors, .pt), if there is one; for "pretrained",
-    backbones other than the paper's start at random.
+    Args:
+        data: default: the profile's.
+        weights: what branches start from, by the name of the backbone: {"resnet50": "r50.pth"}.
+            Default: the profile's start. A backbone for which a "pretrained" profile has no
+            stand-in starts at random.
+
+    Raises:
+        ValueError: an unknown profile, or weights for a backbone that the configuration is without.
     """
     profile = find_profile(profile)
     scaled = profile.scale(config)
-    starts = {
-        f"{branch}_start": find_start(
-            (weights or {}).get(name) or _default_start(profile, name), name
-        )
-        for branch, name in (("cnn", config.cnn), ("transformer", config.transformer))
-        if name
-    }
-    data = find_version(data or profile.data, data_root, runs_root)
-    return RunConfig(scaled, data, profile.train, seed, **starts)
+    weights = weights or {}
+    for backbone in weights:
+        one_of("weights: backbone", backbone, [config.cnn, config.transformer])
+
+    def start(backbone: str | None) -> Start:
+        if backbone is None:
+            return Start()
+        if weights.get(backbone):
+            return Start(str(weights[backbone]))
+        if profile.start != "pretrained":
+            return Start(profile.start)
+        if backbone not in profile.backbones:
+            return Start()
+        return Start(str(paths.WEIGHTS / f"{profile.backbones[backbone]}.safetensors"))
+
+    return RunConfig(
+        model=scaled,
+        data=data or profile.data,
+        train=profile.train,
+        seed=seed,
+        cnn_start=start(config.cnn),
+        transformer_start=start(config.transformer),
+    )
+
+
+def with_versions(
+    run: RunConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
+) -> RunConfig:
+    """The run with the versions of its files: of the data set and of the weights it starts from."""
+    return replace(
+        run,
+        data=find_version(run.data, data_root, runs_root),
+        cnn_start=run.cnn_start.with_version(run.model.cnn),
+        transformer_start=run.transformer_start.with_version(run.model.transformer),
+    )
 
 
 def find_version(
     data: DataConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
 ) -> DataConfig:
-    """`data` with the version of the files under `data_root`; of the finished runs of this set where there are none.
+    """`data` with the version of the files under `data_root`.
 
-    If these are of several versions, a warning names them, and none is taken.
+    Where there are no such files, it is the version that the finished runs of this set have, so
+    that results can be read on a machine without the data. If these runs are of several versions,
+    a warning names them, and none is taken.
     """
-    found = with_version(data, data_root or paths.DATA)
-    if found.version:
-        return found
+    data = with_version(data, data_root or paths.DATA)
+    if data.version:
+        return data
     versions = set()
     for result in Path(runs_root or paths.RUNS).glob("*/result.json"):
-        with suppress(
-            OSError, ValueError, KeyError, TypeError
-        ):  # a damaged folder is named when it is read
-            about = DataConfig(**read_json(result.with_name("config.json"))["data"])
-            versions |= {about.version} if replace(about, version="") == data else set()
+        # A damaged folder is named when its result is read.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            trained_on = DataConfig(**read_json(result.with_name("config.json"))["data"])
+            if replace(trained_on, version="") == data:
+                versions.add(trained_on.version)
     if len(versions) > 1:
-        known = ", ".join(map(repr, sorted(versions)))
+        names = ", ".join(map(repr, sorted(versions)))
         warnings.warn(
-            f"{data.name} is not there, and runs are of {known}: choose DataConfig.version",
+            f"{data.name} is not there, and runs are of {names}: choose DataConfig.version",
             stacklevel=3,
         )
         return data
     return replace(data, version=min(versions, default=""))
 
 
-def _default_start(profile: Profile, backbone: str) -> str:
-    if profile.start == "pretrained":
-        small = profile.backbones.get(backbone)
-        return str(paths.WEIGHTS / f"{small}.safetensors") if small else "random"
-    if profile.start != "imagenet":
-        return profile.start
-    files = (
-        paths.DATA / "weights" / f"{backbone}{suffix}" for suffix in (".safetensors", ".pth", ".pt")
-    )
-    return next((str(file) for file in files if file.is_file()), profile.start)
-
-
-def find_start(source: str, backbone: str | None) -> Start:
-    """A start with the version of what it names: timm's tag, or the file's digest."""
-    if source in ("random", "imagenet"):
-        return Start(source, IMAGENET.get(backbone, "") if source == "imagenet" else "")
-    if not Path(source).is_file():
-        raise FileNotFoundError(
-            f"weights {source!r}: expected 'random', 'imagenet' or a file, found no such file"
-        )
-    status = os.stat(source)
-    return Start(source, digest(str(source), status.st_size, status.st_mtime_ns))
-
-
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
-    """The result of one run, None if it has not finished; a ValueError names a file that is damaged or another's."""
+    """The result of one run, None if it has not finished.
+
+    Raises ValueError, naming the file, if it is damaged or of another run.
+    """
     path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
     if not path.exists():
         return None
     try:
         result = read_json(path)
-        if result["fingerprint"] != fingerprint:
-            raise ValueError(f"that of run {result['fingerprint']}")
-        _ = [result[key] for key in ("seed", "commit", "device", "seconds")]
-        _ = [result["data"][key] for key in ("name", "version")]
-        for feature in ("all", *result["features"]):
-            for metric, value in result["features"][feature].items():
-                if not 0 <= value <= 1:
-                    raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
+        _check_result(result, fingerprint)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        found = f"found something else ({type(error).__name__}: {error})"
-        remedy = "delete the file to have the run evaluated again"
         raise ValueError(
-            f"{path}: expected the result of run {fingerprint}, {found}; {remedy}"
+            f"{path}: expected the result of run {fingerprint}, found something else "
+            f"({type(error).__name__}: {error}); delete the file to have the run evaluated again"
         ) from error
     return result
 
 
+def _check_result(result: dict, fingerprint: str) -> None:
+    """Raises an error of some kind for a result that lacks what its readers need."""
+    if result["fingerprint"] != fingerprint:
+        raise ValueError(f"that of run {result['fingerprint']}")
+    for key in ("seed", "commit", "device", "seconds"):
+        result[key]
+    for key in ("name", "version"):
+        result["data"][key]
+    for feature in ("all", *result["features"]):
+        for metric, value in result["features"][feature].items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    epoch: int = 0  # the last finished one; 0: none
+    seconds: float = 0.0  # of training until then
+    lines: tuple[dict, ...] = ()  # of metrics.jsonl until then
+
+
 class RunFolder:
-    """The folder of one configuration, whether it is finished or not."""
+    """The folder of one configuration, whether the run is finished or not."""
 
     def __init__(self, config: RunConfig, runs_root: str | Path):
-        self.config, self.path = config, Path(runs_root) / config.fingerprint
-        self.checkpoint, self.metrics_file = (
-            self.path / "checkpoint.safetensors",
-            self.path / "metrics.jsonl",
-        )
+        self.config = config
+        self.path = Path(runs_root) / config.fingerprint
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.metrics_file = self.path / "metrics.jsonl"
         self.lock = self.path / f"{config.fingerprint}.lock"
 
     @property
@@ -192,7 +249,7 @@ class RunFolder:
 
     @property
     def result(self) -> dict | None:
-        """What was measured at the last epoch; see `read_result`."""
+        """What was measured at the last epoch (`read_result`)."""
         return read_result(self.path.name, self.path.parent)
 
     @property
@@ -206,78 +263,94 @@ class RunFolder:
 
     @contextmanager
     def held(self, resume: bool = True) -> Iterator[None]:
-        """Other commands that want to train this run wait. On an error, it is said what is kept.
+        """Holds the run's lock: other commands that want to train this run wait.
 
-        Removes the temporary files of processes that were killed and, unless `resume`, the checkpoint.
+        Removes the temporary files of processes that were killed and, unless `resume`, the
+        checkpoint. If the work stops early, a message says what is kept.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.lock):
-            for leftover in (
-                *self.path.glob(".*.*.*"),
-                *self.path.glob(".tmp*"),
-            ):  # ours, and those of safetensors
+            temporary = [*self.path.glob(".*.*.*"), *self.path.glob(".tmp*")]  # safetensors' own
+            for leftover in temporary:
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
                 self.checkpoint.unlink(missing_ok=True)
             try:
                 yield
+            except FloatingPointError:  # the same command would come to the same end
+                raise
             except BaseException:
                 if self.checkpoint.exists():
-                    kept = f"its last finished epoch is kept in {self.path}; the same command continues from there"
-                    print(f"Run {self.config.fingerprint} stopped: {kept}.", file=sys.stderr)
+                    print(
+                        f"Run {self.config.fingerprint} stopped: its last finished epoch is kept "
+                        f"in {self.path}; the same command continues from there.",
+                        file=sys.stderr,
+                    )
                 raise
         with suppress(OSError):  # on Windows, where another process waits for it
             self.lock.unlink()
 
-    def restore(self, model: FusionReID, optimizer, scaler) -> tuple[int, float, list[dict]]:
-        """Loads the last finished epoch; returns its number (0: none), and the seconds and metrics until then."""
-        path, epochs = self.checkpoint, self.config.train.epochs
-        if not path.exists():
-            return 0, 0.0, []
-        try:
-            saved = checkpoints.read_state(path)
-            epoch, seconds = int(saved["epoch"]), float(saved["seconds"])
-            checkpoints.restore(path, model, optimizer if epoch < epochs else None)
-            scaler.load_state_dict(saved["scaler"])
-            path = self.metrics_file
-            lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
-            again = ("evaluation", epochs)  # done again, as the run has no result
-            return (
-                epoch,
-                seconds,
-                [line for line in lines if (line["kind"], line["epoch"]) != again],
-            )
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"{path}: cannot continue ({why}); train anew: --restart, or resume=False"
-            ) from error
+    def restore(
+        self, model: FusionReID, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> Progress:
+        """Loads the last finished epoch into model, optimizer and scaler, if there is one.
 
-    def describe(self, environment: dict, weights: str) -> None:
-        """Writes what the run is, and prints which weights were loaded from files."""
-        write_json(
-            self.path / "config.json",
-            {"fingerprint": self.config.fingerprint, **self.config.describe()},
-        )
+        The evaluation of that epoch is left out of the lines, as it may have been cut off, and is
+        done again. Raises ValueError, naming the file, for one that is damaged.
+        """
+        if not self.checkpoint.exists():
+            return Progress()
+        file = self.checkpoint
+        try:
+            saved = checkpoints.read_state(file)
+            epoch = int(saved["epoch"])
+            seconds = float(saved["seconds"])
+            finished = epoch >= self.config.train.epochs
+            checkpoints.restore(file, model, None if finished else optimizer)
+            scaler.load_state_dict(saved["scaler"])
+            file = self.metrics_file
+            lines = [line for line in read_lines(file) if line["epoch"] <= epoch]
+            again = {"kind": "evaluation", "epoch": epoch}
+            lines = [line for line in lines if not again.items() <= line.items()]
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{file}: cannot continue ({type(error).__name__}: {error}); "
+                "train anew: --restart, or resume=False"
+            ) from error
+        return Progress(epoch, seconds, tuple(lines))
+
+    def write_config(self, environment: dict, weights_report: str) -> None:
+        """Writes what the run is, and prints and writes what was loaded from files of weights."""
+        config = {"fingerprint": self.config.fingerprint, **self.config.to_dict()}
+        write_json(self.path / "config.json", config)
         write_json(self.path / "environment.json", environment)
-        if weights:
-            print(weights)
-            write_text(self.path / "weights.txt", f"{weights}\n")
+        if weights_report:
+            print(weights_report)
+            write_text(self.path / "weights.txt", f"{weights_report}\n")
 
     def write_result(
         self, rankings: Mapping, dataset: Dataset, seconds: float, environment: dict
     ) -> None:
-        """Writes the scores of each query and `result.json` from the last epoch's `Ranking` of each feature."""
+        """Writes the scores of each query, and `result.json`.
+
+        `rankings` has the `Ranking` of each feature at the last epoch.
+        """
         for name in ("average_precision", "first_match"):
-            scores = {feature: np.full(len(dataset.query), np.nan) for feature in rankings}
+            scores = {}
             for feature, ranking in rankings.items():
+                scores[feature] = np.full(len(dataset.query), np.nan)
                 scores[feature][ranking.queries] = getattr(ranking, name)
             with atomic_write(self.path / f"{name}.npz") as temporary:
                 np.savez_compressed(temporary, **scores)
         result = {
-            "fingerprint": self.config.fingerprint, "data": {"name": dataset.name, "version": dataset.version},
-            "seed": self.config.seed, "epochs": self.config.train.epochs,
-            **{key: environment[key] for key in ("commit", "device", "processes")}, "seconds": round(seconds, 2),
+            "fingerprint": self.config.fingerprint,
+            "data": {"name": dataset.name, "version": dataset.version},
+            "seed": self.config.seed,
+            "epochs": self.config.train.epochs,
+            "commit": environment["commit"],
+            "device": environment["device"],
+            "processes": environment["processes"],
+            "seconds": round(seconds, 2),
             "features": {feature: ranking.summary() for feature, ranking in rankings.items()},
-        }  # fmt: skip
+        }
         write_json(self.path / "result.json", result)

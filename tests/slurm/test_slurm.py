@@ -17,7 +17,6 @@ import pytest
 
 from fusionreid import config, jobs, paths
 from fusionreid.__main__ import main
-from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.models import checkpoints
 from fusionreid.paper.experiments import plan, setting
 from fusionreid.training.runs import RunFolder
@@ -173,7 +172,7 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(
     assert 0 < kept < EPOCHS == len(epochs)
     assert list(epochs["seconds"][:kept]) == list(before["seconds"][:kept])
     roots = {"data_root": pictures, "runs_root": tmp_path / "here"}
-    whole = train(preempted.config, evaluate, device="cpu", progress=False, **roots)
+    whole = train(preempted.config, device="cpu", progress=False, **roots)
     losses = [each.metrics.query("kind == 'step'")["loss"] for each in (preempted, whole)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert preempted.result["features"] == whole.result["features"]

@@ -8,7 +8,7 @@ import pytest
 from fusionreid import paths
 from fusionreid.config import PAPER, DataConfig, profile
 from fusionreid.files import write_json
-from fusionreid.training.runs import RunConfig, find_start, make_run, read_result
+from fusionreid.training.runs import RunConfig, Start, make_run, read_result, with_versions
 
 DEMO, FULL = profile("demo"), profile("paper")
 
@@ -19,45 +19,64 @@ def test_fingerprints_name_what_the_numbers_depend_on(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "cnn.pth").write_bytes(b"weights")
-    start = find_start(str(tmp_path / "a" / "cnn.pth"), "resnet50")
+    start = Start(str(tmp_path / "a" / "cnn.pth")).with_version("resnet50")
     others = [
         replace(run, seed=1),
         replace(run, data=replace(run.data, seed=1)),
         replace(run, data=replace(run.data, version="v1000")),
         replace(run, train=replace(run.train, epochs=21)),
         replace(run, model=replace(run.model, stride=16)),
-        replace(run, cnn_start=find_start("imagenet", "resnet50")),
+        replace(run, cnn_start=Start("imagenet", "tv_in1k")),
         replace(run, cnn_start=start),
     ]
     assert len({run.fingerprint, *(other.fingerprint for other in others)}) == 8
-    moved = replace(run, cnn_start=find_start(str(tmp_path / "b" / "cnn.pth"), "resnet50"))
+    elsewhere = Start(str(tmp_path / "b" / "cnn.pth")).with_version("resnet50")
+    moved = replace(run, cnn_start=elsewhere)
     assert moved.fingerprint == others[-1].fingerprint
-    assert str(tmp_path) not in str(moved.describe())
-    assert str(find_start("imagenet", "resnet50")) == "imagenet:tv_in1k"
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
-        find_start("nowhere.pth", "resnet50")
+    assert str(tmp_path) not in str(moved.to_dict())
 
 
-def test_a_profile_says_what_branches_start_from(tmp_path, monkeypatch):
+def test_a_start_is_named_by_its_version(tmp_path, monkeypatch):
     monkeypatch.setattr("fusionreid.paths.DATA", tmp_path)
-    assert {make_run(FULL).cnn_start.source, make_run(FULL).transformer_start.source} == {
-        "imagenet"
-    }
-    assert make_run(FULL, replace(PAPER, cnn=None)).cnn_start.source == "random"
-    own = {"demo": str(paths.WEIGHTS / "test_resnet_small.safetensors"), "smoke": "random"}
-    assert {name: make_run(profile(name)).cnn_start.source for name in own} == own
+    assert str(Start("imagenet").with_version("resnet50")) == "imagenet:tv_in1k"
+    assert str(Start().with_version("resnet50")) == "random"
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        Start("nowhere.pth").with_version("resnet50")
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "resnet50.pth").touch()
-    (tmp_path / "other.pth").touch()
-    assert make_run(FULL).cnn_start.source.endswith("resnet50.pth")
-    assert make_run(FULL).transformer_start.source == "imagenet"
-    assert make_run(
-        FULL, weights={"resnet50": str(tmp_path / "other.pth")}
-    ).cnn_start.source.endswith("other.pth")
-    assert make_run(DEMO).cnn_start.source == own["demo"]
-    assert (
-        make_run(DEMO, replace(PAPER, cnn="resnet18")).cnn_start.source == "random"
-    )  # no stand-in of ours
+    (tmp_path / "weights" / "resnet50.pth").write_bytes(b"weights")
+    own = Start("imagenet").with_version("resnet50")
+    assert own.source.endswith("resnet50.pth") and len(own.version) == 12
+    assert str(Start("imagenet").with_version("resnet101")) == "imagenet:tv_in1k"
+
+
+def test_a_profile_says_what_branches_start_from():
+    full = make_run(FULL)
+    assert full.cnn_start.source == full.transformer_start.source == "imagenet"
+    assert make_run(FULL, replace(PAPER, cnn=None)).cnn_start.source == "random"
+    stand_in = str(paths.WEIGHTS / "test_resnet_small.safetensors")
+    assert make_run(DEMO).cnn_start.source == stand_in
+    assert make_run(profile("smoke")).cnn_start.source == "random"
+    assert make_run(FULL, weights={"resnet50": "other.pth"}).cnn_start.source == "other.pth"
+    without_stand_in = make_run(DEMO, replace(PAPER, cnn="resnet18"))
+    assert without_stand_in.cnn_start.source == "random"
+
+
+def test_weights_for_an_unknown_backbone_are_an_error():
+    with pytest.raises(ValueError, match="'resnet5O' is not known; it is one of: 'resnet50', 'vit"):
+        make_run("smoke", weights={"resnet5O": "typo.pth"})
+
+
+def test_a_run_is_described_without_reading_a_file(monkeypatch):
+    """`make_run` reads nothing; `with_versions` does."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("a file was read")
+
+    for name in ("builtins.open", "os.stat", "pathlib.Path.is_file", "pathlib.Path.exists"):
+        monkeypatch.setattr(name, refuse)
+    run = make_run("demo")
+    monkeypatch.undo()
+    assert run.cnn_start.version == "" and with_versions(run).cnn_start.version
 
 
 @pytest.mark.filterwarnings("ignore:.*as published has")
@@ -73,7 +92,7 @@ def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_pa
         path.touch()
 
     def made(folder="data"):
-        return make_run(FULL, data_root=tmp_path / folder, runs_root=tmp_path / "runs")
+        return with_versions(make_run(FULL), tmp_path / folder, tmp_path / "runs")
 
     half = made()
     image.with_name("0001_c1s1_000002_00.jpg").touch()
@@ -95,13 +114,13 @@ def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_pa
         UserWarning, match="market1501 is not there, and runs are of .*choose DataConfig.version"
     ):
         assert made("nowhere").data.version == ""
-    assert make_run(DEMO).data.version.startswith("v")
+    assert with_versions(make_run(DEMO)).data.version.startswith("v")
 
 
 def finish(run, root):
     """Writes what tells of a finished run."""
     write_json(
-        root / run.fingerprint / "config.json", {"fingerprint": run.fingerprint, **run.describe()}
+        root / run.fingerprint / "config.json", {"fingerprint": run.fingerprint, **run.to_dict()}
     )
     write_json(root / run.fingerprint / "result.json", {})
 

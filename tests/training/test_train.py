@@ -18,20 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
-from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.files import read_lines
 from fusionreid.models import checkpoints
 from fusionreid.training import runs, train
-from fusionreid.training.runs import find_start, make_run
+from fusionreid.training.losses import PaperObjective
+from fusionreid.training.runs import Start, make_run, with_versions
 
 SMOKE = profile("smoke")
-RUN = replace(make_run(SMOKE), train=replace(SMOKE.train, epochs=3, evaluate_every=2))
+RUN = replace(
+    with_versions(make_run(SMOKE)), train=replace(SMOKE.train, epochs=3, evaluate_every=2)
+)
 
 
 def run_tiny(tiny_dataset, folder, run=RUN, progress=False, **options):
     return train.train(
         run,
-        evaluate,
         dataset=tiny_dataset,
         data_root=folder / "data",
         runs_root=folder / "runs",
@@ -212,14 +213,14 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
 
     calls = []
 
-    def objective(*arguments):
+    def interrupted(self, *arguments):
         calls.append(1)
         if len(calls) == 2:  # in the second epoch (an epoch of these data is one step)
             raise stop
-        return real(*arguments)
+        return losses_of(self, *arguments)
 
-    real = train.objective
-    monkeypatch.setattr(train, "objective", objective)
+    losses_of = PaperObjective.__call__
+    monkeypatch.setattr(PaperObjective, "__call__", interrupted)
     with pytest.raises(type(stop) if isinstance(stop, Exception) else stop):
         run_tiny(tiny_dataset, tmp_path / "cut", run)
     assert "last finished epoch is kept" in capsys.readouterr().err
@@ -252,17 +253,6 @@ def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypat
     assert comparable(resumed.path) == comparable(whole.path)
 
 
-def test_pre_training_learns_what_people_look_like(tiny_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        train.truth, "looks", lambda dataset: np.array([[0, 1], [1, 0], [0, 2], [1, 1]])
-    )
-    run = replace(RUN, train=replace(RUN.train, task="attributes", epochs=8, evaluate_every=8))
-    folder = run_tiny(tiny_dataset, tmp_path, run)
-    assert next(iter(folder.model().necks.values())).classifier.out_features == 2 + 3
-    entropy = folder.metrics.query("kind == 'step'")["cross_entropy/cnn"]
-    assert entropy.iloc[-1] < entropy.iloc[0] < 4  # of the shares alone: log 2 + 1.04
-
-
 def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
     whole = comparable(run_tiny(tiny_dataset, tmp_path / "whole").path)
     monkeypatch.setattr(train.RunFolder, "write_result", lambda *_, **__: 1 / 0)
@@ -278,15 +268,63 @@ def test_a_line_cut_short_is_logged_again(tiny_dataset, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch):
-    def objective(output, identities, config, looks):
-        total, terms = real(output, identities, config)
-        terms["triplet/cnn_refined"] = terms["triplet/cnn_refined"] * math.nan
-        return total * math.nan, terms
+    def broken(self, output, identities):
+        losses = losses_of(self, output, identities)
+        return losses | {"triplet/cnn_refined": losses["triplet/cnn_refined"] * math.nan}
 
-    real = train.objective
-    monkeypatch.setattr(train, "objective", objective)
-    with pytest.raises(FloatingPointError, match="triplet/cnn_refined is nan at epoch 1, step 0"):
+    losses_of = PaperObjective.__call__
+    monkeypatch.setattr(PaperObjective, "__call__", broken)
+    with pytest.raises(
+        FloatingPointError, match="diverged: triplet/cnn_refined is nan at epoch 1, step 0"
+    ):
         run_tiny(tiny_dataset, tmp_path)
+
+
+def test_a_diverged_loss_is_seen_before_the_epoch_ends():
+    """The fifteenth of a hundred steps has a loss that is not a number; it is named at the twentieth."""
+    steps = []
+
+    def objective(output, identities):
+        steps.append(len(steps))
+        loss = output.features["cnn"].sum() * (math.nan if len(steps) == 15 else 1)
+        return {"cross_entropy/cnn": loss}
+
+    model = train.build_model(replace(RUN.model, transformer=None), 4)
+    optimizer = train.make_optimizer(model, RUN.train)
+    batch = torch.randn(2, 3, 64, 32), torch.tensor([0, 1]), torch.tensor([0, 0])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    with pytest.raises(FloatingPointError, match="nan at epoch 1, step 14"):
+        train.train_one_epoch(model, [batch] * 100, optimizer, scaler, RUN.train, 1, objective)
+    assert len(steps) == 20
+
+
+def test_weights_broken_by_the_last_step_are_named_and_not_saved(
+    tiny_dataset, tmp_path, monkeypatch, capsys
+):
+    def broken(model, *arguments, **options):
+        lines = one_epoch(model, *arguments, **options)
+        if arguments[4] == 2:
+            model.fusion.refine["cnn"].act1.weight.data.fill_(math.inf)
+        return lines
+
+    one_epoch = train.train_one_epoch
+    monkeypatch.setattr(train, "train_one_epoch", broken)
+    with pytest.raises(FloatingPointError, match="act1.weight is not finite after epoch 2"):
+        run_tiny(tiny_dataset, tmp_path)
+    folder = tmp_path / "runs" / RUN.fingerprint
+    assert checkpoints.read_state(folder / "checkpoint.safetensors")["epoch"] == 1
+    assert "same command continues" not in capsys.readouterr().err
+
+
+def test_an_epoch_is_saved_before_it_is_ranked(tiny_dataset, tmp_path, monkeypatch):
+    whole = run_tiny(tiny_dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_tiny(tiny_dataset, tmp_path / "cut")
+    path = tmp_path / "cut/runs" / RUN.fingerprint
+    assert checkpoints.read_state(path / "checkpoint.safetensors")["epoch"] == 2
+    assert comparable(run_tiny(tiny_dataset, tmp_path / "cut").path) == comparable(whole.path)
 
 
 def test_one_identity_is_an_error(tiny_dataset, tmp_path):
@@ -317,7 +355,7 @@ def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, ca
         train.build_model(RUN.model, 4, 6).branches["cnn"].base.state_dict(), tmp_path / "cnn.pth"
     )
     folder = run_tiny(
-        tiny_dataset, tmp_path, replace(RUN, cnn_start=find_start(str(tmp_path / "cnn.pth"), None))
+        tiny_dataset, tmp_path, replace(RUN, cnn_start=Start(str(tmp_path / "cnn.pth")))
     )
     said = (folder.path / "weights.txt").read_text()
     assert said.startswith(f"cnn: {tmp_path / 'cnn.pth'}: ") and said in capsys.readouterr().out
@@ -405,7 +443,7 @@ def test_a_run_without_its_result_is_evaluated_again(tiny_dataset, tmp_path, mon
 
 def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_path, monkeypatch):
     path = cut_off(tiny_dataset, tmp_path, monkeypatch)
-    monkeypatch.setattr(train, "objective", lambda *_: 1 / 0)
+    monkeypatch.setattr(PaperObjective, "__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_tiny(tiny_dataset, tmp_path, resume=False)
     assert not (path / "checkpoint.safetensors").exists()
