@@ -25,7 +25,7 @@ import os, signal, time
 import torch
 from fusionreid.files import write_json
 
-def train(run, device, *, data_root, runs_root):
+def train(run, device, *, data_root, runs_root, objective=None):
     if run.model.fusion.pooling == "gap":
         raise FloatingPointError(f"triplet/cnn is nan in {run.fingerprint}")
     if run.seed == 7:

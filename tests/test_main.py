@@ -128,7 +128,7 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
             1,
             "weights 'no.pth': expected 'random', 'imagenet' or a file",
         ),
-        ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "expected 0 to epochs=3 less 1"),
+        ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "fewer than epochs=3"),
         (
             "train --profile smoke --cnn none --cnn-weights random",
             2,
