@@ -17,7 +17,7 @@ from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
 from ..data.datasets import open_data
 from ..devices import autocast, environment, one_thread
 from ..evaluation.evaluate import evaluate
-from ..evaluation.ranking import Ranking
+from ..evaluation.ranking import Labels, Protocol, Ranking
 from ..files import write_lines
 from ..models import checkpoints
 from ..models.fusionreid import FusionReID, Output, build_model
@@ -207,6 +207,15 @@ def train(
         if dataset is None:
             dataset = open_data(run.data, data_root)
         cache = paths.cache(data_root)
+        size = run.model.image_size
+        bar_wanted = bool(progress)
+        images = ImageCache(
+            dataset.train, size, cache, interpolation="bicubic", progress=bar_wanted
+        )
+        # A set that cannot be ranked or read is found now, and not after the first epoch.
+        Protocol(Labels.of(dataset.query), Labels.of(dataset.gallery)).valid_queries()
+        for records in (dataset.query, dataset.gallery):
+            ImageCache(records, size, cache, progress=bar_wanted)
         objective = objective or PaperObjective(dataset.num_identities, config)
 
         seed_everything(run.seed)
@@ -221,13 +230,6 @@ def train(
         if main:
             folder.write_config(used, report)
 
-        images = ImageCache(
-            dataset.train,
-            run.model.image_size,
-            cache,
-            interpolation="bicubic",
-            progress=bool(progress),
-        )
         labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
         sampler = PKSampler(
             labels[:, 0].tolist(),
@@ -272,7 +274,7 @@ def train(
             total=config.epochs,
             initial=done.epoch,
             leave=False,
-            disable=not (bars(bool(progress)) and main),
+            disable=not (bars(bar_wanted) and main),
         )
         for epoch in bar:
             started = time.perf_counter()

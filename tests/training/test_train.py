@@ -327,6 +327,32 @@ def test_an_epoch_is_saved_before_it_is_ranked(tiny_dataset, tmp_path, monkeypat
     assert comparable(run_tiny(tiny_dataset, tmp_path / "cut").path) == comparable(whole.path)
 
 
+def never(*arguments, **options):
+    pytest.fail("it trained")
+
+
+def test_a_set_that_cannot_be_ranked_is_refused_before_training(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "train_one_epoch", never)
+    one_camera = [record._replace(camera=0) for record in tiny_dataset.gallery]
+    query = [record for record in tiny_dataset.query if record.camera == 0]
+    lonely = replace(tiny_dataset, query=query, gallery=one_camera)
+    with pytest.raises(ValueError, match="expected queries with a match .* camera numbers right"):
+        run_tiny(lonely, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["query", "gallery"])
+def test_an_unreadable_picture_is_named_before_training(tiny_dataset, tmp_path, monkeypatch, split):
+    monkeypatch.setattr(train, "train_one_epoch", never)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    records = list(getattr(tiny_dataset, split))
+    records[0] = records[0]._replace(path=broken)
+    with pytest.raises(ValueError, match="broken.png: expected an image"):
+        run_tiny(replace(tiny_dataset, **{split: records}), tmp_path)
+
+
 def test_one_identity_is_an_error(tiny_dataset, tmp_path):
     lonely = replace(
         tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0]
