@@ -1,63 +1,62 @@
-"""Images decoded and resized once, kept in one memory-mapped file, and read from it by the batch."""
+"""Images decoded and resized once, kept in a memory-mapped file and read from it by the batch."""
 
 import hashlib
+import math
 import os
-import shutil
-import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ..config import one_of
 from ..files import atomic_write, locked, mistaken
+from ..options import one_of
 from ..processes import bars, cores
 
-DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it with `decode`
+DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it whenever `decode` gives other pixels
+BLOCK = 1024  # images that are decoded before the next ones are begun
+# What PIL's decoders raise for a damaged file.
+DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def decode(
     path: str | Path, image_size: tuple[int, int], interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Reads one image as RGB, turned upright by its EXIF orientation and resized (antialiased): uint8 (H, W, 3).
+    """Reads one image as RGB, turned upright by its EXIF orientation and resized (antialiased).
 
-    Raises FileNotFoundError, or ValueError naming the file, if it cannot be read or decoded, or has 32 bits a channel.
+    Returns uint8 (H, W, 3). Raises FileNotFoundError; or ValueError, which names the file, if it
+    cannot be decoded or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
             return fit(image, image_size, interpolation)
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # what PIL's decoders raise
-        why = os.path.isfile(path) and mistaken(path) or error
+    except DAMAGED as error:
+        reason = mistaken(path) if os.path.isfile(path) else ""
         raise ValueError(
-            f"{path}: expected an image, found what cannot be decoded ({why})"
+            f"{path}: expected an image, found what cannot be decoded ({reason or error})"
         ) from error
 
 
 def fit(
     image: Image.Image, image_size: tuple[int, int], interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """What `decode` does to an opened image. A ValueError for 32 bits a channel; PIL's errors for a damaged file."""
+    """Turns and resizes an opened image as `decode` does: uint8 (H, W, 3).
+
+    Raises ValueError for more than 8 bits a channel; PIL's errors for a damaged file.
+    """
     height, width = image_size
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # gray of 16 bits, which PIL would clip at 255
-        image = Image.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32 bits a channel, mode {image.mode}; save it with 8 or 16 bits")
+    if image.mode.startswith(("I", "F")):
+        # PIL would clip the values at 255 instead of scaling them.
+        raise ValueError(f"more than 8 bits a channel, mode {image.mode}; save it with 8 bits")
     image = image.convert("RGB")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling[interpolation.upper()])
@@ -65,24 +64,31 @@ def fit(
 
 
 def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
-    """Reads images without a cache, resized bilinearly: uint8 (N, 3, H, W). Raises as `decode` does."""
+    """Reads images without a cache, resized bilinearly: uint8 (N, 3, H, W).
+
+    Raises as `decode` does.
+    """
+    pixels = np.empty((len(paths), *image_size, 3), np.uint8)
     with ThreadPoolExecutor(cores()) as pool:
-        images = list(pool.map(lambda path: decode(path, image_size), paths))
-    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, *image_size, 3)).permute(
-        0, 3, 1, 2
-    )
+        images = pool.map(partial(decode, image_size=image_size), paths)
+        for index, image in enumerate(images):
+            pixels[index] = image
+    return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 
 
 class ImageCache:
     """The decoded and resized images of a list of records, which are paths, or have a `path`.
 
-    The first use decodes the images on all cores into one file; later uses map it into memory. The file ends with a
-    checksum of each image and a digest of these and of the images' paths, sizes in bytes and times of change; with
-    another digest it is made again, by one process. An image that is damaged when first read is decoded again, with a
-    warning. The interpolation is "bilinear", or "bicubic" for training images, both antialiased.
+    The first use decodes the images on all cores into one file; later uses map it into memory. The
+    file ends with a digest of the images' paths, sizes in bytes and dates of change. A file with
+    another digest or another length is made again, by one process; the others wait. Training images
+    are resized with interpolation "bicubic", test images with "bilinear", both antialiased.
 
-    Raises FileNotFoundError or ValueError, naming the image that is missing or cannot be decoded; OSError, naming the
-    cache's file, if the disk is full or read-only.
+    Attributes:
+        images: all images, read-only, uint8 (N, H, W, 3).
+
+    Raises FileNotFoundError or ValueError, naming the image that is missing or cannot be decoded;
+    OSError, naming the cache's file, if the disk is full or read-only.
     """
 
     def __init__(
@@ -95,92 +101,89 @@ class ImageCache:
         progress: bool = True,
     ):
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
-        self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
-        if not self.paths:
+        if not records:
             raise ValueError("ImageCache: no record; expected at least one image")
-        self.image_size, self.interpolation = tuple(image_size), interpolation
-        shape = (len(self.paths), *self.image_size, 3)
-        key = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
-        self.path = (
-            Path(directory) / f"{image_size[0]}x{image_size[1]}-{interpolation}-{key}.images"
-        )
-        digest = hashlib.sha256(f"{DECODER} {interpolation} {shape}".encode())
-        for path, status in zip(self.paths, map(os.stat, self.paths), strict=True):
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        size = int(np.prod(shape))
-        known = _checksums(self.path, size, len(self.paths), digest.copy())
-        self.checksums = self._build(size, digest, progress) if known is None else known
+        self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
+        self.image_size = tuple(image_size)
+        self.interpolation = interpolation
+        # The name tells lists and sizes apart; a change of the images themselves keeps the name.
+        height, width = image_size
+        listed = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
+        self.path = Path(directory) / f"{height}x{width}-{interpolation}-{listed}.images"
+        shape = (len(self.paths), height, width, 3)
+        self._size = math.prod(shape)
+        self._digest = self._digest_of(shape)
+        if not self._is_whole():
+            self._build(progress)
         self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
-        self.checked = np.zeros(len(self.paths), bool)
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The images of these indices, a copy: uint8 (B, H, W, 3)."""
-        indices = np.asarray(indices, np.int64)
-        for index in np.unique(indices[~self.checked[indices]]):
-            if zlib.crc32(self.images[index]) != self.checksums[index]:
-                warnings.warn(
-                    f"{self.path}: damaged at {self.paths[index]}, which is decoded again",
-                    stacklevel=2,
-                )
-                self._decode_into(self.path, index)
-            self.checked[index] = True
-        return self.images[indices]
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        """The images of these indices, uint8 (B, 3, H, W), channels last in memory."""
-        images = torch.from_numpy(self.read(indices)).permute(0, 3, 1, 2)
-        if (
-            torch.device(device).type == "cuda"
-        ):  # from pinned memory it is copied while the host goes on
+        """Copies the images of these indices: uint8 (B, 3, H, W), channels last in memory."""
+        images = torch.from_numpy(self.images[np.asarray(indices, np.int64)])
+        images = rearrange(images, "b h w c -> b c h w")
+        if torch.device(device).type == "cuda":
+            # From pinned memory the copy to the GPU runs while the host goes on.
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
-    def _build(self, size: int, digest, progress: bool) -> np.ndarray:
-        """Writes the file: the decoded images (`size` bytes), their checksums, which it returns, then the digest."""
+    def _digest_of(self, shape: tuple[int, ...]) -> bytes:
+        digest = hashlib.sha256(f"{DECODER} {self.interpolation} {shape}".encode())
+        for path in self.paths:
+            status = os.stat(path)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return digest.digest()
+
+    def _is_whole(self) -> bool:
+        """Whether the file is there, has its full length and was made of these very images."""
+        if not self.path.is_file():
+            return False
+        with open(self.path, "rb") as file:
+            file.seek(self._size)
+            # One byte more, so that a file that is too long differs too.
+            return file.read(len(self._digest) + 1) == self._digest
+
+    def _build(self, progress: bool) -> None:
+        """Writes the file, or waits for another process that writes it."""
+        folder = self.path.parent
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):
-                if (
-                    found := _checksums(self.path, size, len(self.paths), digest.copy())
-                ) is not None:
-                    return found  # another process made it while this one waited
-                for leftover in self.path.parent.glob(
-                    f".{self.path.name}.*"
-                ):  # of a process that was killed
-                    leftover.unlink(missing_ok=True)
-                if (free := shutil.disk_usage(self.path.parent).free) < size:
-                    raise OSError(f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+                if self._is_whole():
+                    return  # another process made it while this one waited
+                for leftover in folder.glob(f".{self.path.name}.*"):
+                    leftover.unlink(missing_ok=True)  # of a process that was killed
                 with atomic_write(self.path) as temporary:
-                    checksums = self._decode_all_into(temporary, progress)
-                    digest.update(checksums)
-                    with open(temporary, "ab") as file:
-                        file.write(checksums.tobytes() + digest.digest())
-                return checksums
+                    self._write(temporary, progress)
         except OSError as error:
-            why, path = (error.__cause__ or error).strerror or error, str(self.path)
-            text = f"the decoded images ({size / 1e9:.2f} GB) cannot be written: {why}. Free the disk, or name a folder"
+            cause = error.__cause__ or error  # `atomic_write` wraps the system's error
             raise OSError(
-                error.errno or 0, f"{text} that can be written in FUSIONREID_CACHE", path
+                error.errno or 0,
+                f"the decoded images ({self._size / 1e9:.2f} GB) cannot be written: "
+                f"{cause.strerror or cause}. Free the disk, or name a folder that can be written "
+                "in FUSIONREID_CACHE",
+                str(self.path),
             ) from error
 
-    def _decode_all_into(self, file: Path, progress: bool) -> np.ndarray:
-        count, bar = len(self.paths), {"desc": f"Decoding to {self.path.name}", "unit": "image"}
-        with ThreadPoolExecutor(
-            cores()
-        ) as pool:  # threads: PIL decodes and resizes outside Python's lock
-            checksums = pool.map(partial(self._decode_into, file), range(count))
-            return np.array(
-                list(tqdm(checksums, total=count, disable=not bars(progress), **bar)), "<u4"
-            )
+    def _write(self, file: Path, progress: bool) -> None:
+        """Writes the images in order, then the digest.
 
-    def _decode_into(self, file: Path, index: int) -> int:
-        """Writes an image to its place in the file, and returns its checksum."""
-        image = decode(self.paths[index], self.image_size, self.interpolation)
-        # Written, not mapped: a full disk is an error here, and the end of the process in a memory map.
-        with open(file, "r+b") as opened:
-            opened.seek(index * image.nbytes)
-            opened.write(image)
-        return zlib.crc32(image)
+        Written, not mapped: in a memory map a full disk would end the process.
+        """
+        work = partial(decode, image_size=self.image_size, interpolation=self.interpolation)
+        bar = tqdm(
+            desc=f"Decoding to {self.path.name}",
+            total=len(self.paths),
+            unit="image",
+            disable=not bars(progress),
+        )
+        # Threads are enough: PIL decodes and resizes outside Python's lock.
+        with bar, open(file, "wb") as opened, ThreadPoolExecutor(cores()) as pool:
+            # By blocks, as decoded images wait in memory where the disk is slower than the cores.
+            for start in range(0, len(self.paths), BLOCK):
+                for image in pool.map(work, self.paths[start : start + BLOCK]):
+                    opened.write(image)
+                    bar.update()
+            opened.write(self._digest)
 
 
 def prefetch(
@@ -188,19 +191,11 @@ def prefetch(
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, `cache.batch(indices, device)`) while a thread reads the next batch."""
     with ThreadPoolExecutor(1) as pool:
-        reads = (pool.submit(lambda i: (i, cache.batch(i, device)), indices) for indices in batches)
-        for current, _ in pairwise(
-            chain(reads, [None])
-        ):  # the next one is submitted before this one is awaited
-            yield current.result()
-
-
-def _checksums(path: Path, size: int, count: int, digest) -> np.ndarray | None:
-    """The images' checksums (N,) from the end of a file; None if it is not whole, or of other images."""
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        file.seek(size)
-        end = file.read(4 * count + digest.digest_size + 1)
-    digest.update(end[: 4 * count])
-    return np.frombuffer(end, "<u4", count) if end[4 * count :] == digest.digest() else None
+        current = None
+        for indices in batches:
+            upcoming = (indices, pool.submit(cache.batch, indices, device))
+            if current:
+                yield current[0], current[1].result()
+            current = upcoming
+        if current:
+            yield current[0], current[1].result()

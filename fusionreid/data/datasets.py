@@ -1,20 +1,29 @@
 """Readers of Market-1501, DukeMTMC-reID, MSMT17 (V1 and V2) and the synthetic set (Sec. IV.A).
 
-Each set is read in the layout that it is distributed in. Its folder is `root` itself, or a folder below it whose name
-begins with the set's name (`market1501`, `Market-1501-v15.09.15`, `dukemtmc-reid/DukeMTMC-reID`, `msmt17/MSMT17_V1`).
-Cameras count from 0 and are never renumbered split by split.
+Each set is read in the layout that it is distributed in. Its folder is `root` itself, or a folder
+below it whose name begins with the set's name (`market1501`, `Market-1501-v15.09.15`,
+`dukemtmc-reid/DukeMTMC-reID`, `msmt17/MSMT17_V1`). Cameras count from 0 and are never renumbered
+split by split.
+
+This file alone says what a set's version is. `DataConfig.version` names the files, whatever size
+and seed: "v5" is the renderer of the synthetic set; "3f2a9c01" is the digest of a real set's files;
+MSMT17 has its edition before it ("V1, 3f2a9c01"). `Dataset.version` adds size and seed, where the
+set has them: "demo-0, v5".
 """
 
-import functools
 import hashlib
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import DataConfig, one_of
+import pandas as pd
+
+from ..config import DataConfig
 from ..files import read_json
+from ..options import one_of
 from .layouts import (
     MARKET_FOLDERS,
     NAMES,
@@ -31,17 +40,20 @@ from .synthetic import RENDERER
 
 @dataclass(frozen=True)
 class Dataset:
-    """A re-identification set. Identities of `train` are 0 to n - 1; those of the other splits are as in the files."""
+    """A re-identification set.
+
+    Identities of `train` are 0 to n - 1; those of the other splits are as in the files.
+    """
 
     name: str
-    version: str  # "V1, 3f2a9c01": MSMT17's version, the digest of the files; or "demo-0, v3": size, seed, renderer
+    version: str  # of the files, with the size and seed of a synthetic set
     root: Path  # the folder that was read
     train: list[Record]
     query: list[Record]
     gallery: list[Record]
 
     @property
-    def splits(self) -> dict[str, list[Record]]:
+    def splits(self) -> Splits:
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
     @property
@@ -56,7 +68,7 @@ class Dataset:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {len(records):,}" for split, records in self.splits.items())
-        return f"{f'{self.name} {self.version}'.strip()} in {self.root}: {counts}"
+        return f"{self.name} {self.version} in {self.root}: {counts}"
 
 
 class Counts(NamedTuple):
@@ -65,7 +77,7 @@ class Counts(NamedTuple):
     cameras: int
 
 
-# Identities of a gallery include the distractors' (Market-1501: identity 0; DukeMTMC-reID: 408 people).
+# Identities of a gallery include the distractors': identity 0 of Market-1501, 408 people of Duke.
 PUBLISHED = {
     "market1501": {
         "train": Counts(751, 12936, 6),
@@ -85,25 +97,40 @@ PUBLISHED = {
 }
 
 
-def open_data(config: DataConfig, root: str | Path) -> Dataset:
-    """Reads the set that `config` names; the synthetic one is rendered if it is not there. Raises as `open_dataset`.
+def find_version(config: DataConfig, root: str | Path) -> str:
+    """What `DataConfig.version` is for the files under `root`; "" where they are not there.
 
-    A set of another version than `config` says is a ValueError, as its results would be taken for others'.
+    A real set is read for it: names, sizes and identities of all its images.
     """
-    if config.name == "synthetic" and not (Path(root) / MARKET_FOLDERS["train"]).is_dir():
+    if config.name == "synthetic":
+        return f"v{RENDERER}"  # the files are rendered where they are missing
+    try:
+        folder = find(config.name, Path(root))
+        return _digest(config.name, folder, read(config.name, folder))
+    except (OSError, ValueError):  # `open_data` says what is wrong
+        return ""
+
+
+def open_data(config: DataConfig, root: str | Path) -> Dataset:
+    """Reads the set that `config` names; the synthetic one is rendered if it is not there.
+
+    Raises as `open_dataset`; and ValueError for a set of another version than `config` says, as its
+    results would be taken for others'.
+    """
+    if config.name == "synthetic" and not is_market_layout(Path(root)):
         from .synthetic.build import build  # rendering needs the optional package anny
 
         build(root, config.size, config.seed)
     dataset = open_dataset(config.name, root, size=config.size, seed=config.seed)
-    expected = (
-        f"{config.size}-{config.seed}, {config.version}"
-        if config.name == "synthetic"
-        else config.version
-    )
+    expected = config.version
+    if config.name == "synthetic":
+        expected = f"{config.size}-{config.seed}, {expected}"
     # Pictures without a manifest are called like their folder: they are the reader's own.
-    if config.version and dataset.version not in (expected, dataset.root.resolve().name):
+    own = dataset.root.resolve().name
+    if config.version and dataset.version not in (expected, own):
         raise ValueError(
-            f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: other files"
+            f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: "
+            "other files"
         )
     return dataset
 
@@ -113,96 +140,86 @@ def open_dataset(
 ) -> Dataset:
     """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
-    `root` is the folder that holds the set's folder, or that itself; `size` and `seed` say which synthetic set. Warns
-    of counts that are not the published ones, of images in two splits and of people in training and test.
+    Warns of counts that are not the published ones, of images in two splits and of people in
+    training and test.
 
-    Raises FileNotFoundError: no such folder (with what is there and the layout that is expected), or no such image;
-    ValueError: an unknown name, a file name that is not like the set's, an image listed twice, an empty split, a
-    synthetic set that is not the one of its manifest.
+    Args:
+        root: the folder that holds the set's folder, or the set's folder itself.
+        size, seed: which synthetic set.
+
+    Raises FileNotFoundError: no such folder (with what is there and the layout that is expected),
+    or no such image; ValueError: an unknown name, a file name that is not like the set's, an image
+    listed twice, an empty split, a synthetic set that is not the one of its manifest.
     """
     one_of("name", name, NAMES)
     root = Path(root)
-    folder = _find_synthetic(root, size, seed) if name == "synthetic" else find(name, root)
-    splits = read(name, folder)
-    version, sizes = _version(name, folder, splits)
+    if name == "synthetic":
+        folder = _find_synthetic(root, size, seed)
+        splits = read(name, folder)
+        version = _manifest_version(folder, splits)
+    else:
+        folder = find(name, root)
+        splits = read(name, folder)
+        version = _digest(name, folder, splits)
     if name == "msmt17":
         print(f"MSMT17 {version} in {folder}", file=sys.stderr)
-    for split, records in splits.items():
-        published = PUBLISHED[name][split].images if name in PUBLISHED else len(records)
-        if len(records) != published:
-            found = f"{split} has {len(records):,} images; {name} as published has {published:,}"
-            warnings.warn(f"{folder}: {found}. Is the set complete?", stacklevel=2)
-    for found in overlaps(
-        splits, sizes, same_people=name != "msmt17"
-    ):  # MSMT17 counts people from 0 in both parts
-        warnings.warn(f"{folder}: {found}", stacklevel=2)
-    labels = {
-        identity: label
-        for label, identity in enumerate(sorted({r.identity for r in splits["train"]}))
-    }
-    splits["train"] = [
-        record._replace(identity=labels[record.identity]) for record in splits["train"]
-    ]
+    wrong = differences(name, splits)
+    if wrong:
+        warnings.warn(
+            f"{folder}: not as published: {'; '.join(wrong)}. Is the set complete?", stacklevel=2
+        )
+    # MSMT17 counts people from 0 in training and in test.
+    for fault in overlaps(splits, same_people=name != "msmt17"):
+        warnings.warn(f"{folder}: {fault}", stacklevel=2)
+    splits["train"] = _renumbered(splits["train"])
     return Dataset(name, version, folder, **splits)
 
 
-def with_version(data: DataConfig, root: str | Path) -> DataConfig:
-    """`data` with its version, if it has none: the renderer's, or that of the files of a real set under `root`.
-
-    Without such files it stays "". They are looked at again when the date of a folder or of a list has changed.
-    """
-    if data.version:
-        return data
-    if data.name == "synthetic":
-        return replace(data, version=f"v{RENDERER}")
-    try:
-        folder = find(data.name, Path(root))
-        dates = sorted(
-            (path.name, path.stat().st_mtime_ns) for path in folder.iterdir() if path.exists()
-        )
-        return replace(data, version=_version_once(data.name, folder, tuple(dates)))
-    except (OSError, ValueError):  # `open_data` will say it
-        return data
-
-
-@functools.lru_cache(maxsize=8)
-def _version_once(name: str, folder: Path, dates: tuple[tuple[str, int], ...]) -> str:
-    return _version(name, folder, read(name, folder))[0]
-
-
-def _version(name: str, folder: Path, splits: Splits) -> tuple[str, dict[Path, int]]:
-    """The version of what was read, and each image's size in bytes.
-
-    For a real set it ends with the digest of names, sizes, splits and identities: with other images, other results.
-    """
-    sizes = {
-        record.path: record.path.stat().st_size for records in splits.values() for record in records
-    }
-    if name == "synthetic":
-        return _synthetic_version(folder, splits), sizes
-    listed = sorted(
-        f"{split}/{record.path.relative_to(folder).as_posix()}\0{record.identity}\0{sizes[record.path]}"
-        for split, records in splits.items()
-        for record in records
-    )
-    digest = hashlib.sha256("\n".join(listed).encode(errors="surrogateescape")).hexdigest()[:8]
-    return ", ".join(
-        filter(None, [msmt17_version(folder) if name == "msmt17" else "", digest])
-    ), sizes
-
-
-def count(records: list[Record]) -> Counts:
+def count(records: Sequence[Record]) -> Counts:
     """Identities, images and cameras of a split."""
-    return Counts(
-        len({r.identity for r in records}), len(records), len({r.camera for r in records})
-    )
+    identities = {record.identity for record in records}
+    cameras = {record.camera for record in records}
+    return Counts(len(identities), len(records), len(cameras))
+
+
+def differences(name: str, splits: Splits) -> list[str]:
+    """Which numbers of identities, images and cameras are not the published ones."""
+    lines = []
+    for split, published in PUBLISHED.get(name, {}).items():
+        counts = count(splits[split])
+        for kind, number, expected in zip(Counts._fields, counts, published, strict=True):
+            if number != expected:
+                lines.append(f"{split}: {kind} {number:,} (published: {expected:,})")
+    return lines
+
+
+def table(dataset: Dataset) -> str:
+    """Identities, images and cameras of each split and the published ones, in aligned columns."""
+    counts = {split: count(records) for split, records in dataset.splits.items()}
+    frame = pd.DataFrame(counts, index=Counts._fields).T
+    if dataset.name in PUBLISHED:
+        published = pd.DataFrame(PUBLISHED[dataset.name], index=Counts._fields).T
+        frame = pd.concat([frame, published.add_suffix(" (published)")], axis=1)
+    return frame.map("{:,}".format).to_string()
+
+
+def verdict(dataset: Dataset) -> str:
+    """One line: which numbers are not the published ones; "" if none are published."""
+    if dataset.name not in PUBLISHED:
+        return ""
+    wrong = differences(dataset.name, dataset.splits)
+    if wrong:
+        return f"Not as published. {'; '.join(wrong)}."
+    return "Complete: identities, images and cameras of each split are the published ones."
 
 
 def _find_synthetic(root: Path, size: str, seed: int) -> Path:
-    """The folder of a synthetic set. `root` may be the folder itself, with or without a manifest."""
-    folder = root if is_market_layout(root) else root / "synthetic" / f"{size}-{seed}"
+    """The folder of a synthetic set; it may be `root` itself, with or without a manifest."""
+    if is_market_layout(root):
+        return root
+    folder = root / "synthetic" / f"{size}-{seed}"
     manifest = folder / "manifest.json"
-    if folder != root and not manifest.is_file():
+    if not manifest.is_file():
         command = f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
         raise FileNotFoundError(
             f"{manifest}: the synthetic set is not there or not finished; make it with: {command}"
@@ -210,47 +227,43 @@ def _find_synthetic(root: Path, size: str, seed: int) -> Path:
     return folder
 
 
-def _synthetic_version(folder: Path, splits: Splits) -> str:
-    """Size, seed and renderer from the manifest, whose counts must be those of the files; else the folder's name."""
+def _manifest_version(folder: Path, splits: Splits) -> str:
+    """The version of a synthetic set: size, seed and renderer, from the manifest.
+
+    Without a manifest it is the folder's name. Raises ValueError if there are not as many files as
+    the manifest says.
+    """
     manifest = folder / "manifest.json"
-    about = read_json(manifest) if manifest.is_file() else {}
-    found = {sub: len(splits[split]) for split, sub in MARKET_FOLDERS.items()}
-    if not isinstance(about, dict):
-        raise ValueError(f"{manifest}: expected size, seed and version, found {about!r}")
-    if about.get("counts", found) != found:
-        remedy = "delete the folder, and it is rendered anew"
-        raise ValueError(f"{manifest}: expected {about['counts']} images, found {found}; {remedy}")
-    known = {"size", "seed", "version"} <= set(about)
-    return (
-        f"{about['size']}-{about['seed']}, v{about['version']}" if known else folder.resolve().name
-    )
-
-
-def table(dataset: Dataset) -> str:
-    """For `data check`: identities, images and cameras of each split beside the published ones, in aligned columns."""
-    rows = [["", "identities", "published", "images", "published", "cameras", "published"]]
-    for split, records in dataset.splits.items():
-        published = PUBLISHED[dataset.name][split] if dataset.name in PUBLISHED else ["-"] * 3
-        pairs = zip(count(records), published, strict=True)
-        rows.append(
-            [split, *(f"{number:,}" if number != "-" else "-" for pair in pairs for number in pair)]
+    if not manifest.is_file():
+        return folder.resolve().name
+    about = read_json(manifest)
+    counts = {sub: len(splits[split]) for split, sub in MARKET_FOLDERS.items()}
+    if about.get("counts", counts) != counts:
+        raise ValueError(
+            f"{manifest}: expected {about['counts']} images, found {counts}; "
+            "delete the folder, and it is rendered anew"
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return f"{about['size']}-{about['seed']}, v{about['version']}"
 
 
-def verdict(dataset: Dataset) -> str:
-    """One line: which numbers are not the published ones; "" if none are published."""
-    differ = [
-        f"{split}: {kind} {value:,} (published: {expected:,})"
-        for split, published in PUBLISHED.get(dataset.name, {}).items()
-        for kind, value, expected in zip(
-            Counts._fields, count(dataset.splits[split]), published, strict=True
-        )
-        if value != expected
-    ]
-    if dataset.name in PUBLISHED and not differ:
-        return "Complete: identities, images and cameras of each split are the published ones."
-    return f"Not as published. {'; '.join(differ)}." if differ else ""
+def _digest(name: str, folder: Path, splits: Splits) -> str:
+    """The version of a real set: a digest of its images' names, sizes, splits and identities.
+
+    MSMT17's edition stands before it.
+    """
+    lines = []
+    for split, records in splits.items():
+        for path, identity, _ in records:
+            file = path.relative_to(folder).as_posix()
+            lines.append(f"{split}/{file}\0{identity}\0{path.stat().st_size}")
+    text = "\n".join(sorted(lines))
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    edition = msmt17_version(folder) if name == "msmt17" else ""
+    return f"{edition}, {digest}" if edition else digest
+
+
+def _renumbered(records: Sequence[Record]) -> list[Record]:
+    """The records with identities from 0 to n - 1, in the order of the old ones."""
+    identities = sorted({record.identity for record in records})
+    labels = {identity: label for label, identity in enumerate(identities)}
+    return [record._replace(identity=labels[record.identity]) for record in records]

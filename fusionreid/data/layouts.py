@@ -3,7 +3,6 @@
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,78 +15,120 @@ class Record(NamedTuple):
     camera: int
 
 
+Splits = dict[str, list[Record]]  # by "train", "query" and "gallery"
+
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-MSMT17_LISTS = {
-    "train": "train",
-    "val": "train",
-    "query": "query",
-    "gallery": "gallery",
-}  # list_train.txt: its split
+# The split of each list: list_train.txt, ...
+MSMT17_LISTS = {"train": "train", "val": "train", "query": "query", "gallery": "gallery"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 _END = r"(?i:\.jpe?g|\.png|\.bmp)+$"  # some copies of Market-1501 have .jpg.jpg
 _MARKET = re.compile(rf"(-1|\d+)_c(\d+)s\d+(?:_\d+)+{_END}")
 _DUKE = re.compile(rf"(\d+)_c(\d+)_f?\d+{_END}")
 # MSMT17's own names; or those of copies in Market-1501's layout, but not DukeMTMC-reID's
 _MSMT17 = re.compile(rf"(?:(\d+)_\d+_(\d+)_|(\d+)_c(\d+)(?:s\d+)?_(?!f\d))[\w-]+{_END}")
-NAMES = {  # the pattern of a set's file names, and an example: identity and camera
+# The pattern of a set's file names (identity, camera), and an example.
+NAMES = {
     "market1501": (_MARKET, "0002_c1s1_000451_03.jpg"),
     "dukemtmc": (_DUKE, "0001_c2_f0046182.jpg"),
     "msmt17": (_MSMT17, "0000_000_01_0303morning_0015_0.jpg"),
     "synthetic": (_MARKET, "0002_c1s1_000451_03.jpg"),
 }
 
-Splits = dict[str, list[Record]]
+
+def find(name: str, root: Path) -> Path:
+    """The folder of a set: `root`, or one called like the set below it, up to three deep.
+
+    Warns if there are several. Raises FileNotFoundError, with what is there and what is expected.
+    """
+    matches = {}  # by the folder that a link leads to: a folder and a link to it are one
+    level = [root]
+    for _ in range(4):
+        for folder in level:
+            if is_market_layout(folder) or (name == "msmt17" and any(folder.glob("list_*.txt"))):
+                matches.setdefault(folder.resolve(), folder)
+        level = [below for folder in level for below in _folders_named(name, folder)]
+    if not matches:
+        raise FileNotFoundError(_missing(name, root))
+    first, *others = matches.values()
+    if others:
+        warnings.warn(
+            f"{name} lies in more than one folder; {first} is read, not "
+            f"{', '.join(map(str, others))}. Give its folder as root to choose.",
+            stacklevel=3,
+        )
+    return first
 
 
 def read(name: str, folder: Path) -> Splits:
-    """The records of each split; identities are as in the files."""
+    """The records of each split; identities are as in the files.
+
+    Raises ValueError: a name that is not like the set's, an image listed twice, an empty split;
+    FileNotFoundError: a list of MSMT17, or an image in it, is missing.
+    """
     if is_market_layout(folder):
-        splits = {
-            split: list(_read_folder(name, folder / sub)) for split, sub in MARKET_FOLDERS.items()
-        }
+        splits = {split: _read_folder(name, folder / sub) for split, sub in MARKET_FOLDERS.items()}
     else:
         splits = _read_msmt17(folder)
     for split, records in splits.items():
         if not records:
+            example = NAMES[name][1]
             raise ValueError(
-                f"{folder}: no image of {split} in {name}; expected names like {NAMES[name][1]}"
+                f"{folder}: no image of {split} in {name}; expected names like {example}"
             )
     return splits
 
 
-def find(name: str, root: Path) -> Path:
-    """The folder that has the set's layout: `root`, or one called like the set below it, up to three deep."""
-    found, level = {}, [root]
-    for _ in range(4):
-        for folder in level:
-            if is_market_layout(folder) or name == "msmt17" and any(folder.glob("list_*.txt")):
-                found.setdefault(
-                    folder.resolve(), folder
-                )  # a link to a folder that was found does not count
-        level = [sub for folder in level for sub in _folders_named(name, folder)]
-    if not found:
-        there = "\n".join(
-            f"There is in {folder}: {_listing(folder)}"
-            for folder in [root, *_folders_named(name, root)]
+def is_market_layout(folder: Path) -> bool:
+    """Whether a folder has Market-1501's three folders."""
+    return all((folder / sub).is_dir() for sub in MARKET_FOLDERS.values())
+
+
+def msmt17_version(folder: Path) -> str:
+    """The edition: "V1" has train/ and test/, "V2" (blurred faces) mask_train_v2/, mask_test_v2/.
+
+    A copy in Market-1501's layout has the edition in its name, or "".
+    """
+    match = re.search(r"v[12]$", _letters(folder.resolve()))
+    named = match[0].upper() if match else ""
+    if is_market_layout(folder):
+        return named
+    version = _msmt17_folders(folder)
+    if named and named != version:
+        # Blurred images may lie in V1's folders, but V1's images never in V2's.
+        warnings.warn(
+            f"{folder}: its name says {named}, its folders say {version}; it is taken as V2",
+            stacklevel=3,
         )
-        layout = f"bounding_box_train/{NAMES[name][1]} ..., query/..., bounding_box_test/..."
-        if name == "msmt17":
-            layout = f"train/0000/{NAMES[name][1]} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_*.txt"
-        raise FileNotFoundError(
-            f"{name}: no folder of it. Looked in {root}, and in folders below it called like the set "
-            f"({root / name}, ...).\n{there}\nExpected in one of these folders: {layout}"
+        return "V2"
+    return version
+
+
+def _missing(name: str, root: Path) -> str:
+    """The message of a set that is not there."""
+    example = NAMES[name][1]
+    if name == "msmt17":
+        layout = (
+            f"train/0000/{example} ..., test/... (V2: mask_train_v2/, mask_test_v2/), list_*.txt"
         )
-    first, *others = found.values()
-    if others:
-        message = f"{name} lies in more than one folder; {first} is read, not {', '.join(map(str, others))}"
-        warnings.warn(f"{message}. Give its folder as root to choose.", stacklevel=3)
-    return first
+    else:
+        layout = f"bounding_box_train/{example} ..., query/..., bounding_box_test/..."
+    lines = [
+        f"{name}: no folder of it. Looked in {root}, and in folders below it called like the set "
+        f"({root / name}, ...)."
+    ]
+    for folder in [root, *_folders_named(name, root)]:
+        lines.append(f"There is in {folder}: {_listing(folder)}")
+    lines.append(f"Expected in one of these folders: {layout}")
+    return "\n".join(lines)
 
 
 def _folders_named(name: str, folder: Path) -> list[Path]:
-    """The folders in `folder` whose names begin with the set's name, whatever their case and punctuation."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+    """The folders inside whose names begin with the set's, whatever their case and punctuation."""
+    if not folder.is_dir():
+        return []
+    paths = sorted(folder.iterdir())
     return [path for path in paths if path.is_dir() and _letters(path).startswith(name)]
 
 
@@ -95,89 +136,85 @@ def _letters(path: Path) -> str:
     return re.sub(r"[^a-z0-9]", "", path.name.lower())
 
 
-def is_market_layout(folder: Path) -> bool:
-    return all((folder / sub).is_dir() for sub in MARKET_FOLDERS.values())
-
-
 def _listing(folder: Path) -> str:
-    """The first names in a folder, links that lead nowhere marked."""
+    """The first names in a folder. A link that leads nowhere says so, and comes first."""
     if not folder.is_dir():
-        return f"nothing, as {'it is a file' if folder.exists() else f'there is no folder {os.path.realpath(folder)}'}"
-    paths = sorted(folder.iterdir(), key=lambda path: (path.exists(), path))  # such links first
-    names = [
-        path.name if path.exists() else f"{path.name} (a link to nowhere: {os.readlink(path)})"
-        for path in paths
-    ]
-    return ", ".join(names[:12] + ["..."] * (len(names) > 12)) or "nothing"
+        return f"nothing, as there is no folder {os.path.realpath(folder)}"
+    names = []
+    for path in sorted(folder.iterdir(), key=lambda path: (path.exists(), path)):
+        lost = "" if path.exists() else f" (a link to nowhere: {os.readlink(path)})"
+        names.append(path.name + lost)
+    if len(names) > 12:
+        names[12:] = ["..."]
+    return ", ".join(names) or "nothing"
 
 
-def _read_folder(name: str, folder: Path) -> Iterator[Record]:
-    """The records of one folder, by name; what is not an image (Thumbs.db, ._0002.jpg) is passed over."""
+def _read_folder(name: str, folder: Path) -> list[Record]:
+    """The records of one folder. What is not an image (Thumbs.db, ._0002.jpg) is passed over."""
+    records = []
     for file in sorted(os.listdir(folder)):
-        if file.lower().endswith((".jpg", ".jpeg", ".png", ".bmp")) and not file.startswith("."):
+        if file.lower().endswith(SUFFIXES) and not file.startswith("."):
             record = _parse(name, folder / file)
             if record.identity != -1:  # Market-1501's junk; its distractors (0) stay
-                yield record
+                records.append(record)
+    return records
 
 
 def _parse(name: str, path: Path) -> Record:
     """The record of a file, from its name; there cameras count from 1."""
     pattern, example = NAMES[name]
     match = pattern.match(path.name)
-    identity, camera = (int(group) for group in match.groups() if group) if match else (0, 0)
-    if camera < 1:
+    numbers = [int(group) for group in match.groups() if group] if match else []
+    if not match or numbers[1] < 1:
         raise ValueError(
             f"{path}: expected a name like {example} (identity, and camera from 1), of {name}"
         )
+    identity, camera = numbers
     return Record(path, identity, camera - 1)
 
 
-def msmt17_version(folder: Path) -> str:
-    """V1 has the folders train/ and test/, V2 (blurred faces) mask_train_v2/ and mask_test_v2/; "" if neither."""
-    match = re.search(r"v([12])$", _letters(folder.resolve()))
-    named = f"V{match[1]}" if match else ""
-    found = [version for version, (train, _) in MSMT17_FOLDERS.items() if (folder / train).is_dir()]
-    if is_market_layout(folder) or not found:
-        return named
-    if len(found) > 1:
+def _msmt17_folders(folder: Path) -> str:
+    """Whose folders are there: "V1" or "V2". Raises ValueError for both."""
+    blurred = (folder / "mask_train_v2").is_dir()
+    if blurred and (folder / "train").is_dir():
         raise ValueError(
-            f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2); move one to a folder of its own"
+            f"{folder}: holds both train/ (V1) and mask_train_v2/ (V2); "
+            "move one to a folder of its own"
         )
-    if named in ("", found[0]):
-        return found[0]
-    warnings.warn(
-        f"{folder}: its name says {named}, its folders say {found[0]}; it is taken as V2",
-        stacklevel=3,
-    )
-    return "V2"
+    return "V2" if blurred else "V1"
 
 
-def _read_msmt17(folder: Path) -> dict[str, list[Record]]:
-    """The records of each split, from the lists; a line is `0000/0000_000_01_0303morning_0015_0.jpg 0`."""
-    train, test = MSMT17_FOLDERS["V2" if (folder / "mask_train_v2").is_dir() else "V1"]
-    splits, listed = {"train": [], "query": [], "gallery": []}, {}
+def _read_msmt17(folder: Path) -> Splits:
+    """The records of each split, from the lists.
+
+    A line is `0000/0000_000_01_0303morning_0015_0.jpg 0`: an image and its identity.
+    """
+    train, test = MSMT17_FOLDERS[_msmt17_folders(folder)]
+    splits = {"train": [], "query": [], "gallery": []}
+    listed = {}  # where each image is listed
     for key, split in MSMT17_LISTS.items():
-        file, images = folder / f"list_{key}.txt", folder / (train if split == "train" else test)
+        file = folder / f"list_{key}.txt"
+        images = folder / (train if split == "train" else test)
         for needed in (file, images):
             if not needed.exists():
                 raise FileNotFoundError(
                     f"{needed}: not there, and MSMT17 needs it; there is: {_listing(folder)}"
                 )
-        # With or without a byte order mark; what is not UTF-8 is shown as such in the error of its line.
-        for number, line in enumerate(
-            file.read_text("utf-8-sig", errors="replace").splitlines(), 1
-        ):
+        # With or without a byte order mark. What is not UTF-8 is shown in the error of its line.
+        lines = file.read_text("utf-8-sig", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             place = f"{file}, line {number}"
-            name, *identity = line.strip().rsplit(maxsplit=1)
-            if not identity or not identity[0].isdigit():
+            match = re.fullmatch(r"\s*(.+?)\s+(\d+)\s*", line)
+            if not match:
                 raise ValueError(f"{place}: expected '<image> <identity>', found {line!r}")
-            path = images / name
+            path = images / match[1]
             if path in listed:
                 raise ValueError(f"{place}: {path} is listed twice, first in {listed[path]}")
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: listed in {place}, and not there")
             listed[path] = place
-            splits[split].append(_parse("msmt17", path)._replace(identity=int(identity[0])))
+            record = _parse("msmt17", path)
+            splits[split].append(record._replace(identity=int(match[2])))
     return splits

@@ -27,7 +27,8 @@ import torch
 from .. import paths
 from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, TrainConfig
 from ..config import profile as find_profile
-from ..data.datasets import Dataset, with_version
+from ..data import datasets
+from ..data.datasets import Dataset
 from ..files import atomic_write, digest, locked, read_json, read_lines, write_json, write_text
 from ..models import checkpoints
 from ..models.backbones import IMAGENET
@@ -172,9 +173,9 @@ def find_version(
     that results can be read on a machine without the data. If these runs are of several versions,
     a warning names them, and none is taken.
     """
-    data = with_version(data, data_root or paths.DATA)
-    if data.version:
-        return data
+    version = data.version or datasets.find_version(data, data_root or paths.DATA)
+    if version:
+        return replace(data, version=version)
     versions = set()
     for result in Path(runs_root or paths.RUNS).glob("*/result.json"):
         # A damaged folder is named when its result is read.

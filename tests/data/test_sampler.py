@@ -1,4 +1,4 @@
-"""fusionreid.data.sampler: the properties of P x K batches, and a loop that deals them out by hand."""
+"""fusionreid.data.sampler: the properties of P x K batches, and a loop that deals them out."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ def test_an_image_is_repeated_only_where_an_identity_has_too_few():
 
 
 def test_an_identity_with_too_few_images_is_drawn_with_replacement():
-    """Three images, K = 4: each of the 4 draws is any of the 3, so that two images or one may be missing."""
-    batches, seen = PKSampler([0] * 3 + [1] * 4, 2, 4), []
+    """Three images, K = 4: each of the 4 draws is any of the 3, so one or two may be missing."""
+    batches = PKSampler([0] * 3 + [1] * 4, 2, 4)
+    seen = []
     for number in range(1000):
         batches.set_epoch(number)
         (batch,) = batches

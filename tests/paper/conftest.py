@@ -10,7 +10,7 @@ import pytest
 
 from fusionreid import paths
 from fusionreid.config import PROFILES
-from fusionreid.data.datasets import MARKET_FOLDERS
+from fusionreid.data.layouts import MARKET_FOLDERS
 from fusionreid.data.synthetic import RENDERER
 from fusionreid.files import write_json
 from fusionreid.paper import compare, experiments, recorded

@@ -79,7 +79,7 @@ def test_a_run_is_described_without_reading_a_file(monkeypatch):
     assert run.cnn_start.version == "" and with_versions(run).cnn_start.version
 
 
-@pytest.mark.filterwarnings("ignore:.*as published has")
+@pytest.mark.filterwarnings("ignore:.*Is the set complete")
 def test_other_files_are_another_run_and_runs_are_found_without_the_files(tmp_path):
     image = tmp_path / "data" / "market1501" / "query" / "0001_c1s1_000001_00.jpg"
     for name in (
