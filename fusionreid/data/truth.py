@@ -12,7 +12,6 @@ from PIL import Image
 
 from ..files import read_json
 from .datasets import Dataset, Record
-from .synthetic.people import draw
 
 
 def has_truth(dataset: Dataset) -> bool:
@@ -21,81 +20,58 @@ def has_truth(dataset: Dataset) -> bool:
 
 
 def attributes(records: Sequence[Record]) -> pd.DataFrame:
-    """A row for each image, in order.
+    """The attributes of images, a row each, in order.
 
-    Columns: `identity` and `camera` (from 0), as in the files; `group` of look-alikes (0: none), the `kind` of cue that
-    tells them apart ("local", "global" or ""), the `cue` ("print", "shoes", "bag", "hair"; "build", "height",
-    "silhouette", "gait") and its `value`; `yaw`, degrees from -180 to 180, 0 towards the camera; `phase` of the gait,
-    degrees; `visible`, the share of the person that is in the box and not hidden; `occluder` ("pole", "wall",
-    "hedge" or "").
+    Columns of the image: `identity` and `camera` (from 0), as in the files; `yaw`, degrees from -180 to 180, 0 towards
+    the camera; `phase` of the gait, degrees; `visible`, the share of the person that is in the box and not hidden;
+    `occluder` ("pole", "wall", "hedge" or "").
+
+    Columns of the person: `group` of look-alikes (0: none), the `kind` of cue that tells them apart ("local", "global"
+    or ""), the `cue` ("print", "shoes", "bag", "hair"; "build", "height", "silhouette", "gait") and its `value`; body,
+    clothes and what is carried, by name ("build", "top", "top_colour", ...); measures (age, stature, proportions from 0
+    to 1; `sleeves` from shoulder 0 to wrist 2, `length` of the bottom from hip 0 to ankle 2).
     """
     table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
-    return table.loc[
-        [f"{Path(record.path).parent.name}/{Path(record.path).name}" for record in records]
-    ].reset_index()
+    files = []
+    for record in records:
+        path = Path(record.path)
+        files.append(f"{path.parent.name}/{path.name}")
+    return table.loc[files].reset_index()
 
 
 def looks(dataset: Dataset) -> np.ndarray:
-    """What each training identity looks like: (identities, attributes) int64, a class by each of `Person.looks`."""
-    seed = read_json(_root(dataset.train) / "manifest.json")["seed"]
-    numbers = (
-        attributes(dataset.train)["identity"]
-        .groupby([record.identity for record in dataset.train])
-        .first()
-    )
-    table = pd.DataFrame([draw(seed, number).looks for number in numbers])
-    return np.column_stack([pd.factorize(table[name], sort=True)[0] for name in table])
+    """What each training identity looks like: (identities, attributes) int64, a class for each attribute.
+
+    The attributes are those that the set's manifest calls `looks`; the classes of one are numbered in sorted order.
+    """
+    manifest = _root(dataset.train) / "manifest.json"
+    names = read_json(manifest).get("looks")
+    if names is None:
+        raise ValueError(f"{manifest}: expected a field looks, as rendering writes it; render again")
+    labels = [record.identity for record in dataset.train]
+    people = attributes(dataset.train).groupby(labels).first()
+    classes = [pd.factorize(people[name], sort=True)[0] for name in names]
+    return np.column_stack(classes)
 
 
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
     """Where the person is seen: (N, *size) bool; nowhere in a false detection."""
-    root, found = _root(records), []
-    for path in (Path(record.path) for record in records):
+    root = _root(records)
+    height, width = size
+    arrays = []
+    for record in records:
+        path = Path(record.path)
         with Image.open(root / "masks" / path.parent.name / f"{path.stem}.png") as image:
-            found.append(
-                np.asarray(image.convert("L").resize(size[::-1], Image.Resampling.BOX)) > 127
-            )
-    return np.stack(found)
-
-
-def edge_shortcut(
-    images: np.ndarray, masks: np.ndarray, identities: np.ndarray, cameras: np.ndarray
-) -> dict:
-    """Whether the background names people: how often the image with the nearest edges, in a camera, is of the same one.
-
-    An edge is a sixteenth of the width, left and right; images in whose edges the person stands are left out.
-    Images are (N, H, W, 3) uint8; masks (N, H, W) bool, true on the person; identities and cameras (N,). Returns
-    `accuracy`, `chance` and its `standard error` (people shuffled 200 times inside each camera), and the `images` left.
-    """
-    width = max(1, images.shape[2] // 16)
-    edges = np.r_[:width, -width:0]
-    empty = ~masks[:, :, edges].any(axis=(1, 2))
-    random, hits, scored = np.random.default_rng(0), np.zeros(201), 0
-    for of in (np.flatnonzero(empty & (cameras == camera)) for camera in np.unique(cameras)):
-        if len(of) < 2:
-            continue
-        pixels, people = (
-            images[of][:, :, edges].reshape(len(of), -1).astype(np.float32),
-            identities[of],
-        )
-        distances = np.square(pixels).sum(axis=1) - 2 * pixels @ pixels.T
-        np.fill_diagonal(distances, np.inf)
-        nearest, scored = distances.argmin(axis=1), scored + len(of)
-        for turn in range(len(hits)):  # first as they are
-            hits[turn] += np.count_nonzero(people[nearest] == people)
-            people = random.permutation(people)
-    found, chances = float(hits[0]) / max(scored, 1), hits[1:] / max(scored, 1)
-    return {
-        "accuracy": found,
-        "chance": chances.mean(),
-        "standard error": chances.std(),
-        "images": scored,
-    }
+            resized = image.convert("L").resize((width, height), Image.Resampling.BOX)
+        arrays.append(np.asarray(resized) > 127)
+    return np.stack(arrays)
 
 
 def _root(records: Sequence[Record]) -> Path:
     root = Path(records[0].path).parent.parent
-    if not (root / "attributes.csv").is_file():
-        expected = "only the synthetic set has masks and attributes"
-        raise FileNotFoundError(f"{root / 'attributes.csv'}: not there; {expected}")
+    table = root / "attributes.csv"
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"{table}: not there; only the synthetic set has masks and attributes"
+        )
     return root

@@ -1,47 +1,54 @@
-"""What is known of rendered images: a background that names people is found, one that does not is not."""
+"""What is known of rendered images: masks, the table of attributes, classes of looks."""
 
-import numpy as np
+from __future__ import annotations
+
 import pytest
 
-from fusionreid.data.truth import edge_shortcut
+from fusionreid.data import Record, open_dataset, truth
 
 
-def street(shortcut: bool):
-    """240 images, two of each person by each camera; with a shortcut, the two have edges of one colour."""
-    random = np.random.default_rng(1)
-    identities, cameras = np.repeat(np.arange(40), 6), np.tile(np.repeat(np.arange(3), 2), 40)
-    colours = (
-        random.uniform(60, 200, (40, 3, 3))[identities, cameras]
-        if shortcut
-        else random.uniform(60, 200, (240, 3))
-    )
-    images = random.normal(128, 9, (240, 32, 16, 3))
-    images[:, :, [0, -1]] += (colours - 128)[:, None, None]
-    masks = np.zeros((240, 32, 16), bool)
-    masks[:, 4:-4, 5:-5] = True
-    return images.clip(0, 255).astype(np.uint8), masks, identities, cameras
+@pytest.fixture
+def dataset(rendered):
+    return open_dataset("synthetic", rendered.parent.parent, size="smoke", seed=3)
 
 
-def test_a_planted_shortcut_is_found():
-    found = edge_shortcut(*street(shortcut=True))
-    assert (
-        found["accuracy"] > 0.5 > found["chance"] + 10 * found["standard error"]
-        and found["images"] == 240
-    )
+def test_masks_and_attributes(dataset, tiny):
+    table = truth.attributes(dataset.train)
+    masks = truth.masks(dataset.train, tiny.image)
+    assert truth.has_truth(dataset) and masks.shape == (12, *tiny.image)
+    names = [f"bounding_box_train/{record.path.name}" for record in dataset.train]
+    assert table["file"].tolist() == names
+    assert table["camera"].tolist() == [record.camera for record in dataset.train]
+    assert set(table["cue"]) == {"print"} and table["value"].nunique() == 2
+    assert table["visible"].between(0.05, 1).all() and table["yaw"].between(-180, 180).all()
+    # Drawn for each picture.
+    assert (table["yaw"].nunique(), table["phase"].nunique()) == (12, 12)
+    # The person stands in the middle of the box, and leaves its edge alone.
+    assert masks[:, :, 8:-8].mean() > 2 * masks.mean() * 0.75 and 0.1 < masks.mean() < 0.6
+    strangers = [record for record in dataset.gallery if record.identity == 0]
+    assert set(truth.attributes(strangers)["cue"]) == {""}
 
 
-def test_without_a_shortcut_the_edges_are_at_chance():
-    found = edge_shortcut(*street(shortcut=False))
-    assert found["chance"] == pytest.approx(1 / 79, abs=0.003), (
-        "one of the 79 other images of the camera"
-    )
-    assert abs(found["accuracy"] - found["chance"]) < 3 * found["standard error"]
+def test_a_person_has_the_same_attributes_in_all_images(dataset):
+    table = truth.attributes([*dataset.train, *dataset.query, *dataset.gallery])
+    people = table[table["identity"] > 0].groupby("identity")
+    of_the_image = {"file", "camera", "yaw", "phase", "visible", "occluder"}
+    of_the_person = set(table) - of_the_image - {"identity"}
+    assert {"top", "top_colour", "build", "bag_side", "age", "length"} <= of_the_person
+    assert (people[sorted(of_the_person)].nunique() == 1).all(axis=None)
 
 
-def test_people_who_stand_in_the_edge_are_left_out():
-    images, masks, identities, cameras = street(shortcut=True)
-    masks[: 6 * 20, 8, 0] = True
-    found = edge_shortcut(images, masks, identities, cameras)
-    assert found["images"] == 120
-    masks[:] = True
-    assert edge_shortcut(images, masks, identities, cameras)["images"] == 0
+def test_looks_are_the_classes_of_what_is_seen(dataset):
+    looks = truth.looks(dataset)
+    table = truth.attributes(dataset.train).drop_duplicates("identity")
+    # The two people of `train` are look-alikes, who differ in their prints alone.
+    differing = {"print", "print_colour"}
+    assert looks.shape[0] == 2 and (looks.min(), looks.max()) == (0, 1)
+    assert (looks[0] != looks[1]).sum() == len(differing)
+    assert (table[sorted(differing)].nunique() == 2).all()
+
+
+def test_a_real_set_has_no_truth(tmp_path):
+    record = Record(tmp_path / "query" / "0001_c1s1_000001_00.jpg", 1, 0)
+    with pytest.raises(FileNotFoundError, match="only the synthetic set"):
+        truth.attributes([record])

@@ -38,9 +38,8 @@ class Size:
     test: int  # identities, likewise
     image: tuple[int, int]  # height, width in pixels
     cameras: tuple[int, int]  # least and most that see an identity, of the six
-    images: tuple[
-        int, int
-    ]  # least and most of an identity in one camera; in the test split one of them is the query
+    # Least and most of an identity in one camera; in the test split one of them is the query.
+    images: tuple[int, int]
     distractors: int  # pictures in the gallery that match no query: of other people, or of nobody
 
 
@@ -67,32 +66,41 @@ class Shot(NamedTuple):
     index: int  # its number there
 
     @property
+    def folder(self) -> str:
+        return self.path.partition("/")[0]
+
+    @property
     def mask(self) -> str:
         """The file of the person's mask."""
         return f"masks/{Path(self.path).with_suffix('.png').as_posix()}"
 
+    def is_in(self, folder: Path) -> bool:
+        """Whether picture and mask have been rendered."""
+        return (folder / self.path).is_file() and (folder / self.mask).is_file()
+
 
 def plan(size: Size, seed: int) -> list[Shot]:
     """Every picture of the benchmark, in order."""
+    train, query, gallery = FOLDERS
     shots = []
     for identity in range(1, size.train + size.test + 1):
         rng = np.random.default_rng([seed, 4, identity])
-        seen = np.sort(
-            rng.choice(6, int(rng.integers(size.cameras[0], size.cameras[1] + 1)), replace=False)
-        )
-        for camera in seen:
+        number = int(rng.integers(size.cameras[0], size.cameras[1] + 1))
+        for camera in np.sort(rng.choice(6, number, replace=False)):
             frame = int(rng.integers(100, 90000))
-            query = int(rng.integers(2))
+            query_index = int(rng.integers(2))
             for index in range(int(rng.integers(size.images[0], size.images[1] + 1))):
-                test = FOLDERS[1] if index == query else FOLDERS[2]
-                folder = FOLDERS[0] if identity <= size.train else test
+                if identity <= size.train:
+                    folder = train
+                else:
+                    folder = query if index == query_index else gallery
                 name = f"{identity:04d}_c{camera + 1}s1_{frame + 25 * index:06d}_00.jpg"
                 shots.append(Shot(f"{folder}/{name}", identity, int(camera), index))
     rng = np.random.default_rng([seed, 5])
     for index in range(size.distractors):
         camera = int(rng.integers(6))
         name = f"0000_c{camera + 1}s1_{100 + 25 * index:06d}_00.jpg"
-        shots.append(Shot(f"{FOLDERS[2]}/{name}", -1 - index // 2, camera, index))
+        shots.append(Shot(f"{gallery}/{name}", -1 - index // 2, camera, index))
     return shots
 
 
@@ -112,42 +120,45 @@ def build(
     one_of("size", size, list(SIZES))
     folder = Path(root) / "synthetic" / f"{size}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    finished = folder / "manifest.json"
+    begun = folder / "building.json"
     shots = plan(SIZES[size], seed)
-    about = json.loads(
-        json.dumps({"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])})
-    )
-    finished, begun = folder / "manifest.json", folder / "building.json"
-    with locked(
-        folder / "building.lock"
-    ):  # of several processes that want it, one renders and the others wait
-        known = [read_json(mark) for mark in (finished, begun) if mark.exists()]
-        if not any(about.items() <= mark.items() for mark in known):
+    about = {"size": size, "seed": seed, "version": RENDERER, **asdict(SIZES[size])}
+    about = json.loads(json.dumps(about))  # tuples become lists, as in the file
+    # If several processes want the set, one renders and the others wait.
+    with locked(folder / "building.lock"):
+        if not (_is_of(about, finished) or _is_of(about, begun)):
             # Pictures of another version, or of an unknown one: never mixed with this version's.
-            for sub in FOLDERS:
-                for path in [
-                    *(folder / sub).glob("*.jpg"),
-                    *(folder / "masks" / sub).glob("*.png"),
-                ]:
-                    path.unlink()
+            _remove_pictures(folder)
             finished.unlink(missing_ok=True)
-        missing = [
-            item
-            for item in shots
-            if not ((folder / item.path).is_file() and (folder / item.mask).is_file())
-        ]
+        missing = [item for item in shots if not item.is_in(folder)]
         if missing or not finished.exists():
             write_json(begun, about)
             for leftover in folder.rglob(".*.*.*"):  # temporary files of a build that was killed
                 leftover.unlink()
-            if missing:
-                _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
-            _write_attributes(folder, shots)
-            counts = {
-                sub: sum(item.path.startswith(f"{sub}/") for item in shots) for sub in FOLDERS
-            }
-            write_json(finished, {**about, "counts": counts})
-            begun.unlink(missing_ok=True)
+        if missing:
+            _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
+        looks = list(draw(seed, 1).looks)
+        # A set that an earlier program has finished may lack columns of the table.
+        if missing or not _is_of({**about, "looks": looks}, finished):
+            _write_attributes(folder, seed, shots)
+            counts = {name: 0 for name in FOLDERS}
+            for item in shots:
+                counts[item.folder] += 1
+            write_json(finished, {**about, "counts": counts, "looks": looks})
+        begun.unlink(missing_ok=True)
     return folder
+
+
+def _is_of(about: dict, mark: Path) -> bool:
+    """Whether the JSON file `mark` is there and says all that `about` says."""
+    return mark.exists() and about.items() <= read_json(mark).items()
+
+
+def _remove_pictures(folder: Path) -> None:
+    for name in FOLDERS:
+        for path in [*(folder / name).glob("*.jpg"), *(folder / "masks" / name).glob("*.png")]:
+            path.unlink()
 
 
 def _render(
@@ -155,10 +166,13 @@ def _render(
 ) -> None:
     """Renders the missing pictures, one identity a task."""
     model = BodyModel()
-    tasks = (
-        (folder, size, seed, list(shots), (model.template, *model.of(draw(seed, identity))))
-        for identity, shots in groupby(missing, lambda item: item.identity)
-    )
+
+    def tasks():
+        """The arguments of `_photograph` for each identity; a body is made when it is asked for."""
+        for identity, shots in groupby(missing, lambda item: item.identity):
+            vertices, joints = model.of(draw(seed, identity))
+            yield folder, size, seed, list(shots), (model.template, vertices, joints)
+
     with tqdm(
         total=len(missing),
         desc=f"rendering {folder.name}",
@@ -166,13 +180,14 @@ def _render(
         disable=not bars(progress),
     ) as bar:
         if processes == 1 or len(missing) < FEW:
-            for task in tasks:
+            for task in tasks():
                 bar.update(_photograph(*task))
             return
         with pool(processes) as executor:
             waiting = set()
-            for task in tasks:  # bodies are made when a process will soon need them
+            for task in tasks():
                 waiting.add(executor.submit(_photograph, *task))
+                # Only as many bodies are in memory as the processes will soon need.
                 if len(waiting) >= 2 * processes:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     bar.update(sum(future.result() for future in done))
@@ -187,8 +202,9 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
     cameras = scenes.cameras(seed)
     for item in shots:
         # All that is not the person is drawn for each picture anew: nothing but the person tells who it is.
+        is_distractor = int(item.identity < 0)
         rng = np.random.default_rng(
-            [seed, 2, abs(item.identity), int(item.identity < 0), item.camera, item.index]
+            [seed, 2, abs(item.identity), is_distractor, item.camera, item.index]
         )
         camera = cameras[item.camera]
         yaw = camera.headings[int(rng.integers(2))] + rng.normal(0, 0.45)
@@ -196,24 +212,26 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
         empty = item.identity < 0 and rng.random() < 0.3
         walk = shot.Walk(yaw, place, float(rng.uniform(0, 1000)), empty)
         picture = shot.photograph(person, figure, camera, walk, size.image, rng)
-        about = PngInfo()
         drawn = {"identity": max(item.identity, 0), "camera": item.camera, **picture.attributes}
+        about = PngInfo()
         about.add_text("attributes", json.dumps(drawn))
         with atomic_write(folder / item.mask) as temporary:
             picture.mask.save(temporary, "PNG", pnginfo=about)
-        picture.image.save(
-            jpeg := io.BytesIO(), "JPEG", quality=shot.QUALITY
-        )  # PIL may cut a file short
+        jpeg = io.BytesIO()  # written in one piece, as PIL may leave a file cut short
+        picture.image.save(jpeg, "JPEG", quality=shot.QUALITY)
         with atomic_write(folder / item.path) as temporary:
             temporary.write_bytes(jpeg.getvalue())
     return len(shots)
 
 
-def _write_attributes(folder: Path, shots: list[Shot]) -> None:
-    """Gathers what each mask says about its picture into `attributes.csv`."""
+def _write_attributes(folder: Path, seed: int, shots: list[Shot]) -> None:
+    """Writes `attributes.csv`: of each picture what its mask's text says, and all that is known of the person."""
     rows = []
-    for item in shots:
-        with Image.open(folder / item.mask) as mask:
-            rows.append({"file": item.path, **json.loads(mask.text["attributes"])})
+    for identity, pictures in groupby(shots, lambda item: item.identity):
+        facts = draw(seed, identity).facts
+        for item in pictures:
+            with Image.open(folder / item.mask) as mask:
+                drawn = json.loads(mask.text["attributes"])
+            rows.append({"file": item.path, **drawn, **facts})
     with atomic_write(folder / "attributes.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\r\n")

@@ -83,21 +83,34 @@ class Person:
     @property
     def looks(self) -> dict[str, str]:
         """What can be seen, by name; the colour of what somebody does not wear is "none"."""
-        seen = {
-            name: value
-            for name, value in vars(self).items()
-            if isinstance(value, str) and name not in _UNSEEN
-        }
-        bare = {
-            "print": self.print == "none",
-            "pattern": self.pattern == "plain",
-            "bag": self.bag == "none",
-        }
-        bare["headwear"] = self.hair not in ("cap", "beanie")
-        seen |= {f"{name}_colour": "none" for name, is_bare in bare.items() if is_bare}
-        return seen | {
-            "skin": str(self.skin),
-            "gender": "woman" if self.shape["gender"] > 0.5 else "man",
+        seen = {}
+        for name, value in vars(self).items():
+            if isinstance(value, str) and name not in _UNSEEN:
+                seen[name] = value
+        if self.print == "none":
+            seen["print_colour"] = "none"
+        if self.pattern == "plain":
+            seen["pattern_colour"] = "none"
+        if self.bag == "none":
+            seen["bag_colour"] = "none"
+        if self.hair not in ("cap", "beanie"):
+            seen["headwear_colour"] = "none"
+        seen["skin"] = str(self.skin)
+        seen["gender"] = "woman" if self.shape["gender"] > 0.5 else "man"
+        return seen
+
+    @property
+    def facts(self) -> dict[str, str | float]:
+        """The person's columns of the table of attributes: the looks, then the measures and what is rarely seen."""
+        return self.looks | {
+            "bag_side": self.bag_side,
+            "inner_colour": self.inner_colour,
+            "age": round(self.shape["age"], 4),
+            "stature": round(self.shape["height"], 4),
+            "proportions": round(self.shape["proportions"], 4),
+            "sleeves": round(self.sleeves, 4),
+            "length": round(float(self.length), 4),
+            "pattern_scale": round(self.pattern_scale, 4),
         }
 
 

@@ -73,7 +73,7 @@ def _shade(camera: Camera, albedo, normal, position, fold, attributes):
     return albedo * (sun[:, None] * camera.sun_colour + sky[:, None] * camera.ambient)
 
 
-def _front(image, rng: np.random.Generator, camera: Camera) -> tuple[str, np.ndarray]:
+def put_in_front(image, rng: np.random.Generator, camera: Camera) -> tuple[str, np.ndarray]:
     """Draws something that stands before the person; returns its name, and its pixels (H, W)."""
     height, width, _ = image.shape
     light = camera.ambient + 0.4 * camera.sun_colour
@@ -204,7 +204,7 @@ def photograph(
         visible = mask.sum() / max(4 * around.sum(), mask.sum(), 1)
     image = image.reshape(high, wide, 3)
     if rng.random() < 0.1 and not walk.empty:
-        occluder, hidden = _front(image, rng, camera)
+        occluder, hidden = put_in_front(image, rng, camera)
         visible *= mask[~hidden].sum() / max(mask.sum(), 1)
         mask[hidden] = 0
     yaw = round(float(np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)), 1)
