@@ -1,4 +1,7 @@
-"""Does the background tell who a person is? A check for rendered sets, whose masks say where nobody stands."""
+"""Does the background tell who a person is?
+
+A check for rendered sets, whose masks say where nobody stands.
+"""
 
 import numpy as np
 from einops import rearrange
@@ -11,11 +14,13 @@ def edge_shortcut(
 ) -> dict[str, float]:
     """How often the image with the most similar edges, in the same camera, shows the same person.
 
-    An edge is a sixteenth of the width, left and right. Images in whose edges the person stands are left out.
-    Images are (N, H, W, 3) uint8; masks (N, H, W) bool, true on the person; identities and cameras (N,).
+    An edge is a sixteenth of the width, left and right. Images in whose edges the person stands are
+    left out. Images are (N, H, W, 3) uint8; masks (N, H, W) bool, true on the person; identities
+    and cameras (N,).
 
-    Returns `accuracy`, the share of images whose nearest one is of the same person; `chance` and its `standard error`,
-    the same with people shuffled 200 times inside each camera; and the number of `images` that were compared.
+    Returns `accuracy`, the share of images whose nearest one is of the same person; `chance` and
+    its `standard error`, the same with people shuffled 200 times inside each camera; and the number
+    of `images` that were compared.
     """
     width = max(1, images.shape[2] // 16)
     edges = np.r_[:width, -width:0]

@@ -1,6 +1,7 @@
-"""What is known of a rendered image: where the person is, and what was drawn of them. Real sets have none of it.
+"""What is known of a rendered image: where the person is, and what was drawn of them.
 
-`<set>/attributes.csv` has a row an image, `<set>/masks/<folder>/<name>.png` is white where the person is seen.
+Real sets have none of it. `<set>/attributes.csv` has a row an image, `<set>/masks/<folder>/<name>.png` is white where the
+person is seen.
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,15 @@ def has_truth(dataset: Dataset) -> bool:
 def attributes(records: Sequence[Record]) -> pd.DataFrame:
     """The attributes of images, a row each, in order.
 
-    Columns of the image: `identity` and `camera` (from 0), as in the files; `yaw`, degrees from -180 to 180, 0 towards
-    the camera; `phase` of the gait, degrees; `visible`, the share of the person that is in the box and not hidden;
-    `occluder` ("pole", "wall", "hedge" or "").
+    Columns of the image: `identity` and `camera` (from 0), as in the files; `yaw`, degrees from
+    -180 to 180, 0 towards the camera; `phase` of the gait, degrees; `visible`, the share of the
+    person that is in the box and not hidden; `occluder` ("pole", "wall", "hedge" or "").
 
-    Columns of the person: `group` of look-alikes (0: none), the `kind` of cue that tells them apart ("local", "global"
-    or ""), the `cue` ("print", "shoes", "bag", "hair"; "build", "height", "silhouette", "gait") and its `value`; body,
-    clothes and what is carried, by name ("build", "top", "top_colour", ...); measures (age, stature, proportions from 0
-    to 1; `sleeves` from shoulder 0 to wrist 2, `length` of the bottom from hip 0 to ankle 2).
+    Columns of the person: `group` of look-alikes (0: none), the `kind` of cue that tells them apart
+    ("local", "global" or ""), the `cue` ("print", "shoes", "bag", "hair"; "build", "height",
+    "silhouette", "gait") and its `value`; body, clothes and what is carried, by name ("build",
+    "top", "top_colour", ...); measures (age, stature, proportions from 0 to 1; `sleeves` from
+    shoulder 0 to wrist 2, `length` of the bottom from hip 0 to ankle 2).
     """
     table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
     files = []
@@ -40,14 +42,16 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def looks(dataset: Dataset) -> np.ndarray:
-    """What each training identity looks like: (identities, attributes) int64, a class for each attribute.
+    """What each training identity looks like: (identities, attributes) int64, a class for each
+    attribute.
 
-    The attributes are those that the set's manifest calls `looks`; the classes of one are numbered in sorted order.
+    The attributes are those that the set's manifest calls `looks`; the classes of one are numbered
+    in sorted order.
     """
     manifest = _root(dataset.train) / "manifest.json"
     names = read_json(manifest).get("looks")
     if names is None:
-        raise ValueError(f"{manifest}: expected a field looks, as rendering writes it; render again")
+        raise ValueError(f"{manifest}: expected a field looks; render the set again")
     labels = [record.identity for record in dataset.train]
     people = attributes(dataset.train).groupby(labels).first()
     classes = [pd.factorize(people[name], sort=True)[0] for name in names]

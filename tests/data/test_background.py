@@ -7,7 +7,9 @@ from fusionreid.data.background import edge_shortcut
 
 
 def street(shortcut: bool):
-    """240 images, two of each person by each camera; with a shortcut, the two have edges of one colour."""
+    """240 images, two of each person by each camera; with a shortcut, the two have edges of one
+    colour.
+    """
     random = np.random.default_rng(1)
     identities, cameras = np.repeat(np.arange(40), 6), np.tile(np.repeat(np.arange(3), 2), 40)
     colours = (

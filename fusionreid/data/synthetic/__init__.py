@@ -1,3 +1,6 @@
-"""The synthetic people: a sealed renderer. Outside it, only `build` and what it writes are known."""
+"""The synthetic people: a sealed renderer.
+
+Outside this folder, only `build`, what it writes and the version `RENDERER` are known.
+"""
 
 RENDERER = 5  # version of the synthetic people: raised whenever the same seed gives other pictures

@@ -1,7 +1,8 @@
-"""The synthetic benchmark: rendered people, no real one among them, in Market-1501's layout and names.
+"""The synthetic benchmark: rendered people, in Market-1501's layout and names.
 
-Beside the pictures lie masks of the person and a table of attributes. Every identity and every picture has its own
-random generator, so the files do not depend on the number of processes, and an interrupted build goes on.
+No real person is among them. Beside the pictures lie masks of the person and a table of attributes. Every identity and every
+picture has its own random generator, so the files do not depend on the number of processes, and an
+interrupted build goes on.
 """
 
 import io
@@ -112,10 +113,11 @@ def build(
     processes: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Renders the pictures of a benchmark (a name of `SIZES`) that are missing, by default in a process a core.
+    """Renders the pictures of a benchmark that are missing, by default in a process a core.
 
-    Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises ImportError if pictures are missing and the package
-    anny is not installed; OSError if the disk is full or read-only, where finished pictures stay.
+    `size` is a name of `SIZES`.     Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises ImportError if pictures are
+    missing and the package anny is not installed; OSError if the disk is full or read-only, where
+    finished pictures stay.
     """
     one_of("size", size, list(SIZES))
     folder = Path(root) / "synthetic" / f"{size}-{seed}"
@@ -196,12 +198,15 @@ def _render(
 
 
 def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tuple) -> int:
-    """Writes the pictures of one identity and returns how many; `body` is template, vertices and joints."""
+    """Writes the pictures of one identity and returns how many.
+
+    `body` is the template, and the vertices and joints of the person.
+    """
     person = draw(seed, shots[0].identity)
     figure = dress(person, *body)
     cameras = scenes.cameras(seed)
     for item in shots:
-        # All that is not the person is drawn for each picture anew: nothing but the person tells who it is.
+        # All that is not the person is drawn for each picture anew: nothing else tells who it is.
         is_distractor = int(item.identity < 0)
         rng = np.random.default_rng(
             [seed, 2, abs(item.identity), is_distractor, item.camera, item.index]
@@ -225,7 +230,7 @@ def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tu
 
 
 def _write_attributes(folder: Path, seed: int, shots: list[Shot]) -> None:
-    """Writes `attributes.csv`: of each picture what its mask's text says, and all that is known of the person."""
+    """Writes `attributes.csv`: what each mask's text says, and all that is known of the person."""
     rows = []
     for identity, pictures in groupby(shots, lambda item: item.identity):
         facts = draw(seed, identity).facts

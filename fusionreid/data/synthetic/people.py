@@ -1,8 +1,8 @@
 """Who is rendered: the attributes that make an identity of the synthetic benchmark.
 
-Identities come in groups of four look-alikes. They share an outfit, colours and body, but for one cue: a local one
-(the print on the chest, the shoes, the bag or the hair: what it is and its colour) or a global one (build, height,
-silhouette, gait), half and half.
+Identities come in groups of four look-alikes. They share an outfit, colours and body, but for one
+cue: a local one (the print on the chest, the shoes, the bag or the hair: what it is and its colour)
+or a global one (build, height, silhouette, gait), half and half.
 """
 
 import json
@@ -37,7 +37,10 @@ _UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
 
 @dataclass(frozen=True)
 class Person:
-    """One identity. Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1."""
+    """One identity.
+
+    Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1.
+    """
 
     shape: dict[str, float]
     build: str
@@ -101,7 +104,7 @@ class Person:
 
     @property
     def facts(self) -> dict[str, str | float]:
-        """The person's columns of the table of attributes: the looks, then the measures and what is rarely seen."""
+        """The person's columns of the table of attributes."""
         return self.looks | {
             "bag_side": self.bag_side,
             "inner_colour": self.inner_colour,
@@ -125,7 +128,10 @@ def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> s
 
 
 def _shuffled(rng: np.random.Generator, entry: str, like: str | None = None) -> list[str]:
-    """Names of an entry of the wardrobe in random order; of colours, without the half that are nearest to `like`."""
+    """Names of an entry of the wardrobe in random order.
+
+    The half of the colours that are nearest to `like` is left out.
+    """
     options = _WARDROBE[entry]
     names = list(options)
     if like:
@@ -135,7 +141,10 @@ def _shuffled(rng: np.random.Generator, entry: str, like: str | None = None) -> 
 
 
 def draw(seed: int, identity: int) -> Person:
-    """The identity of this number in the benchmark of this seed. Distractors have negative numbers, and no group."""
+    """The identity of this number in the benchmark of this seed.
+
+    Distractors have negative numbers, and no group.
+    """
     if identity < 0:
         return _anybody(np.random.default_rng([seed, 1, -identity, 1]))
     group, member = divmod(identity - 1, ALIKE)
@@ -146,7 +155,10 @@ def draw(seed: int, identity: int) -> Person:
 
 
 def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person:
-    """One of the group's four: `person` with the cue's value of this member. `rng` is the group's, not the member's."""
+    """One of the group's four: `person` with the cue's value of this member.
+
+    `rng` is the group's, not the member's.
+    """
     level = int(rng.permutation(ALIKE)[member])
     woman = person.shape["gender"] > 0.5
     if person.cue == "print":

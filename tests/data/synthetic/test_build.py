@@ -111,7 +111,9 @@ def test_resumes(root_and_folder, small):
 
 
 def test_never_mixes_versions(root_and_folder, small, monkeypatch):
-    """Another version's pictures go before the first of this one is there, even if this build is then cut off."""
+    """Another version's pictures go before the first of this one is there, even if this build is
+    then cut off.
+    """
     root, folder = root_and_folder
 
     def stop(*arguments):

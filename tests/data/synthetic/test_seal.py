@@ -1,4 +1,6 @@
-"""The renderer is sealed: outside its folder, only `build` and the version of the people are imported."""
+"""The renderer is sealed: outside its folder, only `build` and the version of the people are
+imported.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def code(file: Path) -> str:
 
 
 def imported(source: str, module: str) -> set[str]:
-    """The full names of all that the code of `module` imports, and of modules that it names in a string."""
+    """The full names of all that the code of `module` imports, and of modules that it names in a
+    string.
+    """
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
