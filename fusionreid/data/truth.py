@@ -1,7 +1,7 @@
 """What is known of a rendered image: where the person is, and what was drawn of them.
 
-Real sets have none of it. `<set>/attributes.csv` has a row an image, `<set>/masks/<folder>/<name>.png` is white where the
-person is seen.
+Real sets have none of it. `<set>/attributes.csv` has a row an image,
+`<set>/masks/<folder>/<name>.png` is white where the person is seen.
 """
 
 from collections.abc import Sequence

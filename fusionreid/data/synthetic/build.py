@@ -1,8 +1,8 @@
 """The synthetic benchmark: rendered people, in Market-1501's layout and names.
 
-No real person is among them. Beside the pictures lie masks of the person and a table of attributes. Every identity and every
-picture has its own random generator, so the files do not depend on the number of processes, and an
-interrupted build goes on.
+No real person is among them. Beside the pictures lie masks of the person and a table of attributes.
+Every identity and every picture has its own random generator, so the files do not depend on the
+number of processes, and an interrupted build goes on.
 """
 
 import io
@@ -115,9 +115,9 @@ def build(
 ) -> Path:
     """Renders the pictures of a benchmark that are missing, by default in a process a core.
 
-    `size` is a name of `SIZES`.     Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises ImportError if pictures are
-    missing and the package anny is not installed; OSError if the disk is full or read-only, where
-    finished pictures stay.
+    `size` is a name of `SIZES`.     Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises
+    ImportError if pictures are missing and the package anny is not installed; OSError if the disk
+    is full or read-only, where finished pictures stay.
     """
     one_of("size", size, list(SIZES))
     folder = Path(root) / "synthetic" / f"{size}-{seed}"

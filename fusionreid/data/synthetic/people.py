@@ -13,7 +13,8 @@ import numpy as np
 
 _WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
 
-# Colours are sRGB, 0 to 255; the numbers of all entries that are not named here are how often they occur.
+# Colours are sRGB, 0 to 255. The numbers of entries that are not named here are how often they
+# occur.
 TOP_COLOURS = _WARDROBE["top_colours"]
 BOTTOM_COLOURS = _WARDROBE["bottom_colours"]
 BAG_COLOURS = _WARDROBE["bag_colours"]
@@ -183,7 +184,7 @@ def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person
             name: _shuffled(rng, entry)[member] for name, entry in colours.items()
         }
     else:
-        # A detector's box makes all people equally high: what shows of height is how long the legs are.
+        # A detector's box makes all people equally high: what shows of height is the legs' length.
         value = list(
             {"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue]
         )[level]
