@@ -88,7 +88,7 @@ def training(place: Path) -> Kind:
     write_pictures(place / "data" / "market1501")
     smoke = profile("smoke")
     scale = replace(smoke, train=replace(smoke.train, epochs=3, evaluate_every=2))
-    run = make_run(scale, data=DataConfig(name="market1501"))
+    run = make_run(scale, data=DataConfig(name="market1501", size="full"))
     run = with_versions(run, place / "data")
 
     def work(trial: Path) -> None:

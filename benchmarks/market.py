@@ -22,7 +22,7 @@ import torch
 from fusionreid import paths, plots
 from fusionreid.config import DATASETS, PAPER, PROFILES, profile
 from fusionreid.data import PKSampler, normalise
-from fusionreid.data.datasets import Dataset, open_dataset, table, verdict
+from fusionreid.data.datasets import Dataset, open_data, open_dataset, table, verdict
 from fusionreid.devices import default_device, device_name, environment
 from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.files import write_text
@@ -144,9 +144,8 @@ def report(
     parts = [
         f"# FusionReID on {DATASETS[dataset.name]}, profile {scale.name}",
         str(dataset),
-        f"```\n{table(dataset)}\n```",
+        before,
     ]
-    parts += [verdict(dataset), before]
     full = RunFolder(chosen.run(PAPER, chosen.seeds[0]), chosen.runs_root)
     if full.finished:
         retrieval = retrieve(
@@ -208,11 +207,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        dataset = open_dataset(given.dataset, given.root)
-        print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}\n")
+        whole = open_dataset(given.dataset, given.root)
+        print(f"{whole}\n\n{table(whole)}\n\n{verdict(whole)}\n")
         chosen = setting(
             profile(given.profile), given.dataset, given.seeds, given.runs_root, given.root
         )
+        dataset = open_data(chosen.data, given.root)  # in the demo a draw of the whole set
         runs = plan(given.experiments, chosen)
         runs = {
             name: run for name, run in runs.items() if not RunFolder(run, given.runs_root).finished
@@ -233,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         except RunsError as error:  # the others are done, and reported
             code = 1
             print(f"market: {error}", file=sys.stderr)
+        before = f"```\n{table(whole)}\n```\n\n{verdict(whole)}\n\n{before}"
         folder = given.runs_root / f"report-{given.profile}-{given.dataset}"
         print(f"report: {report(given.experiments, chosen, dataset, given.root, folder, before)}")
         return code

@@ -248,7 +248,10 @@ def evaluate(options: argparse.Namespace) -> None:
     state, device = parallel.start(options.device)
     model = load(options.model, device)
     sets = {
-        name: open_data(DataConfig(name=name, size=options.size), options.data_root)
+        name: open_data(
+            DataConfig(name=name, size=options.size if name == "synthetic" else "full"),
+            options.data_root,
+        )
         for name in options.dataset
     }
     how = {"cache_directory": paths.cache(options.data_root), "precision": options.precision}
@@ -371,7 +374,8 @@ def data(options: argparse.Namespace) -> None:
         return
     from .data.datasets import open_dataset, table, verdict
 
-    found = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
+    size = options.size if options.name == "synthetic" else "full"  # the whole set is checked
+    found = open_dataset(options.name, options.data_root, size=size, seed=options.seed)
     print(f"{found}\n\n{table(found)}\n\n{verdict(found)}".rstrip())
 
 

@@ -101,9 +101,9 @@ class ImageCache:
         progress: bool = True,
     ):
         one_of("ImageCache: interpolation", interpolation, ["bilinear", "bicubic"])
-        if not records:
-            raise ValueError("ImageCache: no record; expected at least one image")
         self.paths = [os.path.abspath(getattr(record, "path", record)) for record in records]
+        if not self.paths:
+            raise ValueError("ImageCache: no record; expected at least one image")
         self.image_size = tuple(image_size)
         self.interpolation = interpolation
         # The name tells lists and sizes apart; a change of the images themselves keeps the name.

@@ -5,13 +5,16 @@ below it whose name begins with the set's name (`market1501`, `Market-1501-v15.0
 `dukemtmc-reid/DukeMTMC-reID`, `msmt17/MSMT17_V1`). Cameras count from 0 and are never renumbered
 split by split.
 
+A draw of a real set, size "demo", is a data set too: some of its people, chosen by a seed.
+
 This file alone says what a set's version is. `DataConfig.version` names the files, whatever size
 and seed: "v5" is the renderer of the synthetic set; "3f2a9c01" is the digest of a real set's files;
-MSMT17 has its edition before it ("V1, 3f2a9c01"). `Dataset.version` adds size and seed, where the
-set has them: "demo-0, v5".
+MSMT17 has its edition before it ("V1, 3f2a9c01"). `Dataset.version` adds size and seed to what was
+rendered ("demo-0, v5") or drawn ("3f2a9c01, demo-0").
 """
 
 import hashlib
+import random
 import sys
 import warnings
 from collections.abc import Sequence
@@ -46,7 +49,7 @@ class Dataset:
     """
 
     name: str
-    version: str  # of the files, with the size and seed of a synthetic set
+    version: str  # of the files, with the size and seed of a synthetic set or of a draw
     root: Path  # the folder that was read
     train: list[Record]
     query: list[Record]
@@ -96,11 +99,16 @@ PUBLISHED = {
     },
 }
 
+# Identities of a draw of a real set, of those that train and of those that have queries.
+DRAWN_TRAINING = 200
+DRAWN_QUERIES = 150
+
 
 def find_version(config: DataConfig, root: str | Path) -> str:
     """What `DataConfig.version` is for the files under `root`; "" where they are not there.
 
-    A real set is read for it: names, sizes and identities of all its images.
+    A real set is read for it: names, sizes and identities of all its images. So all draws of a set
+    have one version.
     """
     if config.name == "synthetic":
         return f"v{RENDERER}"  # the files are rendered where they are missing
@@ -122,9 +130,7 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 
         build(root, config.size, config.seed)
     dataset = open_dataset(config.name, root, size=config.size, seed=config.seed)
-    expected = config.version
-    if config.name == "synthetic":
-        expected = f"{config.size}-{config.seed}, {expected}"
+    expected = _full_version(config.name, config.version, config.size, config.seed)
     # Pictures without a manifest are called like their folder: they are the reader's own.
     own = dataset.root.resolve().name
     if config.version and dataset.version not in (expected, own):
@@ -136,7 +142,7 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
 
 
 def open_dataset(
-    name: str, root: str | Path = "data", *, size: str = "demo", seed: int = 0
+    name: str, root: str | Path = "data", *, size: str | None = None, seed: int = 0
 ) -> Dataset:
     """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
 
@@ -145,22 +151,24 @@ def open_dataset(
 
     Args:
         root: the folder that holds the set's folder, or the set's folder itself.
-        size, seed: which synthetic set.
+        size, seed: which synthetic set (by default "demo"), or which draw of a real set: "demo" is
+            a draw (see `draw_people`), every other size is the whole set, the default.
 
     Raises FileNotFoundError: no such folder (with what is there and the layout that is expected),
     or no such image; ValueError: an unknown name, a file name that is not like the set's, an image
-    listed twice, an empty split, a synthetic set that is not the one of its manifest.
+    listed twice, an empty split, a synthetic set that is not the one of its manifest, fewer people
+    than a draw needs.
     """
     one_of("name", name, NAMES)
     root = Path(root)
     if name == "synthetic":
-        folder = _find_synthetic(root, size, seed)
+        folder = _find_synthetic(root, size or "demo", seed)
         splits = read(name, folder)
         version = _manifest_version(folder, splits)
     else:
         folder = find(name, root)
         splits = read(name, folder)
-        version = _digest(name, folder, splits)
+        version = _full_version(name, _digest(name, folder, splits), size, seed)
     if name == "msmt17":
         print(f"MSMT17 {version} in {folder}", file=sys.stderr)
     wrong = differences(name, splits)
@@ -171,8 +179,35 @@ def open_dataset(
     # MSMT17 counts people from 0 in training and in test.
     for fault in overlaps(splits, same_people=name != "msmt17"):
         warnings.warn(f"{folder}: {fault}", stacklevel=2)
+    if name != "synthetic" and size == "demo":
+        splits = draw_people(splits, seed)
     splits["train"] = _renumbered(splits["train"])
     return Dataset(name, version, folder, **splits)
+
+
+def draw_people(splits: Splits, seed: int) -> Splits:
+    """A draw of a real set: 200 of its training identities and 150 of its query identities.
+
+    One `random.Random(seed)` draws with `sample` from the sorted training identities, then from the
+    sorted query identities. All images of these people stay, in their order. Distractors go, as
+    they have no query. Seed 0 of Market-1501 has 3,391 training images, 684 queries and 2,624
+    gallery images. Raises ValueError if there are fewer people.
+    """
+    trained = sorted({record.identity for record in splits["train"]})
+    queried = sorted({record.identity for record in splits["query"]})
+    if len(trained) < DRAWN_TRAINING or len(queried) < DRAWN_QUERIES:
+        raise ValueError(
+            f"a draw needs {DRAWN_TRAINING} identities of train and {DRAWN_QUERIES} of query, "
+            f'found {len(trained)} and {len(queried)}; size="full" is the whole set'
+        )
+    chance = random.Random(seed)
+    training = set(chance.sample(trained, DRAWN_TRAINING))
+    test = set(chance.sample(queried, DRAWN_QUERIES))
+    return {
+        "train": [record for record in splits["train"] if record.identity in training],
+        "query": [record for record in splits["query"] if record.identity in test],
+        "gallery": [record for record in splits["gallery"] if record.identity in test],
+    }
 
 
 def count(records: Sequence[Record]) -> Counts:
@@ -183,7 +218,7 @@ def count(records: Sequence[Record]) -> Counts:
 
 
 def differences(name: str, splits: Splits) -> list[str]:
-    """Which numbers of identities, images and cameras are not the published ones."""
+    """Which numbers of identities, images and cameras of a whole set are not the published ones."""
     lines = []
     for split, published in PUBLISHED.get(name, {}).items():
         counts = count(splits[split])
@@ -243,7 +278,16 @@ def _manifest_version(folder: Path, splits: Splits) -> str:
             f"{manifest}: expected {about['counts']} images, found {counts}; "
             "delete the folder, and it is rendered anew"
         )
-    return f"{about['size']}-{about['seed']}, v{about['version']}"
+    return _full_version("synthetic", f"v{about['version']}", about["size"], about["seed"])
+
+
+def _full_version(name: str, version: str, size: str | None, seed: int) -> str:
+    """`Dataset.version`, from the version of the files."""
+    if name == "synthetic":
+        return f"{size}-{seed}, {version}"
+    if size == "demo":
+        return f"{version}, {size}-{seed}"
+    return version
 
 
 def _digest(name: str, folder: Path, splits: Splits) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
 from trees import DUKE, MARKET, make, make_msmt17
 
+from fusionreid import paths
 from fusionreid.config import DataConfig
 from fusionreid.data import open_dataset
 from fusionreid.data.datasets import (
     PUBLISHED,
     Counts,
     count,
+    draw_people,
     find_version,
     open_data,
     table,
     verdict,
 )
+from fusionreid.data.layouts import find, read
 from fusionreid.data.synthetic import RENDERER
 
 pytestmark = pytest.mark.filterwarnings(
@@ -109,6 +113,70 @@ def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, cha
         open_data(before, tmp_path)
     assert find_version(MARKET1501, tmp_path) not in ("", before.version)
     assert open_data(MARKET1501, tmp_path).version != before.version  # a run of any version
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    """A set in Market-1501's layout: 210 training and 160 test people, a distractor and junk."""
+    files = {"bounding_box_train": [], "query": [], "bounding_box_test": []}
+    for person in range(1, 371):
+        images = [f"{person:04d}_c{1 + image}s1_000001_00.jpg" for image in range(1 + person % 4)]
+        if person <= 210:
+            files["bounding_box_train"] += images
+        else:
+            files["query"].append(f"{person:04d}_c6s1_000001_00.jpg")
+            files["bounding_box_test"] += images
+    files["bounding_box_test"] += ["0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"]
+    return make(tmp_path_factory.mktemp("market"), files)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_draw_has_the_people_that_one_generator_draws(market, seed):
+    whole = open_dataset("market1501", market)
+    draw = open_data(DataConfig(name="market1501", size="demo", seed=seed), market)
+    chance = random.Random(seed)
+    training = chance.sample(range(1, 211), 200)
+    test = chance.sample(range(211, 371), 150)
+    images = [record.path for record in whole.train if record.identity + 1 in training]
+    assert [record.path for record in draw.train] == images
+    assert draw.num_identities == len({record.identity for record in draw.train}) == 200
+    assert draw.query == [record for record in whole.query if record.identity in test]
+    assert draw.gallery == [record for record in whole.gallery if record.identity in test]
+    assert 0 not in {record.identity for record in draw.gallery}
+
+
+def test_a_draw_has_the_version_of_the_whole_set_with_size_and_seed(market):
+    whole = open_dataset("market1501", market)
+    assert open_data(DataConfig(name="market1501", size="full", seed=3), market) == whole
+    first, second = (DataConfig(name="market1501", size="demo", seed=seed) for seed in (0, 1))
+    assert find_version(first, market) == find_version(second, market) == whole.version
+    versions = [open_data(config, market).version for config in (first, second)]
+    assert versions == [f"{whole.version}, demo-0", f"{whole.version}, demo-1"]
+    assert open_data(replace(first, version=whole.version), market).version == versions[0]
+    with pytest.raises(ValueError, match="expected market1501 0123abcd, demo-0, found .*, demo-0"):
+        open_data(replace(first, version="0123abcd"), market)
+
+
+def test_too_few_people_for_a_draw_are_an_error(tmp_path):
+    make(tmp_path, MARKET)
+    with pytest.raises(ValueError, match="200 identities of train and 150 of query, found 2 and 1"):
+        open_dataset("market1501", tmp_path, size="demo")
+
+
+def test_draws_of_market1501_have_these_images():
+    try:
+        splits = read("market1501", find("market1501", paths.DATA))
+    except FileNotFoundError:
+        pytest.skip("Market-1501 is not there")
+    images = {
+        0: {"train": 3391, "query": 684, "gallery": 2624},
+        1: {"train": 3547, "query": 662, "gallery": 2544},
+        2: {"train": 3425, "query": 678, "gallery": 2525},
+        3: {"train": 3274, "query": 675, "gallery": 2750},
+    }
+    for seed, expected in images.items():
+        draw = draw_people(splits, seed)
+        assert {split: len(records) for split, records in draw.items()} == expected
 
 
 def test_synthetic(tmp_path):
