@@ -1,4 +1,4 @@
-"""The paper beside ours: differences in accuracy, the structures that differ (Fig. 4), and a plane of images."""
+"""The paper beside ours: differences in accuracy, and structures (Fig. 4). Images in a plane."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,95 +7,125 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from . import style
-from .style import expect_columns, legend_below, styled, with_numbers
+from .style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    MEASURES,
+    PALETTE,
+    PURPLE,
+    VERMILLION,
+    YELLOW,
+    expect_columns,
+    legend_below,
+    styled,
+)
 
 
 @styled
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
-    """Differences in accuracy: recorded ones as dots, if they have an interval, beside the paper's.
+    """Differences in accuracy: the recorded ones that have an interval, the paper's and the reader's.
 
     Args:
-        data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`, `metric`, `paper`,
-            `recorded`, its interval from `low` to `high`, and `ours`, all in points (missing: a gap).
+        data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`,
+            `metric`, `paper`, `recorded`, its interval from `low` to `high`, and `ours`, all in
+            points. Missing values are gaps.
         titles: what "paper", "recorded" and "ours" are.
         label: of the axes; it follows the name of the metric.
+
+    Raises:
+        ValueError: if a column is missing.
     """
-    needed = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
-    expect_columns(data, needed, "differences")
-    cases = list(data["case"].unique())
+    columns = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
+    expect_columns(data, columns, "differences")
+    cases = data["case"].unique()
     places = np.arange(len(cases))
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
-    for axes, (metric, (name, colour)) in zip(panels, style.MEASURES.items(), strict=True):
+    for axes, (metric, (name, colour)) in zip(panels, MEASURES.items(), strict=True):
         rows = data[data["metric"] == metric].set_index("case").reindex(cases)
         axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
-        hollow = dict(marker="D", facecolors="none", edgecolors=style.BLACK)
         if data["paper"].notna().any():
-            axes.scatter(rows["paper"], places - 0.2, s=30, label=titles["paper"], **hollow)
+            diamond = {"s": 30, "marker": "D", "facecolors": "none", "edgecolors": BLACK}
+            axes.scatter(rows["paper"], places - 0.2, label=titles["paper"], **diamond)
         known = rows["recorded"].where(rows["low"].notna())
-        axes.scatter(
-            known, places, s=40, color=colour, label=f"{titles['recorded']}, 95 % interval"
-        )
-        axes.scatter(
-            rows["ours"], places + 0.2, s=60, marker="|", color=style.GREY, label=titles["ours"]
-        )
-        axes.axvline(0, color=style.GREY, linewidth=1, zorder=1)
+        recorded = f"{titles['recorded']}, 95 % interval"
+        axes.scatter(known, places, s=40, color=colour, label=recorded)
+        tick = {"s": 60, "marker": "|", "color": GREY}
+        axes.scatter(rows["ours"], places + 0.2, label=titles["ours"], **tick)
+        axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
     panels[0].set(yticks=places, yticklabels=cases, ylim=(len(cases) - 0.5, -0.5))
     legend_below(figure, panels[0], 3)
-    return with_numbers(figure, data[needed])
+    figure.drawn = data[columns]
+    return figure
 
 
 @styled
 def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
-    """Fig. 4: one HTM of each structure. A box over both lines is one unit that both branches share.
+    """Fig. 4: one HTM of each structure. A box over both lines is a unit that both branches share.
 
-    `units` are by the structure's name the order of "seu" and "mfu", and whether each of the two is shared.
+    Args:
+        units: name of the structure -> the order of "seu" and "mfu", whether SEU is shared, and
+            whether MFU is.
     """
     figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
     drawn = []
     for axes, (name, (order, share_seu, share_mfu)) in zip(panels[0], units.items(), strict=True):
-        for height, branch in ((1, "cnn"), (0, "transformer")):
-            axes.annotate("", (len(order) + 0.45, height), (-0.55, height),
-                          zorder=0, arrowprops=dict(arrowstyle="->", color=style.BRANCH_COLOURS[branch]))  # fmt: skip
+        for height, colour in ((1, BLUE), (0, VERMILLION)):
+            arrow = {"arrowstyle": "->", "color": colour}
+            end = len(order) + 0.45
+            axes.annotate("", (end, height), (-0.55, height), arrowprops=arrow, zorder=0)
         for place, unit in enumerate(order):
-            shared = share_seu if unit == "seu" else share_mfu
+            if unit == "seu":
+                shared, colour = share_seu, GREEN
+            else:
+                shared, colour = share_mfu, PURPLE
             drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
-            colour = style.GREEN if unit == "seu" else style.PURPLE
-            for low, high in [(-0.3, 1.3)] if shared else [(-0.3, 0.3), (0.7, 1.3)]:
-                axes.add_patch(
-                    plt.Rectangle(
-                        (place, low), 0.7, high - low, facecolor="white", edgecolor=colour, lw=2
-                    )
-                )
-                axes.text(
-                    place + 0.35,
-                    (low + high) / 2,
-                    unit.upper(),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                )
+            box = {"facecolor": "white", "edgecolor": colour, "linewidth": 2}
+            middle = {"ha": "center", "va": "center", "color": colour}
+            height = 1.6 if shared else 0.6
+            for centre in (0.5,) if shared else (0, 1):
+                axes.add_patch(Rectangle((place, centre - height / 2), 0.7, height, **box))
+                axes.text(place + 0.35, centre, unit.upper(), **middle)
         axes.set(title=name, xlim=(-0.6, 2.5), ylim=(-0.5, 1.5))
         axes.axis("off")
-    for branch, height in (("CNN", 1.0), ("Transformer", 0.0)):
-        panels[0][0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
-    return with_numbers(figure, pd.DataFrame(drawn))
+    for branch, height in (("CNN", 1), ("Transformer", 0)):
+        panels[0, 0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
+    figure.drawn = pd.DataFrame(drawn)
+    return figure
 
 
 @styled
 def plane(points: pd.DataFrame, colour: str) -> Figure:
-    """Images as points of a plane: queries as squares, gallery images as dots, a colour for each value (nine differ).
+    """Images as points of a plane: queries are squares, gallery images dots.
 
-    `points` have the columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+    Args:
+        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+        colour: the column whose values have colours of their own, up to nine.
+
+    Raises:
+        ValueError: if a column is missing.
     """
     expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))
     values = sorted(points[colour].unique())
-    looks = {"hue_order": values, "palette": sns.color_palette((*style.PALETTE, style.YELLOW), len(values)),
-             "markers": {"query": "s", "gallery": "o"}, "s": 10, "alpha": 0.7, "linewidth": 0}  # fmt: skip
-    sns.scatterplot(points, x="x", y="y", hue=colour, style="split", **looks)
+    sns.scatterplot(
+        points,
+        x="x",
+        y="y",
+        hue=colour,
+        hue_order=values,
+        palette=sns.color_palette((*PALETTE, YELLOW), len(values)),
+        style="split",
+        markers={"query": "s", "gallery": "o"},
+        s=10,
+        alpha=0.7,
+        linewidth=0,
+    )
     axes.set_axis_off()
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return with_numbers(figure, points)
+    figure.drawn = points
+    return figure

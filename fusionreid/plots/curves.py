@@ -1,4 +1,4 @@
-"""Curves: CMC, losses, learning rate and mAP by epoch, and accuracy by depth (Fig. 5) and dimension (Fig. 6)."""
+"""Curves: CMC; losses, learning rate and mAP by epoch; accuracy by depth and dimension (Fig. 5, 6)."""
 
 from collections.abc import Mapping
 
@@ -9,175 +9,209 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..config import FEATURES, LABELS
-from . import style
-from .style import expect_columns, legend_below, styled, with_numbers
-
-
-def _whole_numbers(axes, **labels) -> None:
-    axes.set(**labels)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+from .style import (
+    BLACK,
+    FEATURE_LABELS,
+    FEATURE_STYLES,
+    GREY,
+    MARKERS,
+    MEASURES,
+    PALETTE,
+    expect_columns,
+    legend_below,
+    styled,
+)
 
 
 @styled
 def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
-    """Cumulative Matching Characteristics of several models: name -> (ranks,) fractions of 1, as `Ranking.cmc`."""
+    """Cumulative matching characteristics of several models, up to rank 20.
+
+    Args:
+        curves: name -> (ranks,) fractions of 1, as `Ranking.cmc`.
+    """
     length = min(20, *map(len, curves.values()))
-    drawn = pd.DataFrame(
-        {"rank": np.arange(1, length + 1)}
-        | {name: curve[:length] for name, curve in curves.items()}
-    )
+    drawn = pd.DataFrame({name: curve[:length] for name, curve in curves.items()})
+    drawn.insert(0, "rank", np.arange(1, length + 1))
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
-    for name, colour, marker in zip(curves, style.PALETTE, style.MARKERS, strict=False):
-        axes.plot(drawn["rank"], 100 * drawn[name], color=colour, marker=marker,
-                  label=f"{name} (rank-1 {100 * drawn[name][0]:.1f} %)")  # fmt: skip
-    _whole_numbers(axes, xlabel="rank", ylabel="queries matched (%)", xlim=(0.5, length + 0.5))
+    for name, colour, marker in zip(curves, PALETTE, MARKERS, strict=False):
+        label = f"{name} (rank-1 {100 * drawn[name][0]:.1f} %)"
+        axes.plot(drawn["rank"], 100 * drawn[name], color=colour, marker=marker, label=label)
+    axes.set(xlabel="rank", ylabel="queries matched (%)", xlim=(0.5, length + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=min(100.5, axes.get_ylim()[1] + 1))
     axes.legend(loc="lower right")
-    return with_numbers(figure, drawn)
+    figure.drawn = drawn
+    return figure
 
 
 @styled
 def training_curves(metrics: pd.DataFrame) -> Figure:
-    """Cross entropy (Eq. 10) and triplet loss (Eq. 11) of every supervised feature, and the learning rate, by epoch.
+    """Losses of every supervised feature (Eqs. 10 and 11), and the learning rate, by epoch.
 
-    `metrics` are the lines of a run's metrics.jsonl, with columns `epoch`, `learning_rate`, `cross_entropy/<feature>`
-    and `triplet/<feature>`; lines without a loss term (evaluations) are passed over.
+    Args:
+        metrics: the lines of a run's metrics.jsonl, with columns `epoch`, `learning_rate`,
+            `cross_entropy/<feature>` and `triplet/<feature>`. Lines without a loss are left out.
     """
-    terms = [name for name in metrics.columns if name.startswith(("cross_entropy/", "triplet/"))]
-    expect_columns(
-        metrics,
-        ["epoch", "learning_rate", *(terms or ["cross_entropy/<feature>"])],
-        "training_curves",
-    )
-    drawn = (
-        metrics.dropna(subset=terms, how="all").groupby("epoch")[["learning_rate", *terms]].mean()
-    )
+    expect_columns(metrics, ["epoch", "learning_rate"], "training_curves")
+    losses = list(metrics.filter(regex="^(cross_entropy|triplet)/"))
+    steps = metrics.dropna(subset=losses, how="all")
+    drawn = steps.groupby("epoch")[["learning_rate", *losses]].mean()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
-    for axes, term in zip(panels, ("cross_entropy", "triplet"), strict=False):
-        for feature in FEATURES:
-            if f"{term}/{feature}" in drawn:
-                axes.plot(drawn[f"{term}/{feature}"], label=style.FEATURE_LABELS[feature],
-                          **style.FEATURE_STYLES[feature], markevery=max(1, len(drawn) // 8))  # fmt: skip
-    panels[1].axhline(np.log(2), color=style.GREY, linewidth=1.2, linestyle="--")
-    panels[1].annotate("log 2: the hardest positive as far\nas the hardest negative", (0.98, np.log(2)), fontsize=8,
-                       xycoords=("axes fraction", "data"), ha="right", va="bottom", color=style.GREY)  # fmt: skip
-    panels[2].plot(drawn["learning_rate"], color=style.BLACK)
-    for axes, title in zip(
-        panels, ("label-smoothed cross entropy", "triplet loss", "learning rate"), strict=True
-    ):
-        _whole_numbers(axes, xlabel="epoch", title=title)
+    entropy, triplet, rate = panels
+    for feature in FEATURES:
+        look = FEATURE_STYLES[feature] | {"markevery": max(1, len(drawn) // 8)}
+        for axes, loss in ((entropy, "cross_entropy"), (triplet, "triplet")):
+            column = f"{loss}/{feature}"
+            if column in drawn:
+                axes.plot(drawn[column], label=FEATURE_LABELS[feature], **look)
+    rate.plot(drawn["learning_rate"], color=BLACK)
+    # At this loss the network does not tell people apart.
+    triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
+    triplet.annotate(
+        "log 2: the hardest positive as far\nas the hardest negative",
+        (0.98, np.log(2)),
+        xycoords=("axes fraction", "data"),
+        fontsize=8,
+        ha="right",
+        va="bottom",
+        color=GREY,
+    )
+    titles = ("label-smoothed cross entropy", "triplet loss", "learning rate")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set(xlabel="epoch", title=title)
         axes.set_ylim(bottom=0)
-    legend_below(figure, panels[0], 3)
-    return with_numbers(figure, drawn.reset_index())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, entropy, 3)
+    figure.drawn = drawn.reset_index()
+    return figure
 
 
 @styled
 def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Figure:
-    """mAP of every feature at each evaluation during training, and level lines at the mAP of `baselines`.
+    """mAP of every feature at each evaluation of a training, and level lines at the baselines.
 
-    Of the lines of metrics.jsonl those with `epoch`, `feature` and `mAP` are drawn. All mAP are fractions of 1.
+    Args:
+        metrics: the lines of a run's metrics.jsonl. Those with `epoch`, `feature` and `mAP`, a
+            fraction of 1, are drawn.
+        baselines: name -> mAP, a fraction of 1.
     """
-    expect_columns(metrics, ["epoch", "feature", "mAP"], "map_by_epoch")
-    drawn = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
+    columns = ["epoch", "feature", "mAP"]
+    expect_columns(metrics, columns, "map_by_epoch")
+    evaluations = metrics.dropna(subset=["feature", "mAP"])[columns]
     figure, axes = plt.subplots(figsize=(7.6, 4.0))
-    _feature_lines(axes, drawn.assign(mAP=100 * drawn["mAP"]), "epoch", "mAP")
+    _draw_features(axes, evaluations.assign(mAP=100 * evaluations["mAP"]), "epoch", "mAP")
     for (name, value), dash in zip(baselines.items(), ("--", "-.", ":"), strict=False):
         label = f"{name} ({100 * value:.1f} %)"
-        axes.axhline(100 * value, color=style.GREY, linewidth=1.2, linestyle=dash, label=label)
-        drawn = pd.concat(
-            [drawn, pd.DataFrame([{"feature": name, "mAP": value}])], ignore_index=True
-        )
-    _whole_numbers(axes, xlabel="epoch", ylabel="mAP (%)")
+        axes.axhline(100 * value, color=GREY, linewidth=1.2, linestyle=dash, label=label)
+    axes.set(xlabel="epoch", ylabel="mAP (%)")
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
-    return with_numbers(figure, drawn)
+    levels = pd.DataFrame(baselines.items(), columns=["feature", "mAP"])
+    figure.drawn = pd.concat([evaluations, levels], ignore_index=True)
+    return figure
 
 
-def _feature_lines(axes, data: pd.DataFrame, x: str, y: str) -> None:
-    """Of each feature a line through the means over seeds; with several seeds, a band of one standard deviation."""
-    for feature in (name for name in LABELS if name in set(data["feature"])):
-        seeds = data[data["feature"] == feature].groupby(x)[y]
-        mean, deviation = seeds.mean(), seeds.std()
-        axes.plot(mean, label=style.FEATURE_LABELS[feature], **style.FEATURE_STYLES[feature])
+def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
+    """Draws a line of each feature through the means over seeds.
+
+    With several seeds it lies in a band of one standard deviation to both sides.
+    """
+    for feature in LABELS:
+        rows = data[data["feature"] == feature]
+        if rows.empty:
+            continue
+        seeds = rows.groupby(x)[y]
+        mean = seeds.mean()
+        deviation = seeds.std()
+        look = FEATURE_STYLES[feature]
+        axes.plot(mean, label=FEATURE_LABELS[feature], **look)
         if deviation.notna().any():
-            colour = style.FEATURE_STYLES[feature]["color"]
-            axes.fill_between(
-                mean.index,
-                mean - deviation,
-                mean + deviation,
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+            band = mean - deviation, mean + deviation
+            axes.fill_between(mean.index, *band, color=look["color"], alpha=0.15, linewidth=0)
 
 
 @styled
 def accuracy_curves(
     x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]
 ) -> Figure:
-    """Accuracy by the number of stacked HTMs (Fig. 5, `x` "depth") or by the fused dimension D (Fig. 6, "dim").
+    """Accuracy by the number of stacked HTMs (Fig. 5) or by the fused dimension D (Fig. 6).
 
-    Panels of mAP and rank-1: the paper's above, recorded runs with bands below, the own run as thin marks.
+    The paper's mAP and rank-1 are above. Below are recorded runs, and the reader's own run as thin
+    marks.
 
     Args:
-        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per point, feature and seed, with
-            columns `x`, `feature` (a name of FEATURES, or "all"), `mAP` and `rank-1` in percent. Several seeds are
-            drawn as their mean and a band of one standard deviation. D is the paper's; where known, `here` (D in the
-            profile), `parameters` (M) and `macs` (G) stand below it.
+        x: "depth" for Fig. 5, "dim" for Fig. 6.
+        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per point,
+            feature and seed, with columns `x`, `feature`, `mAP` and `rank-1` in percent. D is the
+            paper's. If the columns exist, `here` (D in the profile), `parameters` (M) and `macs` (G)
+            are written below it.
         titles: what each of the sides is.
+
+    Raises:
+        ValueError: if a column is missing.
     """
-    label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
     for side, data in sides.items():
-        expect_columns(data, [x, "feature", *style.MEASURES], f"{side}, by {x}")
-    figure, panels = plt.subplots(2, 2, figsize=(9, 7.6))
-    for row, (side, thin) in zip(panels, (("paper", None), ("recorded", "ours")), strict=True):
-        data = sides[side] if thin is None or len(sides[side]) else sides[thin]
-        points = {place: first for place, first in data.groupby(x).first().iterrows()}
-        for axes, (measure, (name, _)) in zip(row, style.MEASURES.items(), strict=True):
-            _feature_lines(axes, sides[side], x, measure)
-            for feature, part in sides[thin].groupby("feature") if thin else ():
-                colour = style.FEATURE_STYLES[feature]["color"]
-                axes.plot(
-                    part[x],
-                    part[measure],
-                    "_",
-                    color=colour,
-                    markersize=9,
-                    markeredgewidth=0.8,
-                    alpha=0.8,
-                )
-            title = titles[side] + (f"\nthin marks: {titles[thin]}" if thin else "")
-            axes.set(xlabel=label, ylabel=f"{name} (%)", title=title)
-            axes.set_xticks(
-                list(points),
-                [_tick(x, place, first) for place, first in points.items()],
-                fontsize=8,
-            )
-    legend_below(figure, panels[0, 0], 4)
-    return with_numbers(
-        figure, pd.concat([data.assign(source=titles[side]) for side, data in sides.items()])
-    )
+        expect_columns(data, [x, "feature", *MEASURES], f"{side}, by {x}")
+    paper = sides["paper"]
+    recorded = sides["recorded"]
+    ours = sides["ours"]
+    figure, (above, below) = plt.subplots(2, 2, figsize=(9, 7.6))
+    _draw_side(above, x, paper, titles["paper"], ticks=paper)
+    title = f"{titles['recorded']}\nthin marks: {titles['ours']}"
+    _draw_side(below, x, recorded, title, ticks=ours if recorded.empty else recorded)
+    for axes, measure in zip(below, MEASURES, strict=True):
+        for feature, points in ours.groupby("feature"):
+            colour = FEATURE_STYLES[feature]["color"]
+            look = {"color": colour, "markersize": 9, "markeredgewidth": 0.8, "alpha": 0.8}
+            axes.plot(points[x], points[measure], "_", **look)
+    legend_below(figure, above[0], 4)
+    figure.drawn = pd.concat(data.assign(source=titles[side]) for side, data in sides.items())
+    return figure
+
+
+def _draw_side(panels, x: str, data: pd.DataFrame, title: str, ticks: pd.DataFrame) -> None:
+    """Draws mAP and rank-1 of one side; the ticks are at the points of `ticks`."""
+    label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
+    points = ticks.groupby(x).first()
+    texts = [_tick(x, place, point) for place, point in points.iterrows()]
+    for axes, (measure, (name, _)) in zip(panels, MEASURES.items(), strict=True):
+        _draw_features(axes, data, x, measure)
+        axes.set(xlabel=label, ylabel=f"{name} (%)", title=title)
+        axes.set_xticks(points.index, texts, fontsize=8)
 
 
 def _tick(x: str, place: float, point: pd.Series) -> str:
-    """A point's place on the axis, with its width in a smaller profile and its costs where they are known."""
-    here = f"\n({point['here']:g} here)" if x == "dim" and point.get("here", place) != place else ""
-    return (
-        f"{place:g}"
-        + here
-        + ("\n{parameters:.3g} M\n{macs:.2g} G".format(**point) if "macs" in point else "")
-    )
+    """A point's place on the axis; D in a smaller profile and costs where they are known."""
+    lines = [f"{place:g}"]
+    if x == "dim" and point.get("here", place) != place:
+        lines.append(f"({point['here']:g} here)")
+    if "macs" in point:
+        lines += [f"{point['parameters']:.3g} M", f"{point['macs']:.2g} G"]
+    return "\n".join(lines)
 
 
 @styled
 def likeness(table: pd.DataFrame) -> Figure:
-    """Correlations between features, as `DataFrame.corr` gives them; names of FEATURES are shown with their symbols."""
+    """Correlations between features, as `DataFrame.corr` gives them; names of FEATURES get symbols."""
     import seaborn
 
     figure, axes = plt.subplots(figsize=(5.6, 5.6))
-    shown = table.rename(index=style.FEATURE_LABELS, columns=style.FEATURE_LABELS)
-    seaborn.heatmap(shown, vmin=min(0.0, table.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f",
-                    square=True, cbar=False, linewidths=1, annot_kws={"fontsize": 9}, ax=axes)  # fmt: skip
+    seaborn.heatmap(
+        table.rename(index=FEATURE_LABELS, columns=FEATURE_LABELS),
+        vmin=min(0.0, table.min(axis=None)),
+        vmax=1,
+        cmap="cividis",
+        annot=True,
+        fmt=".2f",
+        square=True,
+        cbar=False,
+        linewidths=1,
+        annot_kws={"fontsize": 9},
+        ax=axes,
+    )
     axes.tick_params(axis="both", length=0)
     plt.setp(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    return with_numbers(figure, table.reset_index(names="name"))
+    figure.drawn = table.reset_index(names="name")
+    return figure

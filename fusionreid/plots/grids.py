@@ -1,6 +1,6 @@
-"""Figures that are grids of person images: contact sheets, batches, retrieved lists, maps laid over images.
+"""Figures that are grids of person images: sheets, ranked lists, and maps laid over images.
 
-A grid is one canvas of pixels on one axes, however many images it holds; frames and labels are drawn over it.
+A grid is one canvas of pixels, however many images it holds. Frames and texts are drawn over it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,15 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from einops import rearrange
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .style import GREEN, HEAT, VERMILLION, styled, with_numbers
+from .style import GREEN, VERMILLION, styled
 
-MAX_HEIGHT = 8.5  # of a grid in inches, so that it fits a screen and a page
+MAX_HEIGHT = 8.5  # inches of a grid, so that it fits a screen and a page
+HEAT = matplotlib.colormaps["inferno"]
 
 
 def _array(values) -> np.ndarray:
@@ -24,87 +26,100 @@ def _array(values) -> np.ndarray:
 
 
 def as_pixels(images) -> np.ndarray:
-    """Pixels to draw, (N, H, W, 3) uint8, from these or from (N, 3, H, W), uint8 or normalised float in -1 to 1."""
-    images = _array(images)
-    if images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
-        raise ValueError(f"images: expected (N, 3, H, W) or (N, H, W, 3), found {images.shape}")
-    if images.shape[3] != 3:
-        images = images.transpose(0, 2, 3, 1)
-    if images.dtype == np.uint8:
-        return images
-    return np.clip((images * 0.5 + 0.5) * 255 + 0.5, 0, 255).astype(np.uint8)
+    """Images as pixels to draw: (N, H, W, 3) uint8.
+
+    Args:
+        images: (N, 3, H, W) or (N, H, W, 3), uint8, or floats normalised to -1 to 1.
+
+    Raises:
+        ValueError: if the images have another shape.
+    """
+    pixels = _array(images)
+    if pixels.ndim != 4 or 3 not in (pixels.shape[1], pixels.shape[3]):
+        raise ValueError(f"images: expected (N, 3, H, W) or (N, H, W, 3), found {pixels.shape}")
+    if pixels.shape[3] != 3:
+        pixels = rearrange(pixels, "n rgb h w -> n h w rgb")
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.clip((pixels * 0.5 + 0.5) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 class _Grid:
-    """Images (h, w, 3) of one size in rows and columns; None is a gap. `bar` is room for a colour bar, in inches.
+    """A figure of images in rows and columns. `add` puts an image in, `finish` returns the figure.
 
-    `captions` are lines of text under images, by (row, column).
+    Args:
+        rows, columns: the label of each row and of each column, "" for none.
+        size: height and width of an image in pixels.
+        gutters: columns before which a wider gap separates groups.
+        caption_lines: lines of text under an image.
+        width: of the figure in inches.
+        bar: inches to leave free for a colour bar.
     """
 
-    def __init__(self, tiles, *, rows: Sequence = (), columns: Sequence = (), gutters: Sequence[int] = (),
-                 width: float = 9.0, bar: float = 0.0, captions: Mapping[tuple, str] | None = None):  # fmt: skip
-        high, wide = self.tile = next(
-            tile.shape[:2] for row in tiles for tile in row if tile is not None
-        )
-        gap = max(2, round(0.06 * wide))
-        self.left = [
-            c * (wide + gap) + 3 * gap * sum(g <= c for g in gutters)
-            for c in range(max(map(len, tiles)))
-        ]
-        captions = captions or {}
-        under = round(0.2 * wide) * max(
-            (text.count("\n") + 1 for text in captions.values()), default=0
-        )
-        self.top = [r * (high + gap + under) for r in range(len(tiles))]
-        canvas = np.full((self.top[-1] + high + under, self.left[-1] + wide, 3), 255, np.uint8)
-        beside = (
-            0.1
-            + bar
-            + 0.08
-            * max((len(line) for label in rows for line in str(label).split("\n")), default=0)
-        )
-        above = 0.1 + 0.16 * max((str(label).count("\n") + 1 for label in columns), default=0)
-        scale = min(
-            (width - beside) / canvas.shape[1], MAX_HEIGHT / canvas.shape[0]
-        )  # inches a pixel
-        self.figure, axes = plt.subplots(
-            figsize=(scale * canvas.shape[1] + beside, scale * canvas.shape[0] + above)
-        )
-        self.figure.saved_dpi = 120  # more would only make larger files of the same small images
-        self.axes, self.points = axes, 72 * scale
-        for r, row in enumerate(tiles):
-            for c, tile in enumerate(row):
-                if tile is None:
-                    self.frame(
-                        r, c, facecolor="#F4F4F4", edgecolor="#BBBBBB", hatch="///", linewidth=0.6
-                    )
-                else:
-                    canvas[self.top[r] : self.top[r] + high, self.left[c] : self.left[c] + wide] = (
-                        tile
-                    )
-        for (r, c), text in captions.items():
-            place = self.left[c] + wide / 2, self.top[r] + high
-            axes.text(
-                *place,
-                text,
-                size=0.17 * wide * self.points,
-                ha="center",
-                va="top",
-                linespacing=1.05,
-            )
-        axes.imshow(canvas, interpolation="antialiased")
-        axes.set(xlim=(-1.5, canvas.shape[1] + 0.5), ylim=(canvas.shape[0] + 0.5, -1.5))
-        axes.set_xticks(np.add(self.left[: len(columns)], wide / 2), columns)
-        axes.set_yticks(np.add(self.top[: len(rows)], high / 2), rows)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
+    def __init__(
+        self, rows, columns, size, *, gutters=(), caption_lines=0, width=9.0, bar=0.0
+    ) -> None:
+        self.high, self.wide = size
+        gap = max(2, round(0.06 * self.wide))
+        under = caption_lines * round(0.2 * self.wide)
 
-    def frame(self, row: int, column: int, **style) -> None:
-        """Draws a rectangle around a tile."""
-        corner = (self.left[column] - 0.5, self.top[row] - 0.5)
-        self.axes.add_patch(Rectangle(corner, *self.tile[::-1], clip_on=False, **style))
+        # Where columns and rows begin on the canvas, in pixels.
+        self.left = np.arange(len(columns)) * (self.wide + gap)
+        for gutter in gutters:
+            self.left[gutter:] += 3 * gap
+        self.top = np.arange(len(rows)) * (self.high + gap + under)
+        across = self.left[-1] + self.wide
+        down = self.top[-1] + self.high + under
+        self.canvas = np.full((down, across, 3), 255, np.uint8)
+
+        # Inches for the labels beside and above the canvas.
+        longest_line = max(map(len, "\n".join(map(str, rows)).split("\n")))
+        most_lines = max(len(str(label).splitlines()) for label in columns)
+        beside = 0.1 + bar + 0.08 * longest_line
+        above = 0.1 + 0.16 * most_lines
+        scale = min((width - beside) / across, MAX_HEIGHT / down)  # inches a pixel
+        self.figure, self.axes = plt.subplots(
+            figsize=(scale * across + beside, scale * down + above)
+        )
+        self.figure.saved_dpi = 120  # more would only enlarge the file: the images are small
+        self.points = 72 * scale * self.wide  # the width of an image in points
+        self.axes.set_xticks(self.left + self.wide / 2, columns)
+        self.axes.set_yticks(self.top + self.high / 2, rows)
+        self.axes.xaxis.tick_top()
+        self.axes.tick_params(length=0)
+        self.axes.spines[:].set_visible(False)
+        self.axes.grid(False)
+
+    def add(self, row: int, column: int, image: np.ndarray, caption: str = "") -> None:
+        """Puts an image (h, w, 3) uint8 on the canvas."""
+        x = self.left[column]
+        y = self.top[row]
+        self.canvas[y : y + self.high, x : x + self.wide] = image
+        if caption:
+            place = {"ha": "center", "va": "top", "linespacing": 1.05}
+            centre = x + self.wide / 2
+            self.axes.text(centre, y + self.high, caption, size=0.17 * self.points, **place)
+
+    def frame(self, row: int, column: int, **look) -> None:
+        """Draws a rectangle around an image."""
+        corner = self.left[column] - 0.5, self.top[row] - 0.5
+        self.axes.add_patch(Rectangle(corner, self.wide, self.high, clip_on=False, **look))
+
+    def sign(self, row: int, column: int, text: str, colour: str) -> None:
+        """Draws a sign on a disc in the lower right corner of an image."""
+        x = self.left[column] + 0.82 * self.wide
+        y = self.top[row] + self.high - 0.18 * self.wide
+        disc = {"boxstyle": "circle,pad=0.2", "fc": colour, "ec": "white", "lw": 0.7}
+        look = {"color": "white", "ha": "center", "va": "center", "size": 0.2 * self.points}
+        self.axes.text(x, y, text, bbox=disc, **look)
+
+    def finish(self, drawn: pd.DataFrame) -> Figure:
+        """The figure, with the numbers drawn."""
+        self.axes.imshow(self.canvas, interpolation="antialiased")
+        down, across, _ = self.canvas.shape
+        self.axes.set(xlim=(-1.5, across + 0.5), ylim=(down + 0.5, -1.5))
+        self.figure.drawn = drawn
+        return self.figure
 
 
 @styled
@@ -113,216 +128,199 @@ def contact_sheet(
 ) -> Figure:
     """What the data look like: identities in rows, cameras in columns, one image of each.
 
-    Records are (path, identity, camera) of one split. The `identities` are as many, drawn at random with `seed` among
-    those seen by most cameras; `tile` is the height and width in pixels that each image is resized to.
+    Args:
+        records: (path, identity, camera) of one split.
+        identities: how many to show; they are drawn with `seed` among those that most cameras saw.
+        tile: height and width in pixels that each image is resized to.
     """
-    table = pd.DataFrame(list(records), columns=["path", "identity", "camera"]).sample(
-        frac=1, random_state=seed
-    )
-    one = table.drop_duplicates(["identity", "camera"]).pivot(
-        index="identity", columns="camera", values="path"
-    )
-    seen = (
-        one.notna()
-        .sum(axis=1)
-        .sample(frac=1, random_state=seed)
-        .sort_values(ascending=False, kind="stable")
-    )
-    one = one.loc[sorted(seen.index[:identities])]
-
-    def load(path):
-        return (
-            None
-            if pd.isna(path)
-            else np.asarray(Image.open(path).convert("RGB").resize(tile[::-1]))
-        )
-
-    tiles = [[load(path) for path in row] for row in one.to_numpy()]
-    grid = _Grid(tiles, rows=one.index, columns=[f"camera\n{name}" for name in one], width=7.0)
-    files = one.map(lambda path: Path(path).name, na_action="ignore").stack().dropna()
-    return with_numbers(grid.figure, files.reset_index(name="file"))
+    table = pd.DataFrame(list(records), columns=["path", "identity", "camera"])
+    table = table.sample(frac=1, random_state=seed).drop_duplicates(["identity", "camera"])
+    paths = table.pivot(index="identity", columns="camera", values="path")
+    cameras = paths.count(axis=1).sample(frac=1, random_state=seed)
+    most_seen = cameras.sort_values(ascending=False, kind="stable").index[:identities]
+    paths = paths.loc[sorted(most_seen)]
+    grid = _Grid(paths.index, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
+    for row, column in np.ndindex(paths.shape):
+        path = paths.iloc[row, column]
+        if pd.isna(path):
+            look = {"facecolor": "#F4F4F4", "edgecolor": "#BBBBBB", "linewidth": 0.6}
+            grid.frame(row, column, hatch="///", **look)
+        else:
+            image = Image.open(path).convert("RGB").resize(tile[::-1])
+            grid.add(row, column, np.asarray(image))
+    files = paths.stack().dropna().map(lambda path: Path(path).name)
+    return grid.finish(files.reset_index(name="file"))
 
 
 @styled
 def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
     """A batch as the model sees it after augmentation: an identity a row, its K images side by side.
 
-    Images are (P x K, 3, H, W), normalised, those of one identity together; identities (P x K,) label the rows.
+    Args:
+        images: (P x K, 3, H, W), normalised or uint8, those of one identity together.
+        identities: (P x K,), the labels of the rows.
+        width: of the figure in inches.
     """
+    pixels = as_pixels(images)
     drawn = pd.DataFrame({"identity": _array(identities)})
-    drawn.insert(0, "row", (drawn["identity"] != drawn["identity"].shift()).cumsum() - 1)
+    begins = drawn["identity"] != drawn["identity"].shift()
+    drawn.insert(0, "row", begins.cumsum() - 1)
     drawn.insert(1, "column", drawn.groupby("row").cumcount())
-    tiles = [as_pixels(images)[places] for places in drawn.groupby("row").indices.values()]
-    return with_numbers(
-        _Grid(tiles, rows=drawn.drop_duplicates("row")["identity"], width=width).figure, drawn
-    )
+    columns = [""] * (drawn["column"].max() + 1)
+    grid = _Grid(drawn["identity"][begins], columns, pixels.shape[1:3], width=width)
+    for row, column, image in zip(drawn["row"], drawn["column"], pixels, strict=True):
+        grid.add(row, column, image)
+    return grid.finish(drawn)
 
 
 @styled
 def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similarities=None) -> Figure:
-    """Queries and the gallery images ranked first for each; images of the query's own camera are removed beforehand.
+    """Queries, and the gallery images ranked first for each.
 
-    A right image has a solid green frame and a tick, a wrong one a dashed orange frame and a cross.
+    An image of the query's person has a solid green frame and a tick, another one a dashed orange
+    frame and a cross.
 
     Args:
         queries: (Q, H, W, 3) uint8 or (Q, 3, H, W).
         lists: (Q, R, H, W, 3) or (Q, R, 3, H, W), best first.
         right: (Q, R) bool, whether the image shows the query's person.
         labels: of the rows, for example identity and average precision.
-        similarities: (Q, R) numbers to print under the images.
+        similarities: (Q, R) numbers to write under the images.
     """
-    queries, right, lists = (
-        as_pixels(queries),
-        _array(right).astype(bool),
-        [as_pixels(row) for row in lists],
-    )
-    if right.shape != (len(queries), len(lists[0])):
-        raise ValueError(
-            f"right: expected shape {(len(queries), len(lists[0]))}, found {right.shape}"
-        )
-    tiles = [[query, *row] for query, row in zip(queries, lists, strict=True)]
-    columns = ["query", *range(1, 1 + right.shape[1])]
-    numbers = (
-        {}
-        if similarities is None
-        else {(r, c + 1): f"{x:.3f}" for (r, c), x in np.ndenumerate(similarities)}
-    )
-    grid = _Grid(tiles, rows=labels, columns=columns, gutters=(1,), captions=numbers)
-    tile = grid.tile[1] * grid.points  # its width in points
-    for row, column in np.ndindex(right.shape):
-        good = right[row, column]
-        colour = GREEN if good else VERMILLION
-        dash = "-" if good else (0, (2.2, 1.2))
-        grid.frame(
-            row,
-            column + 1,
-            fill=False,
-            edgecolor=colour,
-            linewidth=min(3.0, 0.04 * tile),
-            linestyle=dash,
-        )
-        corner = (
-            grid.left[column + 1] + 0.82 * grid.tile[1],
-            grid.top[row] + grid.tile[0] - 0.18 * grid.tile[1],
-        )
-        disc = dict(boxstyle="circle,pad=0.2", facecolor=colour, edgecolor="white", linewidth=0.7)
-        mark = dict(color="white", size=0.2 * tile, ha="center", va="center", bbox=disc)
-        grid.axes.text(*corner, "✓" if good else "✗", **mark)
-    rows, ranks = np.indices(right.shape)
-    drawn = pd.DataFrame(
-        {
-            "query": np.asarray(labels)[rows.ravel()],
-            "rank": ranks.ravel() + 1,
-            "right": right.ravel(),
-        }
-    )
-    return with_numbers(grid.figure, drawn)
+    queries = as_pixels(queries)
+    lists = [as_pixels(images) for images in lists]
+    right = _array(right).astype(bool)
+    shape = len(queries), len(lists[0])
+    if right.shape != shape:
+        raise ValueError(f"right: expected shape {shape}, found {right.shape}")
+    columns = ["query", *range(1, 1 + shape[1])]
+    caption_lines = 0 if similarities is None else 1
+    size = queries.shape[1:3]
+    grid = _Grid(labels, columns, size, gutters=(1,), caption_lines=caption_lines)
+    drawn = []
+    for row, query in enumerate(queries):
+        grid.add(row, 0, query)
+        for place, match in enumerate(right[row]):
+            rank = place + 1
+            caption = "" if similarities is None else f"{similarities[row][place]:.3f}"
+            grid.add(row, rank, lists[row][place], caption)
+            colour = GREEN if match else VERMILLION
+            dash = "-" if match else (0, (2.2, 1.2))
+            thick = min(3.0, 0.04 * grid.points)
+            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thick)
+            grid.sign(row, rank, "✓" if match else "✗", colour)
+            drawn.append({"query": labels[row], "rank": rank, "right": match})
+    return grid.finish(pd.DataFrame(drawn))
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map (h, w), lowest to highest, as colours over the greyed image (H, W, 3), seen through where it is low."""
-    heat = (heat - heat.min()) / max(heat.max() - heat.min(), 1e-12)
-    smooth = Image.fromarray(np.asarray(heat, np.float32)).resize(
-        image.shape[1::-1], Image.Resampling.BICUBIC
-    )
-    heat = np.clip(np.asarray(smooth), 0, 1)[..., None]
-    colours, opacity = 255 * matplotlib.colormaps[HEAT](heat[..., 0])[..., :3], 0.3 + 0.45 * heat
+    """A map laid over an image in colours, from its lowest to its highest value.
+
+    The image turns grey. It is seen best where the map is low.
+
+    Args:
+        image: (H, W, 3) uint8.
+        heat: (h, w), resized to the image.
+    """
+    heat = (heat - heat.min()) / max(np.ptp(heat), 1e-12)
+    small = Image.fromarray(heat.astype(np.float32))
+    large = small.resize(image.shape[1::-1], Image.Resampling.BICUBIC)
+    heat = np.clip(large, 0, 1)[..., None]  # a bicubic curve swings beyond its values
+    colours = 255 * HEAT(heat[..., 0])[..., :3]
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.clip((1 - opacity) * grey[..., None] + opacity * colours, 0, 255).astype(np.uint8)
+    opacity = 0.3 + 0.45 * heat
+    mixed = (1 - opacity) * grey[..., None] + opacity * colours
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
-def _long(heat: np.ndarray, **names) -> pd.DataFrame:
-    """A map (h, w) as rows of (names, y, x, value)."""
-    y, x = np.indices(heat.shape)
-    return pd.DataFrame(names | {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()})
-
-
-def _finished(grid: _Grid, drawn: list[pd.DataFrame]) -> Figure:
-    """The grid's figure with a colour bar and the numbers drawn."""
+def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options) -> Figure:
+    """As `heat_maps`, with labels of the columns; `peaks` writes the highest value under each map."""
+    pixels = as_pixels(images)
+    lines = int(scores is not None) + int(peaks)
+    rows = labels or [""] * len(pixels)
+    grid = _Grid(rows, columns, pixels.shape[1:3], caption_lines=lines, bar=0.7, **options)
+    for row, image in enumerate(pixels):
+        grid.add(row, 0, image)
+    drawn = []
+    for column, (title, heats) in enumerate(maps.items(), start=1):
+        heats = [_array(heat) for heat in heats]
+        shapes = [heat.shape for heat in heats]
+        if len(shapes) != len(pixels) or any(len(shape) != 2 for shape in shapes):
+            raise ValueError(f"maps[{title!r}]: expected {len(pixels)} of (h, w), found {shapes}")
+        for row, heat in enumerate(heats):
+            numbers = {"image": labels[row] if labels else row, "map": title}
+            caption = []
+            if scores is not None:
+                numbers["score"] = float(scores[title][row])
+                caption.append(f"{numbers['score']:.2f}")
+            if peaks:
+                caption.append(f"max {heat.max():.2f}")
+            grid.add(row, column, overlay(pixels[row], heat), "\n".join(caption))
+            y, x = np.indices(heat.shape)
+            cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
+            drawn.append(pd.DataFrame(numbers | cells))
+    colours = matplotlib.cm.ScalarMappable(cmap=HEAT)
     place = {"fraction": 0.02, "pad": 0.015, "aspect": 30, "shrink": 0.6}
-    bar = grid.figure.colorbar(matplotlib.cm.ScalarMappable(cmap=HEAT), ax=grid.axes, **place)
+    bar = grid.figure.colorbar(colours, ax=grid.axes, **place)
     bar.set_ticks([0, 1], labels=["low", "high"])
     bar.outline.set_visible(False)
-    return with_numbers(grid.figure, pd.concat(drawn, ignore_index=True))
+    numbers = pd.concat(drawn, ignore_index=True)
+    return grid.finish(numbers.replace("\n", " ", regex=True))
 
 
 @styled
-def heat_maps(images, maps: Mapping[str, Sequence], *, gutters: Sequence[int] = (), labels: Sequence[str] = (),
-              width: float = 10.0, scores: Mapping[str, Sequence[float]] | None = None) -> Figure:  # fmt: skip
-    """Maps laid over images: an image a row, a map a column, each with a colour scale of its own (Fig. 7, Fig. 9).
+def heat_maps(
+    images,
+    maps: Mapping[str, Sequence],
+    *,
+    gutters: Sequence[int] = (),
+    labels: Sequence[str] = (),
+    width: float = 10.0,
+    scores: Mapping[str, Sequence[float]] | None = None,
+) -> Figure:
+    """Maps laid over images: an image a row, a kind of map a column (Fig. 7, Fig. 9).
+
+    Each map has a colour scale of its own.
 
     Args:
         images: (N, 3, H, W) or (N, H, W, 3).
-        maps: column title -> (N, h, w), or a list of N maps on grids of different sizes.
-        gutters: columns (the image is column 0) before which a wider gap separates groups.
+        maps: title of the column -> (N, h, w), or a list of N maps on grids of different sizes.
+        gutters: columns before which a wider gap separates groups; the image is column 0.
         labels: of the rows.
-        scores: column title -> (N,), a number to print under each map.
+        width: of the figure in inches.
+        scores: title of the column -> (N,), a number to write under each map.
+
+    Raises:
+        ValueError: if a column has not one map (h, w) for each image.
     """
-    pixels = as_pixels(images)
-    tiles, drawn, captions = [[image] for image in pixels], [], {}
-    for column, (name, values) in enumerate(maps.items(), start=1):
-        values = [_array(heat) for heat in values]
-        if len(values) != len(pixels) or any(heat.ndim != 2 for heat in values):
-            raise ValueError(
-                f"maps[{name!r}]: expected {len(pixels)} of (h, w), found {[x.shape for x in values]}"
-            )
-        for n, heat in enumerate(values):
-            tiles[n].append(overlay(pixels[n], heat))
-            names = {"image": labels[n] if labels else n, "map": name.replace("\n", " ")}
-            if scores:
-                names["score"] = float(scores[name][n])
-                captions[n, column] = f"{names['score']:.2f}"
-            drawn.append(_long(heat, **names))
     columns = ["image", *maps]
-    grid = _Grid(
-        tiles,
-        rows=labels,
-        columns=columns,
-        gutters=gutters,
-        width=width,
-        bar=0.7,
-        captions=captions,
-    )
-    return _finished(grid, drawn)
+    options = {"labels": labels, "gutters": gutters, "width": width}
+    return _draw_maps(images, maps, scores, columns=columns, **options)
 
 
 @styled
 def attention_heads(
-    image, maps: Mapping[str, np.ndarray], scores: Mapping[str, Sequence] | None = None
+    image, maps: Mapping[str, Sequence], scores: Mapping[str, Sequence] | None = None
 ) -> Figure:
     """Fig. 8: the weights of every head for one person; a row is one unit of one layer.
 
-    Each head has a colour scale of its own; its highest weight stands under it, below its score if there is one.
+    Each head has a colour scale of its own. Its highest weight stands under it, below its score if
+    there is one.
 
     Args:
         image: (3, H, W) or (H, W, 3).
-        maps: row title -> (heads, h, w), weights of the global token to the local tokens.
-        scores: row title -> (heads,).
+        maps: title of the row -> (heads, h, w), weights of the global token to the local tokens.
+        scores: title of the row -> (heads,).
     """
-    pixels, maps = (
-        as_pixels(_array(image)[None])[0],
-        {name: _array(values) for name, values in maps.items()},
-    )
-    tiles = [[pixels, *(overlay(pixels, heat) for heat in values)] for values in maps.values()]
-    drawn, captions = [], {}
-    for row, (name, values) in enumerate(maps.items()):
-        for head, heat in enumerate(values, start=1):
-            names, captions[row, head] = (
-                {"unit": name.replace("\n", " "), "head": head},
-                f"max {heat.max():.2f}",
-            )
-            if scores:
-                names["score"] = float(scores[name][head - 1])
-                captions[row, head] = f"{names['score']:.2f}\n{captions[row, head]}"
-            drawn.append(_long(heat, **names))
-    columns = ["image", "head 1", *range(2, max(map(len, maps.values())) + 1)]
-    grid = _Grid(
-        tiles,
-        rows=list(maps),
-        columns=columns,
-        gutters=(1,),
-        width=10.0,
-        bar=0.7,
-        captions=captions,
-    )
-    return _finished(grid, drawn)
+
+    def by_head(values: Mapping) -> dict[int, tuple]:
+        return dict(enumerate(zip(*values.values(), strict=True), start=1))
+
+    heads = by_head(maps)
+    columns = ["image", "head 1", *range(2, len(heads) + 1)]
+    options = {"labels": list(maps), "gutters": (1,), "width": 10.0, "peaks": True}
+    images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
+    head_scores = by_head(scores) if scores else None
+    figure = _draw_maps(images, heads, head_scores, columns=columns, **options)
+    figure.drawn = figure.drawn.rename(columns={"image": "unit", "map": "head"})
+    return figure

@@ -1,10 +1,9 @@
-"""One look for every figure: colours that colour-blind readers tell apart, legible type, and how a figure is saved."""
+"""The one style of all figures: colours for every eye, dashes and markers, and how a figure is saved."""
 
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,75 +11,89 @@ from matplotlib.figure import Figure
 from ..config import LABELS, SYMBOLS
 from ..files import atomic_write
 
-# Okabe and Ito, "Color Universal Design" (2008).
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
-GREY, YELLOW = "#6E6E6E", "#F0E442"
+# Colour-blind readers can tell these apart: Okabe and Ito, "Color Universal Design" (2008).
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+YELLOW = "#F0E442"
+GREY = "#6E6E6E"
 
-# A branch is a colour, a stage is a dash and a marker, so that a figure printed without colour still reads.
-BRANCH_COLOURS = {"cnn": BLUE, "transformer": VERMILLION}
-_STAGES = {"": (":", "o"), "_refined": ("--", "s"), "_fused": ("-", "^")}
+# A branch has a colour. A stage has a dash and a marker, so that a print without colour still reads.
+CNN = {"color": BLUE}
+TRANSFORMER = {"color": VERMILLION}
+BACKBONE = {"linestyle": ":", "marker": "o"}
+REFINED = {"linestyle": "--", "marker": "s"}
+FUSED = {"linestyle": "-", "marker": "^"}
 FEATURE_STYLES = {
-    branch + stage: dict(color=colour, linestyle=dash, marker=marker)
-    for stage, (dash, marker) in _STAGES.items()
-    for branch, colour in BRANCH_COLOURS.items()
-} | {"all": dict(color=BLACK, linestyle="-", marker="D")}
+    "cnn": CNN | BACKBONE,
+    "transformer": TRANSFORMER | BACKBONE,
+    "cnn_refined": CNN | REFINED,
+    "transformer_refined": TRANSFORMER | REFINED,
+    "cnn_fused": CNN | FUSED,
+    "transformer_fused": TRANSFORMER | FUSED,
+    "all": {"color": BLACK, "linestyle": "-", "marker": "D"},
+}
 FEATURE_LABELS = {name: f"{label}, ${SYMBOLS[name]}$" for name, label in LABELS.items()}
+# Measure -> its name on an axis, and its colour.
 MEASURES = {"mAP": ("mAP", GREEN), "rank-1": ("Rank-1", PURPLE)}
 
-# Of things that are neither branches nor measures: the branches' colours come last.
+# For things that are neither branches nor measures. The colours of the branches come last.
 PALETTE = (GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, BLUE, VERMILLION)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-HEAT = "inferno"
 
-RC = matplotlib.rc_params_from_file(
-    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
-)
+SHEET = Path(__file__).with_name("figures.mplstyle")
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Runs a drawing function in this style, and takes its figure out of pyplot's list: a notebook shows it once."""
+    """Decorates a drawing function: it draws in this style.
+
+    pyplot forgets the figure afterwards. Otherwise a notebook would show it twice.
+    """
 
     @functools.wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
-        with matplotlib.rc_context(RC):
+        with plt.style.context(SHEET):
             figure = draw(*args, **kwargs)
-            plt.close(figure)
-            return figure
+        plt.close(figure)
+        return figure
 
     return wrapper
 
 
-def expect_columns(data: pd.DataFrame, needed: Sequence[str], function: str) -> None:
-    if missing := [name for name in needed if name not in data.columns]:
-        raise ValueError(
-            f"{function}: expected columns {list(needed)}, missing {missing}, found {list(data.columns)}"
-        )
+def expect_columns(data: pd.DataFrame, expected: Sequence[str], name: str) -> None:
+    """Raises a ValueError, which begins with `name`, unless the data have all expected columns."""
+    missing = [column for column in expected if column not in data]
+    if missing:
+        columns = f"expected columns {list(expected)}, missing {missing}, found {list(data)}"
+        raise ValueError(f"{name}: {columns}")
 
 
 def legend_below(figure: Figure, axes, columns: int) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=columns,
-        columnspacing=1.4,
-    )
-
-
-def with_numbers(figure: Figure, drawn: pd.DataFrame) -> Figure:
-    figure.drawn = drawn
-    return figure
+    """Puts one legend, of the lines of `axes`, below all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.4)
 
 
 def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
-    """Writes `<folder>/<name>.png` and the numbers drawn, `figure.drawn`, as `<name>.csv`; each aside, then renamed.
+    """Writes `<folder>/<name>.png`, and the numbers drawn, `figure.drawn`, as `<name>.csv`.
 
-    Returns the figure, so that a cell which ends in `save(...)` shows it.
+    Each file is written aside and then renamed. Returns the figure, so that a cell which ends in
+    `save(...)` shows it.
     """
-    with matplotlib.rc_context(RC), atomic_write(Path(folder) / f"{name}.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=getattr(figure, "saved_dpi", None),
-                       bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})  # fmt: skip
-    with atomic_write(Path(folder) / f"{name}.csv") as temporary:
+    picture = Path(folder) / f"{name}.png"
+    with plt.style.context(SHEET), atomic_write(picture) as temporary:
+        figure.savefig(
+            temporary,
+            format="png",
+            dpi=getattr(figure, "saved_dpi", None),
+            bbox_inches="tight",
+            pad_inches=0.06,
+            metadata={"Software": None},  # or it names the version of matplotlib
+        )
+    with atomic_write(picture.with_suffix(".csv")) as temporary:
         figure.drawn.to_csv(temporary, index=False, float_format="%.6g")
     return figure
