@@ -1,7 +1,7 @@
 """Every picture of the notebooks, in one style.
 
-Each function takes plain arrays or DataFrames, computes nothing slow and returns a Figure, whose attribute `drawn`
-holds the numbers drawn; `save` writes the PNG and those numbers as its twin CSV.
+Each function takes plain arrays or DataFrames, computes nothing slow, and returns a Figure. Its
+attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numbers as its twin CSV.
 """
 
 from .comparisons import differences, plane, structures
@@ -10,7 +10,18 @@ from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retri
 from .style import save
 
 __all__ = [
-    "accuracy_curves", "attention_heads", "batch_sheet", "cmc_curves", "contact_sheet", "differences",
-    "heat_maps", "likeness", "map_by_epoch", "plane", "retrieved_lists", "save", "structures",
+    "accuracy_curves",
+    "attention_heads",
+    "batch_sheet",
+    "cmc_curves",
+    "contact_sheet",
+    "differences",
+    "heat_maps",
+    "likeness",
+    "map_by_epoch",
+    "plane",
+    "retrieved_lists",
+    "save",
+    "structures",
     "training_curves",
-]  # fmt: skip
+]

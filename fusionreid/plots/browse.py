@@ -1,4 +1,4 @@
-"""A test set to look around in: every ranking that a reader can switch to, each kept, and why a pair was matched."""
+"""A test set to look around in: rankings that a reader switches between, and maps of a pair."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import einsum
 from torch import Tensor
 
 from ..data import Dataset, Record
 from ..evaluation.distances import KnownDistances
 from ..evaluation.evaluate import retrieve
 from ..evaluation.explain import gradcam, load, record_attention, similarity_targets, stages
-from ..evaluation.ranking import RankedList, rank_by
+from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
 from ..evaluation.reranking import RerankedDistances, Reranking
 from ..models.fusionreid import FusionReID
 
@@ -23,50 +24,59 @@ class Switches(NamedTuple):
 
     feature: str = "all"
     cameras: bool = True  # False: without the camera embedding, as if training had seen no camera
-    weight: float = 1.0  # the share of the distance itself in k-reciprocal re-ranking; 1 is none
+    weight: float = 1.0  # share of the original distance in k-reciprocal re-ranking; 1 is none
 
 
 class Rankings:
-    """The rankings of a test set by all `Switches`, computed when first asked for, so that a change is quick.
-
-    `distances(switches)` are (Q, G) float32, by which the gallery is ranked, the last four of them kept;
-    `ranking(switches)` is the accuracy over the whole set.
-    """
+    """The rankings of a test set by all `Switches`, each computed at its first use, then kept."""
 
     def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
-        self.model, self.dataset = model, dataset
-        both = [
-            retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
-            for use in (False, True)
-        ]
-        self.retrieval = both
-        self.query, self.gallery = both[1].query, both[1].gallery  # labels
-        self._reranked = cache(
-            lambda feature, use: RerankedDistances(*both[use].select(feature), Reranking())
-        )
-        self.distances = lru_cache(maxsize=4)(self._distances)
-        self.ranking = cache(
-            lambda switches: rank_by(
-                KnownDistances(self.distances(switches)), self.query, self.gallery
-            )
-        )
+        self.model = model
+        self.dataset = dataset
+        self.retrieval = {
+            use: retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
+            for use in (True, False)
+        }
+        self.query = self.retrieval[True].query  # labels
+        self.gallery = self.retrieval[True].gallery
+        # Kept for each object, so that all is let go of with it.
+        self._reranked = cache(self._reranked)
+        self.distances = lru_cache(maxsize=4)(self.distances)  # a matrix may have gigabytes
+        self.ranking = cache(self.ranking)
 
-    def _distances(self, switches: Switches) -> np.ndarray:
-        source = self._reranked(switches.feature, switches.cameras)
+    def _reranked(self, feature: str, cameras: bool) -> RerankedDistances:
+        """Distances whose neighbours, which take longest, serve all weights."""
+        return RerankedDistances(*self.retrieval[cameras].select(feature), Reranking())
+
+    def distances(self, switches: Switches) -> np.ndarray:
+        """(Q, G) float32, by which the gallery is ranked."""
+        reranked = self._reranked(switches.feature, switches.cameras)
         if switches.weight == 1:
-            source = source.original
-        else:  # all weights share the neighbours, which take longest
-            source = source.with_weight(switches.weight)
-        return source.block(*(slice(0, size) for size in source.shape))
+            distances = reranked.original
+        else:
+            distances = reranked.with_weight(switches.weight)
+        queries, gallery = distances.shape
+        return distances.block(slice(0, queries), slice(0, gallery))
 
-    def listed(self, query: int, switches: Switches, among=True) -> tuple[RankedList, np.ndarray]:
-        """One query's list (1, n), nearest first, of the gallery images `among` (G,) bool, and their cosines (n,)."""
-        features, gallery = self.retrieval[switches.cameras].select(switches.feature)
-        match = self.gallery.ids == self.query.ids[query]
-        shown = ~(match & (self.gallery.cameras == self.query.cameras[query])) & among
-        order = np.argsort(self.distances(switches)[query], kind="stable")
-        order = order[shown[order]]
-        return RankedList(order[None], match[order][None]), gallery[order] @ features[query]
+    def ranking(self, switches: Switches) -> Ranking:
+        """The accuracy over the whole test set."""
+        distances = KnownDistances(self.distances(switches))
+        return rank_by(distances, self.query, self.gallery)
+
+    def listed(
+        self, queries: Sequence[int], switches: Switches, *, top: int, among=True
+    ) -> tuple[RankedList, np.ndarray]:
+        """The first images of the rankings of n queries, and their cosines (n, top).
+
+        `among` (G,) bool are the gallery images to choose from. Where fewer than `top` are left,
+        the list has -1, and the cosine means nothing.
+        """
+        distances = np.where(among, self.distances(switches)[queries], np.inf)
+        labels = Labels(self.query.ids[queries], self.query.cameras[queries])
+        ranked = nearest_by(KnownDistances(distances), labels, self.gallery, top=top)
+        query, gallery = self.retrieval[switches.cameras].select(switches.feature)
+        cosines = einsum(query[queries], gallery[ranked.gallery], "n d, n top d -> n top")
+        return ranked, cosines
 
 
 def pair_maps(
@@ -80,17 +90,26 @@ def pair_maps(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Why two images were matched, or not.
 
-    `stage` is the branch and stage of the Grad-CAM, as in `explain.stages`; `unit` that of the attention, a key of
-    `explain.record_attention`; `head` is from 1, 0 the mean over the heads.
+    Args:
+        pair: the records of the two images.
+        stage: branch and stage of the Grad-CAM, as in `explain.stages`.
+        unit: whose attention, a key of `explain.record_attention`.
+        head: the number of the head, from 1; 0 is the mean over the heads.
+        use_cameras: False leaves the camera embedding out.
 
-    Returns the images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of each one's similarity to the other; attention
-    (2, h, w).
+    Returns:
+        The images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of the similarity of each to the
+        other; attention (2, h, w).
     """
     images, cameras = load(model, pair)
-    cameras = cameras if use_cameras else torch.full_like(cameras, -1)
-    targets = similarity_targets(model, images.flip(0), cameras.flip(0))
-    cam = gradcam(model, stages(model, stage[0], images[:1])[stage[1]], images, targets, cameras)
+    if not use_cameras:
+        cameras = torch.full_like(cameras, -1)
+    targets = similarity_targets(model, images.flip(0), cameras.flip(0))  # each one's is the other
+    branch, name = stage
+    place = stages(model, branch, images[:1])[name]
+    cam = gradcam(model, place, images, targets, cameras)
     with torch.no_grad(), record_attention(model) as weights:
         model.embed(images, cameras)
     heads = weights[unit].cpu()
-    return images.cpu(), cam, heads[:, head - 1] if head else heads.mean(dim=1)
+    attention = heads[:, head - 1] if head else heads.mean(dim=1)
+    return images.cpu(), cam, attention

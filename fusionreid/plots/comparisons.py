@@ -15,10 +15,8 @@ from .style import (
     GREEN,
     GREY,
     MEASURES,
-    PALETTE,
     PURPLE,
     VERMILLION,
-    YELLOW,
     expect_columns,
     legend_below,
     styled,
@@ -27,7 +25,7 @@ from .style import (
 
 @styled
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
-    """Differences in accuracy: the recorded ones that have an interval, the paper's and the reader's.
+    """Differences in accuracy: the paper's, the recorded ones with intervals, and the reader's.
 
     Args:
         data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`,
@@ -48,13 +46,23 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         rows = data[data["metric"] == metric].set_index("case").reindex(cases)
         axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
         if data["paper"].notna().any():
-            diamond = {"s": 30, "marker": "D", "facecolors": "none", "edgecolors": BLACK}
-            axes.scatter(rows["paper"], places - 0.2, label=titles["paper"], **diamond)
-        known = rows["recorded"].where(rows["low"].notna())
-        recorded = f"{titles['recorded']}, 95 % interval"
-        axes.scatter(known, places, s=40, color=colour, label=recorded)
-        tick = {"s": 60, "marker": "|", "color": GREY}
-        axes.scatter(rows["ours"], places + 0.2, label=titles["ours"], **tick)
+            axes.scatter(
+                rows["paper"],
+                places - 0.2,
+                s=30,
+                marker="D",
+                facecolors="none",
+                edgecolors=BLACK,
+                label=titles["paper"],
+            )
+        axes.scatter(
+            rows["recorded"].where(rows["low"].notna()),
+            places,
+            s=40,
+            color=colour,
+            label=f"{titles['recorded']}, 95 % interval",
+        )
+        axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=GREY, label=titles["ours"])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
     panels[0].set(yticks=places, yticklabels=cases, ylim=(len(cases) - 0.5, -0.5))
@@ -75,21 +83,26 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
     drawn = []
     for axes, (name, (order, share_seu, share_mfu)) in zip(panels[0], units.items(), strict=True):
         for height, colour in ((1, BLUE), (0, VERMILLION)):
-            arrow = {"arrowstyle": "->", "color": colour}
-            end = len(order) + 0.45
-            axes.annotate("", (end, height), (-0.55, height), arrowprops=arrow, zorder=0)
+            axes.annotate(
+                "",
+                (len(order) + 0.45, height),
+                (-0.55, height),
+                arrowprops={"arrowstyle": "->", "color": colour},
+                zorder=0,
+            )
         for place, unit in enumerate(order):
             if unit == "seu":
                 shared, colour = share_seu, GREEN
             else:
                 shared, colour = share_mfu, PURPLE
             drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
-            box = {"facecolor": "white", "edgecolor": colour, "linewidth": 2}
-            middle = {"ha": "center", "va": "center", "color": colour}
             height = 1.6 if shared else 0.6
             for centre in (0.5,) if shared else (0, 1):
-                axes.add_patch(Rectangle((place, centre - height / 2), 0.7, height, **box))
-                axes.text(place + 0.35, centre, unit.upper(), **middle)
+                corner = place, centre - height / 2
+                axes.add_patch(Rectangle(corner, 0.7, height, fc="white", ec=colour, lw=2))
+                axes.text(
+                    place + 0.35, centre, unit.upper(), ha="center", va="center", color=colour
+                )
         axes.set(title=name, xlim=(-0.6, 2.5), ylim=(-0.5, 1.5))
         axes.axis("off")
     for branch, height in (("CNN", 1), ("Transformer", 0)):
@@ -118,7 +131,7 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
         y="y",
         hue=colour,
         hue_order=values,
-        palette=sns.color_palette((*PALETTE, YELLOW), len(values)),
+        palette=sns.color_palette(n_colors=len(values)),
         style="split",
         markers={"query": "s", "gallery": "o"},
         s=10,

@@ -1,4 +1,4 @@
-"""Curves: CMC; losses, learning rate and mAP by epoch; accuracy by depth and dimension (Fig. 5, 6)."""
+"""Curves: CMC, the course of a training, accuracy by depth (Fig. 5) and by dimension (Fig. 6)."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,7 @@ from .style import (
     FEATURE_LABELS,
     FEATURE_STYLES,
     GREY,
-    MARKERS,
     MEASURES,
-    PALETTE,
     expect_columns,
     legend_below,
     styled,
@@ -34,9 +32,9 @@ def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
     drawn = pd.DataFrame({name: curve[:length] for name, curve in curves.items()})
     drawn.insert(0, "rank", np.arange(1, length + 1))
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
-    for name, colour, marker in zip(curves, PALETTE, MARKERS, strict=False):
-        label = f"{name} (rank-1 {100 * drawn[name][0]:.1f} %)"
-        axes.plot(drawn["rank"], 100 * drawn[name], color=colour, marker=marker, label=label)
+    for name in curves:
+        percent = 100 * drawn[name]
+        axes.plot(drawn["rank"], percent, label=f"{name} (rank-1 {percent[0]:.1f} %)")
     axes.set(xlabel="rank", ylabel="queries matched (%)", xlim=(0.5, length + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=min(100.5, axes.get_ylim()[1] + 1))
@@ -65,7 +63,7 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
             column = f"{loss}/{feature}"
             if column in drawn:
                 axes.plot(drawn[column], label=FEATURE_LABELS[feature], **look)
-    rate.plot(drawn["learning_rate"], color=BLACK)
+    rate.plot(drawn["learning_rate"], color=BLACK, marker="")
     # At this loss the network does not tell people apart.
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
     triplet.annotate(
@@ -128,8 +126,14 @@ def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
         look = FEATURE_STYLES[feature]
         axes.plot(mean, label=FEATURE_LABELS[feature], **look)
         if deviation.notna().any():
-            band = mean - deviation, mean + deviation
-            axes.fill_between(mean.index, *band, color=look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(
+                mean.index,
+                mean - deviation,
+                mean + deviation,
+                color=look["color"],
+                alpha=0.15,
+                linewidth=0,
+            )
 
 
 @styled
@@ -145,8 +149,8 @@ def accuracy_curves(
         x: "depth" for Fig. 5, "dim" for Fig. 6.
         sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per point,
             feature and seed, with columns `x`, `feature`, `mAP` and `rank-1` in percent. D is the
-            paper's. If the columns exist, `here` (D in the profile), `parameters` (M) and `macs` (G)
-            are written below it.
+            paper's. Where they are known, `here` (D in the profile), `parameters` (M) and `macs`
+            (G) are written below it.
         titles: what each of the sides is.
 
     Raises:
@@ -163,9 +167,15 @@ def accuracy_curves(
     _draw_side(below, x, recorded, title, ticks=ours if recorded.empty else recorded)
     for axes, measure in zip(below, MEASURES, strict=True):
         for feature, points in ours.groupby("feature"):
-            colour = FEATURE_STYLES[feature]["color"]
-            look = {"color": colour, "markersize": 9, "markeredgewidth": 0.8, "alpha": 0.8}
-            axes.plot(points[x], points[measure], "_", **look)
+            axes.plot(
+                points[x],
+                points[measure],
+                "_",
+                color=FEATURE_STYLES[feature]["color"],
+                markersize=9,
+                markeredgewidth=0.8,
+                alpha=0.8,
+            )
     legend_below(figure, above[0], 4)
     figure.drawn = pd.concat(data.assign(source=titles[side]) for side, data in sides.items())
     return figure
@@ -194,7 +204,7 @@ def _tick(x: str, place: float, point: pd.Series) -> str:
 
 @styled
 def likeness(table: pd.DataFrame) -> Figure:
-    """Correlations between features, as `DataFrame.corr` gives them; names of FEATURES get symbols."""
+    """Correlations between features, as `DataFrame.corr` gives them, with the features' symbols."""
     import seaborn
 
     figure, axes = plt.subplots(figsize=(5.6, 5.6))

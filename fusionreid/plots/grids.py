@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ..data import Record
 from .style import GREEN, VERMILLION, styled
 
 MAX_HEIGHT = 8.5  # inches of a grid, so that it fits a screen and a page
@@ -60,7 +61,7 @@ class _Grid:
         self, rows, columns, size, *, gutters=(), caption_lines=0, width=9.0, bar=0.0
     ) -> None:
         self.high, self.wide = size
-        gap = max(2, round(0.06 * self.wide))
+        gap = round(0.06 * self.wide)
         under = caption_lines * round(0.2 * self.wide)
 
         # Where columns and rows begin on the canvas, in pixels.
@@ -96,9 +97,15 @@ class _Grid:
         y = self.top[row]
         self.canvas[y : y + self.high, x : x + self.wide] = image
         if caption:
-            place = {"ha": "center", "va": "top", "linespacing": 1.05}
-            centre = x + self.wide / 2
-            self.axes.text(centre, y + self.high, caption, size=0.17 * self.points, **place)
+            self.axes.text(
+                x + self.wide / 2,
+                y + self.high,
+                caption,
+                size=0.17 * self.points,
+                ha="center",
+                va="top",
+                linespacing=1.05,
+            )
 
     def frame(self, row: int, column: int, **look) -> None:
         """Draws a rectangle around an image."""
@@ -107,11 +114,16 @@ class _Grid:
 
     def sign(self, row: int, column: int, text: str, colour: str) -> None:
         """Draws a sign on a disc in the lower right corner of an image."""
-        x = self.left[column] + 0.82 * self.wide
-        y = self.top[row] + self.high - 0.18 * self.wide
-        disc = {"boxstyle": "circle,pad=0.2", "fc": colour, "ec": "white", "lw": 0.7}
-        look = {"color": "white", "ha": "center", "va": "center", "size": 0.2 * self.points}
-        self.axes.text(x, y, text, bbox=disc, **look)
+        self.axes.text(
+            self.left[column] + 0.82 * self.wide,
+            self.top[row] + self.high - 0.18 * self.wide,
+            text,
+            color="white",
+            size=0.2 * self.points,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "circle,pad=0.2", "fc": colour, "ec": "white", "lw": 0.7},
+        )
 
     def finish(self, drawn: pd.DataFrame) -> Figure:
         """The figure, with the numbers drawn."""
@@ -124,27 +136,25 @@ class _Grid:
 
 @styled
 def contact_sheet(
-    records: Sequence, *, identities: int, tile: tuple[int, int], seed: int = 0
+    records: Sequence[Record], *, identities: int, tile: tuple[int, int], seed: int = 0
 ) -> Figure:
     """What the data look like: identities in rows, cameras in columns, one image of each.
 
     Args:
-        records: (path, identity, camera) of one split.
+        records: of one split.
         identities: how many to show; they are drawn with `seed` among those that most cameras saw.
         tile: height and width in pixels that each image is resized to.
     """
-    table = pd.DataFrame(list(records), columns=["path", "identity", "camera"])
-    table = table.sample(frac=1, random_state=seed).drop_duplicates(["identity", "camera"])
+    table = pd.DataFrame(list(records)).sample(frac=1, random_state=seed)
+    table = table.drop_duplicates(["identity", "camera"])
     paths = table.pivot(index="identity", columns="camera", values="path")
     cameras = paths.count(axis=1).sample(frac=1, random_state=seed)
-    most_seen = cameras.sort_values(ascending=False, kind="stable").index[:identities]
-    paths = paths.loc[sorted(most_seen)]
+    paths = paths.loc[sorted(cameras.nlargest(identities).index)]
     grid = _Grid(paths.index, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
         if pd.isna(path):
-            look = {"facecolor": "#F4F4F4", "edgecolor": "#BBBBBB", "linewidth": 0.6}
-            grid.frame(row, column, hatch="///", **look)
+            grid.frame(row, column, fc="#F4F4F4", ec="#BBBBBB", hatch="///", lw=0.6)
         else:
             image = Image.open(path).convert("RGB").resize(tile[::-1])
             grid.add(row, column, np.asarray(image))
@@ -154,7 +164,7 @@ def contact_sheet(
 
 @styled
 def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
-    """A batch as the model sees it after augmentation: an identity a row, its K images side by side.
+    """A batch as the model sees it after augmentation: each identity's K images in a row.
 
     Args:
         images: (P x K, 3, H, W), normalised or uint8, those of one identity together.
@@ -206,8 +216,8 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
             grid.add(row, rank, lists[row][place], caption)
             colour = GREEN if match else VERMILLION
             dash = "-" if match else (0, (2.2, 1.2))
-            thick = min(3.0, 0.04 * grid.points)
-            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thick)
+            thickness = min(3.0, 0.04 * grid.points)
+            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thickness)
             grid.sign(row, rank, "✓" if match else "✗", colour)
             drawn.append({"query": labels[row], "rank": rank, "right": match})
     return grid.finish(pd.DataFrame(drawn))
@@ -234,9 +244,9 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options) -> Figure:
-    """As `heat_maps`, with labels of the columns; `peaks` writes the highest value under each map."""
+    """As `heat_maps`, with labels of the columns. `peaks`: each map's highest value is below it."""
     pixels = as_pixels(images)
-    lines = int(scores is not None) + int(peaks)
+    lines = sum([bool(scores), peaks])
     rows = labels or [""] * len(pixels)
     grid = _Grid(rows, columns, pixels.shape[1:3], caption_lines=lines, bar=0.7, **options)
     for row, image in enumerate(pixels):
@@ -250,7 +260,7 @@ def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options)
         for row, heat in enumerate(heats):
             numbers = {"image": labels[row] if labels else row, "map": title}
             caption = []
-            if scores is not None:
+            if scores:
                 numbers["score"] = float(scores[title][row])
                 caption.append(f"{numbers['score']:.2f}")
             if peaks:
@@ -259,9 +269,14 @@ def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options)
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))
-    colours = matplotlib.cm.ScalarMappable(cmap=HEAT)
-    place = {"fraction": 0.02, "pad": 0.015, "aspect": 30, "shrink": 0.6}
-    bar = grid.figure.colorbar(colours, ax=grid.axes, **place)
+    bar = grid.figure.colorbar(
+        matplotlib.cm.ScalarMappable(cmap=HEAT),
+        ax=grid.axes,
+        fraction=0.02,
+        pad=0.015,
+        aspect=30,
+        shrink=0.6,
+    )
     bar.set_ticks([0, 1], labels=["low", "high"])
     bar.outline.set_visible(False)
     numbers = pd.concat(drawn, ignore_index=True)
@@ -293,9 +308,9 @@ def heat_maps(
     Raises:
         ValueError: if a column has not one map (h, w) for each image.
     """
-    columns = ["image", *maps]
-    options = {"labels": labels, "gutters": gutters, "width": width}
-    return _draw_maps(images, maps, scores, columns=columns, **options)
+    return _draw_maps(
+        images, maps, scores, labels=labels, columns=["image", *maps], gutters=gutters, width=width
+    )
 
 
 @styled
@@ -317,10 +332,15 @@ def attention_heads(
         return dict(enumerate(zip(*values.values(), strict=True), start=1))
 
     heads = by_head(maps)
-    columns = ["image", "head 1", *range(2, len(heads) + 1)]
-    options = {"labels": list(maps), "gutters": (1,), "width": 10.0, "peaks": True}
-    images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
-    head_scores = by_head(scores) if scores else None
-    figure = _draw_maps(images, heads, head_scores, columns=columns, **options)
+    figure = _draw_maps(
+        np.repeat(as_pixels(image[None]), len(maps), axis=0),
+        heads,
+        by_head(scores or {}),
+        labels=list(maps),
+        columns=["image", "head 1", *range(2, len(heads) + 1)],
+        peaks=True,
+        gutters=(1,),
+        width=10.0,
+    )
     figure.drawn = figure.drawn.rename(columns={"image": "unit", "map": "head"})
     return figure

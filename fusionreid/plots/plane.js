@@ -9,8 +9,8 @@ const SEEN = ["hues", "framed", "chosen"].map((name) => `change:${name}`);
 
 function render({ model, el }) {
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d"), sheet = new Image();
-  const places = model.get("points").map((point) =>
-    point && [EDGE + point[0] * (WIDTH - 2 * EDGE), HEIGHT - EDGE - point[1] * (HEIGHT - 2 * EDGE)]);
+  const places = model.get("points").map(([x, y]) =>
+    x === null ? null : [EDGE + x * (WIDTH - 2 * EDGE), HEIGHT - EDGE - y * (HEIGHT - 2 * EDGE)]);
   let pointer = null, corners = [], drawing = false; // the pointer is that of the mouse or of the keys
 
   function lasso() {

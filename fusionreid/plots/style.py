@@ -1,4 +1,4 @@
-"""The one style of all figures: colours for every eye, dashes and markers, and how a figure is saved."""
+"""The one style of all figures: colours, dashes and markers, and how a figure is saved."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,16 +13,13 @@ from ..files import atomic_write
 
 # Colour-blind readers can tell these apart: Okabe and Ito, "Color Universal Design" (2008).
 BLACK = "#000000"
-ORANGE = "#E69F00"
-SKY = "#56B4E9"
 GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
-YELLOW = "#F0E442"
 GREY = "#6E6E6E"
 
-# A branch has a colour. A stage has a dash and a marker, so that a print without colour still reads.
+# A branch has a colour. A stage has a dash and a marker, so that a print in grey still reads.
 CNN = {"color": BLUE}
 TRANSFORMER = {"color": VERMILLION}
 BACKBONE = {"linestyle": ":", "marker": "o"}
@@ -40,10 +37,6 @@ FEATURE_STYLES = {
 FEATURE_LABELS = {name: f"{label}, ${SYMBOLS[name]}$" for name, label in LABELS.items()}
 # Measure -> its name on an axis, and its colour.
 MEASURES = {"mAP": ("mAP", GREEN), "rank-1": ("Rank-1", PURPLE)}
-
-# For things that are neither branches nor measures. The colours of the branches come last.
-PALETTE = (GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, BLUE, VERMILLION)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 SHEET = Path(__file__).with_name("figures.mplstyle")
 
@@ -86,14 +79,8 @@ def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
     """
     picture = Path(folder) / f"{name}.png"
     with plt.style.context(SHEET), atomic_write(picture) as temporary:
-        figure.savefig(
-            temporary,
-            format="png",
-            dpi=getattr(figure, "saved_dpi", None),
-            bbox_inches="tight",
-            pad_inches=0.06,
-            metadata={"Software": None},  # or it names the version of matplotlib
-        )
+        dpi = getattr(figure, "saved_dpi", None)
+        figure.savefig(temporary, dpi=dpi, metadata={"Software": None})  # no version of matplotlib
     with atomic_write(picture.with_suffix(".csv")) as temporary:
         figure.drawn.to_csv(temporary, index=False, float_format="%.6g")
     return figure

@@ -1,4 +1,4 @@
-"""Rankings by every switch are those of the evaluation, lists those of the rankings, and maps those of `explain`."""
+"""Rankings by every switch are those of the evaluation, maps of a pair those of `explain`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from fusionreid.plots.browse import Rankings, Switches, pair_maps
 def rankings(tiny_dataset, tmp_path_factory):
     torch.manual_seed(0)
     model = build_model(PROFILES["smoke"].scale(PAPER), num_classes=4, num_cameras=6).eval()
-    torch.nn.init.normal_(
-        model.branches["transformer"].camera_embedding
-    )  # or it would change nothing
+    # The embedding starts at zero: it would change nothing.
+    torch.nn.init.normal_(model.branches["transformer"].camera_embedding)
     return Rankings(model, tiny_dataset, tmp_path_factory.mktemp("cache"))
+
+
+def rerank(weight: float) -> dict | None:
+    return None if weight == 1 else {"weight": weight}
 
 
 @pytest.mark.parametrize("feature", ["all", "cnn", "transformer_fused"])
@@ -30,59 +33,86 @@ def test_a_ranking_is_that_of_the_evaluation(rankings, tmp_path, feature, camera
     retrieval = retrieve(
         rankings.model, rankings.dataset, cache_directory=tmp_path, use_cameras=cameras
     )
-    expected = retrieval.rank(feature, rerank=None if weight == 1 else {"weight": weight})
-    found = rankings.ranking(Switches(feature, cameras, weight))
-    np.testing.assert_allclose(found.average_precision, expected.average_precision)
-    np.testing.assert_array_equal(found.first_match, expected.first_match)
+    expected = retrieval.rank(feature, rerank=rerank(weight))
+    ranking = rankings.ranking(Switches(feature, cameras, weight))
+    np.testing.assert_allclose(ranking.average_precision, expected.average_precision)
+    np.testing.assert_array_equal(ranking.first_match, expected.first_match)
 
 
 def test_every_switch_changes_the_distances(rankings):
-    each = [
-        rankings.distances(s)
-        for s in (Switches(), Switches("cnn"), Switches(cameras=False), Switches(weight=0.3))
-    ]
-    assert all(not np.array_equal(each[0], other) for other in each[1:])
-    assert rankings.ranking(Switches()) is rankings.ranking(Switches()), "not kept"
+    plain = rankings.distances(Switches())
+    for switches in (Switches("cnn"), Switches(cameras=False), Switches(weight=0.3)):
+        assert not np.array_equal(rankings.distances(switches), plain)
+
+
+def test_a_weight_leaves_the_distances_of_another_as_they_were(rankings):
+    before = rankings.distances(Switches(weight=0.3)).copy()
+    for weight in (0.1, 0.5, 0.7, 0.9):  # so many others that 0.3 is computed anew
+        rankings.distances(Switches(weight=weight))
+    np.testing.assert_array_equal(rankings.distances(Switches(weight=0.3)), before)
+
+
+def test_a_ranking_is_kept(rankings):
+    assert rankings.ranking(Switches()) is rankings.ranking(Switches())
 
 
 @pytest.mark.parametrize("switches", [Switches(), Switches("cnn", False, 0.3)])
-def test_a_list_is_that_of_nearest(rankings, switches):
+def test_a_list_is_that_of_the_evaluation(rankings, switches):
     retrieval = rankings.retrieval[switches.cameras]
-    rerank = None if switches.weight == 1 else {"weight": switches.weight}
-    count = len(rankings.dataset.gallery)
-    expected = retrieval.nearest(switches.feature, top=count, rerank=rerank)
+    queries = [4, 0, 2]
+    options = {"queries": queries, "top": 7, "rerank": rerank(switches.weight)}
+    expected = retrieval.nearest(switches.feature, **options)
+    ranked, cosines = rankings.listed(queries, switches, top=7)
+    np.testing.assert_array_equal(ranked.gallery, expected.gallery)
+    np.testing.assert_array_equal(ranked.match, expected.match)
     query, gallery = retrieval.select(switches.feature)
-    for q in range(len(rankings.dataset.query)):
-        found, similarity = rankings.listed(q, switches)
-        kept = expected.gallery[q] >= 0
-        np.testing.assert_array_equal(found.gallery[0], expected.gallery[q][kept])
-        np.testing.assert_array_equal(found.match[0], expected.match[q][kept])
-        np.testing.assert_allclose(similarity, gallery[found.gallery[0]] @ query[q], atol=1e-5)
+    for row, place in enumerate(queries):
+        expected_cosines = gallery[ranked.gallery[row]] @ query[place]
+        np.testing.assert_allclose(cosines[row], expected_cosines, atol=1e-5)
 
 
 def test_a_list_holds_only_what_is_asked_for_in_the_same_order(rankings):
-    whole = rankings.listed(2, Switches())[0].gallery[0]
-    among = np.arange(len(rankings.dataset.gallery)) % 3 == 0
-    assert rankings.listed(2, Switches(), among)[0].gallery[0].tolist() == [
-        g for g in whole if among[g]
-    ]
-    assert not rankings.listed(2, Switches(), np.zeros_like(among))[0].gallery.size
+    count = len(rankings.dataset.gallery)
+    whole, _ = rankings.listed([2], Switches(), top=count)
+    among = np.arange(count) % 3 == 0
+    part, _ = rankings.listed([2], Switches(), top=count, among=among)
+    expected = [place for place in whole.gallery[0] if place >= 0 and among[place]]
+    assert part.gallery[0][: len(expected)].tolist() == expected
+    assert (part.gallery[0][len(expected) :] == -1).all()
+
+
+def test_a_list_among_nothing_is_empty(rankings):
+    nothing = np.zeros(len(rankings.dataset.gallery), bool)
+    ranked, _ = rankings.listed([2], Switches(), top=5, among=nothing)
+    assert ranked.gallery.tolist() == [[-1] * 5]
+    assert not ranked.match.any()
 
 
 def test_maps_of_a_pair_are_each_ones_toward_the_other(rankings):
-    model, pair = rankings.model, (rankings.dataset.query[0], rankings.dataset.gallery[7])
-    stage, unit = ("transformer", "after HTM 1"), (2, "mfu", "cnn")
-    images, cam, attention = pair_maps(model, pair, stage, unit)
+    model = rankings.model
+    pair = [rankings.dataset.query[0], rankings.dataset.gallery[7]]
+    images, cam, _ = pair_maps(model, pair, ("transformer", "after HTM 1"), (2, "mfu", "cnn"))
     loaded, cameras = explain.load(model, pair)
     assert torch.equal(images, loaded)
-    for side in (0, 1):
-        one, other = (slice(place, place + 1) for place in (side, 1 - side))
+    stage = explain.stages(model, "transformer", images[:1])["after HTM 1"]
+    first, second = [0], [1]
+    for this, other in ((first, second), (second, first)):
         target = explain.similarity_targets(model, images[other], cameras[other])
-        place = explain.stages(model, stage[0], images[:1])[stage[1]]
-        expected = explain.gradcam(model, place, images[one], target, cameras[one])
-        torch.testing.assert_close(cam[one], expected, atol=1e-4, rtol=1e-3)
+        expected = explain.gradcam(model, stage, images[this], target, cameras[this])
+        torch.testing.assert_close(cam[this], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_attention_of_a_pair_is_the_mean_or_one_head(rankings):
+    model = rankings.model
+    pair = [rankings.dataset.query[0], rankings.dataset.gallery[7]]
+    stage = "transformer", "after HTM 1"
+    unit = 2, "mfu", "cnn"
+    images, cameras = explain.load(model, pair)
     with torch.no_grad(), explain.record_attention(model) as weights:
         model.embed(images, cameras)
-    torch.testing.assert_close(attention, weights[unit].mean(dim=1))
-    torch.testing.assert_close(pair_maps(model, pair, stage, unit, head=2)[2], weights[unit][:, 1])
-    assert not torch.equal(pair_maps(model, pair, stage, unit, use_cameras=False)[2], attention)
+    _, _, mean = pair_maps(model, pair, stage, unit)
+    torch.testing.assert_close(mean, weights[unit].mean(dim=1))
+    _, _, second = pair_maps(model, pair, stage, unit, head=2)
+    torch.testing.assert_close(second, weights[unit][:, 1])
+    _, _, without = pair_maps(model, pair, stage, unit, use_cameras=False)
+    assert not torch.equal(without, mean)

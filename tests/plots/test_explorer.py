@@ -1,4 +1,4 @@
-"""The live panels of notebook 13 follow their widgets: the list holds what the lasso holds, and the plane shows it."""
+"""The live panels of notebook 13 follow their widgets and the lasso."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
-from fusionreid.plots.browse import Rankings
+from fusionreid.plots.browse import Rankings, Switches
 
 explorers = pytest.importorskip("fusionreid.plots.explorer")  # ipywidgets and anywidget
 
@@ -35,19 +35,25 @@ def explorer(rankings):
     return explorers.Explorer(rankings, points)
 
 
-def shown(explorer):
-    """The addresses of the pictures in the list."""
+def pictures(explorer):
+    """The addresses of the pictures that the list shows."""
     return [
-        each.value.split('"')[3]
-        for each in explorer.pictures
-        if each.layout.visibility == "visible"
+        picture.value.split('"')[3]
+        for tile, picture in zip(explorer.tiles, explorer.pictures, strict=True)
+        if tile.layout.visibility == "visible"
     ]
 
 
+def signs(explorer):
+    return [button.description[0] for button in explorer.buttons[: len(explorer.listed)]]
+
+
 def test_what_the_plane_is_given_is_json_and_in_order(explorer):
-    state, records = explorer.canvas.get_state(), explorer.records
-    assert json.loads(json.dumps(state["points"], allow_nan=False))[-1] is None
-    assert len(state["points"]) == len(state["captions"]) == len(state["hues"]) == len(records)
+    state = explorer.canvas.get_state()
+    records = explorer.records
+    points = json.loads(json.dumps(state["points"], allow_nan=False))
+    assert points[-1] == [None, None] and None not in points[0]
+    assert len(points) == len(state["captions"]) == len(state["hues"]) == len(records)
     assert state["queries"] == len(explorer.rankings.dataset.query)
     assert state["captions"][3] == f"person {records[3].identity}, camera {records[3].camera + 1}"
     assert state["captions"][-1] == f"distractor, camera {records[-1].camera + 1}"
@@ -55,37 +61,73 @@ def test_what_the_plane_is_given_is_json_and_in_order(explorer):
     assert "export default" in explorer.canvas._esm
 
 
+def test_the_list_is_that_of_the_rankings(explorer):
+    queries = len(explorer.rankings.dataset.query)
+    explorer.query.value = 2
+    explorer.feature.value = "cnn"
+    ranked, cosines = explorer.rankings.listed([2], Switches("cnn"), top=explorers.SHOWN)
+    places = ranked.gallery[0][ranked.gallery[0] >= 0]
+    assert explorer.listed.tolist() == (queries + places).tolist()
+    assert explorer.buttons[0].description[2:] == f"{cosines[0, 0]:.3f}"
+    ranking = explorer.rankings.ranking(Switches("cnn"))
+    assert f"mAP {ranking.mAP:.1%}" in explorer.accuracy.value
+
+
+def test_only_wrong_images_are_shown_when_asked_for(explorer):
+    assert "✓" in signs(explorer)
+    explorer.wrong.value = True
+    assert set(signs(explorer)) == {"✗"}
+
+
+def test_only_images_of_the_camera_are_shown_when_asked_for(explorer):
+    explorer.camera.value = 3
+    assert {explorer.records[place].camera for place in explorer.listed} == {3}
+
+
 def test_the_list_holds_the_gallery_images_of_the_lasso_alone(explorer):
-    queries, gallery = len(explorer.rankings.dataset.query), explorer.rankings.dataset.gallery
-    whole = explorer.found.tolist()
-    assert explorer.lassoed.value == f"all {len(gallery)} gallery images"
-    explorer.canvas.chosen = [
-        0,
-        1,
-        *(queries + place for place in (9, 17, 2)),
-    ]  # queries lie in it too
-    assert explorer.lassoed.value == f"<b>3</b> of {len(gallery)} gallery images"
-    assert explorer.found.tolist() == [place for place in whole if place in (9, 17, 2)]
-    assert shown(explorer) == [explorers.address(gallery[place].path) for place in explorer.found]
-    assert explorer.canvas.framed == [*(queries + explorer.found).tolist(), explorer.query.value]
+    queries = len(explorer.rankings.dataset.query)
+    count = len(explorer.rankings.dataset.gallery)
+    shown = explorer.listed.tolist()
+    whole, _ = explorer.rankings.listed([0], Switches(), top=count)
+    inside = [queries + place for place in (9, 17, 2)]
+    assert explorer.lassoed.value == f"all {count} gallery images"
+    explorer.canvas.chosen = [0, 1, *inside]  # queries lie in it too
+    assert explorer.lassoed.value == f"<b>3</b> of {count} gallery images"
+    ranked = [queries + place for place in whole.gallery[0]]
+    assert explorer.listed.tolist() == [place for place in ranked if place in inside]
+    addresses = [explorers.address(explorer.records[place].path) for place in explorer.listed]
+    assert pictures(explorer) == addresses
+    assert explorer.canvas.framed == [*explorer.listed, explorer.query.value]
     explorer.query.value = 3  # the lasso stays
-    assert set(explorer.found) <= {9, 17, 2} and explorer.canvas.framed[-1] == 3
+    assert set(explorer.listed) <= set(inside) and explorer.canvas.framed[-1] == 3
     explorer.query.value = 0
     explorer.canvas.chosen = None
-    assert explorer.found.tolist() == whole
+    assert explorer.listed.tolist() == shown
 
 
-def test_a_lasso_without_a_gallery_image_empties_the_list(explorer):
-    for chosen in ([], [0, 2]):
-        explorer.canvas.chosen = chosen
-        assert not shown(explorer) and explorer.explained.value == "No image is left in the list."
+@pytest.mark.parametrize("chosen", [[], [0, 2]])
+def test_a_lasso_without_a_gallery_image_empties_the_list(explorer, chosen):
+    explorer.canvas.chosen = chosen
+    assert not pictures(explorer)
+    assert explorer.explained.value == "No image is left in the list."
     explorer.canvas.chosen = None
-    assert shown(explorer)
+    assert pictures(explorer)
+
+
+def test_a_chosen_image_is_explained(explorer):
+    explorer.choose(4)
+    assert "image 5" in explorer.explained.value
+    framed = [place for place, button in enumerate(explorer.buttons) if button.layout.border_top]
+    assert framed == [4]
+    before = explorer.explained.value
+    explorer.head.value = 1
+    assert explorer.explained.value != before
+    assert explorer.explained.value.count("Grad-CAM") == 2
 
 
 def test_the_colour_follows_what_is_chosen(explorer):
     explorer.colour.value = "camera"
-    cameras = [each.camera for each in explorer.records]
+    cameras = [record.camera for record in explorer.records]
     pairs = set(zip(cameras, explorer.canvas.hues, strict=True))
     assert len(pairs) == len(set(cameras)) == len(set(explorer.canvas.hues))
 
@@ -93,6 +135,6 @@ def test_the_colour_follows_what_is_chosen(explorer):
 @pytest.mark.skipif(shutil.which("node") is None, reason="missing: node")
 def test_the_script_parses():
     command = ["node", "--check", "--input-type=module", "-"]
-    text = explorers.Path(explorers.__file__).with_name("plane.js").read_text()
-    result = subprocess.run(command, input=text, capture_output=True, text=True)
+    script = explorers.Path(explorers.__file__).with_name("plane.js").read_text()
+    result = subprocess.run(command, input=script, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,102 @@
+"""Differences, structures and the plane are drawn from the numbers given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionreid import plots
+
+RANDOM = np.random.default_rng(0)
+TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
+POINTS = pd.DataFrame(
+    [
+        [case, metric, 1.0, recorded, 0.2, 2.0, 3.0]
+        for metric in ("mAP", "rank-1")
+        for case, recorded in (("DFE + LRU", 0.5), ("DFE + LRU + SEU", 1.5))
+    ],
+    columns=["case", "metric", "paper", "recorded", "low", "high", "ours"],
+)
+UNITS = {"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}
+PLANE = pd.DataFrame(
+    {
+        "x": RANDOM.random(9),
+        "y": RANDOM.random(9),
+        "cue": list("abc") * 3,
+        "split": ["query"] * 3 + ["gallery"] * 6,
+    }
+)
+FIGURES = {
+    "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
+    "structures": lambda: plots.structures(UNITS),
+    "plane": lambda: plots.plane(PLANE, "cue"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_has_its_twin(name, saved_twin):
+    assert not saved_twin(FIGURES[name]()).empty
+
+
+def test_every_public_function_is_drawn_here(public_functions):
+    assert public_functions("comparisons") <= set(FIGURES)
+
+
+def labelled(axes, label):
+    """The x of the points with a label; nan is a gap."""
+    (points,) = [points for points in axes.collections if points.get_label() == label]
+    return np.ma.filled(points.get_offsets(), np.nan)[:, 0].tolist()
+
+
+def test_differences_are_dots_with_intervals():
+    first, second = plots.differences(POINTS, titles=TITLES, label="less that of DFE").axes
+    (interval,) = [lines for lines in first.collections if hasattr(lines, "get_segments")]
+    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [[0.2, 2.0]] * 2
+    assert labelled(first, "Recorded, 95 % interval") == [0.5, 1.5]
+    assert labelled(first, "Paper") == [1, 1]
+    assert labelled(first, "Own run") == [3, 3]
+    assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
+
+
+def test_a_recorded_difference_without_an_interval_has_no_dot():
+    lone = POINTS.assign(low=math.nan, high=math.nan)
+    axes = plots.differences(lone, titles=TITLES, label="more").axes[0]
+    assert np.isnan(labelled(axes, "Recorded, 95 % interval")).all()
+
+
+def test_missing_runs_are_gaps():
+    nothing = POINTS.assign(recorded=math.nan, low=math.nan, high=math.nan)
+    figure = plots.differences(nothing, titles=TITLES, label="more")
+    assert figure.drawn["recorded"].isna().all()
+    assert labelled(figure.axes[0], "Own run") == [3, 3]
+
+
+def test_without_a_difference_of_the_paper_the_legend_has_none():
+    axes = plots.differences(POINTS.assign(paper=math.nan), titles=TITLES, label="more").axes[0]
+    assert "Paper" not in axes.get_legend_handles_labels()[1]
+
+
+def test_a_shared_unit_is_one_box():
+    figure = plots.structures(UNITS)
+    assert [len(axes.patches) for axes in figure.axes] == [1 + 2, 1]
+    assert [len(axes.texts) for axes in figure.axes] == [1 + 2 + 2 + 2, 1 + 2]
+    assert figure.drawn["shared"].tolist() == [True, False, True]
+    assert figure.drawn["unit"].tolist() == ["seu", "mfu", "mfu"]
+
+
+def test_every_value_of_the_plane_has_a_colour():
+    axes = plots.plane(PLANE, "cue").axes[0]
+    colours = axes.collections[0].get_facecolors()
+    assert len(np.unique(colours, axis=0)) == 3
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["cue", "a", "b", "c", "split", "query", "gallery"]
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match=r"differences: .*missing \['low'\]"):
+        plots.differences(POINTS.drop(columns="low"), titles=TITLES, label="")
+    with pytest.raises(ValueError, match=r"plane: .*missing \['cue'\]"):
+        plots.plane(PLANE.drop(columns="cue"), "cue")

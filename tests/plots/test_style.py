@@ -1,0 +1,68 @@
+"""The style tells all features apart, and a figure is saved with its twin CSV."""
+
+from __future__ import annotations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionreid import plots
+from fusionreid.config import LABELS
+from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES, expect_columns, styled
+
+
+def drawn_figure():
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    figure.drawn = pd.DataFrame({"x": [0, 1], "y": [0.1234567, 1]})
+    return figure
+
+
+def test_styles_tell_all_features_apart():
+    looks = {name: tuple(sorted(look.items())) for name, look in FEATURE_STYLES.items()}
+    assert list(looks) == list(FEATURE_LABELS) == list(LABELS)
+    assert len(set(looks.values())) == len(LABELS)
+
+
+@pytest.mark.parametrize("branch", ["cnn", "transformer"])
+def test_a_branch_has_one_colour(branch):
+    colours = {FEATURE_STYLES[branch + stage]["color"] for stage in ("", "_refined", "_fused")}
+    assert len(colours) == 1
+
+
+def test_a_styled_function_draws_in_the_style_and_leaves_no_trace():
+    before = matplotlib.rcParams["axes.grid"]
+    sizes = []
+
+    @styled
+    def draw():
+        sizes.append(matplotlib.rcParams["axes.titlesize"])
+        return drawn_figure()
+
+    draw()
+    assert sizes == [11]
+    assert matplotlib.rcParams["axes.grid"] == before
+    assert plt.get_fignums() == []
+
+
+def test_a_figure_is_saved_with_its_numbers(tmp_path):
+    figure = styled(drawn_figure)()
+    assert plots.save(figure, "01_line", folder=tmp_path / "figures") is figure
+    assert (tmp_path / "figures" / "01_line.csv").read_text() == "x,y\n0,0.123457\n1,1\n"
+    assert (tmp_path / "figures" / "01_line.png").stat().st_size > 1000
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    for name in ("first", "second"):
+        plots.save(styled(drawn_figure)(), name, folder=tmp_path)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_a_missing_column_is_named():
+    data = pd.DataFrame(np.zeros((1, 2)), columns=["a", "b"])
+    expect_columns(data, ["a", "b"], "name")
+    message = r"name: expected columns \['a', 'c'\], missing \['c'\], found \['a', 'b'\]"
+    with pytest.raises(ValueError, match=message):
+        expect_columns(data, ["a", "c"], "name")
