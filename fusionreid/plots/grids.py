@@ -253,11 +253,7 @@ def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options)
         grid.add(row, 0, image)
     drawn = []
     for column, (title, heats) in enumerate(maps.items(), start=1):
-        heats = [_array(heat) for heat in heats]
-        shapes = [heat.shape for heat in heats]
-        if len(shapes) != len(pixels) or any(len(shape) != 2 for shape in shapes):
-            raise ValueError(f"maps[{title!r}]: expected {len(pixels)} of (h, w), found {shapes}")
-        for row, heat in enumerate(heats):
+        for row, heat in enumerate(map(_array, heats)):
             numbers = {"image": labels[row] if labels else row, "map": title}
             caption = []
             if scores:
@@ -308,6 +304,10 @@ def heat_maps(
     Raises:
         ValueError: if a column has not one map (h, w) for each image.
     """
+    for title, heats in maps.items():
+        shapes = [tuple(heat.shape) for heat in heats]
+        if [len(shape) for shape in shapes] != [2] * len(images):
+            raise ValueError(f"maps[{title!r}]: expected {len(images)} of (h, w), found {shapes}")
     return _draw_maps(
         images, maps, scores, labels=labels, columns=["image", *maps], gutters=gutters, width=width
     )

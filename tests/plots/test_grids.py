@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -188,8 +189,9 @@ def test_pixels_of_every_kind():
         as_pixels(PIXELS[..., 0])
 
 
-def test_clear_errors():
+def test_clear_errors_leave_no_figure():
     with pytest.raises(ValueError, match=r"right: expected .*\(2, 3\), found \(2, 2\)"):
         plots.retrieved_lists(PIXELS[:2], LISTS, [[1, 0], [0, 0]], labels="AB")
     with pytest.raises(ValueError, match=r"maps\['a'\]: expected 2 of \(h, w\), found"):
         plots.heat_maps(PIXELS[:2], {"a": np.zeros((3, 5, 2))})
+    assert plt.get_fignums() == []
