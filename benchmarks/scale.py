@@ -148,8 +148,8 @@ def grid() -> list[dict]:
     }
     hours, rows = {}, []
     for name in DATASETS:
-        if name in PUBLISHED:
-            images = {split: counts.images for split, counts in PUBLISHED[name].items()}
+        if name in PUBLISHED.index:
+            images = PUBLISHED.loc[name, "images"]
             passes = (
                 3 * PAPER_TRAINING.epochs * images["train"] + images["query"] + images["gallery"]
             )

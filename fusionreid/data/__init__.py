@@ -1,4 +1,4 @@
-"""The data: readers of the re-identification sets, P x K batches, the decoded cache, augmentation."""
+"""The data: readers of the sets, P x K batches, the decoded cache, augmentation."""
 
 from .augment import Augment, normalise
 from .cache import ImageCache, load_images, prefetch
@@ -6,5 +6,13 @@ from .datasets import Dataset, Record, open_dataset
 from .sampler import PKSampler
 
 __all__ = [
-    "Augment", "Dataset", "ImageCache", "PKSampler", "Record", "load_images", "normalise", "open_dataset", "prefetch",
-]  # fmt: skip
+    "Augment",
+    "Dataset",
+    "ImageCache",
+    "PKSampler",
+    "Record",
+    "load_images",
+    "normalise",
+    "open_dataset",
+    "prefetch",
+]

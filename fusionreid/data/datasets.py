@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -74,30 +73,9 @@ class Dataset:
         return f"{self.name} {self.version} in {self.root}: {counts}"
 
 
-class Counts(NamedTuple):
-    identities: int
-    images: int
-    cameras: int
-
-
-# Identities of a gallery include the distractors': identity 0 of Market-1501, 408 people of Duke.
-PUBLISHED = {
-    "market1501": {
-        "train": Counts(751, 12936, 6),
-        "query": Counts(750, 3368, 6),
-        "gallery": Counts(751, 15913, 6),
-    },
-    "dukemtmc": {
-        "train": Counts(702, 16522, 8),
-        "query": Counts(702, 2228, 8),
-        "gallery": Counts(1110, 17661, 8),
-    },
-    "msmt17": {
-        "train": Counts(1041, 32621, 15),
-        "query": Counts(3060, 11659, 15),
-        "gallery": Counts(3060, 82161, 15),
-    },
-}
+# Identities, images and cameras of each split as published. Identities of a gallery include the
+# distractors': identity 0 of Market-1501, 408 people of DukeMTMC-reID.
+PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv"), index_col=["name", "split"])
 
 # Identities of a draw of a real set, of those that train and of those that have queries.
 DRAWN_TRAINING = 200
@@ -210,37 +188,42 @@ def draw_people(splits: Splits, seed: int) -> Splits:
     }
 
 
-def count(records: Sequence[Record]) -> Counts:
-    """Identities, images and cameras of a split."""
-    identities = {record.identity for record in records}
-    cameras = {record.camera for record in records}
-    return Counts(len(identities), len(records), len(cameras))
+def count(splits: Splits) -> pd.DataFrame:
+    """Identities, images and cameras of each split, a row each."""
+    rows = {}
+    for split, records in splits.items():
+        rows[split] = {
+            "identities": len({record.identity for record in records}),
+            "images": len(records),
+            "cameras": len({record.camera for record in records}),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def differences(name: str, splits: Splits) -> list[str]:
-    """Which numbers of identities, images and cameras of a whole set are not the published ones."""
+    """Which numbers of a whole set are not the published ones, a line each."""
+    if name not in PUBLISHED.index:
+        return []
+    published = PUBLISHED.loc[name].stack()
     lines = []
-    for split, published in PUBLISHED.get(name, {}).items():
-        counts = count(splits[split])
-        for kind, number, expected in zip(Counts._fields, counts, published, strict=True):
-            if number != expected:
-                lines.append(f"{split}: {kind} {number:,} (published: {expected:,})")
+    for place, number in count(splits).stack().items():
+        if number != published[place]:
+            split, kind = place
+            lines.append(f"{split}: {kind} {number:,} (published: {published[place]:,})")
     return lines
 
 
 def table(dataset: Dataset) -> str:
-    """Identities, images and cameras of each split and the published ones, in aligned columns."""
-    counts = {split: count(records) for split, records in dataset.splits.items()}
-    frame = pd.DataFrame(counts, index=Counts._fields).T
-    if dataset.name in PUBLISHED:
-        published = pd.DataFrame(PUBLISHED[dataset.name], index=Counts._fields).T
-        frame = pd.concat([frame, published.add_suffix(" (published)")], axis=1)
-    return frame.map("{:,}".format).to_string()
+    """What `count` gives, beside the published numbers where there are any, in aligned columns."""
+    columns = [count(dataset.splits)]
+    if dataset.name in PUBLISHED.index:
+        columns.append(PUBLISHED.loc[dataset.name].add_suffix(" (published)"))
+    return pd.concat(columns, axis=1).map("{:,}".format).to_string()
 
 
 def verdict(dataset: Dataset) -> str:
     """One line: which numbers are not the published ones; "" if none are published."""
-    if dataset.name not in PUBLISHED:
+    if dataset.name not in PUBLISHED.index:
         return ""
     wrong = differences(dataset.name, dataset.splits)
     if wrong:

@@ -11,10 +11,9 @@ from trees import DUKE, MARKET, make, make_msmt17
 
 from fusionreid import paths
 from fusionreid.config import DataConfig
-from fusionreid.data import open_dataset
+from fusionreid.data import datasets, open_dataset
 from fusionreid.data.datasets import (
     PUBLISHED,
-    Counts,
     count,
     draw_people,
     find_version,
@@ -242,7 +241,10 @@ def test_the_table_is_aligned(tmp_path):
 
 
 def test_counts_of_a_split(tmp_path):
-    assert count(open_dataset("market1501", make(tmp_path, MARKET)).train) == (2, 3, 3)
+    counts = count(open_dataset("market1501", make(tmp_path, MARKET)).splits)
+    assert list(counts.columns) == ["identities", "images", "cameras"]
+    assert counts.loc["train"].tolist() == [2, 3, 3]
+    assert counts.loc["gallery"].tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +266,21 @@ def test_counts_of_a_split(tmp_path):
     ],
 )
 def test_the_verdict_says_whether_the_set_is_complete(tmp_path, monkeypatch, published, line):
-    counts = {split: Counts(*numbers) for split, numbers in published.items()}
-    monkeypatch.setitem(PUBLISHED, "market1501", counts)
+    changed = PUBLISHED.copy()
+    for split, numbers in published.items():
+        changed.loc[("market1501", split)] = numbers
+    monkeypatch.setattr(datasets, "PUBLISHED", changed)
     assert verdict(open_dataset("market1501", make(tmp_path, MARKET))) == line
+
+
+def test_published_numbers_of_msmt17():
+    assert PUBLISHED.loc[("msmt17", "gallery")].to_dict() == {
+        "identities": 3060,
+        "images": 82161,
+        "cameras": 15,
+    }
+    assert PUBLISHED.loc["market1501", "images"].to_dict() == {
+        "train": 12936,
+        "query": 3368,
+        "gallery": 15913,
+    }
