@@ -22,14 +22,13 @@ def default_device() -> torch.device:
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """Mixed precision: "float32" (off), "bf16" or "fp16"."""
     one_of("precision", precision, DTYPES)
-    return torch.autocast(
-        torch.device(device).type, dtype=DTYPES[precision], enabled=precision != "float32"
-    )
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=DTYPES[precision], enabled=precision != "float32")
 
 
 @contextmanager
 def one_thread(device: torch.device | str) -> Iterator[int]:
-    """One thread on a CPU, whose numbers depend on how many there are; yields how many there were."""
+    """One thread on a CPU, whose numbers depend on their count; yields how many there were."""
     threads = torch.get_num_threads()
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)
@@ -48,23 +47,27 @@ def device_name(device: torch.device) -> str:
 
 def git_commit() -> str:
     """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(
-            git("status", "--porcelain", "--", "fusionreid")
-        )
+        commit = _git("rev-parse", "--short=10", "HEAD")
+        changes = _git("status", "--porcelain", "--", "fusionreid")
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return f"{commit}+" if changes else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def environment(device: torch.device, processes: int = 1) -> dict:
     """What a run writes to `environment.json`."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")}
     return {
-        "commit": git_commit(), "device": device_name(device), "processes": processes,
-        "python": platform.python_version(), "system": platform.system(),
-        **{package: version(package) for package in ("torch", "torchvision", "timm", "numpy")},
-    }  # fmt: skip
+        "commit": git_commit(),
+        "device": device_name(device),
+        "processes": processes,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        **packages,
+    }

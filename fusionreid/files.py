@@ -7,7 +7,8 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from errno import EIO
 from pathlib import Path
 
 import filelock
@@ -16,54 +17,56 @@ from safetensors import SafetensorError
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """An error of the system in it becomes an OSError, once, that names `path` (read-only, full) and how to go on."""
+    """An error while `path` is written, as on a full disk, becomes an OSError that names `path`.
+
+    The message says how to continue. An error that names its file already is passed on.
+    """
     try:
         yield
-    except (
-        OSError,
-        SafetensorError,
-    ) as error:  # safetensors has a kind of its own, also for a full disk
-        why = str(getattr(error, "strerror", None) or error)
-        if why.startswith("cannot write"):
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own
+        reason = str(getattr(error, "strerror", None) or error)
+        if reason.startswith("cannot write"):
             raise
-        why = f"cannot write: {why}; what stood there before is untouched. With space, the same command goes on"
-        raise OSError(getattr(error, "errno", None) or 5, why, str(path)) from error
+        kept = "what stood there before is untouched. With space, the same command goes on"
+        code = getattr(error, "errno", None) or EIO
+        raise OSError(code, f"cannot write: {reason}; {kept}", str(path)) from error
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which it replaces on success; else it is removed. Raises as `writing`."""
+    """Yields a temporary path beside `path`. It replaces `path` on success, else it is removed.
+
+    Raises OSError as `writing` does.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch()
-            mode = (
-                temporary.stat().st_mode
-            )  # safetensors replaces it by one that only its owner may read
+            mode = temporary.stat().st_mode
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(mode)
+            temporary.chmod(mode)  # safetensors makes files that only their owner may read
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes text as UTF-8, aside and then renamed."""
+    """Writes text as UTF-8, by `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, value) -> None:
-    """Writes `value` as indented JSON, aside and then renamed."""
+    """Writes `value` as indented JSON, by `atomic_write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path):
-    """Reads JSON; a ValueError names the file that does not parse."""
+    """Reads JSON. Raises ValueError, naming the file, if it does not parse."""
     try:
         return json.loads(Path(path).read_text())
     except ValueError as error:
@@ -71,42 +74,51 @@ def read_json(path: str | Path):
 
 
 def write_lines(path: str | Path, rows: list[dict]) -> None:
-    """Writes JSONL, aside and then renamed."""
+    """Writes a line of JSON for each row, by `atomic_write`."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """The lines of a JSONL file, none if there is no file; a last line without its end is being written, and left out.
+    """The rows that `write_lines` wrote; none if there is no file.
 
-    A ValueError names the file and the line that does not parse.
+    A last line without a newline is left out: another process is still writing it. Raises
+    ValueError, naming the file and the line, if one does not parse.
     """
     if not Path(path).exists():
         return []
     rows = []
-    for number, line in enumerate(Path(path).read_text().split("\n")[:-1], start=1):
+    *complete, _ = Path(path).read_text().split("\n")
+    for number, line in enumerate(complete, start=1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number}: expected JSON, found {line[:60]!r}"
-            ) from error
+            found = f"expected JSON, found {line[:60]!r}"
+            raise ValueError(f"{path}, line {number}: {found}") from error
     return rows
 
 
 def mistaken(path: str | Path) -> str:
-    """What stands in place of a file that did not arrive, and what to do, where its beginning says so; else ""."""
+    """What a file holds in place of its content, and what to do; "" if its beginning looks right.
+
+    A download that failed leaves a pointer of Git LFS, a web page or an empty file.
+    """
     with open(path, "rb") as file:
         start = file.read(256).lstrip().lower()
+    if not start:
+        return "an empty file; fetch or make it again"
     if start.startswith(b"version https://git-lfs"):
         return "the pointer of Git LFS to a file that was not fetched; run: git lfs pull"
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page in its place; download the file again"
-    return "" if start else "an empty file; fetch or make it again"
+    return ""
 
 
 @functools.lru_cache(maxsize=16)
 def digest(path: str, size: int, modified: int) -> str:
-    """Twelve hexadecimal digits of a file's content, read again only when its size or date of change differs."""
+    """Twelve hexadecimal digits of a file's content.
+
+    The file is read again only when its size or its date of change differs.
+    """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
@@ -117,16 +129,11 @@ def locked(path: str | Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        print(
-            f"Waiting for another process that makes {Path(path).with_suffix('').name}",
-            file=sys.stderr,
-        )
+        made = Path(path).with_suffix("").name
+        print(f"Waiting for another process that makes {made}", file=sys.stderr)
         lock.acquire()
-    except (
-        OSError,
-        NotImplementedError,
-    ):  # a read-only folder, or a file system without locks: nothing to hold
-        pass
+    except (OSError, NotImplementedError):
+        pass  # a read-only folder, or a file system without locks: there is nothing to hold
     try:
         yield
     finally:
@@ -134,9 +141,13 @@ def locked(path: str | Path) -> Iterator[None]:
 
 
 def is_locked(path: str | Path) -> bool:
-    """Whether a process holds the lock; where the file system has locks, also one of another machine."""
+    """Whether a process holds the lock, also one of another machine where files have locks."""
+    if not Path(path).exists():
+        return False
     try:
-        with filelock.FileLock(path, timeout=0) if Path(path).exists() else nullcontext():
+        with filelock.FileLock(path, timeout=0):
             return False
-    except (OSError, NotImplementedError) as error:  # the others as for `locked`
-        return isinstance(error, filelock.Timeout)
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):  # as in `locked`
+        return False

@@ -1,13 +1,10 @@
 """Many runs side by side: one process a core or GPU, or one job a run on a cluster."""
 
-import shutil
-import subprocess
-import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from functools import partial
@@ -19,7 +16,7 @@ from tqdm.auto import tqdm
 
 from . import paths
 from .data.datasets import open_data
-from .files import is_locked, write_text
+from .files import is_locked
 from .models import checkpoints
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
@@ -33,10 +30,10 @@ class RunsError(RuntimeError):
 
     def __init__(self, errors: dict[str, str], total: int):
         self.errors = errors
-        tracebacks = "".join(f"\n\n{name}\n{error.rstrip()}" for name, error in errors.items())
-        super().__init__(
-            f"{len(errors)} of {total} runs failed; the others are done and are kept.{tracebacks}"
-        )
+        message = f"{len(errors)} of {total} runs failed; the others are done and are kept."
+        for name, error in errors.items():
+            message += f"\n\n{name}\n{error.rstrip()}"
+        super().__init__(message)
 
 
 def run_all(
@@ -47,63 +44,61 @@ def run_all(
     processes: int | None = None,
     devices: Sequence[str] | None = None,
     data_root: str | Path | None = None,
-    cluster: str | dict | None = None,
+    cluster: dict | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Trains the runs of some experiments that are missing, side by side; loads those that are there.
+    """Trains the missing runs of some experiments, side by side, and loads the finished ones.
 
     Args:
         rows: the names of variants; default: all.
-        processes: at once; default: one a core, of one thread, or one a GPU. On Slurm: jobs at once.
+        processes: at once, or jobs at once on Slurm; default: one a core (of one thread) or GPU.
         devices: of the processes; default: every GPU, or the CPU.
-        cluster: by submitit, a job a run: "slurm", "local" (all at once) or {"cluster": "slurm", "gpus_per_node": 1}.
+        cluster: what submitit's `AutoExecutor` is told, {"cluster": "slurm", "gpus_per_node": 1};
+            each run is a job.
 
-    Returns a row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds` of training.
+    Returns a row a run: `run`, `fingerprint`, `seed`, `status` ("trained" or "loaded"), `seconds`
+    of training.
 
-    Raises RunsError if some runs failed, where the others are done; KeyboardInterrupt when all are stopped, and each
-    continues from its last finished epoch the next time; ValueError for an unknown row or a damaged result.
+    Raises RunsError if some runs failed, when the others are done; KeyboardInterrupt when all are
+    stopped (the same call goes on from each run's last finished epoch); ValueError for an unknown
+    row or a damaged result.
     """
     runs = plan(names, setting, rows=rows)
     if cluster:
-        side_by_side = partial(
-            _on_cluster, cluster=cluster, folder=setting.runs_root / "cluster", limit=processes
-        )
+        folder = setting.runs_root / "cluster"
+        side_by_side = partial(_on_cluster, cluster=cluster, folder=folder, limit=processes)
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
-    missing = train_missing(runs, setting.runs_root, data_root, side_by_side, progress)
-    done = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
-    done.insert(0, "run", list(runs))
-    done["status"] = ["trained" if name in missing else "loaded" for name in runs]
-    return done[["run", "fingerprint", "seed", "status", "seconds"]]
+    trained = train_missing(runs, setting.runs_root, data_root, side_by_side, progress)
+    results = [read_result(run.fingerprint, setting.runs_root) for run in runs.values()]
+    table = pd.DataFrame(results)
+    table["run"] = list(runs)
+    table["status"] = ["trained" if name in trained else "loaded" for name in runs]
+    return table[["run", "fingerprint", "seed", "status", "seconds"]]
 
 
 def states(runs: dict[str, RunConfig], runs_root: Path) -> pd.DataFrame:
-    """A row a run: its `state`, its finished `epochs`, and its last `job` on a cluster; trains nothing.
+    """A row a run: its `state` and its finished `epochs`; trains nothing.
 
-    "done" has a result; "queued" waits in Slurm's queue; "running" is a job there, or held by a process; "failed" has
-    begun or was submitted and has ended without a result (the same command continues it); "missing" is all else.
+    A run is "done" if it has a result, "running" if a process holds its lock, "unfinished" if it
+    has begun (the same command continues it), and else "missing".
     """
-    try:
-        queue, rows = _queue(), []
-    except OSError as error:  # a machine may have Slurm's commands and no cluster
-        warnings.warn(f"{error}; jobs that wait or run there are shown as failed", stacklevel=2)
-        queue, rows = {}, []
+    rows = []
     for name, run in runs.items():
-        folder, job = RunFolder(run, runs_root), runs_root / "cluster" / f"{run.fingerprint}.job"
-        job = job.read_text() if job.exists() else ""
+        folder = RunFolder(run, runs_root)
         if folder.finished:
             state = "done"
-        elif queue.get(job) == "PENDING":
-            state = "queued"
-        elif job in queue or is_locked(folder.lock):
+        elif is_locked(folder.lock):
             state = "running"
+        elif folder.path.exists():
+            state = "unfinished"
         else:
-            state = "failed" if job or folder.path.exists() else "missing"
-        epoch = (
-            checkpoints.read_state(folder.checkpoint)["epoch"] if folder.checkpoint.exists() else 0
-        )
-        rows.append((name, run.fingerprint, state, f"{epoch}/{run.train.epochs}", job))
-    return pd.DataFrame(rows, columns=["run", "fingerprint", "state", "epochs", "job"])
+            state = "missing"
+        epoch = 0
+        if folder.checkpoint.exists():
+            epoch = checkpoints.read_state(folder.checkpoint)["epoch"]
+        rows.append((name, run.fingerprint, state, f"{epoch}/{run.train.epochs}"))
+    return pd.DataFrame(rows, columns=["run", "fingerprint", "state", "epochs"])
 
 
 def train_missing(
@@ -113,28 +108,26 @@ def train_missing(
     side_by_side: Callable | None = None,
     progress: bool = True,
     objective: Objective | None = None,
-) -> dict[str, RunConfig]:
+) -> list[str]:
     """Trains those of the named runs that have no result, by default one a core.
 
-    `objective` is as of `train`. Returns the runs that were missing, or raises RunsError.
+    `objective` is as of `train`. Returns the names of the runs that were missing. Raises RunsError
+    if some failed.
     """
-    missing = {
-        name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
-    }
+    missing = {}
+    for name, run in runs.items():
+        if read_result(run.fingerprint, runs_root) is None:
+            missing[name] = run
+    # The data is rendered and checked once, before several processes want it.
+    for data in {run.data for run in missing.values()}:
+        open_data(data, data_root or paths.DATA)
     errors = {}
     if missing:
-        for data in {run.data for run in missing.values()}:
-            open_data(
-                data, data_root or paths.DATA
-            )  # rendered and checked once, before several processes want it
         work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
         ended = (side_by_side or on_this_machine)(work, missing)
-        bar = tqdm(
-            total=len(runs),
-            initial=len(runs) - len(missing),
-            desc="variants",
-            disable=not bars(progress),
-        )
+        finished = len(runs) - len(missing)
+        hidden = not bars(progress)
+        bar = tqdm(total=len(runs), initial=finished, desc="variants", disable=hidden)
         with bar, closing(ended):
             for name, error in ended:
                 if error:
@@ -144,28 +137,14 @@ def train_missing(
                 bar.update()
     if errors:
         raise RunsError(errors, len(runs))
-    return missing
+    return list(missing)
 
 
-def _train(
-    run: RunConfig,
-    device: str | None,
-    *,
-    data_root: Path | None,
-    runs_root: Path,
-    objective: Objective | None,
-) -> None:
+def _train(run: RunConfig, device: str | None, **options) -> None:
     with warnings.catch_warnings():
         # The parent process has already said this of the data.
         warnings.filterwarnings("ignore", message=".*(Is the set complete| too: )")
-        train(
-            run,
-            objective=objective,
-            data_root=data_root,
-            runs_root=runs_root,
-            device=device,
-            progress=False,
-        )
+        train(run, device=device, progress=False, **options)
 
 
 def on_this_machine(
@@ -174,105 +153,82 @@ def on_this_machine(
     processes: int | None = None,
     devices: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Yields each run's name and error ("": none) as it ends; a process that is killed loses its own run only."""
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    devices = list(devices or gpus or ["cpu"])
+    """Yields each run's name and error ("": none) as it ends.
+
+    Each process has a pool of its own: one that is killed loses its own run only.
+    """
+    if not devices:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        devices = gpus or ["cpu"]
     on_cpu = set(devices) == {"cpu"}
-    count = min(processes or (cores() if on_cpu else len(devices)), len(runs))
+    most = processes or (cores() if on_cpu else len(devices))
+    count = min(most, len(runs))
     threads = 1 if on_cpu else max(1, cores() // count)
-    waiting, running = deque(runs), {}
+
+    waiting = deque(runs)
+    running: dict[Future, tuple[str, int]] = {}
     with ExitStack() as stack:
-        free = [
-            (stack.enter_context(pool(1, threads)), devices[index % len(devices)])
-            for index in range(count)
-        ]
+        pools = [stack.enter_context(pool(1, threads)) for _ in range(count)]
+        free = list(range(count))
         while waiting or running:
             while waiting and free:
-                name, (executor, device) = waiting.popleft(), free.pop(0)
-                running[executor.submit(work, runs[name], device)] = name, executor, device
+                name = waiting.popleft()
+                place = free.pop(0)
+                device = devices[place % len(devices)]
+                running[pools[place].submit(work, runs[name], device)] = name, place
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name, executor, device = running.pop(future)
+                name, place = running.pop(future)
                 if isinstance(future.exception(), BrokenProcessPool):
-                    executor = stack.enter_context(pool(1, threads))
-                    error = "its process was killed, often for want of memory; the same command continues the run"
-                else:
-                    error = (
-                        "".join(traceback.format_exception(future.exception()))
-                        if future.exception()
-                        else ""
-                    )
-                free.append((executor, device))
-                yield name, error
+                    pools[place] = stack.enter_context(pool(1, threads))
+                free.append(place)
+                yield name, _message(future.exception())
+
+
+def _message(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, BrokenProcessPool):
+        killed = "its process was killed, often for want of memory"
+        return f"{killed}; the same command continues the run"
+    return "".join(traceback.format_exception(error))
 
 
 def _on_cluster(
-    work: Callable, runs: dict[str, RunConfig], cluster: str | dict, folder: Path, limit: int | None
+    work: Callable, runs: dict[str, RunConfig], cluster: dict, folder: Path, limit: int | None
 ) -> Iterator[tuple[str, str]]:
-    """As `on_this_machine`, each run a job of submitit; on an error or Ctrl-C, it cancels those that have not ended."""
+    """As `on_this_machine`, but each run is a job of submitit.
+
+    After an error or Ctrl-C it cancels the jobs that have not ended.
+    """
     try:
         import submitit
     except ImportError as error:
-        raise ImportError(
-            'submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"'
-        ) from error
-    parameters = {"timeout_min": 24 * 60} | (
-        {"cluster": cluster} if isinstance(cluster, str) else cluster
-    )
+        remedy = 'pip install "fusionreid[cluster]"'
+        raise ImportError(f"submitit is not installed; a cluster needs it: {remedy}") from error
+    parameters = {"timeout_min": 24 * 60} | cluster
     executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
-    slurm = executor.cluster == "slurm"
-    if limit and slurm:
+    if limit and executor.cluster == "slurm":
         parameters["slurm_array_parallelism"] = limit
     executor.update_parameters(**parameters)
-    work = _Resumable(work)
-    queue, files = (
-        _queue() if slurm else {},
-        {name: folder / f"{run.fingerprint}.job" for name, run in runs.items()},
-    )
-    known = {
-        name: file.read_text() for name, file in files.items() if file.exists()
-    }  # waited for, if in the queue
-    jobs = {name: submitit.SlurmJob(folder, job) for name, job in known.items() if job in queue}
-    new = [name for name in runs if name not in jobs]
-    submitted = (
-        executor.map_array(work, [runs[name] for name in new], [None] * len(new)) if new else []
-    )
-    for name, job in zip(new, submitted, strict=True):
-        write_text(files[name], job.job_id)
-        jobs[name] = job
+    devices = [None] * len(runs)  # a job trains on the GPU that it has been given
+    jobs = executor.map_array(_Resumable(work), list(runs.values()), devices)
+    names = {job.job_id: name for job, name in zip(jobs, runs, strict=True)}
     try:
-        while jobs:
-            time.sleep(10 if slurm else 1)
-            try:
-                queue = _queue() if slurm else {}
-            except OSError:  # Slurm does not answer just now
-                continue
-            for name, job in list(jobs.items()):
-                wrote = job.paths.result_pickle.exists()
-                if wrote or (job.job_id not in queue if slurm else job.done()):
-                    del jobs[name]
-                    lost = f"job {job.job_id} ended without a result: cancelled or killed? See {job.paths.stderr}"
-                    yield name, lost if slurm and not wrote else str(job.exception() or "")
+        for job in submitit.helpers.as_completed(jobs, poll_frequency=1):
+            yield names.pop(job.job_id), str(job.exception() or "")
     finally:
-        for job in jobs.values():
-            job.cancel()
+        for job in jobs:
+            if job.job_id in names:
+                job.cancel()
 
 
 class _Resumable(partial):
-    """Work whose job, pre-empted or out of time, goes back to the queue: a run goes on from its last finished epoch."""
+    """Work that goes back to the queue when its job is pre-empted or out of time.
+
+    The run then continues from its last finished epoch.
+    """
 
     def checkpoint(self, *arguments):
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)
-
-
-def _queue() -> dict[str, str]:
-    """The states of my jobs on Slurm, {"12_3": "PENDING"}. (Submitit asks sacct, which not every cluster has.)"""
-    if not shutil.which("squeue"):
-        return {}
-    asked = subprocess.run(
-        "squeue --me --array --noheader --format=%i|%T".split(), capture_output=True, text=True
-    )
-    if asked.returncode:
-        raise OSError(f"squeue: {asked.stderr.strip()}")
-    return dict(line.split("|") for line in asked.stdout.splitlines())

@@ -1,8 +1,8 @@
-"""What arguments and options may be; what is wrong with another is said in one line."""
+"""Checks of arguments, of fields and of options: an error says in one line what was expected."""
 
 import argparse
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from inspect import formatannotation
 from math import inf
@@ -12,40 +12,51 @@ from typing import get_args, get_origin
 _NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
-def one_of(name: str, value, known) -> None:
-    """Raises ValueError, naming the argument and the known values, unless `value` is one of them."""
-    if value not in list(known):
-        raise ValueError(
-            f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}"
-        )
+def one_of(name: str, value, known: Iterable) -> None:
+    """Raises ValueError, naming the argument and the known values, if `value` is none of them."""
+    known = list(known)
+    if value not in known:
+        listed = ", ".join(map(repr, known))
+        raise ValueError(f"{name}={value!r} is not known; it is one of: {listed}")
 
 
 def expect(name: str, value, kind, low: float = -inf, high: float = inf):
-    """The value, of a type like int, tuple[int, int], str | None or a class; a number is finite, from `low` to `high`.
+    """Returns `value` if it is of this kind: int, float, tuple[int, int], str | None, a class ...
 
-    Else a ValueError names the argument, what was found and what is expected. A list becomes a tuple.
+    A number must be finite, and from `low` to `high`. A list becomes a tuple where one is expected.
+    Raises ValueError, naming the argument, what was found and what was expected.
     """
-    wanted, words = _NUMBERS.get(kind, (kind, formatannotation(kind)))
-    if get_origin(kind) is tuple:
+    words = formatannotation(kind)
+    if kind in _NUMBERS:
+        number, words = _NUMBERS[kind]
+        fits = isinstance(value, number) and low <= value <= high and abs(value) < inf
+        if low > -inf:
+            words += f" from {low}"
+        if high < inf:
+            words += f" to {high}"
+    elif get_origin(kind) is tuple:
+        member = get_args(kind)[0]
         value = tuple(value) if isinstance(value, list) else value
-        right = isinstance(value, tuple) and all(
-            isinstance(each, get_args(kind)[0]) for each in value
-        )
+        fits = isinstance(value, tuple) and all(isinstance(part, member) for part in value)
     else:
-        right = isinstance(value, wanted) and isinstance(value, bool) == (kind is bool)
-    if not right or kind in _NUMBERS and not (low <= value <= high and abs(value) < inf):
-        words += f" from {low}" * (low > -inf) + f" to {high}" * (high < inf)
-        raise ValueError(f"{name}={' '.join(repr(value).split())[:80]}; expected {words}")
+        fits = isinstance(value, kind)
+    # For Python True is a whole number, too.
+    if not fits or isinstance(value, bool) and kind is not bool:
+        found = " ".join(repr(value).split())[:80]
+        raise ValueError(f"{name}={found}; expected {words}")
     return int(value) if kind is int else value
 
 
 def expect_fields(config, **ranges: tuple[float, ...]) -> None:
-    """`expect` of each field of a dataclass, which gets it, by its annotation; ranges of numbers are by name."""
-    for each in fields(config):
-        name, value = f"{type(config).__name__}.{each.name}", getattr(config, each.name)
-        object.__setattr__(
-            config, each.name, expect(name, value, each.type, *ranges.get(each.name, ()))
-        )
+    """Applies `expect` to each field of a frozen dataclass, by its annotation.
+
+    `ranges` are (low,) or (low, high) of numbers, by the name of the field.
+    """
+    for field in fields(config):
+        name = f"{type(config).__name__}.{field.name}"
+        value = getattr(config, field.name)
+        value = expect(name, value, field.type, *ranges.get(field.name, ()))
+        object.__setattr__(config, field.name, value)
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,14 +66,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole(least: int, most: float = inf) -> Callable[[str], int]:
     """The type of an option that is a whole number from `least` to `most`."""
-    expected = f"expected a whole number from {least}" + (f" to {most}" if most else "")
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (most and int(text) > most):
-            raise argparse.ArgumentTypeError(f"{expected}, found {text!r}")
-        return int(text)
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        expected = f"expected a whole number from {least}"
+        if most < inf:
+            expected += f" to {most}"
+        raise argparse.ArgumentTypeError(f"{expected}, found {text!r}")
 
     return parse
 
@@ -72,17 +85,19 @@ def device(text: str) -> str:
     import torch
 
     try:
-        torch.ones(1, device=text).item()  # "meta" has no numbers
+        torch.ones(1, device=text).item()  # reads it back: a tensor on "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
-        why = str(error).strip().split("\n")[0]
-        raise argparse.ArgumentTypeError(
-            f"expected a device of this machine, found {text!r} ({why})"
-        ) from error
+        reason = str(error).strip().split("\n")[0]
+        expected = f"expected a device of this machine, found {text!r} ({reason})"
+        raise argparse.ArgumentTypeError(expected) from error
     return text
 
 
 def literal(text: str):
-    """A literal where it is one (3, [0, 1], True), the text itself otherwise; ValueError for the beginning of one."""
+    """The value if the text is a Python literal, such as 3, [0, 1] or True; else the text itself.
+
+    Raises ValueError for a text that only begins like a literal.
+    """
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError) as error:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,157 +149,81 @@ def test_ctrl_c_stops_the_processes_and_what_they_do(fake, tmp_path):
 
 
 @pytest.fixture
-def slurm(monkeypatch, tmp_path):
-    """A Slurm whose jobs run when they are submitted; `queue` is what it says of them, at each look."""
+def slurm(monkeypatch):
+    """In place of submitit: its jobs run when they are submitted, and end at once."""
+    seen = SimpleNamespace(folders=[], parameters=[], cancelled=[])
 
-    class Job:
-        def __init__(self, folder, job_id):
-            self.job_id, self.error = job_id, None
-            self.paths = SimpleNamespace(
-                result_pickle=tmp_path / f"{job_id}.pkl", stderr=f"{job_id}.err"
-            )
-
-        def exception(self):
-            return self.error
-
-        def cancel(self):
-            found.cancelled.append(self.job_id)
+    def submit(work, run, device):
+        error = None
+        try:
+            work(run, device)
+        except Exception as caught:
+            error = caught
+        cancel = partial(seen.cancelled.append, run.fingerprint)
+        return SimpleNamespace(job_id=run.fingerprint, exception=lambda: error, cancel=cancel)
 
     class Executor:
         def __init__(self, folder, cluster):
-            self.cluster = cluster or "slurm"
-            found.folders.append(folder)
+            self.cluster = cluster
+            seen.folders.append(folder)
 
         def update_parameters(self, **parameters):
-            found.parameters.append(parameters)
+            seen.parameters.append(parameters)
 
-        def map_array(self, function, *columns):
-            made = [
-                Job(None, f"{len(found.parameters)}_{index}") for index, _ in enumerate(columns[0])
-            ]
-            for job, arguments in zip(made, zip(*columns, strict=True), strict=True):
-                try:
-                    function(*arguments)
-                except Exception as error:
-                    job.error = error
-                job.paths.result_pickle.touch()
-            return made
+        def map_array(self, work, runs, devices):
+            return [submit(work, run, device) for run, device in zip(runs, devices, strict=True)]
 
-    found = SimpleNamespace(folders=[], parameters=[], cancelled=[], queue=[])
-    monkeypatch.setitem(
-        sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor, SlurmJob=Job)
-    )
-    monkeypatch.setattr(jobs, "_queue", lambda: found.queue.pop(0) if found.queue else {})
-    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
-    return found
+    seen.helpers = SimpleNamespace(as_completed=lambda jobs, poll_frequency: iter(jobs))
+    module = SimpleNamespace(AutoExecutor=Executor, helpers=seen.helpers)
+    monkeypatch.setitem(sys.modules, "submitit", module)
+    return seen
 
 
-def test_a_job_a_run_on_slurm(fake, smoke, slurm, monkeypatch):
+def test_a_job_a_run_on_slurm(fake, smoke, slurm):
+    needs = {"cluster": "slurm", "slurm_partition": "gpu"}
     with pytest.raises(jobs.RunsError, match="1 of 2 runs failed") as error:
-        jobs.run_all("table5", smoke, processes=4, cluster={"slurm_partition": "gpu"})
+        jobs.run_all("table5", smoke, processes=4, cluster=needs)
     assert list(error.value.errors) == ["table5: GAP (seed 0)"]
     assert slurm.folders == [smoke.runs_root / "cluster"] and not slurm.cancelled
     assert slurm.parameters == [
         {"timeout_min": 1440, "slurm_partition": "gpu", "slurm_array_parallelism": 4}
     ]
+    assert list(jobs.states(plan("table5", smoke), smoke.runs_root)["state"]) == ["done", "missing"]
 
+
+def test_jobs_are_cancelled_when_the_command_is_stopped(fake, smoke, slurm):
+    def interrupted(jobs, poll_frequency):
+        yield jobs[0]
+        raise KeyboardInterrupt
+
+    slurm.helpers.as_completed = interrupted
+    _, waiting = plan("table5", smoke).values()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_all("table5", smoke, cluster={"cluster": "slurm"})
+    assert slurm.cancelled == [waiting.fingerprint]
+
+
+def test_a_cluster_needs_submitit(fake, smoke, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"fusionreid\[cluster\]"):
-        jobs.run_all("table5", smoke, cluster="slurm")
+        jobs.run_all("table5", smoke, cluster={"cluster": "slurm"})
 
 
-def test_runs_in_the_queue_are_waited_for_and_those_that_left_it_are_named(
-    fake, smoke, slurm, monkeypatch
-):
-    planned = plan("table5", smoke)
-    gem, gap = (smoke.runs_root / "cluster" / f"{run.fingerprint}.job" for run in planned.values())
-    gap.parent.mkdir(parents=True)
-    gap.write_text("7_1")
-    looks = [
-        {"7_1": "PENDING"},
-        {"7_1": "PENDING"},
-        OSError("slurmctld is away"),
-        {"7_1": "RUNNING"},
-        {},
-    ]
-
-    def queue():
-        if isinstance(looks[0], OSError):
-            raise looks.pop(0)
-        return looks.pop(0)
-
-    monkeypatch.setattr(jobs, "_queue", queue)
-    with pytest.raises(jobs.RunsError) as error:
-        jobs.run_all("table5", smoke, cluster="slurm")
-    assert list(error.value.errors) == ["table5: GAP (seed 0)"] and not looks
-    assert error.value.errors["table5: GAP (seed 0)"].startswith("job 7_1 ended without a result")
-    assert gap.read_text() == "7_1" and gem.read_text() == "1_0"
-
-
-def test_jobs_are_cancelled_when_the_command_is_stopped(fake, smoke, slurm, monkeypatch):
-    job = (
-        smoke.runs_root
-        / "cluster"
-        / f"{next(iter(plan('table5', smoke).values())).fingerprint}.job"
-    )
-    job.parent.mkdir(parents=True)
-    job.write_text("7_0")
-    slurm.queue = [{"7_0": "RUNNING"}] * 3
-
-    def stop(seconds):
-        if len(slurm.queue) < 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(jobs.time, "sleep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        jobs.run_all("table5", smoke, rows=["GeM"], cluster="slurm")
-    assert slurm.cancelled == ["7_0"]
-
-
-def test_states_of_runs(fake, one_by_one, slurm, tmp_path):
+def test_states_of_runs(fake, one_by_one, tmp_path):
     chosen = setting("smoke", seeds=(0, 1, 2, 3), runs_root=tmp_path)
     planned = plan("table5", chosen, rows=["GeM"])
     assert set(jobs.states(planned, tmp_path)["state"]) == {"missing"}
     jobs.run_all("table5", setting("smoke", runs_root=tmp_path), rows=["GeM"])
-    (tmp_path / "cluster").mkdir()
-    for name, job in zip(list(planned)[1:], ("9_1", "9_2", "9_3"), strict=True):
-        (tmp_path / "cluster" / f"{planned[name].fingerprint}.job").write_text(job)
-    slurm.queue = [{"9_1": "RUNNING", "9_2": "PENDING"}]
-    found = jobs.states(planned, tmp_path)
-    assert list(found["state"]) == ["done", "running", "queued", "failed"]
-    assert list(found["job"]) == ["", "9_1", "9_2", "9_3"] and set(found["epochs"]) == {"0/2"}
-    with RunFolder(
-        planned[list(planned)[3]], tmp_path
-    ).held():  # by a process, as one a core of this machine
-        assert list(jobs.states(planned, tmp_path)["state"])[1:] == ["failed", "failed", "running"]
+    _, begun, waiting, _ = planned.values()
+    (tmp_path / begun.fingerprint).mkdir()
+    with RunFolder(waiting, tmp_path).held():  # as a training holds it
+        table = jobs.states(planned, tmp_path)
+    assert list(table["run"]) == list(planned)
+    assert list(table["state"]) == ["done", "unfinished", "running", "missing"]
+    assert set(table["epochs"]) == {"0/2"}
+    assert list(jobs.states(planned, tmp_path)["state"])[2] == "unfinished"
 
 
-def test_what_slurm_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert jobs._queue() == {}
-    program = tmp_path / "squeue"
-    program.write_text("#!/bin/sh\necho '12_3|PENDING'; echo '14|RUNNING'")
-    program.chmod(0o755)
-    assert jobs._queue() == {"12_3": "PENDING", "14": "RUNNING"}
-    program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(OSError, match="squeue: Unable to contact"):
-        jobs._queue()
-
-
-def test_states_where_slurm_does_not_answer(smoke, monkeypatch):
-    def queue():
-        raise OSError("squeue: no cluster")
-
-    monkeypatch.setattr(jobs, "_queue", queue)
-    with pytest.warns(
-        UserWarning, match="squeue: no cluster; jobs that wait or run there are shown as failed"
-    ):
-        assert set(jobs.states(plan("table5", smoke), smoke.runs_root)["state"]) == {"missing"}
-
-
-@pytest.mark.filterwarnings(
-    "ignore:squeue"
-)  # this machine may have Slurm's commands and no cluster
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkeypatch):
     """Its local executor, which tells a job to stop by the signal that Slurm would send."""
@@ -311,20 +236,23 @@ def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkey
         os.environ.get("PYTHONPATH", ""),
     ]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
-    chosen, signalled = setting("smoke", seeds=(0, 3), runs_root=tmp_path), []
+    chosen = setting("smoke", seeds=(0, 3), runs_root=tmp_path)
+    signalled = []
+    ended = threading.Event()
 
     def preempt():
-        started = time.monotonic()
-        while not signalled and time.monotonic() < started + 120:
+        while not signalled and not ended.wait(0.1):
             for path in tmp_path.glob("*.pid"):
                 signalled.append(int(path.read_text()))
                 os.kill(signalled[0], signal.SIGUSR2)
-            time.sleep(0.1)
 
     thread = threading.Thread(target=preempt)
     thread.start()
-    with pytest.raises(jobs.RunsError, match="2 of 4 runs failed") as error:
-        jobs.run_all("table5", chosen, cluster="local")
+    try:
+        with pytest.raises(jobs.RunsError, match="2 of 4 runs failed") as error:
+            jobs.run_all("table5", chosen, cluster={"cluster": "local"})
+    finally:
+        ended.set()
     thread.join()
     assert set(error.value.errors) == {f"table5: GAP (seed {seed})" for seed in (0, 3)}
     assert all("triplet/cnn is nan" in each for each in error.value.errors.values())
@@ -332,12 +260,6 @@ def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkey
     assert set(done) == {0, 3} and signalled and done[3] != signalled[0], (
         "another process finished it"
     )
-    assert sorted(jobs.states(plan("table5", chosen), tmp_path)["state"]) == [
-        "done",
-        "done",
-        "failed",
-        "failed",
-    ]
 
 
 @pytest.mark.parametrize(("disabled", "shown"), [("1", False), ("0", True)])
