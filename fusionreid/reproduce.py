@@ -85,10 +85,10 @@ def execute(
         cell = "\n".join(f"    {line}" for line in error.source.strip().splitlines()[:4])
         raise NotebookError(
             f"{source.name} failed in cell {error.cell_index} (In [{error.exec_count}]):\n{cell}\n"
-            f"{error.ename}: {error.evalue}\nThe whole traceback is in {_shown(target)}"
+            f"{error.ename}: {error.evalue}\nThe whole traceback is in {target}"
         ) from error
     except DeadKernelError as error:
-        reason = f"the kernel died, often for want of memory; see {_shown(log)}"
+        reason = f"the kernel died, often for want of memory; see {log}"
         raise NotebookError(f"{source.name}: {reason}") from error
     return time.perf_counter() - started
 
@@ -174,7 +174,7 @@ def reproduce(
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, profile, dataset, given or {})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
-    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {_shown(folder)}")
+    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {folder}")
     sys.stdout.flush()
 
     at_once = 1 if default_device().type == "cuda" else min(2, cores(), len(notebooks))
@@ -182,7 +182,9 @@ def reproduce(
     # always need its own.
     share = cores() // at_once + at_once - 1
     environment = {"FUSIONREID_CORES": str(share), "TQDM_DISABLE": "1"}
-    _use_this_interpreter()
+    # The kernels of this interpreter's environment come before those of the user.
+    kernels = str(Path(sys.prefix) / "share" / "jupyter")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])
     rows = []
     waiting = deque(notebooks)
     running: dict[Future, Path] = {}
@@ -192,7 +194,9 @@ def reproduce(
     )
     with memory() as samples, bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
         while waiting or running:
-            while waiting and len(running) < _places(waiting[0], at_once):
+            while waiting and len(running) < at_once:
+                if waiting[0].stem == SUMMARY and running:
+                    break
                 path = waiting.popleft()
                 arguments = path, folder / path.name, injected[path], environment, progress
                 running[threads.submit(execute, *arguments)] = path
@@ -207,18 +211,6 @@ def reproduce(
     total = _row("all", time.perf_counter() - started)
     print(f"{total}   peak {max(samples) / 2**30:.1f} GiB", flush=True)
     return rows
-
-
-def _use_this_interpreter() -> None:
-    """Puts the kernels of this interpreter's environment before those of the user."""
-    kernels = str(Path(sys.prefix) / "share" / "jupyter")
-    known = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([kernels, known]) if known else kernels
-
-
-def _places(path: Path, at_once: int) -> int:
-    """How many notebooks may run at once when this one starts: the summary waits for the others."""
-    return 1 if path.stem == SUMMARY else at_once
 
 
 @contextmanager
@@ -240,7 +232,3 @@ def _kernels_end(running: dict[Future, Path]) -> Iterator[None]:
 def _row(notebook: str, seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{notebook:<28}{minutes:>4} min {rest:02d} s"
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

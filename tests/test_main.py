@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +13,11 @@ from PIL import Image
 from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
-from fusionreid.evaluation.export import export
 from fusionreid.models import checkpoints, released
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
-
-FULL = profile("paper")
 
 
 def run(*options):
@@ -36,15 +34,9 @@ def test_default_options_are_the_profile_s_run(monkeypatch):
 
 def test_options_reach_the_run(tmp_path):
     (tmp_path / "vit.pth").touch()
-    text = "--profile paper --dataset msmt17 --cnn resnet101 --stride 16 --image-size 384 128 --epochs 12 --seed 3"
-    given = run(
-        *text.split(),
-        "--precision",
-        "bf16",
-        "--released",
-        "--transformer-weights",
-        str(tmp_path / "vit.pth"),
-    )
+    what = "--profile paper --dataset msmt17 --cnn resnet101 --stride 16 --image-size 384 128"
+    how = "--epochs 12 --precision bf16 --seed 3 --released --transformer-weights"
+    given = run(*what.split(), *how.split(), str(tmp_path / "vit.pth"))
     assert (given.data.name, given.seed, given.cnn_start.source) == ("msmt17", 3, "imagenet")
     assert given.transformer_start.source == str(tmp_path / "vit.pth")
     assert (given.model.cnn, given.model.stride, given.model.image_size) == (
@@ -101,10 +93,6 @@ def test_few_epochs_have_a_short_warm_up():
             "experiments table4 --processes 0",
             "argument --processes: expected a whole number from 1, found '0'",
         ),
-        (
-            "data synthetic --processes 0",
-            "argument --processes: expected a whole number from 1, found '0'",
-        ),
         ("reproduce --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
     ],
 )
@@ -147,9 +135,9 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
             "--job gpus_per_node 1: expected --cluster with it",
         ),
         (
-            "experiments all --dataset market1501 --data-seeds 0 1",
+            "experiments all --profile paper --dataset market1501 --data-seeds 0 1",
             2,
-            "draws of the synthetic set, not of market1501",
+            "--data-seeds [0, 1]: the whole of market1501 has no draws",
         ),
         ("data check market1501", 1, "market1501: "),
     ],
@@ -184,110 +172,82 @@ def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, 
     assert main(arguments) == 0 and "market1501" in capsys.readouterr().out
 
 
-def test_a_folder_is_searched_from_a_shell(tiny_dataset, tmp_path, capsys):
+@pytest.fixture
+def searched(tiny_dataset, tmp_path):
+    """A `search` command for one picture of the tiny set in the set's own folder."""
     torch.manual_seed(0)  # of some random weights two of these pictures have one vector
     checkpoints.save(tmp_path / "model.safetensors", build_model(profile("smoke").scale(PAPER), 4))
-    query, index = tiny_dataset.gallery[7].path, tmp_path / "index"
-    arguments = [
-        "search",
-        str(tiny_dataset.root),
-        str(query),
-        "--model",
-        str(tmp_path / "model.safetensors"),
-    ]
-    arguments += [
-        "--top",
-        "2",
-        "--index",
-        str(index),
-        "--to",
-        str(tmp_path / "sheet.png"),
-        "--device",
-        "cpu",
-    ]
-    assert main(arguments) == 0
+    query = str(tiny_dataset.gallery[7].path)
+    options = {
+        "--model": tmp_path / "model.safetensors",
+        "--index": tmp_path / "index",
+        "--to": tmp_path / "sheet.png",
+        "--device": "cpu",
+        "--top": 2,
+    }
+    command = ["search", str(tiny_dataset.root), query]
+    for name, value in options.items():
+        command += [name, str(value)]
+    return command
+
+
+def test_a_folder_is_searched_from_a_shell(searched, tmp_path, capsys):
+    query = searched[2]
+    assert main(searched) == 0
     named, first, second, last = capsys.readouterr().out.strip().splitlines()
-    assert (
-        named == str(query)
-        and first.split() == ["1.0000", str(query)]
-        and float(second.split()[0]) < 1
-    )
-    assert (
-        last.startswith("60 pictures searched")
-        and (tmp_path / "sheet.png").is_file()
-        and any(index.iterdir())
-    )
-    assert main([*arguments, "--to", str(tmp_path / "new" / "sheet.jpg")]) == 0
+    assert named == query
+    assert first.split() == ["1.0000", query]
+    assert float(second.split()[0]) < 1
+    assert last.startswith("60 pictures searched")
+    assert (tmp_path / "sheet.png").is_file()
+    assert any((tmp_path / "index").iterdir())
+
+
+def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_path, capsys):
+    assert main([*searched, "--to", str(tmp_path / "new" / "sheet.jpg")]) == 0
     assert Image.open(tmp_path / "new" / "sheet.jpg").format == "JPEG"
     capsys.readouterr()
     for name in ("sheet.txt", "sheet", "index"):
-        assert main([*arguments, "--to", str(tmp_path / name)]) == 2
+        assert main([*searched, "--to", str(tmp_path / name)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert (
-            "the ending of --to=" in line
-            and "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
-        )
-    assert main([*arguments[:2], str(tmp_path / "none.png"), *arguments[3:]]) == 1
-    assert (
-        capsys.readouterr().err
-        == f"fusionreid: {tmp_path / 'none.png'}: No such file or directory\n"
-    )
-    assert main(["search", str(tmp_path / "none"), str(query)]) == 2
+        assert "the ending of --to=" in line
+        assert "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
+
+
+def test_a_search_without_its_pictures_names_them(searched, tmp_path, capsys):
+    nowhere = str(tmp_path / "none.png")
+    command, gallery, query, *options = searched
+    assert main([command, gallery, nowhere, *options]) == 1
+    assert capsys.readouterr().err == f"fusionreid: {nowhere}: No such file or directory\n"
+    assert main([command, str(tmp_path / "none"), query]) == 2
     assert "none: expected a folder of pictures, found nothing" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_is_not_exported(tmp_path, capsys):
-    checkpoints.save(
-        tmp_path / "run" / "checkpoint.safetensors", build_model(profile("smoke").scale(PAPER), 4)
-    )
+    model = build_model(profile("smoke").scale(PAPER), 4)
+    checkpoints.save(tmp_path / "run" / "checkpoint.safetensors", model)
     assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.safetensors")]) == 1
     assert "expected the folder of a finished run" in capsys.readouterr().err
-    graph = [
-        "export",
-        str(tmp_path / "run"),
-        "--to",
-        str(tmp_path / "out.pt2"),
-        "--format",
-        "torch",
-    ]
-    assert main(graph) == 0
+
+
+def test_a_graph_of_a_run_that_is_not_finished_is_exported_with_a_warning(
+    tmp_path, monkeypatch, capsys
+):
+    model = build_model(profile("smoke").scale(PAPER), 4)
+    checkpoints.save(tmp_path / "run" / "checkpoint.safetensors", model)
+    monkeypatch.setattr("fusionreid.evaluation.export.export", lambda model, path: path.touch())
+    assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out.onnx")]) == 0
     written = capsys.readouterr()
-    assert (
-        "out.pt2" in written.out
-        and "fusionreid: warning: " in written.err
-        and "is not finished" in written.err
-    )
+    assert "out.onnx" in written.out and (tmp_path / "out.onnx").is_file()
+    assert "fusionreid: warning: " in written.err and "is not finished" in written.err
 
 
-@pytest.mark.parametrize(
-    "options, known",
-    [
-        ("out.onnx --format safetensors", "'.safetensors'"),
-        ("out.pt2 --format onnx", "'.onnx'"),
-        ("out.safetensors --format torch", "'.pt2'"),
-        ("out.pth", "'.safetensors', '.onnx', '.pt2'"),
-    ],
-)
-def test_the_ending_of_an_exported_file_is_that_of_its_format(options, known, tmp_path, capsys):
-    name, *rest = options.split()
-    assert main(["export", "demo", "--to", str(tmp_path / name), *rest]) == 2
-    message = f"the ending of --to='{Path(name).suffix}' is not known; it is one of: {known}\n"
-    assert capsys.readouterr().err.endswith(message) and not any(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="it is one of: '.pt2'"):
-        export(build_model(profile("smoke").scale(PAPER), 4), tmp_path / "model.onnx", "torch")
-
-
-def test_an_exported_file_s_ending_is_enough(tmp_path, monkeypatch):
-    asked = []
-
-    def export(model, path, kind):
-        asked.append((path, kind))
-        path.touch()
-
-    monkeypatch.setattr("fusionreid.evaluation.export.export", export)
-    for name, kind in (("a.onnx", "onnx"), ("b.pt2", "torch")):
-        assert main(["export", "demo", "--to", str(tmp_path / name)]) == 0
-        assert asked.pop() == (tmp_path / name, kind)
+@pytest.mark.parametrize("name", ["out.pth", "out.pt2", "out"])
+def test_an_exported_file_is_safetensors_or_onnx(name, tmp_path, capsys):
+    assert main(["export", "demo", "--to", str(tmp_path / name)]) == 2
+    found = f"the ending of --to='{Path(name).suffix}' is not known"
+    expected = f"{found}; it is one of: '.safetensors', '.onnx'\n"
+    assert capsys.readouterr().err.endswith(expected) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("option", ["--data-root", "--runs-root", "RECORDED", "DATA", "RUNS"])
@@ -312,7 +272,7 @@ def test_a_parameter_that_is_half_a_literal(capsys):
 
 def test_a_warning_is_one_line(tmp_path, monkeypatch, capsys):
     warn = partial(warnings.warn, "two sets;\nthe first is read", stacklevel=1)
-    monkeypatch.setattr("fusionreid.__main__.show", lambda _: warn())
+    monkeypatch.setattr("fusionreid.__main__.print_percent", lambda _: warn())
     monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: None)
     monkeypatch.setattr("fusionreid.evaluation.evaluate.cross_domain", lambda *_, **__: None)
     assert main(["evaluate", "demo", "--dataset", "synthetic", "--data-root", str(tmp_path)]) == 0
@@ -327,68 +287,69 @@ def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):
     assert "synthetic tiny, seed 0, 1 epochs" in written and "transformer_fused" in written
 
 
-def test_experiments_train_and_print_their_tables(tmp_path, monkeypatch, capsys):
-    asked = {}
+EXPERIMENTS_OF_TABLE5 = ["experiments", "table5", "--profile", "smoke"]
 
-    def run_all(names, setting, **options):
-        asked.update(names=names, setting=setting, **options)
-        if options["rows"] is None:
-            raise jobs.RunsError({"table5: GAP (seed 0)": "ValueError: no"}, 2)
+
+def test_experiments_train_and_print_their_tables(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(
+        jobs, "run_all", lambda *arguments, **options: calls.append((arguments, options))
+    )
+    command = [*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path), "--seeds", "0", "3"]
+    assert main([*command, "--rows", "GeM", "--devices", "cpu", "--processes", "2"]) == 0
+    assert "Table V" in capsys.readouterr().out
+    (((names, setting), options),) = calls
+    assert names == ["table5"]
+    assert (setting.seeds, setting.runs_root) == ((0, 3), tmp_path)
+    assert (options["rows"], options["devices"], options["processes"]) == (["GeM"], ["cpu"], 2)
+    assert options["cluster"] is None
+
+
+def test_a_cluster_s_job_is_asked_for_in_literals(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jobs, "run_all", lambda *_, **options: calls.append(options["cluster"]))
+    needs = "--cluster slurm --job gpus_per_node 1 --job slurm_partition low".split()
+    assert main([*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path), *needs]) == 0
+    assert calls == [{"cluster": "slurm", "gpus_per_node": 1, "slurm_partition": "low"}]
+
+
+def test_a_run_that_failed_is_named_and_the_tables_are_still_printed(tmp_path, monkeypatch, capsys):
+    def run_all(*_, **__):
+        raise jobs.RunsError({"table5: GAP (seed 0)": "ValueError: no"}, 2)
 
     monkeypatch.setattr(jobs, "run_all", run_all)
-    arguments = ["experiments", "table5", "--profile", "smoke", "--runs-root", str(tmp_path)]
-    assert (
-        main(
-            [
-                *arguments,
-                "--seeds",
-                "0",
-                "3",
-                "--rows",
-                "GeM",
-                "--devices",
-                "cpu",
-                "--processes",
-                "2",
-            ]
-        )
-        == 0
-    )
-    assert "Table V" in capsys.readouterr().out
-    assert (asked["names"], asked["setting"].seeds, asked["processes"]) == (["table5"], (0, 3), 2)
-    assert (asked["setting"].runs_root, asked["devices"], asked["cluster"]) == (
-        tmp_path,
-        ["cpu"],
-        None,
-    )
-    assert main(arguments) == 1
+    assert main([*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path)]) == 1
     written = capsys.readouterr()
     assert "1 of 2 runs failed" in written.err and "Table V" in written.out
 
-    trained, kept = [], []
+
+def test_all_experiments_are_run_and_recorded_on_each_draw(tmp_path, monkeypatch, capsys):
+    trained = []
+    kept = []
     monkeypatch.setattr(
         jobs, "run_all", lambda names, setting, **_: trained.append((names, setting.data.seed))
     )
-    monkeypatch.setattr(
-        recorded, "record", lambda setting, root: kept.append(setting.data.seed) or 7
-    )
-    everything = [
-        "experiments",
-        "all",
-        "differences",
-        *arguments[2:],
-        "--data-seeds",
-        "0",
-        "2",
-        "--record",
-    ]
-    assert main(everything) == 0 and kept == [0, 2]
+    monkeypatch.setattr(recorded, "record", lambda setting, *_: kept.append(setting.data.seed) or 7)
+    no_table = SimpleNamespace(markdown=str)
+    monkeypatch.setattr("fusionreid.paper.tables.comparison", lambda *_: no_table)
+    command = "experiments all differences --profile smoke --data-seeds 0 2 --record".split()
+    assert main([*command, "--runs-root", str(tmp_path)]) == 0 and kept == [0, 2]
     assert trained == [([*EXPERIMENTS, "differences"], seed) for seed in (0, 2)]
     assert "7 runs recorded in" in capsys.readouterr().out
 
+
+def test_status_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "run_all", None)
+    assert main([*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path), "--status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["run", "fingerprint", "state", "epochs"]
+    assert lines[-1].split() == ["missing", "2"]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs, "run_all", stop)
-    assert main(arguments) == 130
+    assert main([*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path)]) == 130
     assert "the same command continues from there" in capsys.readouterr().err

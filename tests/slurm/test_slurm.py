@@ -1,4 +1,4 @@
-"""The grid on a real Slurm: submitted, pre-empted, left alone, cancelled, collected. `make test-slurm` runs it."""
+"""A job a run on a real Slurm: cancelled, pre-empted, finished. `make test-slurm` runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ EPOCHS = 300  # of tiny trainings, which take half a minute: time enough to be p
 def missing():
     """What the test lacks on this machine."""
     if not os.environ.get("FUSIONREID_SLURM"):
-        return "starts a Slurm cluster of this machine alone, for some minutes; `make test-slurm` asks for it"
+        return "starts a Slurm cluster of this machine alone; `make test-slurm` asks for it"
     programs = [
         name for name in ("sbatch", "slurmctld", "slurmd", "munged") if not shutil.which(name)
     ]
@@ -75,9 +76,7 @@ def pictures(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_grid_is_submitted_preempted_cancelled_and_collected(
-    slurm, pictures, tmp_path, monkeypatch, capsys
-):
+def test_a_job_a_run_is_cancelled_preempted_and_finished(slurm, pictures, tmp_path, monkeypatch):
     smoke = config.profile("smoke")
     longer = replace(smoke.train, epochs=EPOCHS, evaluate_every=EPOCHS)
     monkeypatch.setitem(config.PROFILES, "smoke", replace(smoke, train=longer))
@@ -85,101 +84,78 @@ def test_a_grid_is_submitted_preempted_cancelled_and_collected(
     planned = plan("table5", chosen)
     command = "experiments table5 --profile smoke --dataset market1501 --seeds 0 1".split()
     command += ["--data-root", str(pictures), "--runs-root", str(chosen.runs_root)]
-    submit = [*command, "--cluster", "slurm", "--processes", "2", "--job", "slurm_partition", "low"]
-
-    looked = tmp_path / "looked"
-
-    def submitting():
-        def queue(real=jobs._queue):
-            states = real()
-            looked.touch()
-            return states
-
-        jobs._queue = queue
-        sys.exit(main(submit))
+    command += ["--cluster", "slurm", "--processes", "2", "--job", "slurm_partition", "low"]
 
     def start():
-        """The command in a process of its own, once it has looked at the queue."""
-        looked.unlink(missing_ok=True)
-        process = multiprocessing.get_context("fork").Process(target=submitting)
+        """The command in a process of its own, which has this test's longer training."""
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda: sys.exit(main(command))
+        )
         process.start()
-        wait_for(looked.exists, squeue)
         return process
 
     def table():
         return jobs.states(planned, chosen.runs_root).set_index("run")
 
-    def state(*wanted):
-        """Waits for such states, in any order, and returns the table."""
-        wait_for(
-            lambda: sorted(table()["state"]) == sorted(wanted), lambda: f"{table()}\n{squeue()}"
-        )
-        return table()
+    def explain():
+        return f"{table()}\n{queue()}"
+
+    def two_run():
+        """Waits until two runs have finished an epoch and go on; returns their names."""
+
+        def begun():
+            found = table()
+            return found[(found["state"] == "running") & ~found["epochs"].str.startswith("0/")]
+
+        wait_for(lambda: len(begun()) == 2, explain)
+        return list(begun().index)
 
     assert set(table()["state"]) == {"missing"}
-    first = start()
-    begun = state("running", "running", "queued", "queued")
-    running = list(begun.index[begun["state"] == "running"])
-    wait_for(
-        lambda: all(not e.startswith("0/") for e in table().loc[running, "epochs"]),
-        lambda: str(table()),
-    )
+    process = start()
+    interrupted = two_run()  # as many as --processes says
 
-    # The command is killed, so it cancels nothing; a more urgent job takes both places; then the same command again.
-    first.kill()
-    subprocess.run(
-        ["sbatch", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 5"],
-        check=True,
-    )
-    state("queued", "queued", "queued", "queued")
-    preempted = RunFolder(planned[running[0]], chosen.runs_root)
-    kept, before = (
-        checkpoints.read_state(preempted.checkpoint)["epoch"],
-        preempted.metrics.query("kind == 'epoch'"),
-    )
-    again = start()
-    now = state("running", "running", "queued", "queued")
+    # Ctrl-C cancels the jobs; what they have done is kept.
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    wait_for(lambda: not queue(), explain)
+    assert set(table().loc[interrupted, "state"]) == {"unfinished"}
 
-    # One that still waits is cancelled. The command says so, and the others end.
-    cancelled = next(name for name in now.index[now["state"] == "queued"] if name != running[0])
-    subprocess.run(["scancel", table().loc[cancelled, "job"]], check=True)
-    again.join(1200)
-    assert again.exitcode == 1
-    ended = table()
-    assert ended.loc[cancelled, "state"] == "failed" and sorted(ended["state"]) == [
-        "done",
-        "done",
-        "done",
-        "failed",
-    ]
-    assert main([*command, "--status"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.splitlines()[-2].split() == ["done", "3"] and shown.splitlines()[-1].split() == [
-        "failed",
-        "1",
-    ]
+    # The same command goes on. A more urgent job takes both places; Slurm puts the two jobs back.
+    process = start()
+    preempted = two_run()
+    urgent = "sbatch --partition=high --ntasks=2 --output=/dev/null"
+    subprocess.run([*urgent.split(), "--wrap=sleep 5"], check=True)
+    wait_for(lambda: "running" not in set(table()["state"]), explain)
+    folder = RunFolder(planned[preempted[0]], chosen.runs_root)
+    kept = checkpoints.read_state(folder.checkpoint)["epoch"]
+    before = folder.metrics.query("kind == 'epoch'")
+    process.join(1200)
+    assert process.exitcode == 0
+    assert set(table()["state"]) == {"done"}
+    assert set(table()["epochs"]) == {f"{EPOCHS}/{EPOCHS}"}
+    submitted = list((chosen.runs_root / "cluster").glob("*_submitted.pkl"))
+    assert len(submitted) == 8  # four by each command
+    logs = [path.read_text() for path in (chosen.runs_root / "cluster").glob("*_log.out")]
+    starts = [log.count("Starting with JobEnvironment") for log in logs]
+    assert starts.count(2) == 2
 
-    assert main(submit) == 0
-    assert set(table()["state"]) == {"done"} and set(table()["epochs"]) == {f"{EPOCHS}/{EPOCHS}"}
-    submitted = [path.name for path in (chosen.runs_root / "cluster").glob("*_submitted.pkl")]
-    assert len(submitted) == 5, submitted  # each run once, and the cancelled one again
-
-    # The run that was pre-empted kept its epochs, down to the time that they took, and has the numbers of one that
-    # was not.
-    log = chosen.runs_root / "cluster" / f"{ended.loc[running[0], 'job']}_0_log.out"
-    assert log.read_text().count("Starting with JobEnvironment") == 2
-    epochs = preempted.metrics.query("kind == 'epoch'")
+    # A run that was pre-empted keeps its epochs, down to the time that they took, and ends with
+    # the numbers of one that was not.
+    epochs = folder.metrics.query("kind == 'epoch'")
     assert 0 < kept < EPOCHS == len(epochs)
     assert list(epochs["seconds"][:kept]) == list(before["seconds"][:kept])
     roots = {"data_root": pictures, "runs_root": tmp_path / "here"}
-    whole = train(preempted.config, device="cpu", progress=False, **roots)
-    losses = [each.metrics.query("kind == 'step'")["loss"] for each in (preempted, whole)]
+    whole = train(folder.config, device="cpu", progress=False, **roots)
+    losses = [run.metrics.query("kind == 'step'")["loss"] for run in (folder, whole)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    assert preempted.result["features"] == whole.result["features"]
+    assert folder.result["features"] == whole.result["features"]
 
 
-def squeue():
-    return subprocess.run(["squeue", "--array"], capture_output=True, text=True).stdout
+def queue():
+    """The jobs that wait or run, a line each."""
+    command = ["squeue", "--array", "--noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
 
 
 def wait_for(condition, explain, seconds=600):
