@@ -22,13 +22,14 @@ from tqdm import tqdm
 from ...config import one_of
 from ...files import atomic_write, locked, read_json, write_json
 from ...processes import bars, cores, pool
+from ..layouts import MARKET_FOLDERS
 from . import RENDERER, scenes, shot
 from .body import BodyModel
 from .garments import dress
 from .people import draw
 
 FEW = 200  # pictures that are rendered before other processes have started
-FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+FOLDERS = tuple(MARKET_FOLDERS.values())  # of training, queries and gallery
 
 
 @dataclass(frozen=True)
