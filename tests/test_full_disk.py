@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from fusionreid import build_model
-from fusionreid.config import PAPER, RELEASED, profile
+from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache
 from fusionreid.data.synthetic.build import SIZES, build
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.evaluation.export import export
 from fusionreid.evaluation.gallery import Gallery, write_sheet
 from fusionreid.files import atomic_write, write_json, writing
-from fusionreid.models import checkpoints, released
+from fusionreid.models import checkpoints
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import train
 
@@ -89,11 +89,6 @@ def text(folder, **_):
     return files(folder)
 
 
-def to_released(path, _):
-    torch.manual_seed(0)
-    released.save(build_model(SMOKE.scale(RELEASED), 4, 6), path)
-
-
 WRITERS = {
     "rendering": rendering,
     "decoded cache": decoding,
@@ -103,8 +98,6 @@ WRITERS = {
     "text": text,
     "checkpoint": partial(weights, save=checkpoints.save, name="a.safetensors"),
     "graph": partial(weights, save=lambda path, model: export(model, path, "torch"), name="a.pt2"),
-    "released, torch": partial(weights, save=to_released, name="a.pth"),
-    "released, safetensors": partial(weights, save=to_released, name="b.safetensors"),
 }
 
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from released_checkpoint import released_tensors
 
 from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
-from fusionreid.models import checkpoints, released
+from fusionreid.models import checkpoints
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
 from fusionreid.training.runs import make_run
@@ -158,8 +159,7 @@ def test_a_wrong_profile_in_the_environment_is_an_error(monkeypatch, capsys):
 
 def test_a_trained_checkpoint_is_evaluated(tiny_dataset, tmp_path, monkeypatch, capsys):
     config = replace(profile("smoke").scale(RELEASED), cnn="resnet18", transformer=None)
-    released.save(build_model(config, 4), tmp_path / "theirs.pth")
-    monkeypatch.setattr("fusionreid.models.released.deduce", lambda _: config)
+    torch.save(released_tensors(build_model(config, 4)), tmp_path / "theirs.pth")
     monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda config, root: tiny_dataset)
     arguments = [
         "evaluate",

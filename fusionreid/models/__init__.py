@@ -1,1 +1,1 @@
-"""The networks (Sec. III): the two branches, their fusion, weights and checkpoints for them, and what they cost."""
+"""The networks (Sec. III): branches and fusion, their weights and checkpoints, their costs."""

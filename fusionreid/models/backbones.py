@@ -1,6 +1,7 @@
-"""The two branches of the Dual-branch Feature Extraction (DFE, Sec. III.A), over timm.
+"""The two branches of the Dual-branch Feature Extraction (DFE, Sec. III.A), over timm's networks.
 
-Each branch gives one global vector and one local map; how big they are, it says itself (`width`, `grid`).
+Each branch gives one global token and one local map, and says how wide (`width`) and how high and
+wide (`grid`) they are.
 """
 
 from typing import NamedTuple
@@ -15,109 +16,116 @@ from ..config import ModelConfig
 from .fusion import GeM
 from .t2t_vit import T2TViT
 
-# Which of timm's ImageNet weights are fetched: those that re-identification starts from by custom, torchvision's first
-# ResNets and the original ViT. timm's own defaults are trained by newer recipes and fine-tune to other numbers.
+# Which of timm's ImageNet weights are fetched. Re-identification usually starts from these:
+# torchvision's first ResNets, and the original ViT and DeiT. timm's own defaults come from newer
+# recipes, which lead to other results.
 IMAGENET = {
-    **dict.fromkeys(("resnet50", "resnet101", "resnet152"), "tv_in1k"),
+    "resnet50": "tv_in1k",
+    "resnet101": "tv_in1k",
+    "resnet152": "tv_in1k",
     "vit_base_patch16_224": "orig_in21k_ft_in1k",
     "deit_base_patch16_224": "fb_in1k",
 }
 
-# The demo's small stand-ins, with the paper's steps of 16 and 12 pixels on images of half the side: 8 x 4 local tokens
-# of the CNN, 10 x 5 of the Transformer. The paper's own 16 x 8 and 21 x 10 would cost three times as much and leave a
-# third of the training (`benchmarks/stand_ins.csv`).
+# The demo's small stand-ins, each with the network of timm that it is made from. With images of
+# half the paper's size and the paper's strides they have 8 x 4 local tokens (CNN) and 10 x 5
+# (Transformer). The paper's 16 x 8 and 21 x 10 would take three times as long, so that only a third
+# of the training would fit into the same time (`benchmarks/stand_ins.csv`).
 _NARROW = {"stem_width": 8, "channels": (16, 32, 48, 96)}
-
-# Branches that timm does not have by name: the paper's T2T-ViT-14, and the small stand-ins.
-SMALL: dict[str, tuple[str | type[T2TViT], dict]] = {
-    "t2t_vit_14": (T2TViT, {}),
+STAND_INS = {
     "test_resnet_small": ("test_resnet", _NARROW),
     "test_resnet_deep": ("test_resnet", _NARROW | {"layers": (1, 2, 2, 1)}),
     "test_resnet_deeper": ("test_resnet", _NARROW | {"layers": (2, 2, 3, 2)}),
     "test_vit_small": ("test_vit", {}),
     "test_deit_small": ("test_vit", {}),
-    "test_t2t_vit": (T2TViT, {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16}),
 }
 
-_PLAIN = "expected a plain ViT of timm with one class token and position embeddings"
+# T2T-ViTs, which timm lacks: the paper's and its stand-in.
+T2T_VITS = {
+    "t2t_vit_14": {},
+    "test_t2t_vit": {"embed_dim": 64, "depth": 4, "heads": 2, "token_dim": 16},
+}
+
+_PLAIN = (
+    "expected a plain ViT of timm: one class token, positions for it and for the patches, "
+    "no norm before the first block"
+)
 _FROM_A_FILE = (
     "give a file, --cnn-weights or --transformer-weights, or put it at data/weights/{}.pth"
 )
 
 
 class BranchOutput(NamedTuple):
-    """What a branch gives: `token` (B, D), the global feature, and `local` (B, D, H, W), the local ones."""
+    """What a branch gives."""
 
-    token: Tensor
-    local: Tensor
+    token: Tensor  # the global feature, (B, D)
+    local: Tensor  # the local map, (B, D, H, W)
 
 
 def patch_grid(image_size: tuple[int, int], stride: int, patch: int = 16) -> tuple[int, int]:
-    """Rows and columns of the patches of an image; they overlap where the stride is less than the patch."""
+    """Rows and columns of an image's patches, which overlap where the stride is below `patch`."""
     height, width = image_size
     return (height - patch) // stride + 1, (width - patch) // stride + 1
 
 
 def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings (1, 1 + h * w, D) of one grid, bilinearly resized to another; the class token's is kept."""
+    """Resizes position embeddings (1, 1 + h * w, D) bilinearly from the grid `old` to `new`.
+
+    The first one, the class token's, stays as it is.
+    """
     return resample_abs_pos_embed(positions, new, old, interpolation="bilinear", antialias=False)
 
 
-def create(
-    name: str,
-    pretrained: bool = False,
-    *,
-    image_size: tuple[int, int] = (256, 128),
-    drop_path: float = 0.0,
-    **options,
-) -> nn.Module:
-    """The backbone of this name: one of `SMALL`, or any of timm's, which `options` are for.
+def create(name: str, pretrained: bool = False, **options) -> nn.Module:
+    """A network of timm, or a stand-in, without its classifier. `options` are timm's.
 
-    Raises ValueError, naming the backbone, if nobody knows it; OSError if its ImageNet weights cannot be fetched.
+    Raises ValueError if timm does not know it, OSError if its ImageNet weights cannot be fetched.
     """
-    maker, fixed = SMALL.get(name, (name, {}))
-    if maker is T2TViT:
-        if pretrained:
-            raise ValueError(
-                f"{name}: no public weights to fetch by name; {_FROM_A_FILE.format(name)}"
-            )
-        return T2TViT(image_size, drop_path=drop_path, **fixed)
-    if not timm.is_model(maker):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "none"
-        raise ValueError(f"backbone {name!r} is unknown to timm and to fusionreid; near it: {near}")
-    known = f"{maker}.{IMAGENET[maker]}" if pretrained and maker in IMAGENET else maker
-    options |= {"drop_path_rate": drop_path} if drop_path else {}
+    timm_name, stand_in_options = STAND_INS.get(name, (name, {}))
+    if not timm.is_model(timm_name):
+        raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() has its names")
+    if pretrained and name in IMAGENET:
+        timm_name = f"{name}.{IMAGENET[name]}"
+    options = {"num_classes": 0} | options | stand_in_options
     try:
-        return timm.create_model(known, pretrained=pretrained, num_classes=0, **options, **fixed)
+        return timm.create_model(timm_name, pretrained=pretrained, **options)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
         why = str(error).strip().split("\n")[0]
         raise OSError(
-            f"{known}: its weights cannot be fetched ({why}); {_FROM_A_FILE.format(name)}"
+            f"{timm_name}: its weights cannot be fetched ({why}); {_FROM_A_FILE.format(name)}"
         ) from error
 
 
 def keep_last_resolution(cnn: nn.Module) -> None:
-    """Sets the last stride of 2 to 1, shortcut included, so that the map is 1/16 of the image and not 1/32."""
-    layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    strided = {
-        n: m for n, m in cnn.named_modules() if isinstance(m, layers) and m.stride in (2, (2, 2))
-    }
+    """Sets the last stride of 2 to 1, so that the map is 1/16 of the image and not 1/32.
+
+    Raises ValueError if the network has no layer of stride 2.
+    """
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    strided = {}
+    for name, module in cnn.named_modules():
+        if isinstance(module, kinds) and module.stride in (2, (2, 2)):
+            strided[name] = module
     if not strided:
         raise ValueError(
-            f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; expected a CNN of timm"
+            f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; "
+            "expected a CNN of timm"
         )
+    # A residual block has its stride twice, in the convolutions and in the shortcut.
     last_block = list(strided)[-1].split(".")[:2]
-    for name in [name for name in strided if name.split(".")[:2] == last_block]:
-        if isinstance(strided[name], nn.Conv2d):
-            strided[name].stride = (1, 1)
-        else:  # the pooled shortcut of a ResNet-D
+    for name, module in strided.items():
+        if name.split(".")[:2] != last_block:
+            continue
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        else:  # the shortcut of a ResNet-D pools
             cnn.set_submodule(name, nn.Identity())
 
 
 class CNNBranch(nn.Module):
-    """A CNN, timm's or of `SMALL`, whose last stride is 1, pooled by GeM to f_c (Sec. III.A)."""
+    """A CNN of timm or a stand-in. Its map is X_c, the map's generalised mean f_c (Sec. III.A)."""
 
     def __init__(self, config: ModelConfig, pretrained: bool = False):
         super().__init__()
@@ -135,125 +143,130 @@ class CNNBranch(nn.Module):
         self.pool = GeM()
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> BranchOutput:
-        """Images (B, 3, H, W) to f_c (B, D_c) and X_c (B, D_c, H / 16, W / 16). Cameras do not matter here."""
+        """Images (B, 3, H, W) to f_c (B, D_c) and X_c (B, D_c, H / 16, W / 16).
+
+        `cameras` are ignored; the other branch needs them.
+        """
         local = self.base.forward_features(images)
         return BranchOutput(self.pool(local), local)
 
     @property
     @torch.no_grad()
     def grid(self) -> tuple[int, int]:
-        """Height and width of X_c."""
+        """Height and width of X_c, found by an image of zeros."""
         was_training = self.training
-        local = self.eval()(next(self.parameters()).new_zeros(1, 3, *self.image_size)).local
+        self.eval()
+        image = next(self.parameters()).new_zeros(1, 3, *self.image_size)
+        height, width = self(image).local.shape[-2:]
         self.train(was_training)
-        return tuple(local.shape[-2:])
+        return height, width
 
 
 class TransformerBranch(nn.Module):
-    """A Vision Transformer with overlapping patches and camera embedding (Sec. III.A).
+    """A ViT with overlapping patches and a camera embedding, f_t and X_t (Sec. III.A).
 
-    It is a ViT of timm with a class token, or one of `SMALL`; T2T-ViTs have a grid of their own, whatever the stride.
+    It is a plain ViT of timm, a stand-in, or a T2T-ViT, whose grid does not depend on the stride.
     """
 
     def __init__(self, config: ModelConfig, num_cameras: int = 0, pretrained: bool = False):
         super().__init__()
-        options = {
-            "image_size": config.image_size,
-            "drop_path": config.drop_path,
-            "global_pool": "token",
-        }
-        try:
-            self.base = create(config.transformer, pretrained, **options)
-        except (AssertionError, TypeError) as error:  # how timm says that it has no class token
-            raise ValueError(
-                f"ModelConfig.transformer={config.transformer!r}: {error}; {_PLAIN}"
-            ) from error
-        is_t2t = isinstance(self.base, T2TViT)
-        self.grid: tuple[int, int] = (
-            self.base.grid if is_t2t else _overlap(self.base, config, pretrained)
-        )
+        name = config.transformer
+        if name in T2T_VITS:
+            if pretrained:
+                raise ValueError(
+                    f"{name}: no public weights to fetch by name; {_FROM_A_FILE.format(name)}"
+                )
+            self.base = T2TViT(config.image_size, drop_path=config.drop_path, **T2T_VITS[name])
+            self.grid = self.base.grid
+        else:
+            self.base = _plain_vit(config, pretrained)
+            self.grid = _overlap(self.base, config, pretrained)
         self.width: int = self.base.embed_dim
         self.camera_scale = config.camera_scale
-        self.camera_embedding = (
-            nn.Parameter(torch.zeros(num_cameras, 1, self.width)) if num_cameras else None
-        )
+        self.camera_embedding = None
         if num_cameras:
+            self.camera_embedding = nn.Parameter(torch.zeros(num_cameras, 1, self.width))
             nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
     def embed_cameras(self, cameras: Tensor | None) -> Tensor | float:
-        """(B, 1, D), added to every token; zero for an unseen camera (-1)."""
+        """What is added to every token of an image, (B, 1, D): 0 for an unseen camera (-1)."""
         if self.camera_embedding is None or cameras is None:
             return 0.0
         seen = rearrange(cameras >= 0, "b -> b 1 1")
-        return self.camera_scale * torch.where(
-            seen, self.camera_embedding[cameras.clamp(min=0)], 0.0
-        )
+        embedding = self.camera_embedding[cameras.clamp(min=0)]
+        return self.camera_scale * torch.where(seen, embedding, 0.0)
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> BranchOutput:
         """Images (B, 3, H, W) and cameras (B,) to f_t (B, D_t) and X_t (B, D_t, H_t, W_t)."""
         patches = self.base.patch_embed(images)  # (B, N, D)
-        cls = repeat(self.base.cls_token, "1 1 d -> b 1 d", b=images.shape[0])
-        tokens = (
-            torch.cat([cls, patches], dim=1) + self.base.pos_embed + self.embed_cameras(cameras)
-        )
+        class_token = repeat(self.base.cls_token, "1 1 d -> b 1 d", b=images.shape[0])
+        tokens = torch.cat([class_token, patches], dim=1)  # (B, 1 + N, D)
+        tokens = tokens + self.base.pos_embed + self.embed_cameras(cameras)
         for block in self.base.blocks:
             tokens = block(tokens)
         tokens = self.base.norm(tokens)
-        return BranchOutput(
-            tokens[:, 0], rearrange(tokens[:, 1:], "b (h w) d -> b d h w", h=self.grid[0])
+        local = rearrange(tokens[:, 1:], "b (h w) d -> b d h w", h=self.grid[0])
+        return BranchOutput(tokens[:, 0], local)
+
+
+def _plain_vit(config: ModelConfig, pretrained: bool) -> nn.Module:
+    """A ViT of timm. Raises ValueError if `TransformerBranch` would leave a part of it out."""
+    name = f"ModelConfig.transformer={config.transformer!r}"
+    try:
+        vit = create(
+            config.transformer, pretrained, global_pool="token", drop_path_rate=config.drop_path
         )
-
-
-def _early_convolutions(width: int, stride: int) -> nn.Sequential:
-    """Patches of 16 pixels by three convolutions: small ViTs learn sooner from them (Xiao et al., NeurIPS 2021)."""
-    if stride % 4:
-        raise ValueError(
-            f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs"
-        )
-    layers = []
-    for inside, outside in ((3, 16), (16, 32)):
-        layers += [
-            nn.Conv2d(inside, outside, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(outside),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers, nn.Conv2d(32, width, 4, stride // 4))
-
-
-def _check_plain(vit: nn.Module, name: str) -> None:
-    """Refuses a ViT that does what `TransformerBranch.forward` does not, and would silently compute something else."""
-    kinds = {
-        f"is a {type(vit).__name__}": not isinstance(vit, timm.models.VisionTransformer),
-        "has no class token, or several": getattr(vit, "num_prefix_tokens", 0) != 1,
-        "has no position embeddings": getattr(vit, "pos_embed", None) is None,
-        "normalises its tokens before the first block": not isinstance(
-            getattr(vit, "norm_pre", None), nn.Identity
-        ),
-        "has no position for its class token": getattr(vit, "no_embed_class", False),
-    }
-    for kind in [kind for kind, found in kinds.items() if found]:
-        raise ValueError(f"ModelConfig.transformer={name!r} {kind}; {_PLAIN}")
+    except (AssertionError, TypeError) as error:  # timm's, where there is no class token
+        raise ValueError(f"{name}: {error}; {_PLAIN}") from error
+    if not isinstance(vit, timm.models.VisionTransformer):
+        raise ValueError(f"{name} is a {type(vit).__name__}; {_PLAIN}")
+    plain = (
+        vit.num_prefix_tokens == 1
+        and vit.pos_embed is not None
+        and not vit.no_embed_class
+        and isinstance(vit.norm_pre, nn.Identity)
+    )
+    if not plain:
+        raise ValueError(f"{name}: {_PLAIN}")
+    return vit
 
 
 def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int, int]:
-    """Gives the patches their stride, and the position embeddings the grid that follows from it."""
-    _check_plain(vit, config.transformer)
+    """Gives the patches their stride and the positions the grid that follows, which it returns."""
     embed = vit.patch_embed
     patch = embed.patch_size[0]
     grid = patch_grid(config.image_size, config.stride, patch)
     if min(grid) < 1:
         raise ValueError(
-            f"ModelConfig.image_size={config.image_size} is smaller than one patch of {patch} pixels"
+            f"ModelConfig.image_size={config.image_size} is smaller than one patch "
+            f"of {patch} pixels"
         )
     embed.proj.stride = (config.stride, config.stride)
-    embed.img_size, embed.flatten = None, True  # images of any size, to (B, N, D)
-    if config.transformer in SMALL:
+    embed.img_size = None  # timm would accept images of one size only
+    embed.flatten = True  # tokens (B, N, D)
+    if config.transformer in STAND_INS:
         embed.proj = _early_convolutions(vit.embed_dim, config.stride)
     if pretrained:
         positions = resize_positions(vit.pos_embed.data, embed.grid_size, grid)
     else:
-        positions = nn.init.trunc_normal_(
-            torch.empty(1, 1 + grid[0] * grid[1], vit.embed_dim), std=0.02
-        )
+        positions = torch.empty(1, 1 + grid[0] * grid[1], vit.embed_dim)
+        nn.init.trunc_normal_(positions, std=0.02)
     vit.pos_embed = nn.Parameter(positions)
     return grid
+
+
+def _early_convolutions(width: int, stride: int) -> nn.Sequential:
+    """The patches of the small ViTs, which learn sooner by convolutions (Xiao et al., 2021)."""
+    if stride % 4:
+        raise ValueError(
+            f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs"
+        )
+    return nn.Sequential(
+        nn.Conv2d(3, 16, kernel_size=3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, width, kernel_size=4, stride=stride // 4),
+    )

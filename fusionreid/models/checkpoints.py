@@ -1,8 +1,10 @@
-"""Checkpoints: safetensors with their configuration in the header. Nothing is ever unpickled."""
+"""Checkpoints: safetensors with the model's configuration in the header. Nothing is unpickled.
+
+A file holds the tensors `model/<name>` and, of a run that may go on, `optimizer/<index>/<name>`.
+"""
 
 import hashlib
 import json
-import zlib
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -16,146 +18,119 @@ from ..config import FusionConfig, ModelConfig
 from ..files import atomic_write, mistaken
 from .fusionreid import FusionReID, build_model
 
-THEIRS = "fusionreid.load takes any checkpoint, also one of the released code"
+HINT = "fusionreid.load takes any checkpoint, also one of the released code"
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, each once even where two branches share a module."""
+    """Parameters and buffers by name. A module that the branches share is named once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def digest(model: FusionReID) -> str:
-    """Sixteen hexadecimal digits of a model's configuration and weights, which are taken as float32."""
+    """Sixteen hexadecimal digits of a model's configuration and weights (taken as float32)."""
     content = hashlib.sha256(json.dumps(asdict(model.config)).encode())
     for name, tensor in sorted(tensors(model).items()):
-        content.update(name.encode())
         value = tensor.detach().cpu().contiguous()
-        content.update((value.float() if value.is_floating_point() else value).numpy())
+        if value.is_floating_point():
+            value = value.float()
+        content.update(name.encode())
+        content.update(value.numpy())
     return content.hexdigest()[:16]
 
 
 def save(
     path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None, **state
 ) -> None:
-    """Writes the model, the optimizer's tensors and `state`, JSON. An OSError names a `path` that cannot be written."""
-    moments = {
-        f"optimizer/{index}/{key}": value
-        for index, each in (optimizer.state_dict()["state"] if optimizer else {}).items()
-        for key, value in each.items()
-        if value is not None
-    }
-    content = {
-        f"model/{name}": tensor.detach() for name, tensor in tensors(model).items()
-    } | moments
-    content = {name: tensor.cpu().contiguous() for name, tensor in content.items()}
+    """Writes the model, the optimizer's tensors, and `state`, which becomes JSON.
+
+    Raises OSError, naming `path`, if it cannot be written.
+    """
+    content = {f"model/{name}": tensor.detach() for name, tensor in tensors(model).items()}
+    if optimizer is not None:
+        for index, moments in optimizer.state_dict()["state"].items():
+            for key, moment in moments.items():
+                if moment is not None:  # SGD without momentum keeps nothing
+                    content[f"optimizer/{index}/{key}"] = moment
     header = {
         "config": asdict(model.config),
-        "num_classes": next(iter(model.necks.values())).classifier.out_features,
+        "num_classes": model.num_classes,
         "num_cameras": model.num_cameras,
-        "optimizer": len(moments) if optimizer else None,
         "state": state,
-        "checksums": {name: _checksum(tensor) for name, tensor in content.items()},
     }
-    metadata = {key: json.dumps(value) for key, value in header.items()}
     with atomic_write(path) as temporary:
-        save_file(content, temporary, metadata=metadata | {"checksum": _header_checksum(metadata)})
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in content.items()},
+            temporary,
+            metadata={key: json.dumps(value) for key, value in header.items()},
+        )
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
-    """The model of a checkpoint that `save` wrote, in evaluation mode. Raises as `restore`.
-
-    The model that the header describes has no memory until its shapes are found to be those in the file.
-    """
-    file, header = _open(path)
+    """The model of a checkpoint that `save` wrote, in evaluation mode. Raises as `restore`."""
+    _, header = _open(path)
     try:
         config = header["config"]
-        config["fusion"] = config["fusion"] and FusionConfig(**config["fusion"])
-        if config["fusion"] and config["fusion"].depth > len(file.keys()):
-            raise ValueError(f"a depth of {config['fusion'].depth} over {len(file.keys())} tensors")
-        with torch.device("meta"):
+        if config["fusion"] is not None:
+            config["fusion"] = FusionConfig(**config["fusion"])
+        with torch.device("meta"):  # random weights would only be overwritten
             model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        found = f"expected a model's configuration in its header, found {error!r}"
-        raise ValueError(f"{path}: {found}; {THEIRS}") from error
-    _fit(path, file, model)
-    restore(path, model.to_empty(device="cpu"))
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "expected a model's configuration in its header"
+        raise ValueError(f"{path}: {expected}, found {error!r}; {HINT}") from error
+    model.to_empty(device="cpu")
+    restore(path, model)
     return model.to(device).eval()
 
 
 def read_state(path: str | Path) -> dict:
-    """What `save` got besides the model and the optimizer."""
-    return _open(path)[1]["state"]
+    """The `state` that `save` was given."""
+    _, header = _open(path)
+    return header["state"]
 
 
 def restore(
     path: str | Path, model: FusionReID, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Loads into a model, and an optimizer if one is given, of the same shape.
+    """Loads a checkpoint into a model, and an optimizer if one is given, of the same shape.
 
-    Raises FileNotFoundError, ValueError, naming the file, and tensors that are missing, unknown, damaged or not finite.
+    Raises FileNotFoundError, or ValueError naming the file and the tensors that are missing,
+    unknown, of another shape or not finite.
     """
     file, header = _open(path)
-    checksums = header.get("checksums", {})  # none in files of before there were any
-
-    def stored(label: str) -> Tensor:
-        tensor = file.get_tensor(label)
-        if checksums and checksums.get(label) != _checksum(tensor):
-            raise ValueError(f"{path}: {label} is damaged: its checksum is another")
-        return tensor
-
+    places = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
+    stored = {label for label in file.keys() if label.startswith("model/")}
+    wrong = sorted(stored ^ places.keys())
+    for label in sorted(stored & places.keys()):
+        if file.get_slice(label).get_shape() != list(places[label].shape):
+            wrong.append(label)
+    if wrong:
+        names = ", ".join(wrong[:5])
+        raise ValueError(
+            f"{path} does not fit the model; missing, unknown or of another shape: {names}"
+        )
     with torch.no_grad():
-        for label, tensor in _fit(path, file, model).items():
-            if not tensor.copy_(stored(label)).isfinite().all():
+        for label, place in places.items():
+            place.copy_(file.get_tensor(label))
+            if not place.isfinite().all():
                 raise ValueError(f"{path}: {label} has numbers that are not finite")
     if optimizer is not None:
-        labels = [label for label in file.keys() if label.startswith("optimizer/")]
-        expected = header.get("optimizer")
-        if len(labels) != expected:  # without them training would continue to other numbers
-            raise ValueError(
-                f"{path}: expected {expected} tensors of the optimizer, found {len(labels)}"
-            )
-        state = defaultdict(dict)
-        for label in labels:
-            _, index, key = label.split("/")
-            state[int(index)][key] = stored(label).clone()  # else it would hold the file
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _fit(path: str | Path, file: safe_open, model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by the names that they have in the file; a ValueError unless names and shapes are equal."""
-    wanted = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
-    stored = {label for label in file.keys() if label.startswith("model/")}
-    wrong = sorted(stored ^ wanted.keys())
-    wrong += [
-        key
-        for key in stored & wanted.keys()
-        if file.get_slice(key).get_shape() != list(wanted[key].shape)
-    ]
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit the model; missing, unknown or of another shape: {', '.join(wrong[:5])}"
-        )
-    return wanted
-
-
-def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy())
-
-
-def _header_checksum(metadata: dict[str, str]) -> str:
-    return str(zlib.crc32(json.dumps(metadata, sort_keys=True).encode()))
+        moments = defaultdict(dict)
+        for label in file.keys():
+            if label.startswith("optimizer/"):
+                _, index, key = label.split("/")
+                # A copy: the tensor itself is a part of the file, which could then not be removed.
+                moments[int(index)][key] = file.get_tensor(label).clone()
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 def _open(path: str | Path) -> tuple[safe_open, dict]:
-    """A file's tensors, read when asked for, and its header."""
+    """A file, whose tensors are read when they are asked for, and its header."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         file = safe_open(path, framework="pt")
-        metadata = file.metadata() or {}
-        if metadata.pop("checksum", None) not in (None, _header_checksum(metadata)):
-            raise ValueError("the checksum of its header is another")
-        return file, {key: json.loads(text) for key, text in metadata.items()}
+        header = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except (SafetensorError, ValueError) as error:
-        found = mistaken(path) or f"a damaged or other file ({error}); {THEIRS}"
-        raise ValueError(f"{path}: expected a safetensors checkpoint, found {found}") from error
+        content = mistaken(path) or f"a damaged or other file ({error}); {HINT}"
+        raise ValueError(f"{path}: expected a safetensors checkpoint, found {content}") from error
+    return file, header

@@ -176,13 +176,11 @@ class SharedEncodingUnit(nn.ModuleDict):
 
     def forward(self, tokens: Tokens, local: Tokens) -> tuple[Tokens, Tokens]:
         """Global (B, D) and local tokens (B, N, D) to S^g and S^l, of the same shapes."""
-        cnn_token, cnn_local = self["cnn"](tokens["cnn"], local["cnn"])
-        transformer_token, transformer_local = self["transformer"](
-            tokens["transformer"], local["transformer"]
-        )
-        encoded_tokens = {"cnn": cnn_token, "transformer": transformer_token}
-        encoded_local = {"cnn": cnn_local, "transformer": transformer_local}
-        return encoded_tokens, encoded_local
+        s_g = {}
+        s_l = {}
+        for branch, block in self.items():
+            s_g[branch], s_l[branch] = block(tokens[branch], local[branch])
+        return s_g, s_l
 
 
 class MutualFusionUnit(nn.ModuleDict):
@@ -225,7 +223,7 @@ class HeterogeneousTransmissionModule(nn.Module):
         """Global tokens (B, D) and local tokens (B, N, D) to the next global tokens."""
         for unit in self.units:
             tokens, local = unit(tokens, local)
-        return tokens  # the encoded local tokens end here: the next HTM starts from LRU's
+        return tokens  # the encoded local tokens are not needed any more
 
 
 class DualAttentionMutualFusion(nn.Module):
@@ -249,17 +247,13 @@ class DualAttentionMutualFusion(nn.Module):
 
         f'_0 are the refined tokens, f'_L the fused ones. Without an HTM (L = 0) they are the same.
         """
-        cnn = self.refine["cnn"](local["cnn"])  # F_c: (B, D, H_c, W_c)
-        transformer = self.refine["transformer"](local["transformer"])  # F_t: (B, D, H_t, W_t)
-        refined = {  # f'_0: (B, D)
-            "cnn": self.pool["cnn"](cnn),
-            "transformer": self.pool["transformer"](transformer),
-        }
-        patches = {  # every HTM starts from these local tokens: (B, N, D)
-            "cnn": rearrange(cnn, "b d h w -> b (h w) d"),
-            "transformer": rearrange(transformer, "b d h w -> b (h w) d"),
-        }
+        refined = {}
+        patches = {}
+        for branch in BRANCHES:
+            x = self.refine[branch](local[branch])  # F: (B, D, H, W)
+            refined[branch] = self.pool[branch](x)  # f'_0: (B, D)
+            patches[branch] = rearrange(x, "b d h w -> b (h w) d")  # (B, N, D)
         tokens = refined
         for htm in self.stack:
-            tokens = htm(tokens, patches)  # f'_k-1 to f'_k
+            tokens = htm(tokens, patches)  # f'_k-1 to f'_k; the local tokens are always F's
         return refined, tokens

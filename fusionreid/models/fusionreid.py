@@ -6,21 +6,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..config import FEATURES, ModelConfig
+from ..config import ModelConfig
 from ..options import expect, one_of
 from .backbones import CNNBranch, TransformerBranch
-from .fusion import DualAttentionMutualFusion
+from .fusion import BRANCHES, DualAttentionMutualFusion
 
 
 class Output(NamedTuple):
-    """`features` by name, (B, width) each, in the order of `config.FEATURES`; `logits` (B, classes) when training."""
+    """What a forward pass gives, by the names of `config.FEATURES` and in their order.
+
+    `features` are (B, width) each; `logits`, when training, (B, classes) each.
+    """
 
     features: dict[str, Tensor]
     logits: dict[str, Tensor] | None
 
 
 class BNNeck(nn.Module):
-    """Batch norm without a trained bias, then a linear classifier without bias (Luo et al.): (B, D) to logits."""
+    """Batch norm without a trained bias, then a linear classifier without bias (Luo et al., 2019).
+
+    (B, width) to logits (B, num_classes).
+    """
 
     def __init__(self, width: int, num_classes: int):
         super().__init__()
@@ -34,20 +40,23 @@ class BNNeck(nn.Module):
 
 
 class FusionReID(nn.Module):
-    """The model of a `ModelConfig`; build it with `build_model`. `widths` has the width of each feature, in order."""
+    """The model of a `ModelConfig`; build it with `build_model`.
+
+    `widths` are the widths of its features, by name and in order.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         num_classes: int,
         num_cameras: int = 0,
-        pretrained: bool | Collection[str] = False,
+        pretrained: Collection[str] = (),
     ):
         super().__init__()
-        pretrained = ("cnn", "transformer") if pretrained is True else pretrained or ()
-        for name in pretrained:
-            one_of("pretrained", name, ("cnn", "transformer"))
-        self.config, self.num_cameras = config, num_cameras
+        self.config = config
+        self.num_classes = num_classes
+        self.num_cameras = num_cameras
+
         self.branches = nn.ModuleDict()
         if config.cnn:
             self.branches["cnn"] = CNNBranch(config, "cnn" in pretrained)
@@ -55,20 +64,20 @@ class FusionReID(nn.Module):
             self.branches["transformer"] = TransformerBranch(
                 config, num_cameras, "transformer" in pretrained
             )
-        widths = {name: branch.width for name, branch in self.branches.items()}
+        self.widths = {name: branch.width for name, branch in self.branches.items()}
+
+        self.fusion = None
         fusion = config.fusion
-        self.fusion = (
-            DualAttentionMutualFusion(fusion, widths) if fusion and fusion.refine else None
-        )
-        if self.fusion is not None:
-            stages = ("refined", "fused") if len(self.fusion.stack) else ("refined",)
-            widths |= {
-                f"{branch}_{stage}": fusion.dim for stage in stages for branch in self.branches
-            }
-        self.widths: dict[str, int] = {name: widths[name] for name in FEATURES if name in widths}
-        self.necks = nn.ModuleDict(
-            {name: BNNeck(width, num_classes) for name, width in self.widths.items()}
-        )
+        if fusion is not None and fusion.refine:
+            self.fusion = DualAttentionMutualFusion(fusion, self.widths)
+            stages = ("refined", "fused") if fusion.units else ("refined",)
+            for stage in stages:
+                for branch in BRANCHES:
+                    self.widths[f"{branch}_{stage}"] = fusion.dim
+
+        self.necks = nn.ModuleDict()
+        for name, width in self.widths.items():
+            self.necks[name] = BNNeck(width, num_classes)
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
@@ -76,64 +85,69 @@ class FusionReID(nn.Module):
         return {name: branch.grid for name, branch in self.branches.items()}
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> Output:
-        """Images (B, 3, H, W), float, and cameras (B,), int64, both on the model's device, to `Output`.
+        """Images (B, 3, H, W), float, and cameras (B,), int64, to `Output`, all on one device.
 
-        A camera of -1, or `cameras=None`, is one that training has not seen: no camera embedding is added. Raises
-        ValueError, TypeError, naming the argument, what was expected and what was found.
+        A camera of -1 is one that training has not seen: it gets no camera embedding.
+        `cameras=None` means that all are so. Raises ValueError or TypeError, naming the argument,
+        what was expected and what was found.
         """
-        self._check(images, cameras)
-        branches = {name: branch(images, cameras) for name, branch in self.branches.items()}
-        features = {name: output.token for name, output in branches.items()}
+        self._check_images(images)
+        if cameras is not None:
+            self._check_cameras(cameras, images)
+        outputs = {name: branch(images, cameras) for name, branch in self.branches.items()}
+        features = {name: output.token for name, output in outputs.items()}
         if self.fusion is not None:
-            refined, fused = self.fusion({name: output.local for name, output in branches.items()})
-            features |= {f"{name}_refined": token for name, token in refined.items()}
-            features |= {f"{name}_fused": token for name, token in fused.items()}
+            local = {name: output.local for name, output in outputs.items()}
+            refined, fused = self.fusion(local)
+            for name in BRANCHES:
+                features[f"{name}_refined"] = refined[name]
+                features[f"{name}_fused"] = fused[name]
+        # In the paper's order; without HTMs there are no fused features.
         features = {name: features[name] for name in self.widths}
-        logits = (
-            {name: self.necks[name](feature) for name, feature in features.items()}
-            if self.training
-            else None
-        )
+        logits = None
+        if self.training:
+            logits = {name: self.necks[name](feature) for name, feature in features.items()}
         return Output(features, logits)
 
     def embed(self, images: Tensor, cameras: Tensor | None = None) -> Tensor:
-        """The retrieval vector f_a: all features side by side, (B, sum of `widths`), before normalisation."""
+        """The retrieval vector f_a (B, sum of `widths`): the features side by side, as they are."""
         return torch.cat(list(self(images, cameras).features.values()), dim=1)
 
-    def _check(self, images: Tensor, cameras: Tensor | None) -> None:
-        expected, found = (3, *self.config.image_size), tuple(images.shape)
-        if len(found) != 4 or found[1:] != expected:
+    def _check_images(self, images: Tensor) -> None:
+        height, width = self.config.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, height, width):
             raise ValueError(
-                f"images: expected shape (batch, {', '.join(map(str, expected))}), found {found}"
+                f"images: expected shape (batch, 3, {height}, {width}), found {tuple(images.shape)}"
             )
         if not images.is_floating_point():
             raise TypeError(
                 f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}"
             )
         if self.training and len(images) < 2:
-            needs = "batch normalisation needs at least two images when training, found one"
-            raise ValueError(f"images: {needs}; call model.eval() first to embed a single image")
-        if cameras is None:
-            return
+            raise ValueError(
+                "images: batch normalisation needs at least two images when training, found one; "
+                "call model.eval() first to embed a single image"
+            )
+
+    def _check_cameras(self, cameras: Tensor, images: Tensor) -> None:
         if cameras.dtype != torch.int64:
             raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
         if cameras.shape != images.shape[:1] or cameras.device != images.device:
-            expected = f"expected shape ({len(images)},) on {images.device}, as the images"
             raise ValueError(
-                f"cameras: {expected}, found {tuple(cameras.shape)} on {cameras.device}"
+                f"cameras: expected shape ({len(images)},) on {images.device}, as the images, "
+                f"found {tuple(cameras.shape)} on {cameras.device}"
             )
-        # Only on the CPU: elsewhere it would wait for the device. A compiled graph would break, an exported one keep B.
-        if (
-            not torch.compiler.is_compiling()
-            and self.num_cameras
-            and len(cameras)
-            and cameras.device.type == "cpu"
-        ):
-            low, high = int(cameras.min()), int(cameras.max())
-            if low < -1 or high >= self.num_cameras:
-                raise ValueError(
-                    f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}"
-                )
+        # The values are looked at on the CPU only: a GPU would have to be waited for. And not while
+        # a graph is compiled or exported: it must not depend on values.
+        on_cpu = cameras.device.type == "cpu"
+        if torch.compiler.is_compiling() or not (on_cpu and self.num_cameras and len(cameras)):
+            return
+        low = int(cameras.min())
+        high = int(cameras.max())
+        if low < -1 or high >= self.num_cameras:
+            raise ValueError(
+                f"cameras: expected 0 to {self.num_cameras - 1} (-1: unseen), found {low} to {high}"
+            )
 
 
 def build_model(
@@ -142,14 +156,21 @@ def build_model(
     num_cameras: int = 0,
     pretrained: bool | Collection[str] = False,
 ) -> FusionReID:
-    """FusionReID as configured, for as many identities (`num_classes`) and cameras as training has (0: no embedding).
+    """FusionReID as configured, with random weights.
 
-    `pretrained` fetches ImageNet weights by timm, for both branches or for those named, ("cnn",) or ("transformer",);
-    for weights in a file, see `fusionreid.models.pretrained`. Raises ValueError, naming the argument or the backbone.
+    Args:
+        num_classes: the number of training identities.
+        num_cameras: the number of training cameras; 0 leaves the camera embedding out.
+        pretrained: whether timm fetches ImageNet weights, for both branches (True) or for those
+            named, ("cnn",) or ("transformer",). For a file, see `models.pretrained`.
+
+    Raises ValueError, naming the argument or the backbone.
     """
     expect("config", config, ModelConfig)
-    num_classes, num_cameras = (
-        expect("num_classes", num_classes, int, 1),
-        expect("num_cameras", num_cameras, int, 0),
-    )
+    num_classes = expect("num_classes", num_classes, int, 1)
+    num_cameras = expect("num_cameras", num_cameras, int, 0)
+    if isinstance(pretrained, bool):
+        pretrained = BRANCHES if pretrained else ()
+    for branch in pretrained:
+        one_of("pretrained", branch, BRANCHES)
     return FusionReID(config, num_classes, num_cameras, pretrained)

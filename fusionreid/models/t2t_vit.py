@@ -1,7 +1,8 @@
-"""Tokens-to-Token ViT (T2T-ViT, Yuan et al., ICCV 2021) with Transformer token modules, which timm lacks (Table VI).
+"""Tokens-to-Token ViT (T2T-ViT, Yuan et al., ICCV 2021), which timm lacks (Table VI).
 
-Three soft splits (overlapping patches of pixels, then of tokens), the first two each followed by a small Transformer,
-turn an image into tokens for a plain ViT. The names are those of its public weights.
+Three soft splits cut overlapping patches, first of the pixels, then of the tokens. A small
+Transformer follows each of the first two, a linear layer the third; then comes a plain ViT. The
+names of the modules are those of the public weights.
 """
 
 import torch
@@ -11,32 +12,34 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
-SOFT_SPLITS = (
-    (7, 4, 2),
-    (3, 2, 1),
-    (3, 2, 1),
-)  # kernel, stride, padding; together a step of 16 pixels
+# Kernel, stride and padding of each. Together the strides make a step of 16 pixels.
+SOFT_SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
 
 
 def soft_split_grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of tokens after each soft split of an image of (height, width) pixels."""
-    grids = [tuple(image_size)]
+    rows, columns = image_size
+    grids = []
     for kernel, stride, padding in SOFT_SPLITS:
-        grids.append(tuple((side + 2 * padding - kernel) // stride + 1 for side in grids[-1]))
-    return grids[1:]
+        rows = (rows + 2 * padding - kernel) // stride + 1
+        columns = (columns + 2 * padding - kernel) // stride + 1
+        grids.append((rows, columns))
+    return grids
 
 
 def sinusoid_table(positions: int, dim: int) -> Tensor:
-    """Fixed position embeddings (1, positions, dim), of sines and cosines (Vaswani et al., 2017, Sec. 3.5)."""
-    exponent = 2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim
+    """Position embeddings (1, positions, dim) of sines and cosines (Vaswani et al., 2017)."""
+    columns = torch.arange(dim, dtype=torch.float64)
+    exponent = 2 * (columns // 2) / dim
     angle = torch.arange(positions, dtype=torch.float64)[:, None] / 10000**exponent
-    return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())[None].float()
+    return torch.where(columns % 2 == 0, angle.sin(), angle.cos())[None].float()
 
 
 class TokenAttention(nn.Module):
-    """One-head attention from `dim_in` to `dim` channels; as the width changes, the value is the skip connection.
+    """One-head attention, (B, N, dim_in) to (B, N, dim).
 
-    The softmax is scaled by the width of the input, not by that of the head, as the public weights were trained.
+    The width changes, so the value takes the place of the skip connection. The softmax is scaled by
+    the width of the input, not by that of the head: the public weights were trained so.
     """
 
     def __init__(self, dim_in: int, dim: int):
@@ -45,14 +48,14 @@ class TokenAttention(nn.Module):
         self.qkv = nn.Linear(dim_in, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, dim_in) -> (B, N, dim)
-        query, key, value = rearrange(self.qkv(x), "b n (three d) -> three b 1 n d", three=3)
-        x = value + self.proj(F.scaled_dot_product_attention(query, key, value, scale=self.scale))
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "b n (three d) -> three b 1 n d", three=3)
+        x = v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))
         return rearrange(x, "b 1 n d -> b n d")
 
 
 class TokenTransformer(nn.Module):
-    """The Transformer layer between two soft splits: (B, N, dim_in) -> (B, N, dim)."""
+    """The Transformer layer between two soft splits, (B, N, dim_in) to (B, N, dim)."""
 
     def __init__(self, dim_in: int, dim: int):
         super().__init__()
@@ -67,32 +70,31 @@ class TokenTransformer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, N, embed_dim), one for about each 16 x 16 pixels."""
+    """Images (B, 3, H, W) to tokens (B, N, embed_dim), one for about 16 x 16 pixels."""
 
     def __init__(self, image_size: tuple[int, int], embed_dim: int, token_dim: int):
         super().__init__()
         self.grids = soft_split_grids(image_size)
-        self.attention1 = TokenTransformer(3 * SOFT_SPLITS[0][0] ** 2, token_dim)
-        self.attention2 = TokenTransformer(token_dim * SOFT_SPLITS[1][0] ** 2, token_dim)
-        self.project = nn.Linear(token_dim * SOFT_SPLITS[2][0] ** 2, embed_dim)
+        self.attention1 = TokenTransformer(3 * 7 * 7, token_dim)
+        self.attention2 = TokenTransformer(token_dim * 3 * 3, token_dim)
+        self.project = nn.Linear(token_dim * 3 * 3, embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        x, layers = images, (self.attention1, self.attention2, self.project)
-        for layer, (kernel, stride, padding), (rows, _) in zip(
-            layers, SOFT_SPLITS, self.grids, strict=True
-        ):
-            tokens = layer(
-                rearrange(F.unfold(x, kernel, stride=stride, padding=padding), "b c n -> b n c")
-            )
-            x = rearrange(tokens, "b (h w) c -> b c h w", h=rows)
+        x = images
+        layers = (self.attention1, self.attention2, self.project)
+        for layer, (rows, _), split in zip(layers, self.grids, SOFT_SPLITS, strict=True):
+            kernel, stride, padding = split
+            patches = F.unfold(x, kernel, stride=stride, padding=padding)  # (B, C * kernel^2, N)
+            tokens = layer(rearrange(patches, "b c n -> b n c"))  # (B, N, D)
+            x = rearrange(tokens, "b (h w) d -> b d h w", h=rows)
         return tokens
 
 
 class T2TViT(nn.Module):
     """T2T-ViT without its classifier; the defaults are T2T-ViT-14.
 
-    `grid` follows from the size of images, (16, 8) tokens at 256 x 128 pixels. The stochastic-depth rate grows linearly
-    from 0 at the first block to `drop_path` at the last.
+    `grid` follows from the size of the images: (16, 8) tokens at 256 x 128 pixels. The rate of
+    stochastic depth grows linearly from 0 in the first block to `drop_path` in the last.
     """
 
     def __init__(
@@ -109,23 +111,17 @@ class T2TViT(nn.Module):
         self.grid = soft_split_grids(image_size)[-1]
         self.tokens_to_token = TokensToToken(image_size, embed_dim, token_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.register_buffer(
-            "pos_embed", sinusoid_table(1 + self.grid[0] * self.grid[1], embed_dim)
-        )
-        self.blocks = nn.ModuleList(
-            Block(
-                embed_dim,
-                heads,
-                mlp_ratio=3.0,
-                drop_path=drop_path * i / max(1, depth - 1),
-                norm_layer=nn.LayerNorm,
-            )
-            for i in range(depth)
-        )
+        positions = 1 + self.grid[0] * self.grid[1]  # the class token has one, too
+        self.register_buffer("pos_embed", sinusoid_table(positions, embed_dim))
+        self.blocks = nn.ModuleList()
+        for index in range(depth):
+            rate = drop_path * index / max(1, depth - 1)
+            block = Block(embed_dim, heads, mlp_ratio=3.0, drop_path=rate, norm_layer=nn.LayerNorm)
+            self.blocks.append(block)
         self.norm = nn.LayerNorm(embed_dim)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self.apply(init_weights_vit_timm)
 
     def patch_embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, N, D) of images (B, 3, H, W), before the class token and the position embedding."""
+        """Tokens (B, N, D) of images (B, 3, H, W), before class token and position embedding."""
         return self.tokens_to_token(images)

@@ -1,8 +1,9 @@
-"""The released model's arithmetic, written a second time: plain functions of a checkpoint's tensors, no module of ours.
+"""The released model's arithmetic, written a second time, without our modules.
 
-`features(tensors, images, cameras)` is proved against the released default's reference numbers, and then is itself the
-reference for the variants that have none. It follows the paper's Sec. III, with the differences of the released code;
-what the tensors do not tell (the stride of the patches, the order of the units, heads) is given.
+`features(tensors, images, cameras)` is proved against the released default's reference numbers.
+Then it is itself the reference for the variants that have none. It follows the paper's Sec. III,
+with the differences of the released code. What the tensors do not tell (the stride of the patches,
+the order of the units, heads) is given.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def residual(x, t, stride):
 
 
 def token_transformer(x, t):
-    """T2T-ViT's token layer: one head, the value in place of the skip connection, scaled by the input's width."""
+    """T2T-ViT's token layer: one head, scaled by the input's width, the value is the skip."""
     query, key, value = linear(layer_norm(x, t.below("norm1")), t.below("attn.qkv")).chunk(3, -1)
     x = value + linear(
         attend(query, key, value, 1, scale=x.shape[-1] ** -0.5), t.below("attn.proj")

@@ -18,8 +18,8 @@ ROWS = [(table, variant) for table in ("table2", "table5", "table6") for variant
 def test_rows_of_the_paper(table, variant):
     cost = measure(variant.config)
     pair = (variant.config.cnn, variant.config.transformer)
-    # Table VI prints 107.0 for ResNet-101 + T2T-ViT-14, a misprint for 108.0: every other row with ResNet-101 has
-    # 19.0 M more than with ResNet-50.
+    # Table VI prints 107.0 for ResNet-101 + T2T-ViT-14, a misprint for 108.0: every other row with
+    # ResNet-101 has 19.0 M more than with ResNet-50.
     printed = costs(table).loc[variant.name]
     parameters = 108.0 if pair == ("resnet101", "t2t_vit_14") else printed["parameters"]
     assert cost.parameters / 1e6 == pytest.approx(parameters, abs=0.15)

@@ -1,16 +1,14 @@
-"""The model: every variant forward and backward, shapes, sharing, single images, wrong arguments."""
+"""The model: every variant forward and backward, shapes, order, single images, wrong arguments."""
 
 import copy
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 
-from fusionreid import PAPER, RELEASED, FusionConfig, ModelConfig, build_model
+from fusionreid import PAPER, RELEASED, FusionConfig, build_model
 from fusionreid.config import FEATURES, profile
 from fusionreid.models import backbones
-from fusionreid.models.backbones import IMAGENET
 from fusionreid.paper.experiments import variants
 
 SMOKE = profile("smoke")
@@ -84,17 +82,6 @@ def test_order_of_units_matters():
     assert not torch.allclose(*outputs)
 
 
-def test_camera_embedding_scale_and_unseen_cameras():
-    model = model_of(small(cnn=None)).eval()
-    branch = model.branches["transformer"]
-    expected = 3.0 * branch.camera_embedding[2, 0]
-    assert torch.equal(branch.embed_cameras(torch.tensor([2]))[0, 0], expected)
-    x = images(model.config)
-    unseen = model.embed(x, torch.full((4,), -1))
-    assert torch.equal(unseen, model.embed(x))
-    assert not torch.allclose(unseen, model.embed(x, torch.zeros(4, dtype=torch.int64)))
-
-
 def test_deep_copy_is_independent():
     model = model_of(small()).eval()
     x = images(model.config)
@@ -104,45 +91,6 @@ def test_deep_copy_is_independent():
         for parameter in model.parameters():
             parameter.zero_()
     assert torch.equal(twin.embed(x), before)
-
-
-def test_any_timm_backbone_by_name():
-    config = ModelConfig(
-        cnn="test_efficientnet",
-        transformer="vit_tiny_patch16_224",
-        image_size=(64, 32),
-        fusion=FusionConfig(dim=24),
-    )
-    model = model_of(config).eval()
-    assert model.grids["cnn"] == (4, 2)
-    assert model(images(config)).features["cnn_fused"].shape == (4, 24)
-
-
-def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
-    def offline(*_, **__):
-        raise FileNotFoundError("cannot find the file on the Hub\nand more")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    message = r"resnet50.tv_in1k: its weights cannot be fetched \(cannot find the file on the Hub\); give a file, "
-    with pytest.raises(OSError, match=message + ".*data/weights/resnet50.pth"):
-        backbones.create("resnet50", pretrained=True)
-    with pytest.raises(
-        ValueError, match="t2t_vit_14: no public weights.*data/weights/t2t_vit_14.pth"
-    ):
-        backbones.create("t2t_vit_14", pretrained=True)
-
-
-@pytest.mark.parametrize("name", IMAGENET)
-def test_imagenet_weights_are_those_by_custom(name, monkeypatch):
-    tag = f"{name}.{IMAGENET[name]}"
-    assert tag in timm.list_pretrained(f"{name}.*")
-    asked = []
-    monkeypatch.setattr(
-        timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"]))
-    )
-    backbones.create(name, pretrained=True)
-    backbones.create(name)
-    assert asked == [(tag, True), (name, False)]
 
 
 @pytest.mark.parametrize(
@@ -168,26 +116,28 @@ def test_wrong_input_is_named(make, message):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "pretrained, asked",
     [
-        ({"cnn": "resnet51"}, "resnet51"),
-        ({"transformer": "test_vit3"}, "one class token"),
-        ({"transformer": "eva02_tiny_patch14_224"}, "is a Eva; expected a plain ViT"),
-        (
-            {"transformer": "vit_xsmall_patch16_clip_224"},
-            "normalises its tokens before the first block",
-        ),
-        ({"transformer": "deit3_small_patch16_224"}, "no position for its class token"),
-        ({"cnn": "test_efficientnet", "stem": "released"}, "for ResNets"),
-        ({"cnn": "test_vit"}, "VisionTransformer has no layer of stride 2; expected a CNN of timm"),
-        ({"cnn": "t2t_vit_14"}, "T2TViT has no layer of stride 2; expected a CNN of timm"),
-        ({"cnn": None, "transformer": None}, "at least one branch"),
-        (
-            {"transformer": "test_vit_small", "stride": 14},
-            "expected a multiple of 4 for the small ViTs",
-        ),
+        (False, []),
+        (True, ["cnn", "transformer"]),
+        (("cnn",), ["cnn"]),
+        (["transformer"], ["transformer"]),
     ],
 )
-def test_wrong_configuration_is_named(changes, message):
-    with pytest.raises(ValueError, match=message):
-        model_of(small(**changes))
+def test_imagenet_weights_are_fetched_for_the_branches_named(monkeypatch, pretrained, asked):
+    fetched = []
+
+    def create(name, pretrained, **options):
+        if pretrained:
+            fetched.append("transformer" if "vit" in name else "cnn")
+        return real(name, False, **options)
+
+    real = backbones.create
+    monkeypatch.setattr(backbones, "create", create)
+    build_model(small(), 5, pretrained=pretrained)
+    assert fetched == asked
+
+
+def test_an_unknown_branch_is_named():
+    with pytest.raises(ValueError, match="pretrained='resnet' is not known"):
+        build_model(small(), 5, pretrained=("resnet",))

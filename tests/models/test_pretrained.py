@@ -113,14 +113,13 @@ def test_teacher_wins_over_student(cnn, resnet):
 
 def test_files(tmp_path, cnn, resnet):
     safetensors.torch.save_file(resnet, tmp_path / "a.safetensors")
-    safetensors.torch.save_file(resnet, tmp_path / "c.pth")
     extras = {
         "args": argparse.Namespace(lr=0.1, output=Path("x")),
         "best": np.float64(0.5),
         "optimizer": {"state": {}},
     }
     torch.save({"state_dict": resnet, **extras}, tmp_path / "b.pth")
-    for name in ("a.safetensors", "b.pth", "c.pth"):
+    for name in ("a.safetensors", "b.pth"):
         report = load_branch(cnn, tmp_path / name)
         assert report.source.endswith(name) and not report.random
 
@@ -145,7 +144,7 @@ def test_deit_distilled(vit):
     state = tiny_vit("deit_tiny_distilled_patch16_224")
     report = load_branch(vit, {"model": state})
     assert {"dist_token", "head_dist.weight"} <= set(report.unused) and not report.random
-    assert "distillation" in report.resized["pos_embed"]
+    assert report.resized == {"pos_embed": "grid 14 x 14 to 21 x 10"}
     torch.testing.assert_close(vit.base.pos_embed[0, 0].data, state["pos_embed"][0, 0])
     torch.testing.assert_close(
         vit.base.pos_embed[0, 1:].data, obviously_resized(state["pos_embed"][0, 2:], (21, 10))
@@ -179,12 +178,6 @@ def test_convolutional_stem_is_refused(vit):
         match=r"another network: .*patch_embed.proj.weight: \(192, 64, 8, 8\) in the file",
     ):
         load_branch(vit, state)
-
-
-def test_patches_of_another_size(vit):
-    state = tiny_vit(num_classes=0) | {"patch_embed.proj.weight": torch.rand(192, 3, 14, 14)}
-    report = load_branch(vit, state)
-    assert report.resized["patch_embed.proj.weight"] == "patches of 14 x 14 to 16 x 16 pixels"
 
 
 def test_t2t_vit():
@@ -267,7 +260,8 @@ def test_report_reads_well(vit):
     state = {name: value for name, value in state.items() if "attn.qkv.bias" not in name}
     text = str(load_branch(vit, state))
     assert text.startswith("state dict: 138 of the branch's 150 tensors")
-    assert "left at random blocks.*.attn.qkv.bias (12): not in the file" in text
+    assert "left at random blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias, " in text
+    assert "... (12 in all): not in the file" in text
     assert "unused         head.weight, head.bias" in text and len(text.splitlines()) == 4
     assert str(Report("x")) == "x: 0 of the branch's 0 tensors"
 
@@ -290,7 +284,7 @@ def test_many_unused_tensors_are_counted(cnn, resnet):
         (
             "resnet34",
             "resnet18",
-            r"expected to fill .*95% of the branch, .*found 5\d%. Not filled: layer1.*not in the file",
+            r"expected to fill .*95% of the branch, .*found 5\d%. Not filled: layer1.*not in the",
         ),
         ("resnet50", "resnext50_32x4d", r"found \d\d%. Not filled: layer1.*conv1.weight"),
     ],

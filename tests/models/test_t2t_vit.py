@@ -1,4 +1,4 @@
-"""T2T-ViT: names, sizes and costs of the public one, and its token module against a slow, obvious version."""
+"""T2T-ViT: names and sizes of the public one, its token module against a slow, obvious version."""
 
 from __future__ import annotations
 

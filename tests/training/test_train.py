@@ -411,10 +411,9 @@ def cut_off(tiny_dataset, folder, monkeypatch):
 
 
 def rewritten(path, change):
-    """Writes a checkpoint again, its tensors and metadata changed, without checksums."""
+    """Writes a checkpoint again, its tensors and metadata changed."""
     with safe_open(path, framework="pt") as file:
         content, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
-    del metadata["checksum"], metadata["checksums"]
     change(content, metadata)
     save_file(content, path, metadata=metadata)
 
@@ -422,17 +421,6 @@ def rewritten(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (
-            lambda t, _: [t.pop(k) for k in list(t) if k.startswith("optimizer/")],
-            "tensors of the optimizer, found 0",
-        ),
-        (
-            lambda t, m: (
-                [t.pop(k) for k in list(t) if k.startswith("optimizer/")]
-                and m.update(optimizer="null")
-            ),
-            "None",
-        ),
         (lambda t, _: t[min(t)].fill_(torch.nan), "not finite"),
         (lambda _, m: m.update(state="{"), "damaged or other file"),
         (lambda _, m: m.update(state="[]"), "cannot continue"),
@@ -484,30 +472,6 @@ def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
         (path / leftover).write_bytes(b"half")
     run_tiny(tiny_dataset, tmp_path)
     assert not list(path.glob(".*"))
-
-
-@pytest.mark.parametrize("place", ["model", "optimizer", "state"])
-def test_one_flipped_bit_is_found(tiny_dataset, tmp_path, monkeypatch, place):
-    path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "checkpoint.safetensors"
-    content = bytearray(path.read_bytes())
-    begin = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:begin])
-    label = min(name for name in header if name.startswith(place + "/")) if place != "state" else ""
-    bit = begin + header[label]["data_offsets"][0] if label else content.index(b"seconds") + 12
-    content[bit] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="checksum is another|checksum of its header is another"
-    ) as error:
-        run_tiny(tiny_dataset, tmp_path)
-    assert (
-        str(path) in str(error.value)
-        and label in str(error.value)
-        and "--restart" in str(error.value)
-    )
-    if place != "optimizer":
-        with pytest.raises(ValueError, match=f"{path}: "):
-            checkpoints.load(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
