@@ -1,6 +1,8 @@
-"""The same numbers on every device that is at hand: with a GPU these tests try it, without one the CPU alone."""
+"""The same numbers on every device: with a GPU these tests try it, without one the CPU alone."""
 
+import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from fusionreid import build_model, embed, evaluate_ranking, k_reciprocal
 from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache, normalise, prefetch
+from fusionreid.devices import device_name, environment, git_commit, one_thread
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import train
@@ -75,3 +78,42 @@ def test_ranking(device, rerank):
         assert np.allclose(found.cmc, expected.cmc, atol=1e-9 if rerank is None else 0.02)
     distances = k_reciprocal(query, gallery), k_reciprocal(features[:60], features[60:])
     assert np.allclose(*distances, atol=1e-4)
+
+
+def test_one_thread_on_a_cpu():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), one_thread("cpu") as threads:
+            assert (threads, torch.get_num_threads()) == (2, 1)
+            raise KeyError
+        assert torch.get_num_threads() == 2
+        with one_thread("cuda"):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_a_run_says_of_its_machine():
+    cpu = torch.device("cpu")
+    found = environment(cpu, processes=2)
+    assert (found["device"], found["processes"]) == (device_name(cpu), 2)
+    assert found["device"].endswith(f", {torch.get_num_threads()} threads")
+    assert found["torch"] == version("torch")
+
+
+def test_the_commit_is_marked_where_files_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("fusionreid.devices.ROOT", tmp_path)
+    assert git_commit() == ""  # no checkout
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "fusionreid").mkdir()
+    (tmp_path / "fusionreid" / "a.py").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    clean = git_commit()
+    assert len(clean) == 10
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").touch()  # beside the package
+    assert git_commit() == clean
+    (tmp_path / "fusionreid" / "a.py").write_text("2")
+    assert git_commit() == f"{clean}+"
