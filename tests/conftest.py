@@ -1,4 +1,4 @@
-"""What every test has: one thread, no progress bars, a runs folder of its own, and no profile from outside."""
+"""What every test has: one thread, no progress bars, runs of its own, no profile from outside."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-# A shell that runs the tests in the background makes them, and all that they start, deaf to Ctrl-C, which some try.
+# A shell that runs the tests in the background makes them ignore Ctrl-C, which some of them send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
-    """Trainings of the tests start from nothing: a run that older code left in `runs/` would hide what changed."""
+    """Trainings of the tests start from nothing: an older run in `runs/` would hide a change."""
     if "FUSIONREID_RUNS" not in os.environ:
         os.environ["FUSIONREID_RUNS"] = config.runs_of_tests = tempfile.mkdtemp(
             prefix="fusionreid-runs-"
@@ -33,9 +33,20 @@ def pytest_unconfigure(config):
         del os.environ["FUSIONREID_RUNS"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The notebooks' cells, which nbval collects, are slow: `-m "not slow"` leaves them out."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def full_disk():
-    """A context where no file can grow beyond so many bytes: an OSError, as Python ignores the signal sent with it."""
+    """A context where no file can grow beyond so many bytes.
+
+    A write beyond it is an OSError, as Python ignores the signal that is sent with it.
+    """
     resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
 
     @contextmanager
@@ -52,13 +63,13 @@ def full_disk():
 
 @pytest.fixture(autouse=True)
 def no_profile_from_outside(monkeypatch):
-    """`make test` sets FUSIONREID_PROFILE for the notebooks; tests of functions say which profile they mean."""
+    """`make test` sets FUSIONREID_PROFILE for the notebooks; other tests name their profile."""
     monkeypatch.delenv("FUSIONREID_PROFILE", raising=False)
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
-    """Four training and four test identities, each a noisy colour, seen by six cameras: trains in a second."""
+    """Four training and four test identities, noisy colours seen by six cameras. Trains in 1 s."""
     import numpy as np
     from PIL import Image
 

@@ -56,6 +56,7 @@ def run(code):
     )
 
 
+@pytest.mark.slow
 def test_every_module_but_the_figures_imports_without_the_optional_packages():
     # One process for all: importing torch takes longer than all of them together.
     loop = "for name in names:\n    print(name, flush=True)\n    importlib.import_module(name)"

@@ -19,8 +19,8 @@ from fusionreid import jobs
 from fusionreid.paper.experiments import plan, setting
 from fusionreid.training.runs import RunFolder
 
-# In a module of its own, so that a new process can import it by name. GAP fails, a run of seed 7 is killed, and one of
-# seed 3 waits at its first time to be stopped.
+# In a module of its own, so that a new process can import it by name. GAP fails, a run of seed 7 is
+# killed, and one of seed 3 waits at its first time to be stopped.
 FAKE = """
 import os, signal, time
 import torch
@@ -36,9 +36,14 @@ def train(run, device, *, data_root, runs_root, objective=None):
         waiting.with_suffix(".new").rename(waiting)
         time.sleep(300)
     write_json(runs_root / run.fingerprint / "result.json", {
-        "fingerprint": run.fingerprint, "data": {"name": run.data.name, "version": ""}, "seed": run.seed,
-        "commit": str(os.getpid()), "device": f"{device}, {torch.get_num_threads()} threads", "seconds": 0.1,
-        "features": {"all": {"mAP": 0.5, "rank-1": 0.75}}})
+        "fingerprint": run.fingerprint,
+        "data": {"name": run.data.name, "version": ""},
+        "seed": run.seed,
+        "commit": str(os.getpid()),
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "seconds": 0.1,
+        "features": {"all": {"mAP": 0.5, "rank-1": 0.75}},
+    })
 
 def wait(folder, device):
     try:
@@ -107,6 +112,7 @@ def test_a_damaged_result_stops_before_anything_is_trained(fake, smoke):
     assert list(smoke.runs_root.glob("*/result.json")) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_each_run_fails_alone(fake, tmp_path, capfd):
     chosen = setting("smoke", seeds=(7, 0, 1), runs_root=tmp_path)
@@ -125,6 +131,7 @@ def test_each_run_fails_alone(fake, tmp_path, capfd):
     assert str(os.getpid()) not in {found["commit"] for found in done}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_ctrl_c_stops_the_processes_and_what_they_do(fake, tmp_path):
     (tmp_path / "working").mkdir()
@@ -224,6 +231,7 @@ def test_states_of_runs(fake, one_by_one, tmp_path):
     assert list(jobs.states(planned, tmp_path)["state"])[2] == "unfinished"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_submitit_runs_jobs_and_puts_a_preempted_one_back(fake, tmp_path, monkeypatch):
     """Its local executor, which tells a job to stop by the signal that Slurm would send."""

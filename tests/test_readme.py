@@ -1,4 +1,4 @@
-"""The README says what is so: its Python blocks run, one after another, and its commands and links exist."""
+"""The README is right: its Python blocks run in order, and its commands and links exist."""
 
 from __future__ import annotations
 

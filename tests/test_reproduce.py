@@ -109,6 +109,7 @@ def test_seeds_may_be_written_without_brackets(folder, monkeypatch):
     assert asked == [{"PROFILE": "smoke", "SEEDS": [0, 1]}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(processes.cores() < 2, reason="two notebooks at once need two cores")
 def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(folder):
     wait = (
@@ -232,6 +233,7 @@ def test_a_kernel_that_dies_is_told_apart_from_a_cell_that_fails(folder, capsys)
     assert "out of luck" in log.read_text()
 
 
+@pytest.mark.slow
 def test_control_c_ends_the_kernel_and_says_how_to_go_on(folder, tmp_path):
     started = tmp_path / "started"
     show = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))"
