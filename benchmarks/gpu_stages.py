@@ -30,7 +30,7 @@ from fusionreid.data.truth import masks
 from fusionreid.evaluation import explain, map_scores
 from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.jobs import run_all
-from fusionreid.paper import intervals, recorded, tables
+from fusionreid.paper import compare, intervals, recorded, tables
 from fusionreid.paper.experiments import setting, variants
 from fusionreid.processes import cores
 from fusionreid.training.runs import RunFolder, make_run
@@ -392,9 +392,9 @@ def table(where: Where, *, name: str, profile: str, seeds, data_seeds, processes
         data = replace(PROFILES[profile].data, seed=data_seed)
         chosen = setting(profile, data, seeds, where.runs_root, where.data_root)
         spread = {"devices": [where.device], "processes": min(processes, cores())}
-        run_all(name, chosen, progress=False, data_root=where.data_root, **spread)
-        recorded.record(chosen, where.data_root)
-    found = tables.comparison(name, chosen)
+        run_all(name, chosen, progress=False, **spread)
+        recorded.record(chosen)
+    found = tables.comparison(compare.results(name, chosen), name)
     flat = found.numbers.set_axis(
         [": ".join(filter(None, column)) for column in found.numbers], axis=1
     )

@@ -121,8 +121,8 @@ def carried(name: str, real: Setting) -> pd.DataFrame:
     people = setting(real.profile, "synthetic", real.seeds)
     columns = {}
     for title, where in (("here", real), ("synthetic", people)):
-        rows = compare.differences(name, where)
-        rows = rows[(rows["metric"] == "mAP") & (rows["feature"] == "all")].set_index("variant")
+        rows = compare.results(name, where).shown(name, ["all"])
+        rows = rows[rows["metric"] == "mAP"].set_index("variant")
         columns[title] = (
             rows["ours_less"]
             if title == "here"
@@ -163,11 +163,11 @@ def report(
         parts += [
             ", ".join(f"{key} {value}" for key, value in environment(default_device()).items())
         ]
+    measured = compare.results(names, chosen)
     for name in names:
-        parts += [f"## {name}", tables.comparison(name, chosen).markdown()]
-        titles = compare.titles(name, chosen)
+        parts += [f"## {name}", tables.comparison(measured, name).markdown()]
         dots = plots.differences(
-            compare.dots(name, chosen), titles=titles, label="less the base row"
+            measured.dots(name), titles=measured.titles(name), label="less the base row"
         )
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
@@ -176,8 +176,8 @@ def report(
                 "Do the orders of synthetic people carry over?",
                 as_markdown(carried(name, chosen)),
             ]
-    checked = claims.check(names, chosen)
-    signs = checked[checked["sign"] != "not run"]
+    judged = claims.judge(measured)
+    signs = judged[judged["sign"] != "not run"]
     kept = f"{(signs['sign'] == 'yes').sum()} of {len(signs)}"
     parts.append(
         f"Of the paper's differences that were run, {kept} have its sign. Without intervals none is decided."
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         code = 0
         try:
-            run_all(given.experiments, chosen, data_root=given.root)
+            run_all(given.experiments, chosen)
         except RunsError as error:  # the others are done, and reported
             code = 1
             print(f"market: {error}", file=sys.stderr)

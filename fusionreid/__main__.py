@@ -246,6 +246,7 @@ def experiments(options: argparse.Namespace) -> int:
     """Train the missing runs of tables and figures, and print them beside the paper's numbers."""
     from .jobs import RunsError, run_all, states
     from .paper import recorded
+    from .paper.compare import results
     from .paper.experiments import EXPERIMENTS, plan, setting
     from .paper.tables import comparison
 
@@ -285,18 +286,18 @@ def experiments(options: argparse.Namespace) -> int:
                 rows=options.rows,
                 processes=options.processes,
                 devices=options.devices,
-                data_root=options.data_root,
                 cluster=cluster,
             )
         except RunsError as error:
             code = 1
             print(f"fusionreid: {error}", file=sys.stderr)
         if options.record:
-            count = recorded.record(chosen, options.data_root)
+            count = recorded.record(chosen)
             print(f"{count} runs recorded in {paths.RECORDED / 'recorded.csv'}")
     for chosen in settings:
+        measured = results(names, chosen)
         for name in names:
-            print(f"\n{comparison(name, chosen).markdown()}")
+            print(f"\n{comparison(measured, name).markdown()}")
     return code
 
 

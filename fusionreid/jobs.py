@@ -43,7 +43,6 @@ def run_all(
     rows: Sequence[str] | None = None,
     processes: int | None = None,
     devices: Sequence[str] | None = None,
-    data_root: str | Path | None = None,
     cluster: dict | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -69,7 +68,7 @@ def run_all(
         side_by_side = partial(_on_cluster, cluster=cluster, folder=folder, limit=processes)
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
-    trained = train_missing(runs, setting.runs_root, data_root, side_by_side, progress)
+    trained = train_missing(runs, setting.runs_root, setting.data_root, side_by_side, progress)
     results = [read_result(run.fingerprint, setting.runs_root) for run in runs.values()]
     table = pd.DataFrame(results)
     table["run"] = list(runs)

@@ -1,1 +1,1 @@
-"""The paper's numbers, its experiments as named variants, and the tables and claims that put ours beside them."""
+"""The paper's numbers, its experiments as named variants, and tables and claims that compare."""

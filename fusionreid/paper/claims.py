@@ -1,154 +1,156 @@
-"""What the paper says of its numbers (Sec. IV.D), as differences whose sign can be looked up in any data.
+"""What the paper says of its numbers (Sec. IV.D), and whether the measured ones agree.
 
-A claim is a weighted sum of accuracies, most often one row less another; `claims.csv` holds them. The sign of the
-paper's own numbers is looked up in the recorded runs and in the reader's own. A profile's stand-ins for the backbones
-were chosen by how they do alone, so their order says nothing and is not counted; what two tables hold is counted once.
+A claim is a weighted sum of accuracies, most often one row less another; `claims.csv` holds them.
+The sign of the paper's own sum is looked for in the recorded runs and in the reader's own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..config import FEATURES
+from .. import paths
 from ..files import atomic_write
-from . import compare, recorded
 from . import numbers as paper
-from .experiments import Setting
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sign to look up: what is claimed, of which rows, and their weights by (variant, feature)."""
-
-    text: str
-    case: str
-    weights: dict[tuple[str, str], float]
-    order: bool = False  # of backbones: where they have stand-ins it holds by construction
-
-
-def _read() -> dict[str, list[Claim]]:
-    with (files(__package__) / "claims.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, keep_default_na=False)
-    found: dict[str, list[Claim]] = {}
-    for (experiment, text, case), rows in table.groupby(
-        ["experiment", "claim", "case"], sort=False
-    ):
-        weights = dict(
-            zip(zip(rows["variant"], rows["feature"], strict=True), rows["weight"], strict=True)
-        )
-        found.setdefault(experiment, []).append(
-            Claim(text, case, weights, "yes" in rows["order"].values)
-        )
-    return found
-
-
-CLAIMS = _read()
-
-
-def check(names: str | Sequence[str], setting: Setting) -> pd.DataFrame:
-    """Each claim on some experiments, beside what was measured. Draws of the paper are left out.
-
-    Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; `paper`, `recorded` and `ours` (points;
-    ours is the mean over the reader's seeds), the 95 % interval of `recorded` from `low` to `high` and its `runs`;
-    `verdict` of the recorded runs, one of VERDICTS ("undecided": the interval holds zero); `sign` of the own run,
-    "yes", "no", "equal" or "not run"; `part` and `size` (of the paper's difference) for `totals`.
-    """
-    found, seen = [], set()
-    measured = compare.frame(names, setting, (*FEATURES, "all"))
-    for (name, metric), part in measured.groupby(["experiment", "metric"], sort=False):
-        rows = part.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
-        keys = dict(zip(part["variant"], part["configuration"], strict=True))
-        for claim in CLAIMS[name]:
-            weights = {
-                (keys[row], feature): weight for (row, feature), weight in claim.weights.items()
-            }
-            same = (metric, frozenset(weights.items()))
-            sums = (
-                rows.loc[list(claim.weights)]
-                .mul(list(claim.weights.values()), axis=0)
-                .sum(skipna=False)
-                .round(6)
-            )
-            theirs, own = sums["paper"].iloc[0], round(sums["ours"].mean(), 6)
-            if theirs == 0 or same in seen or (claim.order and setting.profile.backbones):
-                continue
-            seen.add(same)
-            less = recorded.contrast(weights, metric)
-            sure = (
-                np.sign(less.low) if less.low * less.high > 0 else 0 * less.low
-            )  # NaN: not recorded
-            verdict = {1: "yes", -1: "no", 0: "undecided"}.get(
-                sure * np.sign(theirs), "not recorded"
-            )
-            found.append({
-                "experiment": name, "claim": claim.text, "case": claim.case, "metric": metric, "paper": theirs,
-                "recorded": less.mean, "low": less.low, "high": less.high, "runs": less.runs, "ours": own,
-                "verdict": verdict,
-                "sign": {1: "yes", -1: "no", 0: "equal"}.get(np.sign(own * theirs), "not run"),
-            })  # fmt: skip
-    found = pd.DataFrame(found)
-    found["part"] = found["experiment"].map({"table6": "Table VI"}).fillna("all others")
-    sizes = ["under 1 point", "1 to 3", "3 and more"]
-    return found.assign(
-        size=pd.cut(found["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes)
-    )
-
+from . import recorded
+from .compare import Results
+from .intervals import Interval
 
 VERDICTS = ("yes", "no", "undecided", "not recorded")
 
 
-def totals(checked: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
-    """How many cases have which verdict, and how many have the paper's sign in the own run, of those that are run.
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, of which case, and the weights of its sum by (variant, feature)."""
 
-    `by` are columns of `check` besides the metric. `part` keeps Table VI apart, which has most of the cases.
+    text: str
+    case: str
+    weights: dict[tuple[str, str], float]
+    order: bool  # of backbones: it holds by construction where they have stand-ins
+
+
+def _read_claims() -> dict[str, list[Claim]]:
+    """The claims by experiment."""
+    table = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
+    claims = {}
+    for (name, text, case), rows in table.groupby(["experiment", "claim", "case"], sort=False):
+        weights = rows.set_index(["variant", "feature"])["weight"].to_dict()
+        claim = Claim(text, case, weights, order="yes" in set(rows["order"]))
+        claims.setdefault(name, []).append(claim)
+    return claims
+
+
+CLAIMS = _read_claims()
+
+
+def judge(results: Results) -> pd.DataFrame:
+    """Each claim on some experiments, beside what was measured.
+
+    Left out are draws in the paper; what an experiment before has claimed of the same models; and
+    orders of backbones where a profile has stand-ins, which were chosen by how they do alone.
+
+    Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; the sums `paper`,
+    `recorded` and `ours` in points, ours as the mean over the reader's seeds; `low` and `high`, the
+    interval of `recorded`, and its `runs`; `verdict` of the recorded runs, one of VERDICTS, where
+    "undecided" is an interval that holds zero; `sign` of the own run, "yes", "no", "equal" or
+    "not run"; and for `totals` the `part` and the `size`, of the paper's sum.
     """
-    groups = checked.groupby(
-        [*by, "metric"], sort="size" in by, observed=True
-    )  # sizes ascend, claims stay in order
-    counts = (
-        groups["verdict"]
-        .value_counts()
-        .unstack(fill_value=0)
-        .reindex(columns=VERDICTS, fill_value=0)
-    )
+    rows = []
+    seen = set()
+    for (name, metric), runs in results.runs.groupby(["experiment", "metric"], sort=False):
+        values = runs.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
+        configurations = dict(zip(runs["variant"], runs["configuration"], strict=True))
+        for claim in CLAIMS[name]:
+            weights = {
+                (configurations[variant], feature): weight
+                for (variant, feature), weight in claim.weights.items()
+            }
+            terms = values.loc[list(claim.weights)].mul(list(claim.weights.values()), axis=0)
+            sums = terms.sum(skipna=False).round(6)  # by seed
+            printed = sums["paper"].iloc[0]
+            same = (metric, frozenset(weights.items()))
+            by_construction = claim.order and results.setting.profile.backbones
+            if printed == 0 or same in seen or by_construction:
+                continue
+            seen.add(same)
+            interval = recorded.contrast(weights, metric)
+            ours = round(sums["ours"].mean(), 6)
+            about = (name, claim.text, claim.case, metric)
+            verdict = _verdict(interval, printed)
+            rows.append((*about, printed, *interval[:4], ours, verdict, _sign(ours * printed)))
+    columns = ["experiment", "claim", "case", "metric", "paper", "recorded", "low", "high", "runs"]
+    judged = pd.DataFrame(rows, columns=[*columns, "ours", "verdict", "sign"])
+    part = np.where(judged["experiment"] == "table6", "Table VI", "all others")
+    sizes = ["under 1 point", "1 to 3", "3 and more"]
+    size = pd.cut(judged["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes)
+    return judged.assign(part=part, size=size)
+
+
+def _verdict(interval: Interval, printed: float) -> str:
+    if np.isnan(interval.low):
+        return "not recorded"
+    if interval.low <= 0 <= interval.high:
+        return "undecided"
+    return "yes" if interval.mean * printed > 0 else "no"
+
+
+def _sign(product: float) -> str:
+    if np.isnan(product):
+        return "not run"
+    if product == 0:
+        return "equal"
+    return "yes" if product > 0 else "no"
+
+
+def totals(judged: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
+    """How many cases have which verdict, and how many of those run have the paper's sign.
+
+    `by` are columns of `judge` besides the metric. `part` keeps Table VI, which has most of the
+    cases, apart.
+    """
+    # Sizes ascend; claims stay in their order.
+    groups = judged.groupby([*by, "metric"], sort="size" in by, observed=True)
+    counts = groups["verdict"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(columns=VERDICTS, fill_value=0).rename_axis(columns=None)
     counts["own run"] = groups["sign"].agg(
         lambda signs: f"{sum(signs == 'yes')} of {sum(signs != 'not run')}"
     )
-    return counts.rename_axis(columns=None)
+    return counts
 
 
-def save(checked: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Writes `<path>.csv`; returns a table to show: of each case and metric the differences, verdict and own sign."""
+def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Writes `<path>.csv`.
+
+    Returns a table to show: of each case and metric the differences, the verdict and the own sign.
+    """
     with atomic_write(f"{path}.csv") as temporary:
-        checked.to_csv(temporary, index=False, float_format="%.4f")
-    text = pd.DataFrame({
-        "paper": _points(row.paper),
-        "recorded": _points(row.recorded) + ("" if np.isnan(row.low) else f" ± {(row.high - row.low) / 2:.1f}"),
-        "holds": row.verdict,
-        "own run": row.sign,
-    } for row in checked.itertuples())  # fmt: skip
-    short = {name: title.split(":")[0] for name, title in paper.TITLES.items()}
-    keys = [checked["experiment"].map(short), checked["claim"], checked["case"]]
-    text.index = pd.MultiIndex.from_arrays(
-        [*keys, checked["metric"]], names=["of", "claim", "case", "metric"]
-    )
-    parts = {
-        metric: part.droplevel("metric")
-        for metric, part in text.groupby(level="metric", sort=False)
+        judged.to_csv(temporary, index=False, float_format="%.4f")
+    half = (judged["high"] - judged["low"]) / 2
+    short_titles = {name: title.split(":")[0] for name, title in paper.TITLES.items()}
+    texts = {
+        "of": judged["experiment"].map(short_titles),
+        "claim": judged["claim"],
+        "case": judged["case"],
+        "metric": judged["metric"],
+        "paper": judged["paper"].map(_points),
+        "recorded": judged["recorded"].map(_points)
+        + half.map(" ± {:.1f}".format).where(half >= 0, ""),
+        "holds": judged["verdict"],
+        "own run": judged["sign"],
     }
-    return pd.concat(parts, axis=1).fillna("")
+    shown = pd.DataFrame(texts).set_index(["of", "claim", "case"])
+    parts = shown.groupby("metric", sort=False)
+    return pd.concat(
+        {metric: part.drop(columns="metric") for metric, part in parts}, axis=1
+    ).fillna("")
 
 
 def _points(value: float) -> str:
     """A difference in points, signed; never 0.0 where it is not zero."""
-    return (
-        ""
-        if np.isnan(value)
-        else "0.0"
-        if value == 0
-        else f"{value:+.{1 if abs(value) >= 0.05 else 2}f}"
-    )
+    if np.isnan(value):
+        return ""
+    if value == 0:
+        return "0.0"
+    return f"{value:+.1f}" if abs(value) >= 0.05 else f"{value:+.2f}"

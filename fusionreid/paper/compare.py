@@ -1,12 +1,15 @@
-"""The paper's numbers meet ours here, and nowhere else: tidy frames, from which tables, claims and curves are made.
+"""The paper's numbers meet ours here, and nowhere else: what tables, claims and curves show.
 
-Ours are the recorded runs (`recorded`) and the reader's own. What has not been run is a gap in a frame, not an error.
+Ours are the recorded runs (`recorded`) and the reader's own. What has not been run is a gap in a
+frame, not an error.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 
+import numpy as np
 import pandas as pd
 
 from ..config import DATASETS, FEATURES, LABELS, ModelConfig, Profile
@@ -14,11 +17,11 @@ from ..models.cost import measure
 from ..training.runs import read_result
 from . import numbers as paper
 from . import recorded
-from .experiments import Setting, variants
+from .experiments import Setting, names_of, variants
+from .numbers import ACCURACY
 
-ACCURACY = ("mAP", "rank-1")
 COSTED = ("table2", "table3", "table4", "table5", "table6")
-# The row that differences are from: the full model, or what it is built on.
+# The reference row, which the others are compared with: the full model, or what it is built on.
 BASES = {
     "table1": "FusionReID*",
     "table2": "DFE",
@@ -30,231 +33,238 @@ BASES = {
     "figure6": "D = 768",
     "differences": "PAPER",
 }
-# Which features an experiment shows; every other one shows "all", the features side by side.
+# Which features an experiment shows. All others show "all", the features side by side.
 SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATURES, "all")}
 
 
 def features_of(config: ModelConfig) -> list[str]:
     """The features that a model has, "all" last."""
-    stages = 1 if config.fusion is None else 3 if config.fusion.units else 2
-    return [name for name in FEATURES[: 2 * stages] if getattr(config, name.split("_")[0])] + [
-        "all"
-    ]
+    if config.cnn is None:
+        return ["transformer", "all"]
+    if config.transformer is None:
+        return ["cnn", "all"]
+    if config.fusion is None:
+        return [*FEATURES[:2], "all"]
+    if not config.fusion.units:
+        return [*FEATURES[:4], "all"]
+    return [*FEATURES, "all"]
 
 
 def papers_dataset(name: str, dataset: str) -> str:
-    """Which of the paper's data sets stands beside `dataset`: itself where the paper has it, else MSMT17."""
-    return (
-        dataset
-        if name in paper.TABLES and dataset in set(paper.table(name)["dataset"])
-        else "msmt17"
-    )
+    """The paper's data set that stands beside `dataset`: itself, or MSMT17 if the paper has none."""
+    if name in paper.TABLES and dataset in set(paper.table(name)["dataset"]):
+        return dataset
+    return "msmt17"
 
 
-def frame(
-    names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """What the paper reports and what was measured, of experiments and by default the features that they show.
+@dataclass(frozen=True)
+class Results:
+    """The paper's numbers beside ours, of some experiments in one setting; `results` makes it.
 
-    Returns a row per experiment, variant, feature, metric and seed. Columns: these; `paper` and `ours` (percent; NaN:
-    the paper has none, the run is missing) and `missing`; of the run `fingerprint`, `configuration` (see `recorded`),
-    `depth` and `dim` (NaN without fusion), `commit`, `device` and `version` of the data ("" if missing). A damaged
-    result is a ValueError.
+    Attributes:
+        runs: a row per experiment, variant, feature, metric and seed. `paper` and `ours` are in
+            percent, NaN where the paper has no number or the run is `missing`. `result` is what
+            the run's result.json holds, None if it is missing; `configuration` see `recorded`.
+        rows: a row per experiment, variant, feature and metric. `paper`, `recorded` and `ours` are
+            means in percent. Those recorded are over the runs that all rows of the experiment have,
+            because draws of people differ. `paper_less`, `recorded_less` and `ours_less` are
+            differences from the reference row (`BASES`) in points, NaN for that row itself; `low`
+            to `high` is the interval of `recorded_less` over seeds and people, with its
+            `homogeneity` (see `intervals.Interval`). `runs` counts recorded runs, or pairs of them
+            for a difference. `std` is the deviation of `ours` over its seeds, and `missing` counts
+            seeds that have not been run.
     """
-    rows = []
-    for name in [names] if isinstance(names, str) else names:
-        printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
-        for variant in variants(name):
-            shown = [
-                each
-                for each in features or SHOWN.get(name, ("all",))
-                if each in features_of(variant.config)
-            ]
-            for seed in setting.seeds:
-                run = setting.run(variant.config, seed)
-                result = read_result(run.fingerprint, setting.runs_root)
-                found, fusion = result or {}, run.model.fusion
-                about = {
-                    "seed": seed,
-                    "missing": result is None,
-                    "fingerprint": run.fingerprint,
-                    "configuration": recorded.configuration(run),
-                    "depth": fusion.depth if fusion else math.nan,
-                    "dim": fusion.dim if fusion else math.nan,
-                    "commit": found.get("commit", ""),
-                    "device": found.get("device", ""),
-                    "version": found.get("data", {}).get("version", ""),
-                }
-                for feature in shown:
-                    accuracy = found.get("features", {}).get(feature, {})
-                    for metric in ACCURACY:
-                        rows.append({
-                            "experiment": name, "variant": variant.name, "feature": feature, "metric": metric,
-                            "paper": printed.get((variant.name, feature, metric), math.nan),
-                            "ours": 100 * accuracy.get(metric, math.nan), **about,
-                        })  # fmt: skip
-    return pd.DataFrame(rows)
 
+    setting: Setting
+    runs: pd.DataFrame
+    rows: pd.DataFrame
 
-def differences(
-    names: str | Sequence[str], setting: Setting, features: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """The rows of `frame`, means over the seeds, each beside its recorded runs and less its reference row (`BASES`).
+    def shown(self, name: str, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of one experiment, of `features`; by default of those that it shows."""
+        features = features or SHOWN.get(name, ("all",))
+        return self.rows.query("experiment == @name and feature in @features")
 
-    Returns a row per experiment, variant, feature and metric. Columns: these; `paper`, `recorded` and `ours` (percent;
-    recorded are means of those runs that all rows of the experiment have, as draws of people differ); `paper_less`,
-    `recorded_less` and `ours_less` (points; NaN for the reference row itself); `low` and `high`, the 95 % interval of
-    `recorded_less` over seeds and people; `runs` (pairs of recorded runs; of the reference row, runs) and `alike` (see
-    `intervals.Interval`); `std` of ours over its seeds and `missing` (seeds that are not run); `configuration` (see
-    `recorded`).
-    """
-    measured = frame(names, setting, features)
-    base = measured[measured["variant"] == measured["experiment"].map(BASES)]
-    where = ["experiment", "feature", "metric", "seed"]
-    joined = measured.join(base.set_index(where)[["paper", "ours"]].add_suffix("_base"), on=where)
-    for side in ("paper", "ours"):  # seed by seed, where both rows have been run
-        less = joined[side] - joined[f"{side}_base"]
-        joined[f"{side}_less"] = less.where(joined["variant"] != joined["experiment"].map(BASES))
-    groups = joined.groupby(
-        ["experiment", "variant", "feature", "metric", "configuration"], sort=False
-    )
-    found = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
-    found["std"], found["missing"] = groups["ours"].std(), groups["missing"].sum()
-    found, rows = found.reset_index(), []
-    references = base.groupby("experiment")["configuration"].first()
-    shared = found.groupby("experiment")["configuration"].agg(recorded.shared_runs)
-    for row in found.itertuples():
-        values, reference = (
-            recorded.of(row.configuration, row.feature)[row.metric],
-            references[row.experiment],
+    def titles(self, name: str) -> dict[str, str]:
+        """What "paper", "recorded" and "ours", the reader's own run, are numbers of."""
+        data = self.setting.data.name
+        ours = f"{DATASETS[data]} ({self.setting.profile.name})"
+        return {
+            "paper": f"Paper, {DATASETS[papers_dataset(name, data)]}",
+            "recorded": f"Recorded, {ours}",
+            "ours": f"Own run, {ours}",
+        }
+
+    def dots(self, name: str, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """The differences from the reference row, for `plots.differences`.
+
+        Returns `shown` without that row. `case` names the row, and `paper`, `recorded` and `ours`
+        are the differences in points.
+        """
+        rows = self.shown(name, features)
+        rows = rows[rows["variant"] != BASES[name]]
+        case = rows["variant"]
+        if rows["feature"].nunique() > 1:
+            case = case + ", " + rows["feature"].map(LABELS)
+        return rows.assign(
+            case=case,
+            paper=rows["paper_less"],
+            recorded=rows["recorded_less"],
+            ours=rows["ours_less"],
         )
-        alike = values[values.index.isin(shared[row.experiment])]
-        rows.append({"recorded": (values if alike.empty else alike).mean(), "runs": len(values)})
-        if row.configuration != reference:
-            weights = {(row.configuration, row.feature): 1.0, (reference, row.feature): -1.0}
-            less = recorded.contrast(weights, row.metric)
-            rows[-1] |= less._asdict() | {"recorded_less": less.mean}
-    return found.join(
-        pd.DataFrame(rows, columns=["recorded", "recorded_less", "low", "high", "runs", "alike"])
-    )
+
+    def decides(self) -> pd.DataFrame:
+        """What the recorded runs can decide: half the width of the intervals, in points.
+
+        A difference of half the interval's width is decided half of the time, a smaller one less
+        often. Returns a row per experiment and metric: `half width` (median), `widest`, the median
+        size of the `paper`'s differences, and how many `rows` there are. Of these, the interval of
+        those `decided` leaves out zero, and the data seeds of those `uneven` differ by more than
+        chance at 5 %.
+        """
+        rows = pd.concat([self.shown(name) for name in self.rows["experiment"].unique()])
+        rows = rows.dropna(subset=["low", "high"])
+        rows = rows.assign(
+            half=(rows["high"] - rows["low"]) / 2,
+            size=rows["paper_less"].abs(),
+            decided=rows["low"] * rows["high"] > 0,
+            uneven=rows["homogeneity"] < 0.05,
+        )
+        columns = {
+            "half width": ("half", "median"),
+            "widest": ("half", "max"),
+            "paper": ("size", "median"),
+            "rows": ("half", "size"),
+            "decided": ("decided", "sum"),
+            "uneven": ("uneven", "sum"),
+        }
+        return rows.groupby(["experiment", "metric"], sort=False).agg(**columns)
+
+    def curves(self, name: str) -> dict[str, pd.DataFrame]:
+        """Fig. 5 or 6 for `plots.accuracy_curves`, by "paper", "recorded" and "ours".
+
+        Each has a row per point, feature and seed or recorded run. Columns: `variant`, `depth` and
+        `dim` at the paper's scale, of ours `here` (D in this profile), `feature`, `mAP` and
+        `rank-1` in percent. What has not been run is left out.
+        """
+        shown = set(self.shown(name)["feature"])
+        runs = self.runs[(self.runs["experiment"] == name) & self.runs["feature"].isin(shown)]
+        fusions = {variant.name: variant.config.fusion for variant in variants(name)}
+        dims = runs["variant"].map(lambda variant: fusions[variant].dim)
+        depths = runs["variant"].map(lambda variant: fusions[variant].depth)
+        runs = runs.assign(depth=depths, dim=dims, here=dims // self.setting.profile.dim_divisor)
+        point = ["depth", "dim", "variant", "here", "feature", "configuration"]
+        sides = {}
+        for side in ("paper", "ours"):
+            values = runs.pivot(index=[*point, "seed"], columns="metric", values=side)
+            sides[side] = values.dropna().reset_index()
+        sides["paper"] = sides["paper"].drop(columns="here")
+        rows = recorded.archive().rows[["configuration", "feature", "seed", *ACCURACY]]
+        sides["recorded"] = runs[point].drop_duplicates().merge(rows)
+        return sides
 
 
-def titles(name: str, setting: Setting) -> dict[str, str]:
-    """What the numbers of each side are: "paper", "recorded" and "ours", the reader's own run."""
-    ours = f"{DATASETS[setting.data.name]} ({setting.profile.name})"
-    paper_title = f"Paper, {DATASETS[papers_dataset(name, setting.data.name)]}"
-    return {"paper": paper_title, "recorded": f"Recorded, {ours}", "ours": f"Own run, {ours}"}
+def results(names: str | Sequence[str], setting: Setting) -> Results:
+    """What the paper reports and what was measured, of one or several experiments.
 
-
-def dots(name: str, setting: Setting, features: Sequence[str] | None = None) -> pd.DataFrame:
-    """`differences` for `plots.differences`: of each row but the reference, `case`, `metric` and points."""
-    found = differences(name, setting, features)
-    found = found[found["variant"] != BASES[name]]
-    several = found["feature"].nunique() > 1
-    cases = found["variant"] + (", " + found["feature"].map(LABELS) if several else "")
-    return found.assign(
-        case=cases, **{side: found[f"{side}_less"] for side in ("paper", "recorded", "ours")}
-    )
-
-
-def decides(names: Sequence[str], setting: Setting) -> pd.DataFrame:
-    """What the recorded seeds can decide, and cannot: half the width of the intervals of `differences`, in points.
-
-    A difference of half the interval's width is found half of the time, a smaller one less often. Returns a row per
-    experiment and metric: `half width` (median), `widest`, the `paper`'s differences (their median size), `rows`, how
-    many of them are `decided` (their interval leaves zero out), and how many are `uneven`: their data seeds differ by
-    more than chance at 5 %.
+    Raises ValueError for an unknown experiment, and for the damaged result of a run.
     """
-    found = differences(names, setting).dropna(subset=["low", "high"])
-    half, paper_size = (found["high"] - found["low"]) / 2, found["paper_less"].abs()
-    decided, uneven = found["low"] * found["high"] > 0, found["alike"] < 0.05
-    found = found.assign(half=half, paper=paper_size, decided=decided, uneven=uneven)
-    groups = found.groupby(["experiment", "metric"], sort=False)
-    columns = {
-        "half width": groups["half"].median(),
-        "widest": groups["half"].max(),
-        "paper": groups["paper"].median(),
-    }
-    return pd.DataFrame(
-        columns | {"rows": groups.size()} | dict(groups[["decided", "uneven"]].sum())
-    )
+    runs = []
+    rows = []
+    for name in names_of(names):
+        runs.append(pd.DataFrame(_runs(name, setting)))
+        rows.append(_rows(runs[-1], BASES[name]))
+    return Results(setting, pd.concat(runs), pd.concat(rows))
 
 
-def curves(name: str, setting: Setting) -> dict[str, pd.DataFrame]:
-    """Fig. 5 or 6 for `plots.accuracy_curves`, by "paper", "recorded" and "ours".
-
-    Each has a row per point, feature and seed or recorded run: columns `variant`, `depth` and `dim` at the paper's
-    scale, of ours `here` (D in this profile), `feature`, `mAP` and `rank-1` in percent. What has not been run is left
-    out.
-    """
-    measured = frame(name, setting).rename(columns={"dim": "here"}).drop(columns="depth")
-    fusions = {each.name: each.config.fusion for each in variants(name)}
-    for field in ("depth", "dim"):  # at the paper's scale
-        measured[field] = [getattr(fusions[variant], field) for variant in measured["variant"]]
-    point = ["depth", "dim", "variant", "here", "feature", "configuration"]
-    sides = {
-        side: measured.pivot(index=[*point, "seed"], columns="metric", values=side)
-        .dropna()
-        .reset_index()
-        for side in ("paper", "ours")
-    }
-    sides["paper"] = sides["paper"].drop(columns="here")
-    rows = recorded.load().rows[["configuration", "feature", "seed", *ACCURACY]]
-    sides["recorded"] = (
-        measured[point].drop_duplicates().merge(rows, on=["configuration", "feature"])
-    )
-    return sides
+def _runs(name: str, setting: Setting) -> Iterator[dict]:
+    """The rows of `Results.runs` of one experiment."""
+    printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
+    for variant, seed in product(variants(name), setting.seeds):
+        run = setting.run(variant.config, seed)
+        result = read_result(run.fingerprint, setting.runs_root)
+        accuracies = result["features"] if result else {}
+        configuration = recorded.configuration(run)
+        for feature, metric in product(features_of(variant.config), ACCURACY):
+            yield {
+                "experiment": name,
+                "variant": variant.name,
+                "feature": feature,
+                "metric": metric,
+                "seed": seed,
+                "paper": printed.get((variant.name, feature, metric), math.nan),
+                "ours": 100 * accuracies.get(feature, {}).get(metric, math.nan),
+                "missing": result is None,
+                "configuration": configuration,
+                "result": result,
+            }
 
 
-def published() -> pd.DataFrame:
-    """Table I as printed, the other methods too, by (variant, feature); columns (group, measure)."""
-    theirs = paper.table("table1")
-    arrows, stars = theirs["resolution"].map({"384x128": " ↑"}), theirs["overlap"].map({"yes": "*"})
-    theirs["variant"] = theirs["variant"].where(
-        theirs["variant"] != "", theirs["method"] + arrows.fillna("")
-    )
-    theirs["backbone"] += stars.fillna("")
-    rows = theirs.groupby(["variant", "feature"], sort=False)
-    columns = {("", word): rows[word].first() for word in ("backbone", "pattern")}
-    for dataset, part in theirs.set_index(["variant", "feature"]).groupby("dataset", sort=False):
-        columns |= {(f"Paper, {DATASETS[dataset]}", metric): part[metric] for metric in ACCURACY}
-    return pd.DataFrame(columns)
+def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
+    """The rows of `Results.rows` of one experiment, from those of `Results.runs`."""
+    keys = ["feature", "metric", "seed"]
+    of_base = runs[runs["variant"] == base].set_index(keys)[["paper", "ours"]]
+    runs = runs.join(of_base, on=keys, rsuffix="_base")
+    # Seed by seed, where both rows have been run.
+    runs["paper_less"] = runs["paper"] - runs["paper_base"]
+    runs["ours_less"] = runs["ours"] - runs["ours_base"]
+    keys = ["configuration", "feature", "metric"]
+    groups = runs.groupby(["experiment", "variant", *keys], sort=False)
+    rows = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
+    rows["std"] = groups["ours"].std()
+    rows["missing"] = groups["missing"].sum()
+    rows = rows.reset_index()
+
+    shared = recorded.shared_rows(rows["configuration"])
+    means = shared.groupby(keys[:2])[[*ACCURACY]].agg(np.mean)
+    rows = rows.join(means.stack().rename("recorded").rename_axis(keys), on=keys)
+    is_base = rows["variant"] == base
+    base_configuration = rows.loc[is_base, "configuration"].iloc[0]
+    intervals = []
+    for configuration, feature, metric in rows[keys].itertuples(index=False):
+        weights = {(base_configuration, feature): -1.0, (configuration, feature): 1.0}
+        intervals.append(recorded.contrast(weights, metric))
+    rows = rows.join(pd.DataFrame(intervals).rename(columns={"mean": "recorded_less"}))
+    less = ["paper_less", "recorded_less", "ours_less", "low", "high", "homogeneity"]
+    rows.loc[is_base, less] = math.nan
+    return rows
 
 
 def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.DataFrame:
-    """Every row of the paper's tables that has costs, beside ours at the paper's scale, or at a profile's.
+    """Every row of the paper's tables that has costs, beside ours.
 
-    Returns columns `table`, `name`, `counts` ("model", or "one HTM" where the paper counts one), `parameters` and
-    `paper_parameters` (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
-    (millions) and `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint` (the paper's number
-    contradicts its others) and `note`.
+    Ours are at the paper's scale, or at a profile's. Returns columns `table`, `name`, `counts`
+    ("model", or "one HTM" where the paper counts one), `parameters` and `paper_parameters`
+    (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
+    (millions) and `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint`, where
+    the paper's number contradicts its others.
     """
-    units = {"parameters": 1e6, "macs": 1e9, "all_parameters": 1e6, "attention_macs": 1e9}
-
-    def count(config: ModelConfig) -> pd.Series:
-        cost = measure(profile.scale(config) if profile else config)
-        return pd.Series({key: getattr(cost, key) / unit for key, unit in units.items()})
-
     rows = []
     for name in names:
-        one = name in ("table3", "table4")
-        printed = (
-            paper.costs(name)
-            .reindex([variant.name for variant in variants(name)])
-            .fillna({"note": ""})
-        )
+        printed = paper.costs(name).reindex([variant.name for variant in variants(name)])
         for variant in variants(name):
-            ours, fusion, theirs = (
-                count(variant.config),
-                variant.config.fusion,
-                printed.loc[variant.name],
+            counts = "model"
+            ours = _count(variant.config, profile)
+            if name in ("table3", "table4"):
+                counts = "one HTM"
+                fusion = variant.config.fusion
+                without = replace(variant.config, fusion=replace(fusion, units=()))
+                ours = (ours - _count(without, profile)) / fusion.depth
+            theirs = printed.loc[variant.name]
+            rows.append(
+                {
+                    "table": name,
+                    "name": variant.name,
+                    "counts": counts,
+                    **ours,
+                    "paper_parameters": theirs["parameters"],
+                    "paper_macs": theirs["FLOPs"],
+                    "misprint": "misprint: parameters" in str(theirs["note"]),
+                }
             )
-            if one:
-                without = count(replace(variant.config, fusion=replace(fusion, units=())))
-                ours = (ours - without) / fusion.depth
-            rows.append({
-                "table": name, "name": variant.name, "counts": "one HTM" if one else "model", **ours,
-                "paper_parameters": theirs["parameters"], "paper_macs": theirs["FLOPs"],
-                "misprint": "misprint: parameters" in theirs["note"], "note": theirs["note"],
-            })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _count(config: ModelConfig, profile: Profile | None) -> pd.Series:
+    """The fields of `cost.Cost`, in millions of parameters and giga multiply-adds."""
+    cost = measure(profile.scale(config) if profile else config)
+    return pd.Series(asdict(cost)) / [1e6, 1e9, 1e6, 1e9]

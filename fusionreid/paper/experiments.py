@@ -1,12 +1,11 @@
-"""Each table and curve of the paper (Sec. IV) as a list of named variants, and the runs that they need.
+"""Each table and curve of the paper (Sec. IV) as a list of named variants, and the runs they need.
 
-A variant is a `dataclasses.replace` of the full model. A profile makes it smaller. Variants that several tables hold
-have one fingerprint and are trained once, by `fusionreid.jobs`.
+A variant is a `dataclasses.replace` of the full model. A profile makes it smaller. A variant that
+several tables hold has one fingerprint, and is trained once, by `fusionreid.jobs`.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 
 from .. import paths
@@ -17,26 +16,23 @@ from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
 DEPTHS = (1, 2, 3, 4, 5, 6)
-DIMENSIONS = (
-    384,
-    576,
-    768,
-    1152,
-    1536,
-)  # multiples of 12 heads x 16, the largest divisor of a profile
-BACKBONES = {
-    "ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152",
-    "T2T-ViT-14": "t2t_vit_14", "ViT-B/16*": "vit_base_patch16_224", "DeiT-B/16*": "deit_base_patch16_224",
-}  # fmt: skip
+# Multiples of 12 heads x 16, because a profile divides D by at most 16.
+DIMENSIONS = (384, 576, 768, 1152, 1536)
+CNNS = {"ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152"}
+TRANSFORMERS = {
+    "T2T-ViT-14": "t2t_vit_14",
+    "ViT-B/16*": "vit_base_patch16_224",
+    "DeiT-B/16*": "deit_base_patch16_224",
+}
+BACKBONES = CNNS | TRANSFORMERS
 
 
 @dataclass(frozen=True)
 class Variant:
     """A row of a table, or a point of a curve, at the paper's scale."""
 
-    name: (
-        str  # as in the table; * is for overlapping patches, an arrow for 384 x 128, as in Table I
-    )
+    # As in the table. As in Table I, * is for overlapping patches, and an arrow for 384 x 128.
+    name: str
     config: ModelConfig
 
 
@@ -45,14 +41,16 @@ def _fused(**changes) -> ModelConfig:
 
 
 def _backbones() -> dict[str, ModelConfig]:
-    cnns, transformers = list(BACKBONES)[:3], list(BACKBONES)[3:]
-    pairs = [*product(cnns, [None]), *product([None], transformers), *product(cnns, transformers)]
-    return {
-        " + ".join(filter(None, pair)): replace(
-            PAPER, cnn=BACKBONES.get(pair[0]), transformer=BACKBONES.get(pair[1])
-        )
-        for pair in pairs
-    }
+    """The rows of Table VI: each backbone alone, then each pair."""
+    rows = {}
+    for name, cnn in CNNS.items():
+        rows[name] = replace(PAPER, cnn=cnn, transformer=None)
+    for name, transformer in TRANSFORMERS.items():
+        rows[name] = replace(PAPER, cnn=None, transformer=transformer)
+    for cnn_name, cnn in CNNS.items():
+        for name, transformer in TRANSFORMERS.items():
+            rows[f"{cnn_name} + {name}"] = replace(PAPER, cnn=cnn, transformer=transformer)
+    return rows
 
 
 _CONFIGURATIONS = {
@@ -63,8 +61,8 @@ _CONFIGURATIONS = {
         "FusionReID ↑": replace(PAPER, image_size=(384, 128), stride=16),
     },
     "table2": {
-        "ResNet50": replace(PAPER, transformer=None, fusion=None),
-        "ViT-B/16*": replace(PAPER, cnn=None, fusion=None),
+        "ResNet50": replace(PAPER, transformer=None),
+        "ViT-B/16*": replace(PAPER, cnn=None),
         "DFE": replace(PAPER, fusion=None),
         "DFE + LRU": _fused(units=()),
         "DFE + LRU + SEU": _fused(units=("seu",)),
@@ -87,7 +85,7 @@ _CONFIGURATIONS = {
     "table6": _backbones(),
     "figure5": {f"L = {depth}": _fused(depth=depth) for depth in DEPTHS},
     "figure6": {f"D = {dim}": _fused(dim=dim) for dim in DIMENSIONS},
-    # No table of the paper: what its text and its released code do differently, one difference at a time.
+    # No table of the paper: what its text and its released code do differently, one at a time.
     "differences": {
         "PAPER": PAPER,
         "MFU as printed": _fused(mfu_residual="attention"),
@@ -100,34 +98,40 @@ _CONFIGURATIONS = {
 
 
 def changes(config: ModelConfig) -> str:
-    """The fields that differ from PAPER's: "share_seu=False, share_mfu=True"; "" for PAPER.
-
-    That a branch alone has no fusion is not said.
-    """
-    own, default = asdict(config), asdict(PAPER) | asdict(PAPER.fusion)
-    if config.fusion or None in (config.cnn, config.transformer):
-        own |= own.pop("fusion") or {}
-    return ", ".join(f"{name}={value}" for name, value in own.items() if value != default[name])
+    """The fields that differ from PAPER's: "share_seu=False, share_mfu=True"; "" for PAPER."""
+    default = asdict(PAPER) | asdict(PAPER.fusion)
+    fields = asdict(config)
+    if config.fusion:
+        fields |= fields.pop("fusion")
+    elif config.cnn is None or config.transformer is None:
+        del fields["fusion"]  # goes without saying: one branch has nothing to fuse with
+    changed = [f"{name}={value}" for name, value in fields.items() if value != default[name]]
+    return ", ".join(changed)
 
 
 def variants(name: str) -> list[Variant]:
-    """The variants of an experiment in the paper's order; a ValueError names the experiments that are known."""
+    """The variants of an experiment, in the paper's order.
+
+    Raises ValueError, naming the known experiments, for another name.
+    """
     one_of("experiment", name, _CONFIGURATIONS)
     return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What experiments are run with, and where their runs lie; `setting` makes one."""
+    """What experiments are run with, and where their data and runs lie; `setting` makes one."""
 
     profile: Profile
     data: DataConfig
-    seeds: tuple[int, ...] = (0,)
-    runs_root: Path = paths.RUNS
+    seeds: tuple[int, ...]
+    data_root: Path
+    runs_root: Path
 
     def run(self, config: ModelConfig, seed: int) -> RunConfig:
-        """The run of a configuration at the paper's scale."""
-        return with_versions(make_run(self.profile, config, seed=seed, data=self.data))
+        """The run of a configuration, given at the paper's scale."""
+        run = make_run(self.profile, config, seed=seed, data=self.data)
+        return with_versions(run, self.data_root, self.runs_root)
 
 
 def setting(
@@ -137,28 +141,40 @@ def setting(
     runs_root: str | Path | None = None,
     data_root: str | Path | None = None,
 ) -> Setting:
-    """What tables, claims and curves are made from; the version of the data is looked up under `data_root`."""
+    """What tables, claims and curves are made from. Looks up the version of the data.
+
+    `dataset` is by default the profile's.
+    """
     profile = find_profile(profile)
     if isinstance(dataset, str):
         dataset = replace(profile.data, name=dataset, version="")
+    data_root = Path(data_root or paths.DATA)
+    runs_root = Path(runs_root or paths.RUNS)
     data = find_version(dataset or profile.data, data_root, runs_root)
-    return Setting(profile, data, tuple(seeds), Path(runs_root or paths.RUNS))
+    return Setting(profile, data, tuple(seeds), data_root, runs_root)
+
+
+def names_of(names: str | Sequence[str]) -> Sequence[str]:
+    """The names of experiments, given as one or as several, each once."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
 def plan(
     names: str | Sequence[str], setting: Setting, rows: Sequence[str] | None = None
 ) -> dict[str, RunConfig]:
-    """The runs that experiments need, each once: {the names of the variants that it is, and its seed: the run}."""
-    needed = [
-        (name, each)
-        for name in ([names] if isinstance(names, str) else names)
-        for each in variants(name)
-    ]
+    """The runs that experiments need, each once; of the variants `rows`, by default of all.
+
+    Returns each run by the names of the variants that it is, and its seed. Raises ValueError for
+    an unknown experiment or row.
+    """
+    needed = [(name, variant) for name in names_of(names) for variant in variants(name)]
     for row in rows or ():
         one_of("row", row, [variant.name for _, variant in needed])
-    found: dict[str, tuple[list[str], RunConfig]] = {}
+    labels: dict[RunConfig, list[str]] = {}
     for name, variant in needed:
-        for seed in setting.seeds if not rows or variant.name in rows else ():
+        if rows and variant.name not in rows:
+            continue
+        for seed in setting.seeds:
             run = setting.run(variant.config, seed)
-            found.setdefault(run.fingerprint, ([], run))[0].append(f"{name}: {variant.name}")
-    return {f"{', also '.join(labels)} (seed {run.seed})": run for labels, run in found.values()}
+            labels.setdefault(run, []).append(f"{name}: {variant.name}")
+    return {f"{', also '.join(names)} (seed {run.seed})": run for run, names in labels.items()}

@@ -1,4 +1,7 @@
-"""Confidence intervals: of means over people, and of differences between rows over training seeds and people."""
+"""Confidence intervals, all of 95 %: of means over people, and of differences between rows.
+
+A row is a row of a table, measured by several training seeds on several sets of people.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,102 +10,135 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+TINY = 1e-300  # in place of a variance of zero in a denominator
+
+
+def half_width(standard_error, freedom):
+    """Half the width of the interval of a mean, by Student's t."""
+    return stats.t.ppf(0.975, freedom) * standard_error
+
 
 class Interval(NamedTuple):
-    """A mean difference and its confidence interval, in the unit of the values; NaN where nothing is known."""
+    """A mean difference and its interval, in the unit of the values; NaN where it is not known."""
 
     mean: float
     low: float
     high: float
     runs: int  # pairs of runs
-    alike: float  # the probability that data seeds differ so much by chance
+    homogeneity: float  # the probability that data seeds differ as much as here by chance
 
 
-def difference_interval(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95
-) -> Interval:
-    """The confidence interval of a mean difference over new training seeds and new people.
+UNKNOWN = Interval(np.nan, np.nan, np.nan, 0, np.nan)
 
-    Seeds and people are crossed random factors: every seed's model ranks the same people. So the variance of a data
-    seed's mean is that of Dorfman, Berbaum and Metz (Invest. Radiol. 1992): between seeds, plus between people less the
-    residual, which is in both. The degrees of freedom are Satterthwaite's, as in Hillis (Stat. Med. 2007).
-    People of different data seeds are different ones; the variance between seeds is pooled. The data seeds themselves
-    are fixed, as two draws cannot tell how draws vary: the interval is of their mean, and `alike` (Cochran's test of
-    homogeneity, Biometrics 1954, by F) says whether they differ by more than seeds and people explain.
 
-    `parts` are for each data seed the differences (seeds, people), and each person's weight (people,), their queries.
-    Returns the mean over all runs; without a data seed of two runs its ends are NaN.
+def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+    """The interval of a mean difference over new training seeds and new people.
+
+    Training seeds and people are crossed random factors, because every seed's model ranks the same
+    people. So the variance of the mean of one data seed is that of Dorfman, Berbaum and Metz
+    (Invest. Radiol. 1992): between seeds, plus between people, less the residual that both of these
+    contain. The degrees of freedom are Satterthwaite's, as in Hillis (Stat. Med. 2007).
+
+    Data seeds have different people, and share one variance between training seeds. They are a
+    fixed factor, because two draws cannot tell how draws vary: the interval is of their mean.
+
+    Args:
+        parts: for each data seed, the differences (seeds, people) and the weight of each person
+            (people,), the number of their queries.
+
+    Returns the mean over all runs. Its interval is NaN if no data seed has two runs.
     """
-    parts = [(np.asarray(values, float), np.asarray(weights, float)) for values, weights in parts]
-    counts = np.array([len(values) for values, _ in parts])
-    if not counts.sum():
-        return Interval(np.nan, np.nan, np.nan, 0, np.nan)
-    by_seed = [
-        values @ weights / weights.sum() for values, weights in parts
-    ]  # each run's difference in mAP
-    means, shares = np.array([seeds.mean() for seeds in by_seed]), counts / counts.sum()
-    mean, free = float(shares @ means), int((counts - 1).sum())
-    if not free:
-        return Interval(mean, np.nan, np.nan, int(counts.sum()), np.nan)
-    seeds = sum(((each - each.mean()) ** 2).sum() for each in by_seed) / free / counts
-    people = np.array([_between_people(*part) for part in parts])
-    components = [
-        (shares**2 @ seeds, free),
-        (shares**2 @ people, sum(values.shape[1] - 1 for values, _ in parts)),
-    ]
-    variance = sum(part for part, _ in components)
-    freedom = variance**2 / max(sum(part**2 / degrees for part, degrees in components), 1e-300)
-    half = stats.t.ppf((1 + level) / 2, max(freedom, 1.0)) * np.sqrt(variance)
-    alike, precision = np.nan, 1 / np.maximum(seeds + people, 1e-300)
-    if len(parts) > 1:
-        apart = precision @ (means - precision @ means / precision.sum()) ** 2 / (len(parts) - 1)
-        alike = float(stats.f.sf(apart, len(parts) - 1, max(freedom, 1.0)))
-    return Interval(mean, mean - half, mean + half, int(counts.sum()), alike)
+    if not parts:
+        return UNKNOWN
+    counts = np.array([len(differences) for differences, _ in parts])
+    runs = int(counts.sum())
+    shares = counts / runs
+    run_means = [differences @ weights / weights.sum() for differences, weights in parts]
+    means = np.array([part.mean() for part in run_means])
+    mean = float(shares @ means)
+    seed_freedom = runs - len(parts)
+    if seed_freedom == 0:
+        return UNKNOWN._replace(mean=mean, runs=runs)
+
+    # The variance of the mean of each data seed, in two components.
+    squares = sum(((part - part.mean()) ** 2).sum() for part in run_means)
+    seed_variance = squares / seed_freedom / counts
+    people_variance = np.array([_people_variance(*part) for part in parts])
+    people_freedom = sum(len(weights) - 1 for _, weights in parts)
+
+    components = shares**2 @ np.stack([seed_variance, people_variance], axis=1)
+    variance = components.sum()
+    uncertainty = (components**2 / [seed_freedom, people_freedom]).sum()
+    freedom = max(variance**2 / max(uncertainty, TINY), 1.0)
+    half = half_width(np.sqrt(variance), freedom)
+    homogeneity = _homogeneity(means, seed_variance + people_variance, freedom)
+    return Interval(mean, mean - half, mean + half, runs, homogeneity)
 
 
-def _between_people(values: np.ndarray, weights: np.ndarray) -> float:
-    """The part of a mean's variance that is between people, the residual (person x seed) taken off; from 0."""
-    seeds, people = values.shape
+def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
+    """The part of a mean's variance that is between people, without the residual; at least 0."""
+    seeds, people = differences.shape
+    run_means = differences @ weights / weights.sum()
     weights = weights / weights.mean()
-    centred = values - (values @ weights / weights.sum())[:, None]
+    centred = differences - run_means[:, None]
     person = centred.mean(axis=0)
-    found = (weights * person) @ (weights * person) / (people * (people - 1))
+    variance = (weights * person) @ (weights * person) / (people * (people - 1))
     if seeds > 1:
         residual = weights * (centred - person)
-        found -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
-    return max(0.0, float(found))
+        variance -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
+    return max(0.0, float(variance))
+
+
+def _homogeneity(means: np.ndarray, variances: np.ndarray, freedom: float) -> float:
+    """The probability that means differ as much as these by chance; NaN for a single one.
+
+    Cochran's test of homogeneity (Biometrics 1954), by F.
+    """
+    if len(means) == 1:
+        return np.nan
+    precision = 1 / np.maximum(variances, TINY)
+    centred = means - precision @ means / precision.sum()
+    ratio = precision @ centred**2 / (len(means) - 1)
+    return float(stats.f.sf(ratio, len(means) - 1, freedom))
 
 
 def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The mean of every score over people, a row for each value of `by`, in the order of the rows.
+    """The mean over people of every score of maps, a row for each value of `by`.
 
-    `low` and `high` are the ends of the 95 % interval (Student's t) of the energy. What `by` does not tell apart, heads
-    for example, is averaged within each person before, as a person's maps are not independent.
+    The maps of one person are not independent. So those that `by` does not tell apart, heads for
+    example, are averaged within each person first. `low` and `high` are the ends of the interval
+    of the energy, and `people` is their number. Rows stay in the order of `scores`.
     """
     measures = list(scores.select_dtypes("floating"))
-    each = scores.groupby([*by, "person"], sort=False)[measures].mean().groupby(by, sort=False)
-    mean, people = each.mean(), each["energy"].count()
-    half = stats.t.ppf(0.975, people - 1) * each["energy"].sem()
-    mean.insert(1, "low", mean["energy"] - half)
-    mean.insert(2, "high", mean["energy"] + half)
-    return mean.assign(people=people).reset_index()
+    people = scores.groupby([*by, "person"], sort=False)[measures].mean()
+    groups = people.groupby(by, sort=False)
+    table = groups.mean()
+    energy = groups["energy"]
+    half = half_width(energy.sem(), energy.count() - 1)
+    table.insert(1, "low", table["energy"] - half)
+    table.insert(2, "high", table["energy"] + half)
+    return table.assign(people=energy.count()).reset_index()
 
 
 def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
-    """Whether a measure of the maps chosen by `more`, column -> value, is above that of `less`, for the same people.
+    """Whether maps of one kind have a higher measure than those of another, for the same people.
 
-    Returns the means `first` and `second`, their `difference`, `half` of its 95 % interval (Student's t over people),
-    and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
+    Args:
+        more, less: the two kinds, each as {column: value}.
+
+    Returns the means `first` and `second`, their `difference`, `half` the width of its interval
+    over people, and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
     """
-    first, second = (
-        scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
-        .groupby("person")[measure]
-        .mean()
-        for where in (more, less)
-    )
-    each = first - second
-    mean, half = each.mean(), stats.t.ppf(0.975, each.count() - 1) * each.sem()
-    here = "yes" if mean > half else "the opposite" if mean < -half else "undecided"
+    first = _mean_of_each_person(scores, measure, more)
+    second = _mean_of_each_person(scores, measure, less)
+    differences = first - second
+    mean = differences.mean()
+    half = half_width(differences.sem(), differences.count() - 1)
+    here = "undecided"
+    if mean > half:
+        here = "yes"
+    elif mean < -half:
+        here = "the opposite"
     return {
         "first": first.mean(),
         "second": second.mean(),
@@ -112,31 +148,41 @@ def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict
     }
 
 
-def mean_by(table: pd.DataFrame, by: str | list[str], measure: str = "found") -> pd.DataFrame:
-    """Means of a column of shares by the values of others, each with its 95 % interval over people.
+def _mean_of_each_person(scores: pd.DataFrame, measure: str, kind: dict) -> pd.Series:
+    matches = (scores[list(kind)] == pd.Series(kind)).all(axis=1)
+    return scores[matches].groupby("person")[measure].mean()
 
-    Rows of one person are not independent, so the variance is that of a ratio of sums over people (Cochran, Sampling
-    Techniques, 1977, Sec. 6.4), with Student's t. Where all people are alike it is that of as many trials (binomial).
 
-    Returns `mean`, `low`, `high`, `rows`, `queries` and `people`.
+def mean_by(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """The share of `found` rows by the values of other columns, with its interval over people.
+
+    Rows of one person are not independent, so the variance is that of a ratio of sums over people
+    (Cochran, Sampling Techniques, 1977, Sec. 6.4). Where all people have the same share, that
+    variance is zero, and the interval is the binomial one of as many trials as people.
+
+    Returns `mean`, `low` and `high` (0 to 1), and the numbers of `rows`, `queries` and `people`.
     """
+    means = table.groupby(by, observed=True)[[*table]].apply(_share_found)
+    return means.astype({"rows": int, "queries": int, "people": int})
 
-    def summary(part: pd.DataFrame) -> pd.Series:
-        people = part.groupby("identity")[measure].agg(["sum", "size"]).astype(float)
-        mean, count = part[measure].mean(), len(people)
-        spread = ((people["sum"] - mean * people["size"]) ** 2).sum() * count / max(count - 1, 1)
-        half = (
-            stats.t.ppf(0.975, count - 1) * np.sqrt(spread) / len(part)
-            if spread
-            else 1 - 0.025 ** (1 / count)
-        )
-        numbers = {
+
+def _share_found(rows: pd.DataFrame) -> pd.Series:
+    mean = rows["found"].mean()
+    people = rows.groupby("identity")["found"].agg(["sum", "size"]).astype(float)
+    count = len(people)
+    spread = ((people["sum"] - mean * people["size"]) ** 2).sum()
+    if spread:
+        error = np.sqrt(spread * count / max(count - 1, 1)) / len(rows)
+        half = half_width(error, count - 1)
+    else:
+        half = 1 - 0.025 ** (1 / count)
+    return pd.Series(
+        {
             "mean": mean,
             "low": max(0, mean - half),
             "high": min(1, mean + half),
-            "rows": len(part),
+            "rows": len(rows),
+            "queries": rows["query"].nunique(),
+            "people": count,
         }
-        return pd.Series(numbers | {"queries": part["query"].nunique(), "people": count})
-
-    found = table.groupby(by, observed=True)[[*table]].apply(summary)
-    return found.astype({name: int for name in ("rows", "queries", "people")})
+    )

@@ -1,15 +1,15 @@
 """The numbers that the paper reports: Tables I to VI and Figs. 5 and 6, one CSV each.
 
-Nothing is corrected: a cell that the paper leaves open is empty, and `note` says why. A note that starts with
-"misprint" marks a number that the paper's other numbers contradict; one that starts with "plotted" a number that the
-paper only draws, and that the authors published with their code.
+Nothing is corrected. A cell that the paper leaves open is empty, and `note` says why. A note that
+starts with "misprint" marks a number that the paper's other numbers contradict. One that starts
+with "plotted" marks a number that the paper only draws, and that the authors published with their
+code.
 """
-
-from importlib.resources import files
 
 import pandas as pd
 
-from ..config import one_of
+from .. import paths
+from ..options import one_of
 
 TITLES = {
     "table1": "Table I: comparison with the state of the art",
@@ -22,41 +22,53 @@ TITLES = {
     "figure6": "Fig. 6: fused dimension",
 }
 TABLES = tuple(TITLES)
-_NUMBERS = ("mAP", "rank-1", "parameters", "FLOPs")
+ACCURACY = ("mAP", "rank-1")
+COSTS = ("parameters", "FLOPs")
 
 
 def table(name: str) -> pd.DataFrame:
-    """One table of the paper (`TABLES`; else a ValueError), a row per method, data set and feature, as printed.
+    """One table of the paper, a row per method, data set and feature, as printed.
 
-    Returns columns `variant` (the name in `experiments.variants(name)`; empty for other people's methods), `method` (as
-    printed), `backbone`, `pattern`, `overlap` ("yes", "no" or empty), `resolution` ("256x128"), `dataset`, `feature`
-    ("all" is f_a), `mAP` and `rank-1` (percent), `parameters` (millions), `FLOPs` (giga multiply-adds), `counts` (what
-    the costs count: "model", or "one HTM" in Tables III and IV) and `note`. Numbers are floats, NaN where the paper has
-    none; text is never NaN.
+    Returns text columns, never NaN:
+        `variant`, the name in `experiments.variants(name)`, empty for other people's methods;
+        `method`, as printed; `backbone`; `pattern`; `overlap`, "yes", "no" or empty;
+        `resolution`, like "256x128"; `dataset`; `feature`, where "all" is f_a;
+        `counts`, what the costs count: "model", or "one HTM" in Tables III and IV; `note`.
+    And numbers, NaN where the paper has none: `mAP` and `rank-1` in percent, `parameters` in
+    millions, `FLOPs` in giga multiply-adds.
+
+    Raises ValueError for a name that is not in `TABLES`.
     """
     one_of("table", name, TABLES)
-    with (files(__package__) / f"{name}.csv").open(encoding="utf-8") as file:
-        empty = dict.fromkeys(_NUMBERS, [""])
-        return pd.read_csv(
-            file, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(_NUMBERS, float)
-        )
+    numbers = (*ACCURACY, *COSTS)
+    return pd.read_csv(
+        paths.PACKAGE / "paper" / f"{name}.csv",
+        keep_default_na=False,
+        na_values=dict.fromkeys(numbers, ""),
+        dtype=dict.fromkeys(numbers, float),
+    )
 
 
 def accuracies(name: str, dataset: str) -> dict[tuple[str, str, str], float]:
-    """What the paper reports of our variants on a data set: {(variant, feature, metric): percent}, without its gaps."""
-    own = _ours(name)
-    rows = own[own["dataset"] == dataset].set_index(["variant", "feature"])
-    return rows[["mAP", "rank-1"]].stack().dropna().to_dict()
+    """What the paper reports of our variants on a data set, without its gaps.
+
+    Returns {(variant, feature, metric): percent}; none of an experiment without a table.
+    """
+    rows = _our_rows(name)
+    rows = rows[rows["dataset"] == dataset].set_index(["variant", "feature"])
+    return rows[[*ACCURACY]].stack().dropna().to_dict()
 
 
 def costs(name: str) -> pd.DataFrame:
-    """A row per variant: its `parameters` (millions) and `FLOPs` (giga), and the different notes on its numbers."""
-    groups = _ours(name).groupby("variant", sort=False)
-    notes = groups["note"].agg(lambda lines: "; ".join(filter(None, lines.unique())))
-    return groups[["parameters", "FLOPs"]].first().assign(note=notes)
+    """A row per variant: `parameters` (millions), `FLOPs` (giga) and `note`, all notes on it."""
+    variants = _our_rows(name).groupby("variant", sort=False)
+    notes = variants["note"].agg(lambda lines: "; ".join(filter(None, lines.unique())))
+    return variants[[*COSTS]].first().assign(note=notes)
 
 
-def _ours(name: str) -> pd.DataFrame:
-    """The rows that are variants of FusionReID; none of an experiment that is no table of the paper."""
-    frame = table(name) if name in TABLES else table(TABLES[0]).iloc[:0]
-    return frame[frame["variant"] != ""]
+def _our_rows(name: str) -> pd.DataFrame:
+    """The rows that are variants of FusionReID. An experiment without a table has no rows."""
+    if name not in TABLES:
+        return table("table1").iloc[:0]
+    rows = table(name)
+    return rows[rows["variant"] != ""]

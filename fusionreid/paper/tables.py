@@ -1,11 +1,10 @@
-"""Tables that people can read: the paper's columns, ours beside them, never a number of each in one column.
+"""Tables for people: the paper's columns and ours beside them, never in one column.
 
-The best of a column is bold and the second best underlined, by tags, which code hosts leave in where they strip styles.
-A missing run is a visible gap.
+The best of a column is bold and the second best underlined, by tags, because code hosts leave these
+in where they strip styles. A missing run is a visible gap.
 """
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,224 +13,249 @@ import pandas as pd
 
 from ..config import DATASETS, LABELS
 from ..files import atomic_write
-from . import compare, recorded
 from . import numbers as paper
-from .compare import ACCURACY, BASES, features_of
-from .experiments import Setting, changes, variants
+from . import recorded
+from .compare import BASES, Results, costs, features_of, papers_dataset
+from .experiments import changes, variants
+from .numbers import ACCURACY
 
-GAP, NOT_RUN = "–", "not run"
-KEYS = ["variant", "feature"]
+GAP = "–"
+NOT_RUN = "not run"
 
 
 @dataclass(repr=False)
 class Table:
-    """Numbers and how they are shown."""
+    """Numbers and how they are shown.
 
-    numbers: (
-        pd.DataFrame
-    )  # a row per method and feature; columns (group, measure), percent and points; text: group ""
-    spread: (
-        pd.DataFrame
-    )  # behind ±: of a recorded difference half of its 95 % interval, of own runs the deviation
-    missing: (
-        pd.Series
-    )  # (rows,) how many seeds of the own run are missing; NaN where the row is other people's
-    caption: str  # what the numbers are from
-    notes: tuple[str, ...] = ()  # on the paper's numbers
+    Attributes:
+        numbers: a row per method and feature; columns (group, measure), in percent and points.
+            Columns of the group "" are text.
+        spread: what stands behind ±, in columns of `numbers`: half the interval of a recorded
+            difference, the standard deviation of own runs over their seeds.
+        missing: how many seeds of the own run are missing, by row; NaN for other people's methods.
+        caption: where the numbers come from.
+        notes: on the paper's numbers.
+    """
+
+    numbers: pd.DataFrame
+    spread: pd.DataFrame
+    missing: pd.Series
+    caption: str
+    notes: list[str]
 
     def cells(self) -> pd.DataFrame:
         """The table as text, the best two of each column of accuracies marked."""
-        return pd.DataFrame(
-            {column: self._texts(column) for column in self.numbers}, index=self.numbers.index
-        )
+        texts = {column: self._texts(*column) for column in self.numbers}
+        return pd.DataFrame(texts, index=self.numbers.index)
 
-    def _texts(self, column: tuple[str, str]) -> list[str]:
-        group, measure = column
-        values = self.numbers[column]
+    def _texts(self, group: str, measure: str) -> pd.Series:
+        values = self.numbers[group, measure]
         if not group:
-            return values.astype(str).tolist()
-        best = (
-            sorted(values.round(1).dropna().unique(), reverse=True)[:2]
-            if measure in ACCURACY
-            else []
-        )
-        marks = (
-            dict(zip(best, ("<b>{}</b>", "<u>{}</u>"), strict=True)) if len(best) == 2 else {}
-        )  # one is no best
-        own, sign = group.startswith("Own"), "+" * measure.startswith("Δ")
-        texts = []
-        for row, (value, rounded) in enumerate(zip(values, values.round(1), strict=True)):
-            missing = own and measure in ACCURACY and self.missing.iloc[row] > 0
-            if math.isnan(value):
-                texts.append(
-                    NOT_RUN if missing else GAP if group.startswith("Paper") and not sign else ""
-                )
-                continue
-            text = f"{value:{sign}.1f}"
-            text = text.lstrip("+-") if float(text) == 0 else text
-            deviation = self.spread[column].iloc[row] if column in self.spread else math.nan
-            text += "" if math.isnan(deviation) else f" ± {deviation:.1f}"
-            text += f" ({self.missing.iloc[row]:.0f} {NOT_RUN})" if missing else ""
-            texts.append(marks.get(rounded, "{}").format(text))
-        return texts
+            return values.astype(str)
+        is_accuracy = measure in ACCURACY
+        texts = _format(values, "{:.1f}" if is_accuracy else "{:+.1f}")
+        texts = texts.replace(["+0.0", "-0.0"], "0.0")
+        marks = {}
+        best = sorted(set(texts) - {""}, key=float)[-2:]
+        if is_accuracy and len(best) == 2:  # a single number is not the best of anything
+            marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
+        marks = texts.map(marks).fillna("{}")
+        if (group, measure) in self.spread:
+            texts += _format(self.spread[group, measure], " ± {:.1f}")
+        gaps = ""
+        if is_accuracy and group.startswith("Paper"):
+            gaps = GAP
+        if is_accuracy and group.startswith("Own"):
+            missing = self.missing.where(self.missing > 0)
+            texts += _format(missing, f" ({{:.0f}} {NOT_RUN})")
+            gaps = _format(missing, NOT_RUN)
+        texts = pd.Series(map(str.format, marks, texts), values.index)
+        return texts.where(values.notna(), gaps)
 
     def _repr_html_(self) -> str:
         text = "<br>".join(html.escape(line) for line in (self.caption, *self.notes))
         table = self.cells().to_html(escape=False, justify="center")
-        return (
-            f'<div style="white-space: nowrap; overflow-x: auto">\n{table}\n</div>\n<p>{text}</p>'
-        )
+        style = "white-space: nowrap; overflow-x: auto"
+        return f'<div style="{style}">\n{table}\n</div>\n<p>{text}</p>'
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown, its caption below."""
+        """The table in GitHub's Markdown, with its caption and notes below."""
         cells = self.cells()
-        names, heads = list(cells.index.names), [_head(column) for column in cells]
-        rows = [
-            [*names, *heads],
-            ["---"] * len(names) + ["---:" if group else "---" for group, _ in cells],
-        ]
-        rows += cells.set_axis(heads, axis=1).reset_index().to_numpy().tolist()
-        lines = [
-            " | ".join(["", *(cell.replace("|", r"\|") for cell in row), ""]).strip()
-            for row in rows
-        ]
-        text = "\n".join([*lines, "", self.caption, "", *(f"- {note}" for note in self.notes)])
-        return text.replace("*", r"\*").rstrip() + "\n"
+        rules = ["---"] * cells.index.nlevels
+        rules += ["---:" if group else "---" for group, _ in cells]
+        cells.columns = [_head(column) for column in cells]
+        cells = cells.reset_index()
+        lines = []
+        for row in ([*cells], rules, *cells.to_numpy().tolist()):
+            escaped = [cell.replace("|", r"\|") for cell in row]
+            lines.append("| " + " | ".join(escaped) + " |")
+        lines += ["", self.caption, "", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines).replace("*", r"\*").rstrip() + "\n"
 
     __repr__ = markdown
+
+
+def _format(values: pd.Series, pattern: str) -> pd.Series:
+    """Numbers as text, "" for NaN."""
+    return values.map(pattern.format).where(values.notna(), "")
 
 
 def _head(column: tuple[str, str]) -> str:
     return ": ".join(filter(None, column))
 
 
-def comparison(name: str, setting: Setting, features: Sequence[str] | None = None) -> Table:
-    """An experiment's table: the paper's columns, the recorded runs', each less the base row, and the reader's own run.
+def comparison(results: Results, name: str, features: Sequence[str] | None = None) -> Table:
+    """An experiment's table: the paper's columns, the recorded runs' and the reader's own run's.
 
-    `features` are by default those that the experiment shows.
+    Beside each accuracy is its difference from the reference row. `features` are by default those
+    that the experiment shows.
     """
-    found = compare.differences(name, setting, features)
-    columns = [
-        "paper",
-        "recorded",
-        "ours",
-        "paper_less",
-        "recorded_less",
-        "ours_less",
-        "std",
-        "low",
-        "high",
-        "missing",
-    ]
-    wide = found.pivot(index=KEYS, columns="metric", values=columns)
-    index = pd.MultiIndex.from_frame(found[KEYS].drop_duplicates())
+    rows = results.shown(name, features)
+    titles = results.titles(name)
+    keys = ["variant", "feature"]
+    index = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
     if name == "table1":
-        printed = compare.published()
-        index = printed.index
-    wide, titles = wide.reindex(index), compare.titles(name, setting)
-    anything = found["recorded"].notna().any()
-    numbers, spread = {}, {}
-    for side, title in titles.items():
-        printed_apart = side == "paper" and (name == "table1" or name not in paper.TABLES)
-        if printed_apart or (side == "recorded" and not anything):
-            continue
+        published = _published()
+        index = published.index
+    values = rows.drop(columns=["experiment", "configuration"])
+    wide = values.pivot(index=keys, columns="metric").reindex(index).astype(float)
+
+    sides = ["paper", "recorded", "ours"]
+    is_recorded = rows["recorded"].notna().any()
+    if not is_recorded:
+        sides.remove("recorded")
+    if name == "table1" or name not in paper.TABLES:
+        sides.remove("paper")  # as Table I is whole in `published`
+    numbers = {}
+    for side in sides:
         for metric in ACCURACY:
-            numbers[title, metric] = wide[side, metric]
-            if side != "ours" or not anything:
-                numbers[title, f"Δ {metric}"] = wide[f"{side}_less", metric]
+            numbers[titles[side], metric] = wide[side, metric]
+            if side != "ours" or not is_recorded:
+                numbers[titles[side], f"Δ {metric}"] = wide[f"{side}_less", metric]
+    spread = {}
     for metric in ACCURACY:
-        spread[titles["recorded"], f"Δ {metric}"] = (wide["high", metric] - wide["low", metric]) / 2
+        half = (wide["high", metric] - wide["low", metric]) / 2
+        spread[titles["recorded"], f"Δ {metric}"] = half
         spread[titles["ours"], metric] = wide["std", metric]
-    numbers = pd.DataFrame(numbers).astype(float)
+    numbers = pd.DataFrame(numbers)
     if name == "table1":
-        numbers = pd.concat([printed, numbers], axis=1)
-    parts = (numbers, pd.DataFrame(spread).astype(float), wide["missing", "mAP"].astype(float))
-    parts = (part.set_axis(_labels(name, index)) for part in parts)
-    return Table(*parts, _caption(name, setting, found), _notes(name, setting, found))
+        numbers = pd.concat([published, numbers], axis=1)
+    labels = _labels(name, index)
+    return Table(
+        numbers.set_axis(labels),
+        pd.DataFrame(spread).set_axis(labels),
+        wide["missing", "mAP"].set_axis(labels),
+        _caption(results, name),
+        _notes(results, name, set(rows["feature"])),
+    )
 
 
-def switched(name: str) -> pd.DataFrame:
-    """What each row of an experiment switches, and costs, at the paper's scale: the same in every profile.
-
-    Returns a row per variant: the fields that differ from PAPER, parameters and multiply-adds, the paper's in brackets.
-    """
-    counted = compare.costs([name])
-    one = "one HTM: " if "one HTM" in set(counted["counts"]) else ""
-    columns = {
-        "differs from PAPER in": [
-            changes(variant.config) or "nothing" for variant in variants(name)
-        ]
-    }
-    for key, label in {"parameters": "parameters (M)", "macs": "multiply-adds (G)"}.items():
-        printed = [f" ({value:.1f})" if value > 0 else "" for value in counted[f"paper_{key}"]]
-        columns[one + label] = [
-            f"{ours:.2f}{theirs}" for ours, theirs in zip(counted[key], printed, strict=True)
-        ]
-    return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
+def _published() -> pd.DataFrame:
+    """Table I as printed, other methods too, by (variant, feature); columns (group, measure)."""
+    table = paper.table("table1")
+    larger = table["resolution"].map({"384x128": " ↑"}).fillna("")
+    is_ours = table["variant"] != ""
+    table["variant"] = table["variant"].where(is_ours, table["method"] + larger)
+    table["backbone"] += table["overlap"].map({"yes": "*"}).fillna("")
+    keys = ["variant", "feature"]
+    rows = table.groupby(keys, sort=False)
+    columns = {("", word): rows[word].first() for word in ("backbone", "pattern")}
+    for dataset, part in table.set_index(keys).groupby("dataset", sort=False):
+        for metric in ACCURACY:
+            columns[f"Paper, {DATASETS[dataset]}", metric] = part[metric]
+    return pd.DataFrame(columns)
 
 
 def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
-    """The rows' names: the variant and, where several features are shown, the feature in words."""
+    """The names of rows: the variant and, if several features are shown, the feature in words."""
     if set(index.get_level_values("feature")) == {"all"}:
         return index.droplevel("feature").rename("method" if name == "table1" else "variant")
-    own = {variant.name: features_of(variant.config)[0] for variant in variants(name)
-           if len(features_of(variant.config)) == 2}  # a branch alone has one feature  # fmt: skip
-    return pd.MultiIndex.from_tuples(
-        [(row, LABELS[own.get(row, feature)]) for row, feature in index], names=KEYS
-    )
+    features = {variant.name: features_of(variant.config) for variant in variants(name)}
+    labels = []
+    for variant, feature in index:
+        if len(features[variant]) == 2:
+            feature = features[variant][0]  # a branch alone has one feature, which is "all" too
+        labels.append((variant, LABELS[feature]))
+    return pd.MultiIndex.from_tuples(labels, names=index.names)
 
 
-def _caption(name: str, setting: Setting, found: pd.DataFrame) -> str:
+def _caption(results: Results, name: str) -> str:
     """Where the numbers come from: seeds, people, data, commit, device, and what is missing."""
-    title = paper.TITLES.get(name, "The text and the code")
-    data, seeds = setting.data, ", ".join(map(str, setting.seeds))
-    seeds = (
-        f"seeds {seeds} (mean ± standard deviation)" if len(setting.seeds) > 1 else f"seed {seeds}"
-    )
-    runs = compare.frame(name, setting, ("all",)).drop_duplicates("fingerprint")
-    done = runs[~runs["missing"]]
-    version, device, commit = (
-        ", ".join(sorted(set(done[key]) - {""})) for key in ("version", "device", "commit")
-    )
-    text = (
-        f"{title}; percent, at the last epoch. Δ: difference from the row {BASES[name]}, ± its "
-        f"95 % interval over seeds and people. Recorded: {recorded.about(found['configuration'].unique())}. Own run: "
-        f"profile {setting.profile.name}, data {DATASETS[data.name]} {version or data.version}, {seeds}, commit "
-        f"{commit or 'none yet'}, device {device or 'none yet'}."
-    )
-    if setting.profile.name != "paper" or compare.papers_dataset(name, data.name) != data.name:
-        text += " Paper and ours differ in data or scale: compare orders and signs, not values."
-    return text + (
-        f" {len(runs) - len(done)} of {len(runs)} own runs are missing."
-        if len(done) < len(runs)
-        else ""
-    )
-
-
-def _notes(name: str, setting: Setting, found: pd.DataFrame) -> tuple[str, ...]:
-    """What a reader of the paper's columns must know: what is misprinted, lost, or plotted and not printed."""
-    notes, dataset = {}, compare.papers_dataset(name, setting.data.name)
-    for row in paper.table(name).to_dict("records") if name in paper.TABLES else ():
-        if name != "table1" and (
-            row["dataset"] != dataset or row["feature"] not in set(found["feature"])
-        ):
-            continue
-        of = (row["variant"] or row["method"]) + (
-            f", {DATASETS[row['dataset']]}" if name == "table1" else ""
+    profile = results.setting.profile
+    data = results.setting.data
+    seeds = results.setting.seeds
+    runs = results.runs.query("experiment == @name").drop_duplicates(["variant", "seed"])
+    done = runs["result"].dropna()
+    commits = ", ".join(sorted({result["commit"] for result in done}))
+    devices = ", ".join(sorted({result["device"] for result in done}))
+    versions = ", ".join(sorted({result["data"]["version"] for result in done}))
+    own = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        own = f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
+    sentences = [
+        f"{paper.TITLES.get(name, 'The text and the code')}; percent, at the last epoch.",
+        f"Δ: difference from the row {BASES[name]}, ± its 95 % interval over seeds and people.",
+        f"Recorded: {recorded.about(runs['configuration'])}.",
+        f"Own run: profile {profile.name}, data {DATASETS[data.name]} "
+        f"{versions or data.version}, {own}, commit {commits or 'none yet'}, "
+        f"device {devices or 'none yet'}.",
+    ]
+    if profile.name != "paper" or papers_dataset(name, data.name) != data.name:
+        sentences.append(
+            "Paper and ours differ in data or scale: compare orders and signs, not values."
         )
-        for part in row["note"].split("; "):
-            if part.startswith(("misprint", "lost", "printed", "plotted")):
-                notes.setdefault(part, {})[of] = None
-    return tuple(f"{', '.join(of)}: {part}" for part, of in notes.items())
+    if len(done) < len(runs):
+        sentences.append(f"{len(runs) - len(done)} of {len(runs)} own runs are missing.")
+    return " ".join(sentences)
+
+
+def _notes(results: Results, name: str, features: set[str]) -> list[str]:
+    """What to know of the paper's columns: what is misprinted, lost, or plotted, not printed."""
+    if name not in paper.TABLES:
+        return []
+    dataset = papers_dataset(name, results.setting.data.name)
+    rows_by_note = {}
+    for row in paper.table(name).to_dict("records"):
+        label = row["variant"] or row["method"]
+        if name == "table1":
+            label += f", {DATASETS[row['dataset']]}"
+        elif row["dataset"] != dataset or row["feature"] not in features:
+            continue
+        for note in row["note"].split("; "):
+            if note.startswith(("misprint", "lost", "printed", "plotted")):
+                rows_by_note.setdefault(note, {})[label] = None
+    return [f"{', '.join(rows)}: {note}" for note, rows in rows_by_note.items()]
+
+
+def switched(name: str) -> pd.DataFrame:
+    """What each row of an experiment switches, and costs, at the paper's scale in every profile.
+
+    Returns a row per variant: the fields that differ from PAPER, the parameters and the
+    multiply-adds, with the paper's in brackets.
+    """
+    counted = costs([name])
+    unit = "one HTM: " if counted["counts"].iloc[0] == "one HTM" else ""
+    differs = [changes(variant.config) or "nothing" for variant in variants(name)]
+    columns = {"differs from PAPER in": differs}
+    for cost, label in (("parameters", "parameters (M)"), ("macs", "multiply-adds (G)")):
+        texts = []
+        for ours, printed in zip(counted[cost], counted[f"paper_{cost}"], strict=True):
+            texts.append(f"{ours:.2f}" + (f" ({printed:.1f})" if printed > 0 else ""))
+        columns[unit + label] = texts
+    return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
 
 
 def save(table: Table, path: str | Path) -> Table:
-    """Writes `<path>.md` and `<path>.csv`; returns the table, so that a cell which ends in `save(...)` shows it."""
+    """Writes `<path>.md` and `<path>.csv`.
+
+    Returns the table, so that a notebook's cell that ends in `save(...)` shows it.
+    """
     with atomic_write(f"{path}.md") as temporary:
         temporary.write_text(table.markdown(), encoding="utf-8")
+    spread = table.spread.dropna(axis=1, how="all")
+    spread.columns = [f"{_head(column)} ±" for column in spread]
+    numbers = table.numbers.set_axis([_head(column) for column in table.numbers], axis=1)
     with atomic_write(f"{path}.csv") as temporary:
-        spread = table.spread.dropna(axis=1, how="all")
-        flat = pd.concat([table.numbers, spread], axis=1)
-        flat.columns = [*map(_head, table.numbers), *(f"{_head(column)} ±" for column in spread)]
-        flat.assign(caption=table.caption).to_csv(temporary, float_format="%.4f")
+        rows = pd.concat([numbers, spread], axis=1).assign(caption=table.caption)
+        rows.to_csv(temporary, float_format="%.4f")
     return table

@@ -99,7 +99,9 @@ def record(people, tmp_path):
         recorded_runs = 0
         for data_seed in data_seeds:
             data = replace(PROFILES["smoke"].data, seed=data_seed)
-            setting = experiments.setting("smoke", data, seeds, runs_root=tmp_path)
+            setting = experiments.setting(
+                "smoke", data, seeds, tmp_path, people / f"smoke-{data_seed}"
+            )
             owners = np.repeat(
                 np.arange(PEOPLE), [1 + (person + 1) % 3 for person in range(PEOPLE)]
             )
@@ -124,7 +126,7 @@ def record(people, tmp_path):
                     write_result(tmp_path, run, dict.fromkeys(features, accuracy))
                     np.savez(folder / "average_precision.npz", **dict.fromkeys(features, precision))
                     np.savez(folder / "first_match.npz", **dict.fromkeys(features, first))
-            recorded_runs += recorded.record(setting, people / f"smoke-{data_seed}")
+            recorded_runs += recorded.record(setting)
         return recorded_runs
 
     return write

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fusionreid.config import PROFILES
-from fusionreid.paper import claims, compare
+from fusionreid.paper import compare
 from fusionreid.paper import numbers as paper
+from fusionreid.paper.claims import CLAIMS, VERDICTS, judge, save, totals
+from fusionreid.paper.compare import results
 from fusionreid.paper.experiments import BACKBONES, EXPERIMENTS, variants
 
 # Where the paper's own numbers contradict its statement.
@@ -36,7 +38,7 @@ def papers(name, change=lambda value: value):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_claims_are_on_rows_that_exist(name):
     configs = {variant.name: variant.config for variant in variants(name)}
-    found = claims.CLAIMS[name]
+    found = CLAIMS[name]
     assert len({claim.case for claim in found}) == len(found)
     for claim in found:
         assert sum(claim.weights.values()) == pytest.approx(0)
@@ -47,10 +49,10 @@ def test_claims_are_on_rows_that_exist(name):
 
 @pytest.mark.parametrize("dataset", ["synthetic", "market1501", "dukemtmc"])
 def test_the_papers_numbers_bear_out_its_claims(setting, dataset):
-    checked = claims.check(EXPERIMENTS, setting(dataset))
-    assert not checked["paper"].isna().any()
-    assert set(checked["sign"]) == {"not run"} and set(checked["verdict"]) == {"not recorded"}
-    against = checked[checked["paper"] < 0]
+    judged = judge(results(EXPERIMENTS, setting(dataset)))
+    assert not judged["paper"].isna().any()
+    assert set(judged["sign"]) == {"not run"} and set(judged["verdict"]) == {"not recorded"}
+    against = judged[judged["paper"] < 0]
     if dataset == "synthetic":  # beside MSMT17
         assert set(zip(against["experiment"], against["case"], strict=True)) == CONTRARY
         assert set(against["metric"]) == {"rank-1"}
@@ -59,18 +61,16 @@ def test_the_papers_numbers_bear_out_its_claims(setting, dataset):
 @pytest.mark.parametrize("name", ["table1", "table2", "table4", "table6", "figure5", "figure6"])
 def test_the_papers_own_numbers_agree_and_reversed_ones_do_not(setting, finish, name):
     finish(name, papers(name))
-    checked = claims.check(name, setting())
-    assert (checked["sign"] == "yes").all() and (
-        checked["ours"] - checked["paper"]
-    ).abs().max() < 1e-6
+    judged = judge(results(name, setting()))
+    assert (judged["sign"] == "yes").all() and (judged["ours"] - judged["paper"]).abs().max() < 1e-6
     finish(name, papers(name, lambda value: 100 - value))
-    assert (claims.check(name, setting())["sign"] == "no").all()
+    assert (judge(results(name, setting()))["sign"] == "no").all()
 
 
 def test_orders_of_stand_ins_are_not_counted(setting):
-    small = claims.check("table6", setting())
+    small = judge(results("table6", setting()))
     own = setting().profile
-    whole = claims.check("table6", replace(setting(), profile=replace(own, backbones={})))
+    whole = judge(results("table6", replace(setting(), profile=replace(own, backbones={}))))
     assert len(whole) - len(small) == 2 * (6 + 2 + 2 + 6)
     assert (
         not small["case"]
@@ -83,8 +83,8 @@ def test_orders_of_stand_ins_are_not_counted(setting):
 
 def test_what_two_tables_hold_is_counted_once(setting):
     """SEU alone is a row of Table II and one of Table III, and so is the full model."""
-    together = claims.check(["table2", "table3"], setting())
-    apart = [claims.check(name, setting()) for name in ("table2", "table3")]
+    together = judge(results(["table2", "table3"], setting()))
+    apart = [judge(results(name, setting())) for name in ("table2", "table3")]
     assert len(apart[0]) + len(apart[1]) - len(together) == 2 * 2
     assert "FusionReID* > DFE + LRU + SEU" in set(together["case"])
     assert "SEU, MFU > SEU only" not in set(together["case"]) and "SEU, MFU > SEU only" in set(
@@ -97,8 +97,8 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
         "table2",
         {"DFE + LRU": 0, "DFE + LRU + SEU": 6, "DFE + LRU + MFU": -6, "FusionReID*": 0, "DFE": 0.1},
     )
-    checked = claims.check("table2", setting()).set_index(["case", "metric"])
-    verdicts = checked["verdict"].xs("mAP", level="metric")
+    judged = judge(results("table2", setting())).set_index(["case", "metric"])
+    verdicts = judged["verdict"].xs("mAP", level="metric")
     assert (
         verdicts["DFE + LRU + SEU > DFE + LRU"] == "yes"
         and verdicts["FusionReID* > DFE + LRU + MFU"] == "yes"
@@ -108,17 +108,14 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
         and verdicts["DFE + LRU > DFE"] == "undecided"
     )
     assert verdicts["DFE > ResNet50"] == "not recorded"
-    row = checked.loc[("DFE + LRU + SEU > DFE + LRU", "mAP")]
+    row = judged.loc[("DFE + LRU + SEU > DFE + LRU", "mAP")]
     assert row["low"] < 6 < row["high"] and row["runs"] == 8
     assert row["sign"] == "yes", "the own run is one of them"
-    counted = claims.totals(checked.reset_index())
-    assert counted[list(claims.VERDICTS)].sum().sum() == len(checked)
+    counted = totals(judged.reset_index())
+    assert counted[list(VERDICTS)].sum().sum() == len(judged)
     assert counted.xs("mAP", level="metric")["no"].sum() == (verdicts == "no").sum()
-    assert (
-        claims.totals(checked.reset_index(), ["claim"]).loc[("SEU adds", "mAP"), "own run"]
-        == "2 of 2"
-    )
-    shown = claims.save(checked.reset_index(), tmp_path / "orders")
+    assert totals(judged.reset_index(), ["claim"]).loc[("SEU adds", "mAP"), "own run"] == "2 of 2"
+    shown = save(judged.reset_index(), tmp_path / "orders")
     assert (
         shown["mAP", "holds"].tolist() == verdicts.tolist() and (tmp_path / "orders.csv").exists()
     )
@@ -128,15 +125,15 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
 def test_an_interval_against_the_paper_is_a_no(setting, record):
     """The paper's rank-1 of MFU first is above MFU only; where it is below here, its own number is refuted."""
     record("table3", {"MFU only": 10, "MFU, SEU": 0})
-    checked = claims.check("table3", setting()).set_index(["case", "metric"])["verdict"]
+    judged = judge(results("table3", setting())).set_index(["case", "metric"])["verdict"]
     assert (
-        checked["MFU only > MFU, SEU", "mAP"] == "yes"
-        and checked["MFU only > MFU, SEU", "rank-1"] == "no"
+        judged["MFU only > MFU, SEU", "mAP"] == "yes"
+        and judged["MFU only > MFU, SEU", "rank-1"] == "no"
     )
 
 
 def test_table_six_is_counted_apart(setting):
-    counted = claims.totals(claims.check(EXPERIMENTS, setting()))
+    counted = totals(judge(results(EXPERIMENTS, setting())))
     assert set(counted.index.get_level_values("part")) == {"Table VI", "all others"}
     assert set(counted.loc["Table VI"].index.get_level_values("size")) == {
         "under 1 point",
@@ -147,4 +144,4 @@ def test_table_six_is_counted_apart(setting):
 
 def test_equal_numbers_are_neither(setting, finish):
     finish("figure5", [50.0] * 6)
-    assert set(claims.check("figure5", setting())["sign"]) == {"equal"}
+    assert set(judge(results("figure5", setting()))["sign"]) == {"equal"}

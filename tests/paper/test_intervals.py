@@ -92,10 +92,10 @@ def test_data_seeds_that_differ_by_more_than_chance_are_told():
             difference_interval(simulate(random, seed=1, person=6, residual=10, **case))
             for _ in range(300)
         ]
-        return np.mean([each.alike < 0.05 for each in found])
+        return np.mean([each.homogeneity < 0.05 for each in found])
 
     assert 0.01 < share() < 0.09 and share(data=8) > 0.7
-    assert np.isnan(difference_interval(simulate(random, seed=1, sets=1)).alike)
+    assert np.isnan(difference_interval(simulate(random, seed=1, sets=1)).homogeneity)
 
 
 def test_too_little_is_no_interval():

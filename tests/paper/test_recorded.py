@@ -17,7 +17,7 @@ from fusionreid.paper import experiments, recorded
 
 def test_scores_are_averaged_by_person(setting, record, tmp_path):
     record("table5", {"GeM": 10}, seeds=(3,), data_seeds=(1,))
-    rows, arrays, _ = recorded.load()
+    rows, arrays, _ = recorded.archive()
     (run,) = rows["run"].unique()
     with np.load(tmp_path / run / "average_precision.npz") as scores:
         whole = scores["all"]
@@ -41,10 +41,14 @@ def test_recording_again_replaces_and_adds_in_a_stable_order(record):
     assert record("table5", {"GAP": 4, "GeM": 10}, seeds=(0, 1)) == 8
     assert [file.read_bytes() for file in files] == first, "the same runs, the same bytes"
     record("table5", {"GeM": 20}, seeds=(0,))
-    changed = recorded.load().rows
+    changed = recorded.archive().rows
     assert len(changed) == 2 * 4 * 7 and changed["mAP"].max() > 65
     record("table2", {"DFE": 0}, seeds=(0,))
-    assert set(recorded.load().rows["row"]) == {"table1: FusionReID*", "table2: DFE", "table5: GAP"}
+    assert set(recorded.archive().rows["row"]) == {
+        "table1: FusionReID*",
+        "table2: DFE",
+        "table5: GAP",
+    }
 
 
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
@@ -70,7 +74,7 @@ def test_on_a_full_disk_both_files_stay_as_they_were(record, monkeypatch, suffix
 
 def test_every_point_of_a_curve_is_kept(record):
     assert record("figure5", {"L = 1": 1, "L = 3": 3}, seeds=(0,), data_seeds=(0,)) == 2
-    assert {"figure5: L = 1", "figure5: L = 3"} == set(recorded.load().rows["row"])
+    assert {"figure5: L = 1", "figure5: L = 3"} == set(recorded.archive().rows["row"])
 
 
 def test_a_variant_finds_its_rows_by_configuration(setting):
@@ -93,7 +97,7 @@ def test_a_variant_finds_its_rows_by_configuration(setting):
 def test_contrasts_are_paired(record):
     """What two rows have in common, how easy a person is, cancels; a row less itself is nothing."""
     record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
-    rows = recorded.load().rows
+    rows = recorded.archive().rows
     gem, gap = (
         rows.loc[rows["row"] == row, "configuration"].iloc[0]
         for row in ("table1: FusionReID*", "table5: GAP")
@@ -108,14 +112,13 @@ def test_contrasts_are_paired(record):
 
 def test_a_contrast_of_some_people_and_between_kinds_of_people(record):
     record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
-    rows = recorded.load().rows
+    rows = recorded.archive().rows
     (gem,) = rows.loc[rows["row"] == "table1: FusionReID*", "configuration"].unique()
     row = {(gem, "all"): 1.0}
     values = {}  # by data seed and person, the mean over the training seeds
-    for each in recorded.of(gem, "all").reset_index().to_dict("records"):
-        identities, queries = recorded.load().scores[f"synthetic {each['version']}"]
-        found = recorded.load().scores[each["run"]][each["place"], 0].astype(float)
-        values.setdefault(each["data_seed"], []).append((found, queries, identities % 3 == 0))
+    for (data_seed, _), run in recorded.archive().runs[gem, "all"].items():
+        identities, queries = run.people
+        values.setdefault(data_seed, []).append((run.scores[0], queries, identities % 3 == 0))
     means = {
         chosen: np.mean(
             [
@@ -146,7 +149,7 @@ def test_a_contrast_of_some_people_and_between_kinds_of_people(record):
 def test_only_seeds_that_both_rows_have_are_compared(record):
     record("table5", {"GeM": 10}, seeds=(0, 1, 2))
     record("table5", {"GAP": 4}, seeds=(1, 2, 3), data_seeds=(1,))
-    rows = recorded.load().rows
+    rows = recorded.archive().rows
     gem, gap = (
         rows.loc[rows["row"] == row, "configuration"].iloc[0]
         for row in ("table1: FusionReID*", "table5: GAP")
@@ -164,8 +167,10 @@ def test_runs_on_other_data_are_refused(setting, finish, people):
     (people / "smoke-0" / "manifest.json").write_text('{"size": "smoke", "seed": 0, "version": 1}')
     finish("table5", [50.0])
     with pytest.raises(ValueError, match="expected synthetic smoke-0, .*found smoke-0, v1"):
-        recorded.record(setting(), people / "smoke-0")
+        recorded.record(setting(data_root=people / "smoke-0"))
 
 
 def test_nothing_finished_records_nothing(setting, people):
-    assert recorded.record(setting(), people / "smoke-0") == 0 and not paths.RECORDED.exists()
+    assert (
+        recorded.record(setting(data_root=people / "smoke-0")) == 0 and not paths.RECORDED.exists()
+    )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from fusionreid.paper import experiments, tables
+from fusionreid.paper import experiments
 from fusionreid.paper import numbers as paper
+from fusionreid.paper.compare import results
 from fusionreid.paper.experiments import EXPERIMENTS, variants
+from fusionreid.paper.tables import comparison, save, switched
 
 OURS, RECORDED, PAPER = "Own run, synthetic (smoke)", "Recorded, synthetic (smoke)", "Paper, MSMT17"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_table_has_all_its_rows_before_anything_has_run(setting, name):
-    table = tables.comparison(name, setting())
+    table = comparison(results(name, setting()), name)
     labels = [label[0] if isinstance(label, tuple) else label for label in table.numbers.index]
     for variant in variants(name):
         assert variant.name in labels
@@ -29,7 +31,7 @@ def test_every_table_has_all_its_rows_before_anything_has_run(setting, name):
 
 def test_the_papers_numbers_and_ours_never_share_a_column(setting, finish):
     finish("table4", (11.1, 22.2, 33.3, 44.4))
-    table = tables.comparison("table4", setting())
+    table = comparison(results("table4", setting()), "table4")
     assert list(table.numbers[(PAPER, "mAP")]) == [69.1, 69.5, 68.7, 69.2]
     assert list(table.numbers[(OURS, "mAP")]) == pytest.approx([11.1, 22.2, 33.3, 44.4])
     for group, measure in table.numbers.columns:
@@ -40,20 +42,20 @@ def test_the_papers_numbers_and_ours_never_share_a_column(setting, finish):
 
 def test_best_and_second_best(setting, finish):
     finish("table4", (11.1, 44.4, 33.3, 44.41))
-    cells = tables.comparison("table4", setting()).cells()
+    cells = comparison(results("table4", setting()), "table4").cells()
     assert list(cells[(OURS, "mAP")]) == ["11.1", "<b>44.4</b>", "<u>33.3</u>", "<b>44.4</b>"]
     assert list(cells[(PAPER, "mAP")]) == ["69.1", "<b>69.5</b>", "68.7", "<u>69.2</u>"]
 
 
 def test_a_single_number_is_not_the_best_of_anything(setting, finish):
     finish("table5", (50, None))
-    cells = tables.comparison("table5", setting()).cells()
+    cells = comparison(results("table5", setting()), "table5").cells()
     assert list(cells[(OURS, "mAP")]) == ["50.0", "not run"]
 
 
 def test_differences_are_from_the_base_row(setting, finish):
     finish("table2", (20, 30, 40, 39, 45, 50, 60))
-    table = tables.comparison("table2", setting())
+    table = comparison(results("table2", setting()), "table2")
     assert list(table.cells()[(OURS, "Δ mAP")]) == [
         "-20.0",
         "-10.0",
@@ -79,7 +81,7 @@ def test_several_seeds_are_a_mean_and_a_deviation(setting, finish):
     finish("table5", (40, 30), seed=0)
     finish("table5", (50, 48), seed=1)
     finish("table5", (60, None), seed=2)
-    table = tables.comparison("table5", setting(seeds=(0, 1, 2)))
+    table = comparison(results("table5", setting(seeds=(0, 1, 2))), "table5")
     assert list(table.cells()[(OURS, "mAP")]) == [
         "<b>50.0 ± 10.0</b>",
         "<u>39.0 ± 12.7 (1 not run)</u>",
@@ -92,7 +94,7 @@ def test_several_seeds_are_a_mean_and_a_deviation(setting, finish):
 def test_recorded_runs_stand_between_the_papers_and_the_own_one(setting, finish, record):
     record("table5", {"GeM": 10, "GAP": 4})
     finish("table5", (40, 30))
-    table = tables.comparison("table5", setting())
+    table = comparison(results("table5", setting()), "table5")
     assert list(table.numbers) == [
         *((group, measure) for group in (PAPER, RECORDED) for measure in ("mAP", "Δ mAP", "rank-1", "Δ rank-1")),
         (OURS, "mAP"), (OURS, "rank-1"),
@@ -110,12 +112,12 @@ def test_recorded_runs_stand_between_the_papers_and_the_own_one(setting, finish,
 
 def test_a_row_that_is_not_recorded_is_a_gap(setting, record):
     record("table5", {"GeM": 10})
-    cells = tables.comparison("table5", setting()).cells()
+    cells = comparison(results("table5", setting()), "table5").cells()
     assert cells.loc["GAP", (RECORDED, "mAP")] == "" and cells.loc["GeM", (RECORDED, "mAP")] != ""
 
 
 def test_what_is_switched_is_said_with_its_costs():
-    table = tables.switched("table4")
+    table = switched("table4")
     changes, parameters, macs = table.loc["SEU unshared, MFU shared"]
     assert changes == "share_seu=False, share_mfu=True"
     for text, printed in ((parameters, "21.3"), (macs, "2.9")):
@@ -123,14 +125,14 @@ def test_what_is_switched_is_said_with_its_costs():
         assert theirs == f"({printed})" and float(ours) == pytest.approx(float(printed), abs=0.15)
     assert table.loc["SEU shared, MFU unshared", "differs from PAPER in"] == "nothing"
     assert list(table)[1:] == ["one HTM: parameters (M)", "one HTM: multiply-adds (G)"]
-    assert tables.switched("differences").iloc[1].tolist()[0] == "mfu_residual=attention"
-    assert tables.switched("table2").loc["ResNet50", "differs from PAPER in"] == "transformer=None"
-    assert tables.switched("table2").loc["DFE", "differs from PAPER in"] == "fusion=None"
+    assert switched("differences").iloc[1].tolist()[0] == "mfu_residual=attention"
+    assert switched("table2").loc["ResNet50", "differs from PAPER in"] == "transformer=None"
+    assert switched("table2").loc["DFE", "differs from PAPER in"] == "fusion=None"
 
 
 def test_the_caption_says_where_the_numbers_are_from(setting, finish):
     finish("table5", (40, 30))
-    text = tables.comparison("table5", setting()).caption
+    text = comparison(results("table5", setting()), "table5").caption
     for part in (
         "profile smoke",
         "data synthetic smoke-0",
@@ -141,11 +143,11 @@ def test_the_caption_says_where_the_numbers_are_from(setting, finish):
         assert part in text
     assert "compare orders and signs, not values" in text
     paper_scale = experiments.setting("paper", "msmt17", runs_root=setting().runs_root)
-    assert "compare orders" not in tables.comparison("table5", paper_scale).caption
+    assert "compare orders" not in comparison(results("table5", paper_scale), "table5").caption
 
 
 def test_the_state_of_the_art_holds_the_published_methods(setting, finish):
-    table = tables.comparison("table1", setting())
+    table = comparison(results("table1", setting()), "table1")
     assert len(table.numbers) == 20
     cells = table.cells()
     assert cells.loc["NFormer [15]", ("Paper, DukeMTMC", "mAP")] == "<u>83.5</u>"
@@ -158,7 +160,7 @@ def test_the_state_of_the_art_holds_the_published_methods(setting, finish):
 
 
 def test_backbones_show_three_features_a_pair(setting, finish):
-    table = tables.comparison("table6", setting())
+    table = comparison(results("table6", setting()), "table6")
     assert len(table.numbers) == 6 + 9 * 3
     row = table.numbers.loc[("ResNet50 + ViT-B/16*", "Transformer fused")]
     assert row[(PAPER, "mAP")] == 67.8
@@ -169,26 +171,26 @@ def test_backbones_show_three_features_a_pair(setting, finish):
 
 
 def test_the_figures_stand_beside_the_plotted_points(setting):
-    table = tables.comparison("figure5", setting(), features=("all",))
+    table = comparison(results("figure5", setting()), "figure5", features=("all",))
     assert list(table.cells()[(PAPER, "Δ mAP")]) == ["-0.5", "", "-0.2", "-0.5", "+0.2", "0.0"]
     assert table.notes[0].startswith("L = 1, L = 3, L = 4, L = 5, L = 6: plotted, not printed")
-    assert len(tables.comparison("figure5", setting()).numbers) == 6 * 7
+    assert len(comparison(results("figure5", setting()), "figure5").numbers) == 6 * 7
 
 
 def test_what_the_paper_has_no_table_of_has_columns_of_ours_only(setting, finish):
     finish("differences", [50, 40, 45])
-    table = tables.comparison("differences", setting())
+    table = comparison(results("differences", setting()), "differences")
     assert {group for group, _ in table.numbers} == {OURS}
     assert list(table.cells()[(OURS, "Δ mAP")]) == ["", "-10.0", "-5.0", "", "", ""]
 
 
 def test_it_survives_where_styles_are_stripped(setting, finish):
     finish("table2", (20, 30, 40, 39, 45, 50, 60))
-    table = tables.comparison("table2", setting())
+    table = comparison(results("table2", setting()), "table2")
     html = table._repr_html_()
     assert "<b>69.5</b>" in html and "<u>68.9</u>" in html and "<b>60.0</b>" in html
     assert table.caption.split(".")[0] in html
-    assert html == tables.comparison("table2", setting())._repr_html_()
+    assert html == comparison(results("table2", setting()), "table2")._repr_html_()
     assert repr(table) == table.markdown()
     text = table.markdown()
     assert "<b>69.5</b>" in text and "<u>68.9</u>" in text
@@ -204,8 +206,8 @@ def test_it_survives_where_styles_are_stripped(setting, finish):
 def test_save_writes_both_copies(setting, finish, tmp_path):
     finish("table5", (40, 30), seed=0)
     finish("table5", (50, 48), seed=1)
-    table = tables.comparison("table5", setting(seeds=(0, 1)))
-    assert tables.save(table, tmp_path / "figures" / "07_pooling") is table
+    table = comparison(results("table5", setting(seeds=(0, 1))), "table5")
+    assert save(table, tmp_path / "figures" / "07_pooling") is table
     assert (tmp_path / "figures" / "07_pooling.md").read_text(encoding="utf-8") == table.markdown()
     read = pd.read_csv(tmp_path / "figures" / "07_pooling.csv")
     assert list(read["variant"]) == ["GeM", "GAP"]
