@@ -15,7 +15,6 @@ from fusionreid import build_model
 from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache
 from fusionreid.data.synthetic.build import SIZES, build
-from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.evaluation.export import export
 from fusionreid.evaluation.gallery import Gallery, write_sheet
 from fusionreid.files import write_json
@@ -51,15 +50,8 @@ def decoding(folder, dataset, **_):
 
 def training(folder, dataset, **_):
     run = make_run(replace(SMOKE, train=replace(SMOKE.train, epochs=2, evaluate_every=1)))
-    done = train(
-        run,
-        evaluate,
-        dataset=dataset,
-        data_root=folder,
-        runs_root=folder,
-        device="cpu",
-        progress=False,
-    )
+    roots = {"data_root": folder, "runs_root": folder}
+    done = train(run, dataset=dataset, device="cpu", progress=False, **roots)
     return (
         done.result["features"],
         done.metrics.drop(columns="seconds").to_csv(),
@@ -149,10 +141,13 @@ def fails(work, folder, expected, full=nullcontext):
     return True
 
 
-SLOW = pytest.param("graph", marks=pytest.mark.slow)
+SLOW = ("graph", "rendering")
 
 
-@pytest.mark.parametrize("writer", [SLOW if name == "graph" else name for name in WRITERS])
+@pytest.mark.parametrize(
+    "writer",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WRITERS],
+)
 def test_what_does_not_fit_is_named_and_the_same_command_goes_on(
     writer, tiny_dataset, model, tmp_path, full_disk
 ):
