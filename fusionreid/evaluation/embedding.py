@@ -1,5 +1,6 @@
-"""From images to retrieval vectors, a batch at a time; also from pictures of any kind and size (f_a of Sec. III.D)."""
+"""From pictures of any kind and size to retrieval vectors (f_a of Sec. III.D), batch by batch."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,44 +35,53 @@ def embed(
 ) -> np.ndarray:
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
-    Pictures are a list of paths, PIL images and uint8 arrays (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W),
-    mixed at will, or one array of images; of any size, and turned upright by their EXIF orientation. Cameras (N,) are
-    numbers of training, -1 for unseen ones; None: all unseen, no embedding is added. `processes`: see `embed_batches`.
+    Args:
+        images_or_paths: a list of paths, PIL images and uint8 arrays of RGB pixels, (H, W),
+            (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), mixed at will; or one array of images.
+            They may have any size. (OpenCV gives BGR: reverse its last axis first.)
+        cameras: (N,) camera numbers of training, -1 for unseen ones. None: all are unseen, so that
+            no camera embedding is added.
+        processes: see `embed_batches`.
 
-    Raises FileNotFoundError, naming the file; TypeError or ValueError for images of another type or shape, naming a
-    file that cannot be decoded, or for cameras that training has not seen.
+    Raises:
+        FileNotFoundError: a file, which is named, is not there.
+        TypeError, ValueError: an image has another type or shape, a file, which is named, cannot be
+            decoded, or training has not seen a camera.
     """
     expect("model", model, FusionReID)
-    last, listed = (
-        getattr(images_or_paths, "shape", ())[2:],
-        hasattr(images_or_paths, "__getitem__"),
-    )
-    if (
-        not listed or isinstance(images_or_paths, str) or last in ((3,), (4,))
-    ):  # an array (H, W, 3) is one, too
-        found = " ".join(repr(images_or_paths).split())
-        raise TypeError(
-            f"images_or_paths: expected a list of paths or images, found one: {found:.60}"
+    _expect_several(images_or_paths)
+    count = len(images_or_paths)
+    cameras = whole_numbers([-1] * count if cameras is None else cameras, "cameras", count)
+    unknown = cameras[(cameras < -1) | (cameras >= model.num_cameras)]
+    if model.num_cameras and len(unknown):
+        raise ValueError(
+            f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {unknown[0]}"
         )
     pictures = Pictures(images_or_paths, model.config.image_size)
-    count = len(pictures.images)
-    numbers = whole_numbers(np.full(count, -1) if cameras is None else cameras, "cameras", count)
-    if model.num_cameras and len(wrong := numbers[(numbers < -1) | (numbers >= model.num_cameras)]):
-        raise ValueError(
-            f"cameras: expected 0 to {model.num_cameras - 1} (-1: unseen), found {wrong[0]}"
-        )
-    vectors = np.zeros((len(numbers), sum(model.widths.values())), np.float32)
-    for indices, part in embed_batches(
-        model, pictures, numbers, batch_size, precision, progress, processes
+    vectors = np.zeros((count, sum(model.widths.values())), np.float32)
+    for indices, batch in embed_batches(
+        model, pictures, cameras, batch_size, precision, progress, processes
     ):
-        vectors[indices] = part
+        vectors[indices] = batch
     return normalised(vectors)
 
 
-class Pictures:
-    """Pictures as `embed` takes them, read by the batch in the model's size, as an `ImageCache` is.
+def _expect_several(images) -> None:
+    """Refuses one picture in place of a list: a path, a PIL image, or one array (H, W, 3)."""
+    shape = getattr(images, "shape", ())
+    is_one_array = len(shape) == 3 and shape[2] in (3, 4)
+    if isinstance(images, str) or not hasattr(images, "__getitem__") or is_one_array:
+        shown = " ".join(repr(images).split())
+        raise TypeError(
+            f"images_or_paths: expected a list of paths or images, found one: {shown:.60}"
+        )
 
-    `unreadable` gets the reason for each index that could not be read, where such pictures are black; None raises.
+
+class Pictures:
+    """Pictures as `embed` takes them, decoded batch by batch; it stands in for an `ImageCache`.
+
+    With a dictionary `unreadable`, a picture that cannot be read is black, and the dictionary gets
+    the reason by the picture's index. Without it, such a picture raises.
     """
 
     def __init__(
@@ -80,15 +90,15 @@ class Pictures:
         image_size: tuple[int, int],
         unreadable: dict[int, str] | None = None,
     ):
-        self.images, self.image_size, self.unreadable = images, image_size, unreadable
+        self.images = images
+        self.image_size = image_size
+        self.unreadable = unreadable
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
-        with ThreadPoolExecutor(
-            cores()
-        ) as pool:  # threads: PIL decodes and resizes outside Python's lock
-            images = list(pool.map(self._pixels, indices))
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
+        with ThreadPoolExecutor(cores()) as pool:  # PIL decodes and resizes outside Python's lock
+            pixels = np.stack(list(pool.map(self._pixels, indices)))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
 
     def _pixels(self, index: int) -> np.ndarray:
         image = self.images[index]
@@ -104,7 +114,10 @@ class Pictures:
 
 
 def as_image(image) -> Image.Image:
-    """A PIL image of one, or of an array or tensor of pixels as `embed` takes them; else TypeError, ValueError."""
+    """A PIL image from one, or from an array or tensor of pixels as `embed` takes them.
+
+    Raises TypeError or ValueError, as `embed` says.
+    """
     if isinstance(image, Image.Image):
         return image
     if not isinstance(image, (np.ndarray, Tensor)):
@@ -114,20 +127,20 @@ def as_image(image) -> Image.Image:
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
     if pixels.dtype != np.uint8:
         raise TypeError(
-            f"images: expected uint8 pixels, found {image.dtype}; `model.embed` takes normalised floats"
+            f"images: expected uint8 pixels, found {image.dtype}; "
+            "`model.embed` takes normalised floats"
         )
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] == 3:
         pixels = pixels.transpose(1, 2, 0)
-    pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if (
-        0 in pixels.shape
-        or pixels.ndim not in (2, 3)
-        or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4))
-    ):
-        found = tuple(image.shape)
+    if pixels.ndim != 3 or 0 in pixels.shape or pixels.shape[2] not in (1, 3, 4):
         raise ValueError(
-            f"images: expected (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), found {found}"
+            "images: expected (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), "
+            f"found {tuple(image.shape)}"
         )
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -140,38 +153,40 @@ def embed_batches(
     progress: bool = False,
     processes: int = 1,
 ) -> Iterator[tuple[range, np.ndarray]]:
-    """All features side by side of one batch after another: (indices, (B, sum of widths) float32).
+    """Yields batch after batch: the images' indices, and all their features side by side.
 
-    `images` are an `ImageCache` or `Pictures`, cameras (N,) int64, -1 for an unseen one; the precision is "float32",
-    "bf16" or "fp16". `processes` were launched together and all call this: each computes its share, of up to
-    `batch_size`, and gets everything.
+    Args:
+        images: an `ImageCache` or `Pictures`.
+        cameras: (N,) int64, -1 for an unseen one.
+        batch_size: of one process.
+        precision: "float32", "bf16" or "fp16".
+        processes: were launched together and all call this. Each computes its share of a batch,
+            and gets the whole.
+
+    Yields (range of indices, (B, sum of widths) float32).
     """
-    batch_size, processes = (
-        expect("batch_size", batch_size, int, 1),
-        expect("processes", processes, int, 1),
-    )
-    step, numbers, device = batch_size * processes, torch.from_numpy(cameras), device_of(model)
+    batch_size = expect("batch_size", batch_size, int, 1)
+    processes = expect("processes", processes, int, 1)
+    device = device_of(model)
+    cameras = torch.from_numpy(cameras)
     rank = dist.get_rank() if processes > 1 else 0
+    step = batch_size * processes
     batches = [range(low, min(low + step, len(cameras))) for low in range(0, len(cameras), step)]
 
-    def share(
-        batch: range,
-    ) -> list[int]:  # as many for each process, so the last index is repeated, and cut off below
-        size = -(-len(batch) // processes)
-        return [
-            min(index, batch[-1])
-            for index in range(batch[0] + rank * size, batch[0] + (rank + 1) * size)
-        ]
+    def share(batch: range) -> list[int]:
+        """This process's indices. All processes need equally many, so the last one is repeated."""
+        size = math.ceil(len(batch) / processes)
+        first = batch[0] + rank * size
+        return [min(index, batch[-1]) for index in range(first, first + size)]
 
     bar = tqdm(batches, desc="embed", disable=rank > 0 or not bars(progress), leave=False, delay=1)
+    shares = prefetch(images, map(share, bar), device)
     with evaluating(model):
-        for batch, (indices, pixels) in zip(
-            batches, prefetch(images, map(share, bar), device), strict=True
-        ):
+        for batch, (indices, pixels) in zip(batches, shares, strict=True):
             with torch.inference_mode(), autocast(device, precision):
-                vectors = model.embed(normalise(pixels.to(device)), numbers[indices].to(device))
-                vectors = gather(vectors.float(), processes)[: len(batch)]
-            yield batch, vectors.cpu().numpy()
+                vectors = model.embed(normalise(pixels.to(device)), cameras[indices].to(device))
+                vectors = gather(vectors.float(), processes)
+            yield batch, vectors[: len(batch)].cpu().numpy()
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -185,7 +200,7 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients of parameters; afterwards each module and parameter is as it was."""
+    """Evaluation mode, without gradients of parameters. Afterwards all is as it was before."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

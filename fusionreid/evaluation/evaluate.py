@@ -1,4 +1,4 @@
-"""Features of query and gallery, and how well they rank: CMC, mAP, mINP of each feature and of all together."""
+"""Features of query and gallery, and how well each of them, and all together, rank (Sec. IV.A)."""
 
 import copy
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..data import Dataset, ImageCache, Record
 from ..models.fusionreid import FusionReID
@@ -34,14 +35,14 @@ class Retrieval(NamedTuple):
     def rank(
         self, feature: str = "all", *, max_rank: int = 50, rerank=None, device=None
     ) -> Ranking:
-        """CMC, mAP and mINP of one feature, or of "all" side by side; options as of `evaluate_ranking`."""
+        """CMC, mAP and mINP of one feature, or of "all". Options are those of `evaluate_ranking`."""
         distances = distances_between(*self.select(feature), rerank, device)
         return rank_by(distances, self.query, self.gallery, max_rank)
 
     def nearest(
         self, feature: str = "all", *, queries=None, top: int = 10, rerank=None, device=None
     ) -> RankedList:
-        """The first `top` gallery images for some `queries` (n,), by default for all, as `rank` ranks them."""
+        """The first `top` gallery images for some `queries` (n,), or for all, as `rank` ranks them."""
         distances = distances_between(*self.select(feature), rerank, device)
         return nearest_by(distances, self.query, self.gallery, queries=queries, top=top)
 
@@ -56,24 +57,29 @@ def retrieve(
 ) -> Retrieval:
     """Every feature of a data set's query and gallery, in evaluation mode.
 
-    `use_cameras=False` leaves the camera embedding out, as for cameras that training has not seen. `options` are of
-    `embed_batches`: `batch_size` (128), `precision` ("float32", "bf16", "fp16"), `progress` (False), `processes` (1).
+    Args:
+        cache_directory: where decoded images are kept.
+        use_cameras: False leaves the camera embedding out, as for cameras unseen in training.
+        options: of `embed_batches`: `batch_size`, `precision`, `progress`, `processes`.
     """
     expect("model", model, FusionReID)
-    widths = list(model.widths.values())
+    ends = np.cumsum(list(model.widths.values()))[:-1]  # where one feature ends and the next begins
 
     def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
-        seen = use_cameras & (cameras < model.num_cameras)
+        is_seen = use_cameras & (cameras < model.num_cameras)
         images = ImageCache(records, model.config.image_size, cache_directory)
-        batches = embed_batches(model, images, np.where(seen, cameras, -1), **options)
-        vectors = np.concatenate([part for _, part in batches])
-        parts = np.split(vectors, np.cumsum(widths)[:-1], axis=1)
-        return dict(zip(model.widths, parts, strict=True))
+        batches = embed_batches(model, images, np.where(is_seen, cameras, -1), **options)
+        vectors = np.concatenate([vectors for _, vectors in batches])
+        return dict(zip(model.widths, np.split(vectors, ends, axis=1), strict=True))
 
-    query, gallery = Labels.of(dataset.query), Labels.of(dataset.gallery)
-    query_features = features(dataset.query, query.cameras)
-    gallery_features = features(dataset.gallery, gallery.cameras)
-    return Retrieval(query_features, gallery_features, query, gallery)
+    query = Labels.of(dataset.query)
+    gallery = Labels.of(dataset.gallery)
+    return Retrieval(
+        features(dataset.query, query.cameras),
+        features(dataset.gallery, gallery.cameras),
+        query,
+        gallery,
+    )
 
 
 def evaluate(
@@ -85,55 +91,57 @@ def evaluate(
     rerank=None,
     **options,
 ) -> dict[str, Ranking]:
-    """Ranks the query against the gallery by `features`, by default "all" of the model's and each one alone.
+    """Ranks the gallery for each query by each of `features`: by default "all", then each alone.
 
-    `rerank` is as of `evaluate_ranking`, `cache_directory` and `options` are as of `retrieve`.
+    `rerank` is as of `evaluate_ranking`; `options` are as of `retrieve`.
     """
     retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
+    device = device_of(model)
     names = features or ("all", *model.widths)
-    return {name: retrieval.rank(name, rerank=rerank, device=device_of(model)) for name in names}
+    return {name: retrieval.rank(name, rerank=rerank, device=device) for name in names}
 
 
 def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> pd.DataFrame:
-    """A model on several data sets, with and without its camera embedding: one row each.
+    """A model on several data sets, with and without its camera embedding: a row each.
 
-    With the embedding, a camera of another data set takes the embedding of the training camera of the same number;
-    without it, every camera is an unseen one. `options` go to `evaluate`, `cache_directory` among them.
+    With the embedding, a camera of another data set takes the embedding of the training camera of
+    the same number. Without it, every camera is an unseen one. `options` go to `evaluate`.
     """
     rows = []
+    choices = (True, False) if model.num_cameras else (False,)
     for name, dataset in datasets.items():
-        for use_cameras in (True, False) if model.num_cameras else (False,):
-            ranking = evaluate(
+        for use_cameras in choices:
+            rankings = evaluate(
                 model, dataset, features=["all"], use_cameras=use_cameras, **options
-            )["all"]
-            rows.append({"dataset": name, "camera embedding": use_cameras} | ranking.summary())
+            )
+            row = {"dataset": name, "camera embedding": use_cameras}
+            rows.append(row | rankings["all"].summary())
     return pd.DataFrame(rows)
 
 
 def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFrame:
-    """What the choice of camera does to accuracy: a row for each embedding that every image is given.
+    """What the choice of camera does to accuracy: a row for each embedding given to every image.
 
-    The choices are that of its own camera; none, as `embed` does without cameras; the mean of all cameras'; and a wrong
-    one, the next camera's. `options` go to `evaluate`, `cache_directory` among them. Raises ValueError for a model
-    without a camera embedding.
+    The choices are the embedding of the image's own camera; none, as `embed` does without cameras;
+    the mean over the cameras; and a wrong one, that of the next camera. `options` go to `evaluate`.
+    Raises ValueError for a model without a camera embedding.
     """
     if not model.num_cameras or "transformer" not in model.branches:
         raise ValueError(
             "camera_choices: expected a model with a camera embedding, found one without"
         )
     model = copy.deepcopy(model)
-    place = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
-    own, rows = place.clone(), []
+    embedding = model.branches["transformer"].camera_embedding.data  # (cameras, 1, width)
+    own = embedding.clone()
     choices = {
         "its own": own,
-        "none": 0 * own,
-        "the mean": own.mean(0, keepdim=True),
-        "a wrong one": own.roll(1, 0),
+        "none": torch.zeros_like(own),
+        "the mean": own.mean(dim=0, keepdim=True),
+        "a wrong one": own.roll(1, dims=0),
     }
-    for name, embedding in choices.items():
-        place.copy_(embedding.expand_as(place))
-        rows.append(
-            {"camera": name}
-            | evaluate(model, dataset, features=["all"], **options)["all"].summary()
-        )
+    rows = []
+    for name, chosen in choices.items():
+        embedding.copy_(chosen.expand_as(embedding))
+        rankings = evaluate(model, dataset, features=["all"], **options)
+        rows.append({"camera": name} | rankings["all"].summary())
     return pd.DataFrame(rows)
