@@ -319,7 +319,7 @@ def explained(where: Where, *, shown: int, scored: int, **chosen) -> Found:
     trio = [folder.model(where.device) for folder in folders.values()]
     model, (queries, seconds) = trio[0], explain.pairs(dataset, scored)
     (images, cameras), second = (
-        explain.load(model, records[:shown]) for records in (queries, seconds)
+        explain.model_inputs(model, records[:shown]) for records in (queries, seconds)
     )
     on = masks(queries[:shown], model.config.image_size)
     maps = explain.gradcam_maps(

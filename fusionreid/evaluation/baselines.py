@@ -1,4 +1,4 @@
-"""What training has to beat: chance and plain colours; and whether the background names people."""
+"""What training has to beat: chance and plain colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,37 +27,53 @@ def colour_bands(
     middle: bool = True,
     per_camera: bool = True,
 ) -> np.ndarray:
-    """Colour histograms of horizontal bands: uint8 (N, H, W, 3) and cameras (N,) to (N, bands * bins^3), L2-normalised.
+    """Colour histograms of horizontal bands, L2-normalised: (N, bands * bins^3).
 
-    With square roots the distances are Hellinger's. With `middle` only the middle third of the width counts, where the
-    person is; with `per_camera` the bins span two deviations around each channel's mean in each camera, not 0 to 255.
+    They are square roots of counts, so that their distances are Hellinger's.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        cameras: (N,).
+        bins: of each channel.
+        middle: whether only the middle third of the width counts, where the person is.
+        per_camera: whether the bins span two deviations around each channel's mean in the camera,
+            in place of 0 to 255.
     """
+    height = images.shape[1] // bands * bands
     third = images.shape[2] // 3 if middle else 0
-    height, columns = images.shape[1] // bands * bands, slice(third, images.shape[2] - third)
-    first = np.arange(height)[:, None] // (height // bands) * bins**3  # bin of each row's band
-    counts, low, high = np.zeros((len(images), bands * bins**3), np.float32), 0.0, 256.0
+    columns = slice(third, images.shape[2] - third)
+    band = np.arange(height)[:, None] // (height // bands)  # of each row of pixels
+    counts = np.zeros((len(images), bands * bins**3), np.float32)
+    low, high = 0.0, 256.0
     for camera in np.unique(cameras):
-        of = np.flatnonzero(cameras == camera)
+        of_camera = np.flatnonzero(cameras == camera)
         if per_camera:
-            crops = (images[place, :height, columns].astype(np.float32) for place in of)
-            mean, square = np.mean(
-                [(crop.mean(axis=(0, 1)), np.square(crop).mean(axis=(0, 1))) for crop in crops], 0
-            )
-            deviation = np.sqrt(square - mean**2)
-            low, high = mean - 2 * deviation, mean + 2 * deviation
-        for place in of:  # one by one: a gallery at the paper's size is larger than memory
-            levels = np.clip(
-                (images[place, :height, columns] - low) / (high - low) * bins, 0, bins - 1
-            ).astype(int)
-            bin_of = levels @ [bins**2, bins, 1] + first
-            counts[place] = np.bincount(bin_of.ravel(), minlength=counts.shape[1])
+            low, high = _range(images[index, :height, columns] for index in of_camera)
+        for index in of_camera:  # one by one: a gallery at the paper's size is larger than memory
+            levels = (images[index, :height, columns] - low) / (high - low) * bins
+            levels = np.clip(levels, 0, bins - 1).astype(int)
+            bin_of_pixel = levels @ [bins**2, bins, 1] + band * bins**3
+            counts[index] = np.bincount(bin_of_pixel.ravel(), minlength=counts.shape[1])
     return normalised(np.sqrt(counts))
+
+
+def _range(crops) -> tuple[np.ndarray, np.ndarray]:
+    """Two deviations below and above the mean of each channel: (3,) and (3,)."""
+    means = []
+    squares = []
+    for crop in crops:
+        crop = crop.astype(np.float32)
+        means.append(crop.mean(axis=(0, 1)))
+        squares.append(np.square(crop).mean(axis=(0, 1)))
+    mean = np.mean(means, axis=0)
+    deviation = np.sqrt(np.mean(squares, axis=0) - mean**2)
+    return mean - 2 * deviation, mean + 2 * deviation
 
 
 def plain_features(
     dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
 ) -> Retrieval:
-    """Query and gallery by features that have learnt nothing: "chance", random vectors, and each of `COLOURS`."""
+    """Features that have learnt nothing: "chance", random vectors, and each of `COLOURS`."""
     random = np.random.default_rng(0)
 
     def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
@@ -67,15 +83,20 @@ def plain_features(
             by_name[name] = colour_bands(images, cameras, **options)
         return by_name
 
-    query, gallery = Labels.of(dataset.query), Labels.of(dataset.gallery)
-    query_features = features(dataset.query, query.cameras)
-    gallery_features = features(dataset.gallery, gallery.cameras)
-    return Retrieval(query_features, gallery_features, query, gallery)
+    query = Labels.of(dataset.query)
+    gallery = Labels.of(dataset.gallery)
+    return Retrieval(
+        features(dataset.query, query.cameras),
+        features(dataset.gallery, gallery.cameras),
+        query,
+        gallery,
+    )
 
 
 def rank_by_colour(
     dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
 ) -> Ranking:
-    """The gallery ranked by those of `COLOURS` that find most."""
+    """The ranking of highest mAP among those by each of `COLOURS`."""
     retrieval = plain_features(dataset, image_size, cache_directory)
-    return max((retrieval.rank(name) for name in COLOURS), key=lambda ranking: ranking.mAP)
+    rankings = [retrieval.rank(name) for name in COLOURS]
+    return max(rankings, key=lambda ranking: ranking.mAP)

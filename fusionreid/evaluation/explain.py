@@ -1,4 +1,7 @@
-"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7), and attention (Fig. 8 and 9), by hooks that are removed."""
+"""Where the model looks (Sec. IV.E): Grad-CAM (Fig. 7) and attention (Fig. 8 and 9), by hooks.
+
+Every hook is removed when its work is done.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,49 +22,56 @@ from .embedding import device_of, evaluating
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
-    """Queries of at most `people` people, and for each a gallery image of the same person from another camera."""
-    random, chosen = np.random.default_rng(seed), {}
+    """Queries of up to `people` people, and a match of each: an image from another camera."""
+    random = np.random.default_rng(seed)
+    chosen: dict[int, tuple[Record, Record]] = {}  # by identity
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
-        others = [
-            r for r in dataset.gallery if r.identity == query.identity and r.camera != query.camera
+        matches = [
+            record
+            for record in dataset.gallery
+            if record.identity == query.identity and record.camera != query.camera
         ]
-        if others and query.identity not in chosen and len(chosen) < people:
-            chosen[query.identity] = query, others[random.integers(len(others))]
-    return [query for query, _ in chosen.values()], [second for _, second in chosen.values()]
+        if matches and query.identity not in chosen and len(chosen) < people:
+            chosen[query.identity] = query, matches[random.integers(len(matches))]
+    queries = [query for query, _ in chosen.values()]
+    matches = [match for _, match in chosen.values()]
+    return queries, matches
 
 
-def load(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, H, W), normalised, and cameras (B,), -1 for those that training has not seen, for `model`."""
+def model_inputs(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """Normalised images (B, 3, H, W) and cameras (B,) on the model's device.
+
+    A camera that training has not seen is -1.
+    """
+    images = load_images([record.path for record in records], model.config.image_size)
+    cameras = torch.tensor([record.camera for record in records])
+    cameras[cameras >= model.num_cameras] = -1
     device = device_of(model)
-    images = normalise(load_images([record.path for record in records], model.config.image_size))
-    cameras = torch.tensor(
-        [record.camera if record.camera < model.num_cameras else -1 for record in records]
-    )
-    return images.to(device), cameras.to(device)
+    return normalise(images).to(device), cameras.to(device)
 
 
-# What Grad-CAM explains: of an image's embedding (sum of widths,) a number.
+# What Grad-CAM explains: a number of an image's embedding (sum of widths,).
 Target = Callable[[Tensor], Tensor]
 
 
 def similarity_targets(
     model: FusionReID, references: Tensor, cameras: Tensor | None = None
 ) -> list[Target]:
-    """For each second image (B, 3, H, W), how much more f_a is like it than like the average training image.
+    """How much more f_a is like the f_a of a second image than like the average training image.
 
-    That is what ranks a gallery. The cosine itself explains little: its gradient is at right angles to f_a, so that the
-    map leaves out what the image already shares with the second one (notebook 10 measures both).
+    This likeness ranks a gallery. The cosine itself explains little: its gradient is at right
+    angles to f_a, so the map leaves out what both images share (notebook 10 measures both).
+    `references` are the second images (B, 3, H, W). Returns a target for each of them.
     """
-    mean = torch.cat(
-        [model.necks[name].norm.running_mean for name in model.widths]
-    )  # the necks know it
+    # The batch norms of the necks know the average training image.
+    mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])
     with evaluating(model), torch.no_grad():
         return [(vector - mean).dot for vector in model.embed(references, cameras)]
 
 
 def class_targets(model: FusionReID, identities: Sequence[int]) -> list[Target]:
-    """For each image of a training identity the mean over the features' classifiers of its logit."""
+    """For each image of a training identity: its logit, averaged over the features' classifiers."""
 
     def score(identity: int, embedding: Tensor) -> Tensor:
         features = embedding[None].split(list(model.widths.values()), dim=1)
@@ -83,86 +93,105 @@ class Stage(NamedTuple):
 
 
 def stages(model: FusionReID, branch: str, image: Tensor) -> dict[str, Stage]:
-    """The stages of one branch, by their name in Fig. 7.
+    """The stages of one branch by their names in Fig. 7.
 
-    A single branch has "alone": the last map of the CNN, or the tokens that enter the Transformer's last block, as the
-    patch tokens that leave it do not reach the class token. With fusion, "before LRU" is X, "after LRU" is F, and
-    "after HTM k" are the local tokens S^l that SEU makes of F in HTM k and that its MFU reads, else a ValueError.
-    `image` (1, 3, H, W) is used to find the module that gives the CNN's map.
+    Without fusion there is "alone": the last map of the CNN, or the tokens that enter the
+    Transformer's last block (the patch tokens that leave it do not reach the class token). With
+    fusion there are "before LRU", X; "after LRU", F; and "after HTM k": the local tokens S^l that
+    the SEU of HTM k makes and its MFU reads.
+
+    `image` (1, 3, H, W) is any image; it finds the module that gives the CNN's map. Raises
+    ValueError if the units of an HTM are not an SEU and then an MFU.
     """
-    grid, net = model.grids[branch], model.branches[branch]
+    grid = model.grids[branch]
+    net = model.branches[branch]
     last = _last_map(net, image) if branch == "cnn" else net
     if model.fusion is None:
-        return {"alone": Stage(last if branch == "cnn" else net.base.blocks[-1].norm1, grid)}
-    found = {"before LRU": Stage(last, grid), "after LRU": Stage(model.fusion.refine[branch], grid)}
+        if branch == "transformer":
+            last = net.base.blocks[-1].norm1
+        return {"alone": Stage(last, grid)}
+    by_name = {
+        "before LRU": Stage(last, grid),
+        "after LRU": Stage(model.fusion.refine[branch], grid),
+    }
     for number, htm in enumerate(model.fusion.stack, start=1):
         units = tuple(unit.name for unit in htm.units)
         if units != ("seu", "mfu"):
-            expected = "expected an MFU that reads the local tokens of an SEU, units=('seu', 'mfu')"
-            raise ValueError(f"Grad-CAM after HTM {number}: {expected}, found {units}")
-        found[f"after HTM {number}"] = Stage(htm.units[0], grid, branch)
-    return found
+            raise ValueError(
+                f"Grad-CAM after HTM {number}: expected an MFU that reads the local tokens of an "
+                f"SEU, units=('seu', 'mfu'), found {units}"
+            )
+        by_name[f"after HTM {number}"] = Stage(htm.units[0], grid, branch)
+    return by_name
 
 
 def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     """The module of the CNN whose output is the very map that the branch gives."""
     outputs = []
+
+    def note(module: nn.Module, _inputs, output) -> None:
+        outputs.append((module, output))
+
     with evaluating(cnn), torch.no_grad(), ExitStack() as hooks:
         for module in cnn.base.modules():
-            hook = module.register_forward_hook(
-                lambda module, _, output: outputs.append((module, output))
-            )
-            hooks.enter_context(hook)
+            hooks.enter_context(module.register_forward_hook(note))
         local = cnn(image).local
     return next(module for module, output in reversed(outputs) if output is local)
 
 
 class _Tapped(nn.Module):
-    """Images to embeddings, with one stage's local features going through `tap`, where the graph begins."""
+    """Images to embeddings. The local features of one stage go through `tap`.
+
+    The graph begins there, so Grad-CAM differentiates no layer before the stage.
+    """
 
     def __init__(self, model: FusionReID, stage: Stage, cameras: Tensor | None):
         super().__init__()
-        self.model, self.stage, self.cameras = model, stage, cameras
+        self.model = model
+        self.stage = stage
+        self.cameras = cameras
         self.tap = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        with self.stage.layer.register_forward_hook(self._divert):  # removes it at the end
+        with self.stage.layer.register_forward_hook(self._divert):  # removed at the end
             embedding = self.model.embed(images, self.cameras)
         if not embedding.requires_grad:
             raise ValueError(
-                "Grad-CAM: expected a stage that the features depend on, found one that nothing reads"
+                "Grad-CAM: expected a stage that the features depend on, "
+                "found one that nothing reads"
             )
         return embedding
 
     def _divert(self, _layer, _inputs, output):
-        if isinstance(output, Tensor):
-            return self._tap(output)
+        if isinstance(output, Tensor):  # of an LRU, or a layer of a single branch
+            return self._through_tap(output)
         if isinstance(output, BranchOutput):
-            return output._replace(local=self._tap(output.local))
+            return output._replace(local=self._through_tap(output.local))
         tokens, local = output  # of an SEU
-        return tokens, local | {self.stage.branch: self._tap(local[self.stage.branch])}
+        branch = self.stage.branch
+        return tokens, local | {branch: self._through_tap(local[branch])}
 
-    def _tap(self, local: Tensor) -> Tensor:
+    def _through_tap(self, local: Tensor) -> Tensor:
         return self.tap(local.detach().requires_grad_())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Leaves the model's gradients alone: Grad-CAM makes none."""
+        """Leaves the model's own gradients alone: Grad-CAM makes none."""
 
     def as_map(self, local: Tensor) -> Tensor:
-        """Local tokens (B, N, D), with or without a class token before them, or a map, to (B, D, h, w)."""
+        """Local tokens (B, N, D) to a map (B, D, h, w); a class token before them is left out."""
+        if local.ndim == 4:
+            return local
         height, width = self.stage.grid
-        return (
-            local
-            if local.ndim == 4
-            else rearrange(local[:, -height * width :], "b (h w) d -> b d h w", h=height)
-        )
+        return rearrange(local[:, -height * width :], "b (h w) d -> b d h w", h=height)
 
 
 def centred_gradcam() -> type:
-    """Grad-CAM of the activations less their mean over all places: those that speak for the target more than the mean.
+    """Grad-CAM of the activations less their mean over all places.
 
-    Plain Grad-CAM keeps what is above zero, which is nothing where tokens after a LayerNorm have offsets that make the
-    weighted sum negative everywhere. For the cosine similarity of an average-pooled map, both are the same.
+    Its map shows the places that speak for the target more than the mean place does. Plain Grad-CAM
+    keeps what is above zero. That is nothing where tokens after a LayerNorm have offsets that make
+    the weighted sum negative everywhere. For the cosine similarity of an average-pooled map, both
+    are the same.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -191,29 +220,33 @@ def gradcam(
 
     Args:
         images: (B, 3, H, W), normalised.
-        targets: one for each image, called with its embedding (sum of widths,).
-        method: another class of the package; None is `centred_gradcam()`.
+        targets: one for each image.
+        method: another class of the package. Default: `centred_gradcam()`.
 
-    Returns (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1. Raises ValueError: a map is
-    constant or not finite, naming the image, or nothing reads the stage's features.
+    Returns (B, h, w) float32 on the CPU, on the stage's own grid, each map from 0 to 1. Raises
+    ValueError if a map, whose image is named, is constant or not finite, or if nothing reads the
+    stage's features.
     """
     if len(targets) != len(images):
         raise ValueError(
             f"targets: expected {len(images)}, one for each image, found {len(targets)}"
         )
     tapped = _Tapped(model, stage, cameras)
+    method = method or centred_gradcam()
     with evaluating(model), torch.enable_grad():
-        cam = (method or centred_gradcam())(tapped, [tapped.tap], reshape_transform=tapped.as_map)
+        cam = method(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
         try:  # not `with cam`, which hides an IndexError
             maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))
         finally:
             cam.activations_and_grads.release()
-    for index, each in enumerate(maps):
-        low, high = float(each.min()), float(each.max())
+    for index, heat in enumerate(maps):
+        low = float(heat.min())
+        high = float(heat.max())
         if not low < high < float("inf"):
             raise ValueError(
-                f"Grad-CAM of image {index}: expected a map that varies, found {low:.3g} to {high:.3g}"
+                f"Grad-CAM of image {index}: expected a map that varies, "
+                f"found {low:.3g} to {high:.3g}"
             )
     return maps / maps.amax(dim=(1, 2), keepdim=True)
 
@@ -224,20 +257,23 @@ def gradcam_maps(
     targets: Callable[[FusionReID], list],
     cameras: Tensor | None = None,
 ) -> dict[tuple[str, str], Tensor]:
-    """Fig. 7: for each branch the map of the branch alone, before and after LRU, and after each HTM.
+    """Fig. 7: for each branch its map alone, before and after LRU, and after each HTM.
 
-    `models` are FusionReID, and its CNN and its Transformer trained alone; images (B, 3, H, W), normalised. `targets`
-    gives the targets of the images in a model, as `similarity_targets` and `class_targets` do.
+    Args:
+        models: FusionReID, its CNN trained alone, and its Transformer trained alone.
+        images: (B, 3, H, W), normalised.
+        targets: gives the targets of the images in a model, as `similarity_targets` does.
 
     Returns (branch, stage) -> (B, h, w) from 0 to 1 on the branch's grid, in the order of Fig. 7.
     """
+    whole, *singles = models
     maps = {}
-    for branch, single in zip(BRANCHES, models[1:], strict=True):
-        for net in (single, models[0]):
-            chosen = targets(net)
+    for branch, single in zip(BRANCHES, singles, strict=True):
+        for net in (single, whole):
+            explained = targets(net)
             for name, stage in stages(net, branch, images[:1]).items():
                 try:
-                    maps[branch, name] = gradcam(net, stage, images, chosen, cameras)
+                    maps[branch, name] = gradcam(net, stage, images, explained, cameras)
                 except ValueError as error:
                     raise ValueError(f"{branch}, {name}: {error}") from error
     return maps
@@ -245,25 +281,28 @@ def gradcam_maps(
 
 @contextmanager
 def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], Tensor]]:
-    """Records, inside, the attention weights of every forward pass; those of the last pass are kept.
+    """Records the attention weights of each forward pass inside; those of the last one are kept.
 
-    Yields (layer from 1, "seu" or "mfu", branch) -> (B, heads, h, w): weights of the branch's global token to local
-    tokens, on their own grid. In "seu" these are the branch's own, in "mfu" the other branch's (Eqs. 6, 7). MFU's sum
-    to 1; SEU's to less, as the global token also attends to itself.
+    Yields (layer from 1, "seu" or "mfu", branch) -> (B, heads, h, w): weights of the branch's
+    global token to local tokens, on their own grid. In "seu" these are the branch's own tokens, in
+    "mfu" the other branch's (Eqs. 6 and 7). Weights of an MFU sum to 1, those of an SEU to less, as
+    the global token also attends to itself.
     """
     if model.fusion is None or not len(model.fusion.stack):
         raise ValueError(
             "attention maps: expected a model with HTMs (FusionConfig.units), found none"
         )
-    grids, maps = model.grids, {}
+    grids = model.grids
+    maps = {}
     modules = {}  # in the order of a forward pass
     for layer, htm in enumerate(model.fusion.stack, start=1):
         for unit in htm.units:
             for branch in BRANCHES:
                 modules[layer, unit.name, branch] = unit[branch].attention
+    # A module that both branches share is called once for each, so calls tell the branches apart.
     calls = cycle(modules)
 
-    def read(attention: nn.Module, inputs: tuple) -> None:
+    def record(attention: nn.Module, inputs: tuple) -> None:
         layer, unit, branch = next(calls)
         with torch.no_grad():
             weights = attention.weights(*inputs)[:, :, 0]  # of the global token
@@ -276,5 +315,5 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
 
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules.values()):
-            hooks.enter_context(module.register_forward_pre_hook(read))
+            hooks.enter_context(module.register_forward_pre_hook(record))
         yield maps

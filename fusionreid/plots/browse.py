@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data import Dataset, Record
 from ..evaluation.distances import KnownDistances
 from ..evaluation.evaluate import retrieve
-from ..evaluation.explain import gradcam, load, record_attention, similarity_targets, stages
+from ..evaluation.explain import gradcam, model_inputs, record_attention, similarity_targets, stages
 from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
 from ..evaluation.reranking import RerankedDistances, Reranking
 from ..models.fusionreid import FusionReID
@@ -101,7 +101,7 @@ def pair_maps(
         The images (2, 3, H, W), normalised; Grad-CAM (2, h, w) of the similarity of each to the
         other; attention (2, h, w).
     """
-    images, cameras = load(model, pair)
+    images, cameras = model_inputs(model, pair)
     if not use_cameras:
         cameras = torch.full_like(cameras, -1)
     targets = similarity_targets(model, images.flip(0), cameras.flip(0))  # each one's is the other

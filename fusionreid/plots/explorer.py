@@ -20,7 +20,7 @@ from traitlets import Any, Int, List, Unicode
 from ..config import LABELS
 from ..data import Record, load_images
 from ..data.truth import attributes, has_truth, masks
-from ..evaluation.explain import load, record_attention, stages
+from ..evaluation.explain import model_inputs, record_attention, stages
 from ..evaluation.map_scores import score
 from ..models.fusion import BRANCHES
 from .browse import Rankings, Switches, pair_maps
@@ -146,7 +146,7 @@ class Explorer:
     def _maps(self) -> w.VBox:
         """The maps of the query and the chosen image, and which maps these are."""
         model = self.rankings.model
-        image, _ = load(model, self.records[:1])
+        image, _ = model_inputs(model, self.records[:1])
         with record_attention(model) as attention:
             model.embed(image)
         places = {}

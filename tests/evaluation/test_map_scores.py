@@ -146,8 +146,8 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
     queries, seconds = explain.pairs(market, 9)
     table = gradcam_scores(trio, queries, seconds)
     assert len(table) == 10 * 5 and (table["target"] == "similarity").all()
-    images, cameras = explain.load(trio[0], queries)
-    references, reference_cameras = explain.load(trio[0], seconds)
+    images, cameras = explain.model_inputs(trio[0], queries)
+    references, reference_cameras = explain.model_inputs(trio[0], seconds)
     targets = partial(explain.similarity_targets, references=references, cameras=reference_cameras)
     maps = explain.gradcam_maps(trio, images, targets, cameras)
     for (branch, stage), values in maps.items():
@@ -176,7 +176,7 @@ def test_training_people_are_scored_by_their_class(market, trio):
     people = market.train[1:4]
     table = gradcam_scores(trio, people)
     assert len(table) == 30 and (table["target"] == "class score").all()
-    images, cameras = explain.load(trio[0], people)
+    images, cameras = explain.model_inputs(trio[0], people)
     targets = partial(explain.class_targets, identities=[record.identity for record in people])
     maps = explain.gradcam_maps(trio, images, targets, cameras)
     expected = score(maps["cnn", "after LRU"], masks(people, SIZE))["energy"]
@@ -189,7 +189,7 @@ def test_every_head_is_scored(market, trio):
     table = attention_scores(trio[0].train(), market.query)
     assert all(module.training for module in trio[0].modules()), "the model is left as it was"
     assert len(table) == 5 * 8 * (trio[0].config.fusion.heads + 1)
-    images, cameras = explain.load(trio[0], market.query)
+    images, cameras = explain.model_inputs(trio[0], market.query)
     with explain.evaluating(trio[0]), torch.no_grad(), explain.record_attention(trio[0]) as weights:
         trio[0].embed(images, cameras)
     for (layer, unit, branch), values in weights.items():

@@ -92,7 +92,7 @@ def test_maps_of_a_pair_are_each_ones_toward_the_other(rankings):
     model = rankings.model
     pair = [rankings.dataset.query[0], rankings.dataset.gallery[7]]
     images, cam, _ = pair_maps(model, pair, ("transformer", "after HTM 1"), (2, "mfu", "cnn"))
-    loaded, cameras = explain.load(model, pair)
+    loaded, cameras = explain.model_inputs(model, pair)
     assert torch.equal(images, loaded)
     stage = explain.stages(model, "transformer", images[:1])["after HTM 1"]
     first, second = [0], [1]
@@ -107,7 +107,7 @@ def test_attention_of_a_pair_is_the_mean_or_one_head(rankings):
     pair = [rankings.dataset.query[0], rankings.dataset.gallery[7]]
     stage = "transformer", "after HTM 1"
     unit = 2, "mfu", "cnn"
-    images, cameras = explain.load(model, pair)
+    images, cameras = explain.model_inputs(model, pair)
     with torch.no_grad(), explain.record_attention(model) as weights:
         model.embed(images, cameras)
     _, _, mean = pair_maps(model, pair, stage, unit)
