@@ -37,6 +37,7 @@ def main() -> None:
     from fusionreid import PAPER, build_model
     from fusionreid.config import profile
     from fusionreid.evaluation.gallery import Gallery, pictures_in
+    from fusionreid.models.checkpoints import digest
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -49,31 +50,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "people"
         folder.mkdir()
-        index = Gallery.__new__(Gallery)  # the names of its files, without embedding
         paths = pictures(folder, options.gallery)
-        from fusionreid.training.trained import digest
-
-        index._root, index._width = folder / ".fusionreid", width
-        index._folder = index._root / f"{digest(model)}-float32"
-        index._folder.mkdir(parents=True)
-        with open(index._features, "wb") as file:
+        # The files of a gallery, written without embedding.
+        root = folder / ".fusionreid"
+        index = root / f"{digest(model)}-float32" / "pictures.jsonl"
+        index.parent.mkdir(parents=True)
+        with open(index.with_name("features-0.bin"), "wb") as file:
             for low in range(0, len(paths), 1 << 14):
-                part = rng.standard_normal(
-                    (min(1 << 14, len(paths) - low), width), dtype=np.float32
-                )
-                file.write(
-                    (part / np.linalg.norm(part, axis=1, keepdims=True))
-                    .astype(np.float16)
-                    .tobytes()
-                )
-        with open(index._pictures, "w") as file:
-            file.writelines(
-                json.dumps((row, index._entry(path, 0))) + "\n" for row, path in enumerate(paths)
-            )
+                count = min(1 << 14, len(paths) - low)
+                part = rng.standard_normal((count, width), dtype=np.float32)
+                part /= np.linalg.norm(part, axis=1, keepdims=True)
+                file.write(part.astype(np.float16).tobytes())
+        with open(index, "w") as file:
+            file.write(json.dumps({"features": "features-0.bin"}) + "\n")
+            for path in paths:
+                status = path.stat()
+                name = os.path.relpath(path, root)
+                row = (name, status.st_size, status.st_mtime_ns, -1)
+                file.write(json.dumps(row) + "\n")
         del paths
         before, start = _memory_mb("RssAnon"), time.perf_counter()
         listed = [path for path in pictures_in(folder) if path.name != "one.png"]
-        gallery = Gallery(index._root, model, listed)
+        gallery = Gallery(root, model, listed)
         opened = time.perf_counter() - start
         held = _memory_mb("RssAnon") - before
         for count in options.queries:

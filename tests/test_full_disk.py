@@ -61,7 +61,7 @@ def training(folder, dataset, **_):
 
 def embedding(folder, dataset, model, **_):
     gallery = Gallery(folder, model, dataset.gallery, batch_size=5)
-    assert os.path.getsize(gallery._features) == gallery.features.nbytes
+    assert os.path.getsize(gallery.features.filename) == gallery.features.nbytes
     return gallery.paths, gallery.features.tobytes()
 
 

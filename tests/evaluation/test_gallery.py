@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def embedded(monkeypatch):
 def check(gallery, model, pictures):
     assert sorted(gallery.paths) == sorted(pictures)
     np.testing.assert_allclose(gallery.features, embed(model, gallery.paths), atol=1e-3)
-    assert os.path.getsize(gallery._features) == gallery.features.nbytes
+    (file,) = Path(gallery.features.filename).parent.glob("*.bin")
+    assert file.stat().st_size == gallery.features.nbytes, "no row is left over"
 
 
 def opened(folder, model, **options):
@@ -96,46 +98,49 @@ def test_pictures_come_change_and_go(model, folder, embedded):
     assert embedded == [9, 2, 1]
 
 
-@pytest.mark.parametrize("where", ["while embedding", "while closing gaps"])
-def test_what_was_cut_off_goes_on(where, model, folder, embedded, monkeypatch):
-    if where == "while embedding":
-        real = module._to_disk
+def test_what_was_embedded_before_a_stop_is_kept(model, folder, embedded, monkeypatch):
+    real = module._to_disk
 
-        def cut(file):
-            real(file)
-            if len(embedded) == 2 and file.name.endswith(".jsonl"):
-                raise KeyboardInterrupt
+    def cut(file):
+        real(file)
+        if len(embedded) == 2 and file.name.endswith(".jsonl"):
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr(module, "_to_disk", cut)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_to_disk", cut)
         with pytest.raises(KeyboardInterrupt):
             opened(folder, model, batch_size=4)
-        monkeypatch.setattr(module, "_to_disk", real)
-        check(opened(folder, model, batch_size=4), model, pictures_in(folder))
-        assert embedded == [4, 4, 1], "two batches were kept"
-        return
+    check(opened(folder, model, batch_size=4), model, pictures_in(folder))
+    assert embedded == [4, 4, 1], "two batches were kept"
+
+
+def test_a_stop_while_rows_are_dropped_loses_nothing(model, folder, embedded, monkeypatch):
     opened(folder, model)
     (folder / "1.png").unlink()
-    real, writes = module.write_lines, []
-
-    def cut(*arguments):
-        writes.append(arguments)
-        if len(writes) == 2:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    monkeypatch.setattr(module, "write_lines", cut)
-    with pytest.raises(KeyboardInterrupt):
-        opened(folder, model)
-    monkeypatch.setattr(module, "write_lines", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module, "write_lines", lambda *_: 1 / 0
+        )  # before the index names the new file
+        with pytest.raises(ZeroDivisionError):
+            opened(folder, model)
     check(opened(folder, model), model, pictures_in(folder))
     assert embedded == [9]
 
 
 def test_a_features_file_that_lost_its_end_is_mended(model, folder, embedded):
     first = opened(folder, model)
-    os.truncate(first._features, first.features.nbytes // 2)
+    os.truncate(first.features.filename, first.features.nbytes // 2)
     check(opened(folder, model), model, pictures_in(folder))
-    assert embedded[0] == 9 and 0 < sum(embedded[1:]) < 9
+    assert embedded == [9, 5], "four of nine rows are left"
+
+
+def test_a_damaged_index_says_what_to_delete(model, folder):
+    index = Path(opened(folder, model).features.filename).with_name("pictures.jsonl")
+    index.write_text("[1, 2]\n")
+    with pytest.raises(
+        ValueError, match=f"pictures.jsonl: expected an index.*delete {index.parent}"
+    ):
+        opened(folder, model)
 
 
 def test_another_model_has_features_of_its_own(model, folder):
@@ -157,7 +162,8 @@ def test_unreadable_pictures_are_named_and_left_out(model, folder):
     shutil.copy(folder / "2.png", folder / "3.png")
     assert folder / "3.png" in opened(folder, model).paths
     with pytest.raises(
-        ValueError, match="only: expected at least one picture, found 1, .*: .*empty.jpg"
+        ValueError,
+        match="only: expected at least one picture that can be read, found none among 1. .*empty.jpg",
     ):
         Gallery(folder / "only", model, [folder / "empty.jpg"])
 
@@ -195,6 +201,13 @@ def test_a_folder_without_pictures_is_an_error(tmp_path, folder):
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match="bare: expected pictures .*found none"):
         pictures_in(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".jpe", ".avif", ".WEBP"])
+def test_every_kind_that_embed_takes_is_listed(suffix, folder):
+    picture = folder / f"picture{suffix}"
+    picture.touch()
+    assert picture in pictures_in(folder)
 
 
 def test_the_sheet_shows_queries_and_what_was_found(folder, tmp_path):
