@@ -35,14 +35,14 @@ class Retrieval(NamedTuple):
     def rank(
         self, feature: str = "all", *, max_rank: int = 50, rerank=None, device=None
     ) -> Ranking:
-        """CMC, mAP and mINP of one feature, or of "all". Options are those of `evaluate_ranking`."""
+        """CMC, mAP and mINP of one feature, or of "all"; options as of `evaluate_ranking`."""
         distances = distances_between(*self.select(feature), rerank, device)
         return rank_by(distances, self.query, self.gallery, max_rank)
 
     def nearest(
         self, feature: str = "all", *, queries=None, top: int = 10, rerank=None, device=None
     ) -> RankedList:
-        """The first `top` gallery images for some `queries` (n,), or for all, as `rank` ranks them."""
+        """The first `top` gallery images for some `queries` (n,), or all, as `rank` ranks them."""
         distances = distances_between(*self.select(feature), rerank, device)
         return nearest_by(distances, self.query, self.gallery, queries=queries, top=top)
 

@@ -8,7 +8,7 @@ import torch
 
 from fusionreid import build_model, embed
 from fusionreid.config import PAPER, profile
-from fusionreid.evaluation.export import export
+from fusionreid.evaluation.export import Embedding, export
 
 MODEL = profile("smoke").scale(PAPER)
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 3, *MODEL.image_size), dtype=np.uint8)
@@ -36,19 +36,20 @@ def expected(model, count):
     return embed(model, PIXELS[:count], CAMERAS[:count] if model.num_cameras else None)
 
 
-def test_torch_export(model, tmp_path):
-    export(model, tmp_path / "model.pt2", "torch")
-    assert model.training, "the model is as it was"
-    graph = torch.export.load(tmp_path / "model.pt2").module()
-    for count in (1, 2, 5):
-        given = {name: torch.from_numpy(value) for name, value in inputs(model, count).items()}
-        np.testing.assert_allclose(graph(**given).detach(), expected(model, count), atol=1e-4)
+def test_the_module_computes_what_embed_does(model):
+    module = Embedding(model).eval()
+    tensors = {name: torch.from_numpy(value) for name, value in inputs(model, 5).items()}
+    with torch.no_grad():
+        vectors = module(**tensors)
+    np.testing.assert_allclose(vectors, expected(model, 5), atol=1e-5)
+    model.train()
 
 
 def test_onnx(model, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     export(model, tmp_path / "model.onnx")
+    assert model.training, "the model is as it was"
     session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_outputs()] == ["vectors"]
     for count in (1, 2, 5):
@@ -56,11 +57,7 @@ def test_onnx(model, tmp_path):
         np.testing.assert_allclose(found, expected(model, count), atol=1e-4)
 
 
-def test_what_is_missing_or_unknown_is_said(model, tmp_path, monkeypatch):
-    with pytest.raises(
-        ValueError, match="format='tflite' is not known; it is one of: 'onnx', 'torch'"
-    ):
-        export(model, tmp_path / "model", "tflite")
+def test_a_missing_package_is_named(model, tmp_path, monkeypatch):
     real = builtins.__import__
 
     def absent(name, *arguments):
