@@ -1,7 +1,7 @@
 """A test set to look around in: rankings that a reader switches between, and maps of a pair."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from einops import einsum
 from torch import Tensor
 
 from ..data import Dataset, Record
-from ..evaluation.distances import KnownDistances
+from ..evaluation.distances import FeatureDistances, KnownDistances
 from ..evaluation.evaluate import retrieve
 from ..evaluation.explain import gradcam, model_inputs, record_attention, similarity_targets, stages
 from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
@@ -39,29 +39,24 @@ class Rankings:
         }
         self.query = self.retrieval[True].query  # labels
         self.gallery = self.retrieval[True].gallery
-        # Kept for each object, so that all is let go of with it.
+        # Here and not on the class, so that what is kept goes with the object.
         self._reranked = cache(self._reranked)
-        self.distances = lru_cache(maxsize=4)(self.distances)  # a matrix may have gigabytes
         self.ranking = cache(self.ranking)
 
     def _reranked(self, feature: str, cameras: bool) -> RerankedDistances:
         """Distances whose neighbours, which take longest, serve all weights."""
         return RerankedDistances(*self.retrieval[cameras].select(feature), Reranking())
 
-    def distances(self, switches: Switches) -> np.ndarray:
-        """(Q, G) float32, by which the gallery is ranked."""
+    def distances(self, switches: Switches) -> FeatureDistances | RerankedDistances:
+        """The distances by which the gallery is ranked."""
         reranked = self._reranked(switches.feature, switches.cameras)
         if switches.weight == 1:
-            distances = reranked.original
-        else:
-            distances = reranked.with_weight(switches.weight)
-        queries, gallery = distances.shape
-        return distances.block(slice(0, queries), slice(0, gallery))
+            return reranked.original
+        return reranked.with_weight(switches.weight)
 
     def ranking(self, switches: Switches) -> Ranking:
         """The accuracy over the whole test set."""
-        distances = KnownDistances(self.distances(switches))
-        return rank_by(distances, self.query, self.gallery)
+        return rank_by(self.distances(switches), self.query, self.gallery)
 
     def listed(
         self, queries: Sequence[int], switches: Switches, *, top: int, among=True
@@ -71,9 +66,11 @@ class Rankings:
         `among` (G,) bool are the gallery images to choose from. Where fewer than `top` are left,
         the list has -1, and the cosine means nothing.
         """
-        distances = np.where(among, self.distances(switches)[queries], np.inf)
+        everything = slice(0, len(self.gallery.ids))
+        distances = self.distances(switches).block(np.asarray(queries), everything)
+        allowed = KnownDistances(np.where(among, distances, np.inf))
         labels = Labels(self.query.ids[queries], self.query.cameras[queries])
-        ranked = nearest_by(KnownDistances(distances), labels, self.gallery, top=top)
+        ranked = nearest_by(allowed, labels, self.gallery, top=top)
         query, gallery = self.retrieval[switches.cameras].select(switches.feature)
         cosines = einsum(query[queries], gallery[ranked.gallery], "n d, n top d -> n top")
         return ranked, cosines

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import FEATURES, LABELS
+from ..config import LABELS
 from .style import (
     BLACK,
     FEATURE_LABELS,
@@ -57,12 +57,12 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     drawn = steps.groupby("epoch")[["learning_rate", *losses]].mean()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
     entropy, triplet, rate = panels
-    for feature in FEATURES:
-        look = FEATURE_STYLES[feature] | {"markevery": max(1, len(drawn) // 8)}
-        for axes, loss in ((entropy, "cross_entropy"), (triplet, "triplet")):
-            column = f"{loss}/{feature}"
-            if column in drawn:
-                axes.plot(drawn[column], label=FEATURE_LABELS[feature], **look)
+    every = max(1, len(drawn) // 8)  # epochs between two markers
+    for column in losses:
+        loss, feature = column.split("/")
+        axes = entropy if loss == "cross_entropy" else triplet
+        look = FEATURE_STYLES[feature]
+        axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=every, **look)
     rate.plot(drawn["learning_rate"], color=BLACK, marker="")
     # At this loss the network does not tell people apart.
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")

@@ -110,9 +110,8 @@ class Explorer:
 
     def _switches(self) -> list[w.HBox]:
         """What is asked, and what the gallery is ranked by."""
-        gallery = self.rankings.gallery
         names = ["all", *self.rankings.model.widths]
-        cameras = np.unique(gallery.cameras).tolist()
+        cameras = np.unique(self.rankings.gallery.cameras).tolist()
         slow = {"continuous_update": False}  # a change counts when the slider is let go of
         last = len(self.rankings.query.ids) - 1
         self.query = w.IntSlider(max=last, description="query", **slow)
@@ -246,7 +245,7 @@ class Explorer:
             self.explained.value = "No image is left in the list."
             return
         pair = [self.records[self.query.value], self.records[self.listed[self.place]]]
-        images, *maps = pair_maps(
+        images, cam, attention = pair_maps(
             self.rankings.model,
             pair,
             self.stage.value,
@@ -254,14 +253,14 @@ class Explorer:
             head=self.head.value,
             use_cameras=self.embedding.value,
         )
+        person = masks(pair, images.shape[2:]) if self.has_truth else None
         names = ["query", f"image {self.place + 1}"]
         html = ""
         for side, pixels in enumerate(as_pixels(images)):
             html += figure(pixels, f"{names[side]}<br>&nbsp;", 90)
-            for title, heat in zip(("Grad-CAM", "attention"), maps, strict=True):
+            for title, maps in (("Grad-CAM", cam), ("attention", attention)):
                 caption = f"{title}<br>"
                 if self.has_truth:
-                    energy = score(heat, masks(pair, images.shape[2:]))["energy"]
-                    caption += f"energy {energy[side]:.2f}"
-                html += figure(overlay(pixels, heat[side].numpy()), caption, 90)
+                    caption += f"energy {score(maps, person)['energy'][side]:.2f}"
+                html += figure(overlay(pixels, maps[side].numpy()), caption, 90)
         self.explained.value = html
