@@ -98,6 +98,7 @@ class Explorer:
     def __init__(self, rankings: Rankings, points: np.ndarray):
         data = rankings.dataset
         self.rankings = rankings
+        self.queries = len(data.query)
         self.records = [*data.query, *data.gallery]
         self.labels = pd.DataFrame(self.records).drop(columns="path")
         self.has_truth = has_truth(data)
@@ -113,8 +114,7 @@ class Explorer:
         names = ["all", *self.rankings.model.widths]
         cameras = np.unique(self.rankings.gallery.cameras).tolist()
         slow = {"continuous_update": False}  # a change counts when the slider is let go of
-        last = len(self.rankings.query.ids) - 1
-        self.query = w.IntSlider(max=last, description="query", **slow)
+        self.query = w.IntSlider(max=self.queries - 1, description="query", **slow)
         self.feature = choice("feature", {LABELS[name]: name for name in names})
         self.camera = choice("camera", {"any": None} | {str(n + 1): n for n in cameras})
         self.rerank = tick("re-ranking")
@@ -130,15 +130,14 @@ class Explorer:
         """The query, the accuracy, and the first gallery images."""
         self.asked = w.HTML()
         self.accuracy = w.HTML()
-        self.pictures = [w.HTML() for _ in range(SHOWN)]
-        small = {"width": "66px", "height": "28px", "margin": "0", "padding": "0"}
-        white = {"text_color": "white"}
-        self.buttons = [w.Button(layout=small, style=white) for _ in range(SHOWN)]
+        self.buttons = []
         self.tiles = []
+        small = {"width": "66px", "height": "28px", "margin": "0", "padding": "0"}
         for place in range(SHOWN):
-            self.buttons[place].on_click(lambda _, place=place: self.choose(place))
-            tile = [self.pictures[place], self.buttons[place]]
-            self.tiles.append(w.VBox(tile, layout=w.Layout(margin="2px")))
+            button = w.Button(layout=small, style={"text_color": "white"})
+            button.on_click(lambda _, place=place: self.choose(place))
+            self.buttons.append(button)
+            self.tiles.append(w.VBox([w.HTML(), button], layout=w.Layout(margin="2px")))
         grid = w.GridBox(self.tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
         return w.HBox([w.VBox([self.asked, self.accuracy]), grid])
 
@@ -170,7 +169,7 @@ class Explorer:
         self.canvas = Plane(
             points=np.where(np.isfinite(points), points.round(4), None).tolist(),
             captions=[who(record) for record in self.records],
-            queries=len(self.rankings.query.ids),
+            queries=self.queries,
             sheet=address(sheet.numpy(), "jpeg"),
             across=min(ACROSS, len(images)),
         )
@@ -187,7 +186,7 @@ class Explorer:
     def _among(self) -> np.ndarray:
         """(G,) bool: the gallery images that the lasso and the switches leave."""
         query = self.labels.iloc[self.query.value]
-        gallery = self.labels[len(self.rankings.query.ids) :]
+        gallery = self.labels[self.queries :]
         among = np.full(len(gallery), True)
         count = "all"
         if self.canvas.chosen is not None:
@@ -209,13 +208,12 @@ class Explorer:
         switches = Switches(self.feature.value, self.embedding.value, weight)
         ranked, cosines = self.rankings.listed([query], switches, top=SHOWN, among=self._among())
         left = ranked.gallery[0] >= 0
-        self.listed = len(self.rankings.query.ids) + ranked.gallery[0][left]
-        for place, (tile, picture, button) in enumerate(
-            zip(self.tiles, self.pictures, self.buttons, strict=True)
-        ):
+        self.listed = self.queries + ranked.gallery[0][left]
+        for place, tile in enumerate(self.tiles):
             if place >= len(self.listed):
                 tile.layout.visibility = "hidden"
                 continue
+            picture, button = tile.children
             right = ranked.match[0, place]
             sign = "✓" if right else "✗"
             picture.value = figure(self.records[self.listed[place]].path, "", 60)

@@ -216,9 +216,9 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
             grid.add(row, rank, lists[row][place], caption)
             colour = GREEN if match else VERMILLION
             dash = "-" if match else (0, (2.2, 1.2))
-            thickness = min(3.0, 0.04 * grid.points)
-            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thickness)
-            grid.sign(row, rank, "✓" if match else "✗", colour)
+            sign = "✓" if match else "✗"
+            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=min(3.0, 0.04 * grid.points))
+            grid.sign(row, rank, sign, colour)
             drawn.append({"query": labels[row], "rank": rank, "right": match})
     return grid.finish(pd.DataFrame(drawn))
 

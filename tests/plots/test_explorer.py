@@ -38,8 +38,8 @@ def explorer(rankings):
 def pictures(explorer):
     """The addresses of the pictures that the list shows."""
     return [
-        picture.value.split('"')[3]
-        for tile, picture in zip(explorer.tiles, explorer.pictures, strict=True)
+        tile.children[0].value.split('"')[3]
+        for tile in explorer.tiles
         if tile.layout.visibility == "visible"
     ]
 
