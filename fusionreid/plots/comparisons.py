@@ -65,7 +65,8 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=GREY, label=titles["ours"])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
-    panels[0].set(yticks=places, yticklabels=cases, ylim=(len(cases) - 0.5, -0.5))
+    panels[0].set_yticks(places, cases)
+    panels[0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0], 3)
     figure.drawn = data[columns]
     return figure
@@ -81,7 +82,8 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
     """
     figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
     drawn = []
-    for axes, (name, (order, share_seu, share_mfu)) in zip(panels[0], units.items(), strict=True):
+    for axes, name in zip(panels[0], units, strict=True):
+        order, share_seu, share_mfu = units[name]
         for height, colour in ((1, BLUE), (0, VERMILLION)):
             axes.annotate(
                 "",
@@ -91,10 +93,8 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
                 zorder=0,
             )
         for place, unit in enumerate(order):
-            if unit == "seu":
-                shared, colour = share_seu, GREEN
-            else:
-                shared, colour = share_mfu, PURPLE
+            shared = share_seu if unit == "seu" else share_mfu
+            colour = GREEN if unit == "seu" else PURPLE
             drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
             height = 1.6 if shared else 0.6
             for centre in (0.5,) if shared else (0, 1):
@@ -103,7 +103,9 @@ def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
                 axes.text(
                     place + 0.35, centre, unit.upper(), ha="center", va="center", color=colour
                 )
-        axes.set(title=name, xlim=(-0.6, 2.5), ylim=(-0.5, 1.5))
+        axes.set_title(name)
+        axes.set_xlim(-0.6, 2.5)
+        axes.set_ylim(-0.5, 1.5)
         axes.axis("off")
     for branch, height in (("CNN", 1), ("Transformer", 0)):
         panels[0, 0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)

@@ -200,28 +200,3 @@ def _tick(x: str, place: float, point: pd.Series) -> str:
     if "macs" in point:
         lines += [f"{point['parameters']:.3g} M", f"{point['macs']:.2g} G"]
     return "\n".join(lines)
-
-
-@styled
-def likeness(table: pd.DataFrame) -> Figure:
-    """Correlations between features, as `DataFrame.corr` gives them, with the features' symbols."""
-    import seaborn
-
-    figure, axes = plt.subplots(figsize=(5.6, 5.6))
-    seaborn.heatmap(
-        table.rename(index=FEATURE_LABELS, columns=FEATURE_LABELS),
-        vmin=min(0.0, table.min(axis=None)),
-        vmax=1,
-        cmap="cividis",
-        annot=True,
-        fmt=".2f",
-        square=True,
-        cbar=False,
-        linewidths=1,
-        annot_kws={"fontsize": 9},
-        ax=axes,
-    )
-    axes.tick_params(axis="both", length=0)
-    plt.setp(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    figure.drawn = table.reset_index(names="name")
-    return figure

@@ -116,7 +116,8 @@ class Explorer:
         slow = {"continuous_update": False}  # a change counts when the slider is let go of
         self.query = w.IntSlider(max=self.queries - 1, description="query", **slow)
         self.feature = choice("feature", {LABELS[name]: name for name in names})
-        self.camera = choice("camera", {"any": None} | {str(n + 1): n for n in cameras})
+        numbers = {str(camera + 1): camera for camera in cameras}
+        self.camera = choice("camera", {"any": None} | numbers)
         self.rerank = tick("re-ranking")
         self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", **slow)
         self.embedding = tick("camera embedding", value=True)
@@ -137,7 +138,8 @@ class Explorer:
             button = w.Button(layout=small, style={"text_color": "white"})
             button.on_click(lambda _, place=place: self.choose(place))
             self.buttons.append(button)
-            self.tiles.append(w.VBox([w.HTML(), button], layout=w.Layout(margin="2px")))
+            tile = w.VBox([w.HTML(), button], layout=w.Layout(margin="2px"))
+            self.tiles.append(tile)
         grid = w.GridBox(self.tiles, layout=w.Layout(grid_template_columns="repeat(10, 70px)"))
         return w.HBox([w.VBox([self.asked, self.accuracy]), grid])
 
@@ -160,14 +162,16 @@ class Explorer:
         self.unit = choice("attention", units)
         self.head = choice("head", {"mean": 0} | numbers)
         self.explained = w.HTML()
-        return w.VBox([row([self.stage, self.unit, self.head], self._show_maps), self.explained])
+        switches = row([self.stage, self.unit, self.head], self._show_maps)
+        return w.VBox([switches, self.explained])
 
     def _plane(self, points: np.ndarray) -> w.VBox:
         """All images, a lasso around some of them, and what their colours mean."""
         images = load_images([record.path for record in self.records], (64, 32))
         sheet = rearrange(make_grid(images, nrow=ACROSS, padding=0), "rgb h w -> h w rgb")
+        places = np.where(np.isfinite(points), points.round(4), None)  # JSON has no nan
         self.canvas = Plane(
-            points=np.where(np.isfinite(points), points.round(4), None).tolist(),
+            points=places.tolist(),
             captions=[who(record) for record in self.records],
             queries=self.queries,
             sheet=address(sheet.numpy(), "jpeg"),
@@ -177,7 +181,8 @@ class Explorer:
         self.colour = choice("colour", {name: name for name in self.labels})
         self._show_colours()
         self.lassoed = w.HTML()
-        return w.VBox([w.HBox([row([self.colour], self._show_colours), self.lassoed]), self.canvas])
+        above = w.HBox([row([self.colour], self._show_colours), self.lassoed])
+        return w.VBox([above, self.canvas])
 
     def _show_colours(self) -> None:
         values = self.labels[self.colour.value]
@@ -206,7 +211,8 @@ class Explorer:
         query = self.query.value
         weight = self.weight.value if self.rerank.value else 1.0
         switches = Switches(self.feature.value, self.embedding.value, weight)
-        ranked, cosines = self.rankings.listed([query], switches, top=SHOWN, among=self._among())
+        among = self._among()
+        ranked, cosines = self.rankings.listed([query], switches, top=SHOWN, among=among)
         left = ranked.gallery[0] >= 0
         self.listed = self.queries + ranked.gallery[0][left]
         for place, tile in enumerate(self.tiles):
@@ -242,7 +248,9 @@ class Explorer:
         if self.place >= len(self.listed):
             self.explained.value = "No image is left in the list."
             return
-        pair = [self.records[self.query.value], self.records[self.listed[self.place]]]
+        query = self.records[self.query.value]
+        second = self.records[self.listed[self.place]]
+        pair = [query, second]
         images, cam, attention = pair_maps(
             self.rankings.model,
             pair,

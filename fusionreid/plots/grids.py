@@ -23,7 +23,9 @@ HEAT = matplotlib.colormaps["inferno"]
 
 
 def _array(values) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if hasattr(values, "detach"):
+        return values.detach().cpu().numpy()
+    return np.asarray(values)
 
 
 def as_pixels(images) -> np.ndarray:
@@ -42,7 +44,8 @@ def as_pixels(images) -> np.ndarray:
         pixels = rearrange(pixels, "n rgb h w -> n h w rgb")
     if pixels.dtype == np.uint8:
         return pixels
-    return np.clip((pixels * 0.5 + 0.5) * 255 + 0.5, 0, 255).astype(np.uint8)
+    values = (pixels * 0.5 + 0.5) * 255
+    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
 class _Grid:
@@ -57,9 +60,7 @@ class _Grid:
         bar: inches to leave free for a colour bar.
     """
 
-    def __init__(
-        self, rows, columns, size, *, gutters=(), caption_lines=0, width=9.0, bar=0.0
-    ) -> None:
+    def __init__(self, rows, columns, size, *, gutters=(), caption_lines=0, width=9.0, bar=0.0):
         self.high, self.wide = size
         gap = round(0.06 * self.wide)
         under = caption_lines * round(0.2 * self.wide)
@@ -74,7 +75,8 @@ class _Grid:
         self.canvas = np.full((down, across, 3), 255, np.uint8)
 
         # Inches for the labels beside and above the canvas.
-        longest_line = max(map(len, "\n".join(map(str, rows)).split("\n")))
+        lines = "\n".join(map(str, rows)).split("\n")
+        longest_line = max(map(len, lines))
         most_lines = max(len(str(label).splitlines()) for label in columns)
         beside = 0.1 + bar + 0.08 * longest_line
         above = 0.1 + 0.16 * most_lines
@@ -129,7 +131,8 @@ class _Grid:
         """The figure, with the numbers drawn."""
         self.axes.imshow(self.canvas, interpolation="antialiased")
         down, across, _ = self.canvas.shape
-        self.axes.set(xlim=(-1.5, across + 0.5), ylim=(down + 0.5, -1.5))
+        self.axes.set_xlim(-1.5, across + 0.5)
+        self.axes.set_ylim(down + 0.5, -1.5)
         self.figure.drawn = drawn
         return self.figure
 
@@ -173,11 +176,12 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
     """
     pixels = as_pixels(images)
     drawn = pd.DataFrame({"identity": _array(identities)})
-    begins = drawn["identity"] != drawn["identity"].shift()
+    begins = drawn["identity"] != drawn["identity"].shift()  # a row
     drawn.insert(0, "row", begins.cumsum() - 1)
     drawn.insert(1, "column", drawn.groupby("row").cumcount())
     columns = [""] * (drawn["column"].max() + 1)
-    grid = _Grid(drawn["identity"][begins], columns, pixels.shape[1:3], width=width)
+    rows = drawn["identity"][begins]
+    grid = _Grid(rows, columns, pixels.shape[1:3], width=width)
     for row, column, image in zip(drawn["row"], drawn["column"], pixels, strict=True):
         grid.add(row, column, image)
     return grid.finish(drawn)
@@ -217,7 +221,8 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
             colour = GREEN if match else VERMILLION
             dash = "-" if match else (0, (2.2, 1.2))
             sign = "✓" if match else "✗"
-            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=min(3.0, 0.04 * grid.points))
+            thickness = min(3.0, 0.04 * grid.points)
+            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thickness)
             grid.sign(row, rank, sign, colour)
             drawn.append({"query": labels[row], "rank": rank, "right": match})
     return grid.finish(pd.DataFrame(drawn))
@@ -234,10 +239,12 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     heat = (heat - heat.min()) / max(np.ptp(heat), 1e-12)
     small = Image.fromarray(heat.astype(np.float32))
-    large = small.resize(image.shape[1::-1], Image.Resampling.BICUBIC)
+    height, width, _ = image.shape
+    large = small.resize((width, height), Image.Resampling.BICUBIC)
     heat = np.clip(large, 0, 1)[..., None]  # a bicubic curve swings beyond its values
     colours = 255 * HEAT(heat[..., 0])[..., :3]
-    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    red_green_blue = np.array([0.299, 0.587, 0.114], np.float32)  # as the eye weighs them
+    grey = image.astype(np.float32) @ red_green_blue
     opacity = 0.3 + 0.45 * heat
     mixed = (1 - opacity) * grey[..., None] + opacity * colours
     return np.clip(mixed, 0, 255).astype(np.uint8)
@@ -261,7 +268,8 @@ def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options)
                 caption.append(f"{numbers['score']:.2f}")
             if peaks:
                 caption.append(f"max {heat.max():.2f}")
-            grid.add(row, column, overlay(pixels[row], heat), "\n".join(caption))
+            picture = overlay(pixels[row], heat)
+            grid.add(row, column, picture, "\n".join(caption))
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))

@@ -9,7 +9,6 @@ import pytest
 from fusionreid import plots
 from fusionreid.config import FEATURES, LABELS
 
-RANDOM = np.random.default_rng(0)
 CURVES = {"CNN": np.linspace(0.4, 0.9, 50), "FusionReID": np.linspace(0.6, 1.0, 50)}
 LOSSES = [f"{loss}/{name}" for loss in ("cross_entropy", "triplet") for name in FEATURES]
 TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
@@ -59,9 +58,6 @@ FIGURES = {
     "cmc_curves": lambda: plots.cmc_curves(CURVES),
     "training_curves": lambda: plots.training_curves(metrics()),
     "map_by_epoch": lambda: plots.map_by_epoch(metrics(), baselines={"colour histogram": 0.2}),
-    "likeness": lambda: plots.likeness(
-        pd.DataFrame(RANDOM.random((9, 6)), columns=list(FEATURES)).corr()
-    ),
     "accuracy_curves": lambda: plots.accuracy_curves("depth", DEPTHS, titles=TITLES),
     "accuracy_curves by dimension": lambda: plots.accuracy_curves("dim", WIDTHS, titles=TITLES),
 }
