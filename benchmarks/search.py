@@ -51,23 +51,19 @@ def main() -> None:
         folder = Path(name) / "people"
         folder.mkdir()
         paths = pictures(folder, options.gallery)
-        # The files of a gallery, written without embedding.
+        # The file of a gallery, written without embedding.
         root = folder / ".fusionreid"
-        index = root / f"{digest(model)}-float32" / "pictures.jsonl"
-        index.parent.mkdir(parents=True)
-        with open(index.with_name("features-0.bin"), "wb") as file:
-            for low in range(0, len(paths), 1 << 14):
-                count = min(1 << 14, len(paths) - low)
-                part = rng.standard_normal((count, width), dtype=np.float32)
-                part /= np.linalg.norm(part, axis=1, keepdims=True)
-                file.write(part.astype(np.float16).tobytes())
-        with open(index, "w") as file:
-            file.write(json.dumps({"features": "features-0.bin"}) + "\n")
-            for path in paths:
-                status = path.stat()
-                name = os.path.relpath(path, root)
-                row = (name, status.st_size, status.st_mtime_ns, -1)
-                file.write(json.dumps(row) + "\n")
+        root.mkdir()
+        entries = []
+        for path in paths:
+            status = path.stat()
+            name = os.path.relpath(path, root)
+            entries.append((name, status.st_size, status.st_mtime_ns, -1))
+        features = rng.standard_normal((len(paths), width), dtype=np.float32)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        file = root / f"{digest(model)}-float32.npz"
+        np.savez(file, entries=json.dumps(entries), features=features.astype(np.float16))
+        del features, entries
         del paths
         before, start = _memory_mb("RssAnon"), time.perf_counter()
         listed = [path for path in pictures_in(folder) if path.name != "one.png"]

@@ -15,7 +15,6 @@ from fusionreid import build_model
 from fusionreid.config import PAPER, profile
 from fusionreid.data import ImageCache
 from fusionreid.data.synthetic.build import SIZES, build
-from fusionreid.evaluation.export import export
 from fusionreid.evaluation.gallery import Gallery, write_sheet
 from fusionreid.files import write_json
 from fusionreid.models import checkpoints
@@ -61,7 +60,6 @@ def training(folder, dataset, **_):
 
 def embedding(folder, dataset, model, **_):
     gallery = Gallery(folder, model, dataset.gallery, batch_size=5)
-    assert os.path.getsize(gallery.features.filename) == gallery.features.nbytes
     return gallery.paths, gallery.features.tobytes()
 
 
@@ -89,7 +87,6 @@ WRITERS = {
     "contact sheet": sheet,
     "text": text,
     "checkpoint": partial(weights, save=checkpoints.save, name="a.safetensors"),
-    "graph": partial(weights, save=lambda path, model: export(model, path, "torch"), name="a.pt2"),
 }
 
 

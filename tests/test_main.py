@@ -211,7 +211,7 @@ def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_pat
         assert main([*searched, "--to", str(tmp_path / name)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "the ending of --to=" in line
-        assert "it is one of: '.bmp', '.jpeg', '.jpg', '.png'" in line
+        assert "it is one of: '.avif', '.bmp', '.gif', '.jfif'" in line
 
 
 def test_a_search_without_its_pictures_names_them(searched, tmp_path, capsys):

@@ -2,8 +2,8 @@
 
 import json
 import os
-import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Record
 from ..data.cache import decode
-from ..files import atomic_write, locked, read_lines, write_lines, writing
+from ..files import atomic_write, locked
 from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
 from ..options import expect
@@ -33,11 +33,12 @@ SUFFIXES = {
     ".tiff",
     ".webp",
 }
-BLOCK = 1 << 24  # numbers of the gallery that are in memory at once
+BLOCK = 1 << 15  # pictures that a search compares at once
+SAVE_EVERY = 60  # seconds of embedding that a killed process loses at most
 
 
 class Entry(NamedTuple):
-    """What a row of features was made from. If it is as before, the row is kept."""
+    """What a vector was made from. If it is as before, the vector is kept."""
 
     name: str  # relative to the gallery's folder of features
     size: int  # in bytes
@@ -46,14 +47,10 @@ class Entry(NamedTuple):
 
 
 class Gallery:
-    """The features of pictures, on disk, for galleries larger than memory.
+    """The features of pictures, in a file of float16 beside them: about a kilobyte a picture.
 
     The first use embeds the pictures. Later uses embed those that came or changed, and forget those
-    that are gone. If the work is cut off, what was embedded is kept. Another model, or another
-    precision, has features of its own.
-
-    `<folder>/<digest>/pictures.jsonl` names the file of features, (N, D) float16, L2-normalised,
-    and has a line for each of its rows.
+    that are gone. Another model, or another precision, has a file of its own.
 
     Args:
         folder: of the features.
@@ -61,14 +58,14 @@ class Gallery:
         options: of `embed_batches`.
 
     Attributes:
-        paths: the pictures of the rows, in order.
-        features: the memory map, read-only. `evaluate_ranking` takes it block by block.
+        paths: the pictures, in the order of `images`, each once.
+        features: (N, D) float16, L2-normalised, a row for each of them.
         unreadable: why a picture was left out, by its path.
 
     Raises:
         FileNotFoundError: a picture, which is named, is not there.
-        ValueError: no picture can be read, or the index is damaged; the message says what to do.
-        OSError: a file, which is named, cannot be written (read-only, disk full).
+        ValueError: no picture can be read, or the file of features is damaged.
+        OSError: the file of features, which is named, cannot be written (read-only, disk full).
     """
 
     def __init__(
@@ -80,26 +77,28 @@ class Gallery:
     ):
         expect("model", model, FusionReID)
         expect("batch_size", options.get("batch_size", 1), int, 1)
-        precision = options.get("precision", "float32")
         self._root = Path(folder).absolute()
-        self._index = self._root / f"{digest(model)}-{precision}" / "pictures.jsonl"
-        self._width = sum(model.widths.values())
+        precision = options.get("precision", "float32")
+        self.file = self._root / f"{digest(model)}-{precision}.npz"
         self.unreadable: dict[Path, str] = {}
-        # A picture that is listed twice is one row.
-        wanted = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
-        file, entries = self._read()
-        if set(entries) != set(wanted):
-            self._index.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self._index.with_name("gallery.lock")), writing(self._index):
-                file, entries = self._update(model, wanted, options)
-        if not entries:
+        entries = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
+        vectors = self._read()
+        if set(vectors) != set(entries):
+            self._root.mkdir(parents=True, exist_ok=True)
+            with locked(self.file.with_suffix(".lock")):
+                vectors = self._read()  # again: another process may have been faster
+                vectors = {entry: vectors[entry] for entry in entries if entry in vectors}
+                new = [entry for entry in entries if entry not in vectors]
+                self._embed(model, new, vectors, options)
+        rows = [entry for entry in entries if entry in vectors]
+        if not rows:
             why = next(iter(self.unreadable.values()), "")
             raise ValueError(
                 f"{self._root}: expected at least one picture that can be read, "
-                f"found none among {len(wanted)}. {why}".rstrip()
+                f"found none among {len(entries)}. {why}".rstrip()
             )
-        self.paths = [self._path(entry) for entry in entries]
-        self.features = np.memmap(file, np.float16, "r", shape=(len(entries), self._width))
+        self.paths = [self._path(entry) for entry in rows]
+        self.features = np.stack([vectors[entry] for entry in rows])
 
     def search(self, vectors: np.ndarray, top: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The gallery's most similar pictures to vectors (Q, D), L2-normalised, as of `embed`.
@@ -109,19 +108,16 @@ class Gallery:
         """
         queries = as_rows(real_numbers(vectors, "vectors"), slice(None), "cpu")
         top = expect("top", top, int, 1)
-        if queries.shape[1] != self._width:
+        width = self.features.shape[1]
+        if queries.shape[1] != width:
             raise ValueError(
-                f"vectors: expected {self._width} numbers each, found {queries.shape[1]}: "
-                "another model's"
+                f"vectors: expected {width} numbers each, found {queries.shape[1]}: another model's"
             )
-
-        def distances() -> Iterator[tuple[int, np.ndarray]]:
-            step = max(1, BLOCK // self._width)
-            for low in range(0, len(self.features), step):
-                block = torch.from_numpy(self.features[low : low + step].copy()).float()
-                yield low, -(queries @ block.T).numpy()
-
-        opposites, rows = smallest(distances(), top)
+        blocks = []
+        for low in range(0, len(self.features), BLOCK):
+            block = torch.from_numpy(self.features[low : low + BLOCK]).float()
+            blocks.append((low, -(queries @ block.T).numpy()))
+        opposites, rows = smallest(blocks, top)
         return -opposites, rows
 
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
@@ -139,74 +135,47 @@ class Gallery:
     def _path(self, entry: Entry) -> Path:
         return Path(os.path.normpath(self._root / entry.name))
 
-    def _read(self) -> tuple[Path, list[Entry]]:
-        """The file of features, and what its rows were made from; a row is there in both or not."""
+    def _read(self) -> dict[Entry, np.ndarray]:
+        """The vectors that the file has."""
+        if not self.file.is_file():
+            return {}
         try:
-            header, *rows = read_lines(self._index) or [{"features": "none"}]
-            file = self._index.with_name(header["features"])
-            entries = [Entry(*row) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
+            with np.load(self.file) as arrays:
+                entries = [Entry(*row) for row in json.loads(str(arrays["entries"]))]
+                return dict(zip(entries, arrays["features"], strict=True))
+        except Exception as error:  # numpy raises many kinds for a damaged file
             raise ValueError(
-                f"{self._index}: expected an index of pictures, found something else ({error}); "
-                f"delete {self._index.parent}, and it is made anew"
+                f"{self.file}: expected the features of a gallery, found something else "
+                f"({error}); delete it, and it is made anew"
             ) from error
-        size = file.stat().st_size if file.is_file() else 0
-        return file, entries[: size // (2 * self._width)]
 
-    def _update(
-        self, model: FusionReID, wanted: list[Entry], options: dict
-    ) -> tuple[Path, list[Entry]]:
-        """Drops the rows that are no longer wanted, then embeds the pictures that have no row."""
-        file, entries = self._read()  # again: another process may have been faster
-        if not file.is_file() or not set(entries) <= set(wanted):
-            file, entries = self._without(file, entries, set(wanted))
-        known = set(entries)
-        new = [entry for entry in wanted if entry not in known]
+    def _write(self, vectors: dict[Entry, np.ndarray]) -> None:
+        with atomic_write(self.file) as temporary:
+            features = np.array(list(vectors.values()), np.float16)
+            np.savez(temporary, entries=json.dumps(list(vectors)), features=features)
+
+    def _embed(
+        self,
+        model: FusionReID,
+        entries: list[Entry],
+        vectors: dict[Entry, np.ndarray],
+        options: dict,
+    ) -> None:
+        """Adds the vectors of pictures, and writes all."""
         unreadable: dict[int, str] = {}
-        paths = [self._path(entry) for entry in new]
+        paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, unreadable)
-        cameras = np.array([entry.camera for entry in new], np.int64)
-        # Written, not mapped: a full disk is an OSError here, and the end of the process in a map.
-        with open(file, "r+b") as features, open(self._index, "a", encoding="utf-8") as lines:
-            features.seek(2 * self._width * len(entries))
-            features.truncate()  # rows that a killed process did not list
-            for indices, vectors in embed_batches(model, pictures, cameras, **options):
-                vectors = normalised(vectors).astype(np.float16)
-                for index, vector in zip(indices, vectors, strict=True):
-                    if index not in unreadable:
-                        features.write(vector.tobytes())
-                _to_disk(features)  # before they are listed
-                for index in indices:
-                    if index not in unreadable:
-                        lines.write(json.dumps(new[index]) + "\n")
-                        entries.append(new[index])
-                _to_disk(lines)
+        cameras = np.array([entry.camera for entry in entries], np.int64)
+        saved = time.monotonic()
+        for indices, batch in embed_batches(model, pictures, cameras, **options):
+            for index, vector in zip(indices, normalised(batch).astype(np.float16), strict=True):
+                if index not in unreadable:
+                    vectors[entries[index]] = vector
+            if time.monotonic() - saved > SAVE_EVERY:
+                self._write(vectors)
+                saved = time.monotonic()
+        self._write(vectors)
         self.unreadable = {paths[index]: why for index, why in unreadable.items()}
-        return file, entries
-
-    def _without(
-        self, old: Path, entries: list[Entry], wanted: set[Entry]
-    ) -> tuple[Path, list[Entry]]:
-        """A new file of features with the wanted rows of the old one alone; the index names it."""
-        rows = [row for row, entry in enumerate(entries) if entry in wanted]
-        kept = [entries[row] for row in rows]
-        file = self._index.with_name(f"features-{secrets.token_hex(4)}.bin")
-        with open(file, "wb") as features:
-            if kept:
-                vectors = np.memmap(old, np.float16, "r", shape=(len(entries), self._width))
-                for row in rows:
-                    features.write(vectors[row].tobytes())
-            _to_disk(features)
-        write_lines(self._index, [{"features": file.name}, *kept])
-        for other in self._index.parent.glob("features*.bin"):  # also of a killed process
-            if other != file:
-                other.unlink()
-        return file, kept
-
-
-def _to_disk(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
