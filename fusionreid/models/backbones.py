@@ -73,6 +73,7 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
 
     The first one, the class token's, stays as it is.
     """
+    assert positions.shape[1] == 1 + old[0] * old[1]
     return resample_abs_pos_embed(positions, new, old, interpolation="bilinear", antialias=False)
 
 

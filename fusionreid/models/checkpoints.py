@@ -6,6 +6,7 @@ A file holds the tensors `model/<name>` and, of a run that may go on, `optimizer
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,6 +37,30 @@ def digest(model: FusionReID) -> str:
         content.update(name.encode())
         content.update(value.numpy())
     return content.hexdigest()[:16]
+
+
+def check_tensors(
+    source: str | Path, stored: Mapping[str, Tensor], places: Mapping[str, Tensor]
+) -> None:
+    """Raises ValueError unless what is stored are the tensors, finite, that a model has places for.
+
+    It names the source and the tensors: missing, of another shape, not finite, or unknown.
+    """
+    problems = dict.fromkeys(stored.keys() - places.keys(), "unknown")
+    for name, place in places.items():
+        if name not in stored:
+            problems[name] = "missing"
+        elif stored[name].shape != place.shape:
+            shapes = f"expected {tuple(place.shape)}, found {tuple(stored[name].shape)}"
+            problems[name] = f"of another shape: {shapes}"
+        elif not stored[name].isfinite().all():
+            problems[name] = "not finite"
+    if problems:
+        first = [f"{name} is {problem}" for name, problem in sorted(problems.items())[:20]]
+        raise ValueError(
+            f"{source}: does not fit the model, or is damaged in {len(problems)} of its tensors: "
+            f"{'; '.join(first)}"
+        )
 
 
 def save(
@@ -93,33 +118,22 @@ def restore(
 ) -> None:
     """Loads a checkpoint into a model, and an optimizer if one is given, of the same shape.
 
-    Raises FileNotFoundError, or ValueError naming the file and the tensors that are missing,
-    unknown, of another shape or not finite.
+    Raises FileNotFoundError, or ValueError as `check_tensors`.
     """
-    file, header = _open(path)
+    file, _ = _open(path)
     places = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
-    stored = {label for label in file.keys() if label.startswith("model/")}
-    wrong = sorted(stored ^ places.keys())
-    for label in sorted(stored & places.keys()):
-        if file.get_slice(label).get_shape() != list(places[label].shape):
-            wrong.append(label)
-    if wrong:
-        names = ", ".join(wrong[:5])
-        raise ValueError(
-            f"{path} does not fit the model; missing, unknown or of another shape: {names}"
-        )
+    stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith("model/")}
+    check_tensors(path, stored, places)
     with torch.no_grad():
-        for label, place in places.items():
-            place.copy_(file.get_tensor(label))
-            if not place.isfinite().all():
-                raise ValueError(f"{path}: {label} has numbers that are not finite")
+        for name, place in places.items():
+            place.copy_(stored[name])
     if optimizer is not None:
         moments = defaultdict(dict)
-        for label in file.keys():
-            if label.startswith("optimizer/"):
-                _, index, key = label.split("/")
+        for name in file.keys():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/")
                 # A copy: the tensor itself is a part of the file, which could then not be removed.
-                moments[int(index)][key] = file.get_tensor(label).clone()
+                moments[int(index)][key] = file.get_tensor(name).clone()
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 

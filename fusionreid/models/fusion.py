@@ -1,9 +1,9 @@
 """Dual-attention Mutual Fusion (DMF, Sec. III.B): LRU, SEU, MFU, and the HTM of SEU and MFU.
 
-Shapes have the paper's letters: B images, D channels, a local map of H x W places, N = H * W local
-tokens; c is the CNN, t the Transformer. Each branch has one global token (B, D) and local tokens
-(B, N, D); N may differ between the branches. Both are dictionaries, `tokens` and `local`, with the
-keys "cnn" and "transformer".
+The shapes: B images, D channels, a local map of H x W places, N = H * W local tokens. As in the
+paper, c is the CNN and t the Transformer. Each branch has one global token (B, D) and local tokens
+(B, N, D); N may differ between the branches. Both are kept by branch, in two dictionaries: `tokens`
+and `local`, with the keys "cnn" and "transformer".
 """
 
 import torch
@@ -82,8 +82,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Tokens (B, M, D) read from a context (B, N, D); the result is (B, M, D)."""
-        q = self._split(self.q(x))
-        k = self._split(self.k(self.key_norm(context)))
+        q = self._split(self.q(x))  # (B, heads, M, d)
+        k = self._split(self.k(self.key_norm(context)))  # (B, heads, N, d)
         v = self._split(self.v(context))
         heads = F.scaled_dot_product_attention(q, k, v)  # softmax(Q K^T / sqrt(d)) V of Eq. 6
         return self.proj(rearrange(heads, "b h m d -> b m (h d)"))
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         """The weights that `forward` uses, (B, heads, M, N). They sum to 1 over N."""
         q = self._split(self.q(x))
         k = self._split(self.k(self.key_norm(context)))
-        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)  # softmax(Q K^T / sqrt(d))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, heads, N, d), with d = D / heads."""
@@ -114,18 +114,18 @@ class EncodingBlock(nn.Module):
         """Global token (B, D) and local tokens (B, N, D) to S^g and S^l, of the same shapes."""
         x, shapes = pack([token, local], "b * d")  # F': (B, 1 + N, D)
         normed = self.norm1(x)
-        x = self.attention(normed, normed) + x  # Eq. 3: MHSA(LN(F')) + F'
-        x = self.ffn(self.norm2(x)) + x  # Eq. 4: FFN(LN(S)) + S
-        token, local = unpack(self.norm(x), shapes, "b * d")  # Eq. 5: S = Concat(S^g, S^l)
-        return token, local
+        s_hat = self.attention(normed, normed) + x  # Eq. 3: MHSA(LN(F')) + F'
+        s = self.ffn(self.norm2(s_hat)) + s_hat  # Eq. 4: FFN(LN(S_hat)) + S_hat
+        s_g, s_l = unpack(self.norm(s), shapes, "b * d")  # Eq. 5: S = Concat(S^g, S^l)
+        return s_g, s_l
 
 
 class FusionBlock(nn.Module):
     """The block of MFU that keeps the query ("query", the default).
 
     A pre-norm Transformer block. Eqs. 6 to 9 as printed (`PrintedFusionBlock`) do not add the
-    query. But in the paper's Table VI and Fig. 5 a fused token is better where its own branch is
-    better, and that needs the query.
+    query: a fused token is then made of the other branch alone. But in the paper's Table VI and
+    Fig. 5 a fused token is better where its own branch is better.
     """
 
     def __init__(self, config: FusionConfig):
@@ -212,18 +212,17 @@ class HeterogeneousTransmissionModule(nn.Module):
         super().__init__()
         # The SEU is made first, also where it runs second: a seed then gives both orders the same
         # initial weights, and Table III compares the orders alone.
-        made = {
-            unit.name: unit(config)
-            for unit in (SharedEncodingUnit, MutualFusionUnit)
-            if unit.name in config.units
-        }
-        self.units = nn.ModuleList(made[name] for name in config.units)
+        units = {}
+        for unit in (SharedEncodingUnit, MutualFusionUnit):
+            if unit.name in config.units:
+                units[unit.name] = unit(config)
+        self.units = nn.ModuleList(units[name] for name in config.units)
 
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:
         """Global tokens (B, D) and local tokens (B, N, D) to the next global tokens."""
         for unit in self.units:
             tokens, local = unit(tokens, local)
-        return tokens  # the encoded local tokens are not needed any more
+        return tokens  # the local tokens as SEU encoded them end here
 
 
 class DualAttentionMutualFusion(nn.Module):
@@ -255,5 +254,5 @@ class DualAttentionMutualFusion(nn.Module):
             patches[branch] = rearrange(x, "b d h w -> b (h w) d")  # (B, N, D)
         tokens = refined
         for htm in self.stack:
-            tokens = htm(tokens, patches)  # f'_k-1 to f'_k; the local tokens are always F's
+            tokens = htm(tokens, patches)  # f'_k from f'_k-1, and always the same local tokens
         return refined, tokens

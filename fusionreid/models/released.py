@@ -6,8 +6,7 @@ are deduced as ViT-B/16.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..config import RELEASED, FusionConfig, ModelConfig
 from .backbones import T2T_VITS, patch_grid
+from .checkpoints import check_tensors
 from .fusionreid import FusionReID, build_model
 from .pretrained import Source, describe, read_tensors
 from .t2t_vit import soft_split_grids
@@ -73,31 +73,27 @@ Tensors = Mapping[str, Tensor]
 def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
     """The model of a released checkpoint (a path, or a state dict), in evaluation mode.
 
-    Without a configuration it is deduced. Give `replace(deduce(checkpoint), ...)` if the units are
-    in the reverse order, if there are other than 12 heads, or for branches that `deduce` does not
-    know. Raises ValueError, naming the checkpoint and each tensor that is missing, unknown, of
-    another shape or not finite.
+    Without a configuration it is deduced. Give one if the units are in the reverse order, if there
+    are other than 12 heads, or for branches that `deduce` does not know. Raises ValueError, naming
+    the checkpoint and each tensor that is missing, unknown, of another shape or not finite.
     """
-    with _errors_name(checkpoint):
-        tensors = _read(checkpoint)
-        config = config or _deduce(tensors)
-        classes = [len(value) for name, value in tensors.items() if "classifier" in name]
-        cameras = tensors.get("transformer.base.sie_embed", ())
-        with torch.device("meta"):  # random weights would only be overwritten
-            model = build_model(config, max(classes, default=1), len(cameras))
-        weights = _weights(tensors, model)
+    tensors = _read(checkpoint)
+    try:
+        config = config or deduce(tensors)
+    except ValueError as error:
+        raise ValueError(f"{describe(checkpoint)}: {error}") from error
+    classes = [len(value) for name, value in tensors.items() if "classifier" in name]
+    cameras = tensors.get("transformer.base.sie_embed", ())
+    with torch.device("meta"):  # random weights would only be overwritten
+        model = build_model(config, max(classes, default=1), len(cameras))
+    places = model.state_dict()
+    names = {name: released_name(name, config.fusion) for name in places}
+    check_tensors(
+        describe(checkpoint), tensors, {names[name]: place for name, place in places.items()}
+    )
     model.to_empty(device="cpu")
-    model.load_state_dict(weights)
+    model.load_state_dict({name: tensors[theirs] for name, theirs in names.items()})
     return model.eval()
-
-
-def deduce(checkpoint: Source) -> ModelConfig:
-    """The configuration of a released checkpoint; what its tensors do not tell is as in `RELEASED`.
-
-    Raises ValueError, naming what is not known. Then give `load` a configuration.
-    """
-    with _errors_name(checkpoint):
-        return _deduce(_read(checkpoint))
 
 
 def released_name(name: str, fusion: FusionConfig | None) -> str:
@@ -120,66 +116,32 @@ def released_name(name: str, fusion: FusionConfig | None) -> str:
     return f"HTM.blocks.{layer}.{block}.{inner}"
 
 
-@contextmanager
-def _errors_name(checkpoint: Source) -> Iterator[None]:
-    """A ValueError in it names the checkpoint."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{describe(checkpoint)}: {error}") from error
-
-
 def _read(checkpoint: Source) -> Tensors:
-    """The tensors, with the q, k and v of each SEU apart: they are one tensor in the checkpoint."""
-    tensors = {}
-    for name, value in read_tensors(checkpoint).items():
+    """The tensors that are used, with SEU's q, k and v apart, which are one in the checkpoint."""
+    tensors = read_tensors(checkpoint)
+    if _has(tensors, "base."):
+        # A branch that was trained alone: give its tensors the names that they have beside others.
+        branch = "transformer" if _has(tensors, "base.cls_token") else "resnet"
+        tensors = {f"{branch}.{name}": value for name, value in tensors.items()}
+    used = {}
+    for name, value in tensors.items():
         if name.startswith("HTM.") and ".qkv." in name:
             for part, projection in zip("qkv", value.chunk(3), strict=True):
-                tensors[name.replace(".qkv.", f".{part}.")] = projection
-        else:
-            tensors[name] = value
-    if not _has(tensors, "base."):
-        return tensors
-    # A branch that was trained alone: its tensors get the names that they have beside the other's.
-    branch = "transformer" if _has(tensors, "base.cls_token") else "resnet"
-    return {f"{branch}.{name}": value for name, value in tensors.items()}
+                used[name.replace(".qkv.", f".{part}.")] = projection
+        elif not UNUSED.match(name):
+            used[name] = value
+    return used
 
 
 def _has(tensors: Tensors, *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in tensors)
 
 
-def _weights(tensors: Tensors, model: FusionReID) -> Tensors:
-    """The model's state dict. Raises ValueError unless the checkpoint has just these tensors."""
-    weights = {}
-    problems = {}
-    unknown = dict.fromkeys(tensors, "unknown")
-    for name, place in model.state_dict().items():
-        theirs = released_name(name, model.config.fusion)
-        unknown.pop(theirs, None)
-        value = tensors.get(theirs)
-        if value is None:
-            problems[theirs] = "missing"
-        elif value.shape != place.shape:
-            shapes = f"expected {tuple(place.shape)}, found {tuple(value.shape)}"
-            problems[theirs] = f"of another shape: {shapes}"
-        elif not value.isfinite().all():
-            problems[theirs] = "not finite"
-        else:
-            weights[name] = value
-    for name in unknown:
-        if not UNUSED.match(name):
-            problems[name] = "unknown"
-    if problems:
-        first = "; ".join(f"{name} is {problem}" for name, problem in list(problems.items())[:20])
-        raise ValueError(
-            "does not fit the configuration, or is damaged "
-            f"in {len(problems)} of its tensors: {first}"
-        )
-    return weights
+def deduce(tensors: Tensors) -> ModelConfig:
+    """The configuration of a checkpoint; what its tensors do not tell is as in `RELEASED`.
 
-
-def _deduce(tensors: Tensors) -> ModelConfig:
+    Raises ValueError, naming what is not known. Then give `load` a configuration.
+    """
     fields = {"cnn": None, "transformer": None, "fusion": None}
     if _has(tensors, "resnet.base."):
         fields["cnn"] = _resnet(tensors)

@@ -125,21 +125,23 @@ EXPONENT = "model/branches.cnn.pool.exponent"
 @pytest.mark.parametrize(
     "tensor, message",
     [
-        (None, f"missing, unknown or of another shape: {EXPONENT}$"),
-        (torch.ones(2), f"missing, unknown or of another shape: {EXPONENT}$"),
-        (torch.tensor([torch.nan]), f"{EXPONENT} has numbers that are not finite"),
+        (None, "missing"),
+        (torch.ones(2), r"of another shape: expected \(1,\), found \(2,\)"),
+        (torch.tensor([torch.nan]), "not finite"),
     ],
     ids=["missing", "shape", "nan"],
 )
 def test_a_wrong_tensor_is_named(path, tensor, message):
     rewrite(path, {EXPONENT: tensor})
-    with pytest.raises(ValueError, match=f"{path}.*{message}"):
+    with pytest.raises(
+        ValueError, match=f"{path}: .* in 1 of its tensors: {EXPONENT} is {message}$"
+    ):
         checkpoints.load(path)
 
 
 def test_a_tensor_too_many_is_named(path):
     rewrite(path, {"model/more": torch.ones(1)})
-    with pytest.raises(ValueError, match="unknown or of another shape: model/more"):
+    with pytest.raises(ValueError, match="in 1 of its tensors: model/more is unknown"):
         checkpoints.load(path)
 
 
