@@ -1,1 +1,1 @@
-"""Evaluation (Sec. IV.A and IV.E): features, exact ranking and re-ranking, and maps of where the model looks."""
+"""Evaluation (Sec. IV.A and IV.E): features, exact ranking, re-ranking, and maps of where models look."""

@@ -1,13 +1,14 @@
-"""Distances between queries and gallery (Sec. IV.A), computed a block at a time, and the smallest of them.
+"""Distances between queries and gallery (Sec. IV.A), a block at a time, and the smallest of them.
 
-`FeatureDistances` computes them from features, `RerankedDistances` of `rerank` re-ranks them, `KnownDistances` are a
-matrix. All have `shape`, the numbers of queries and gallery images, and `block(queries, gallery)`: for slices or arrays
-of indices a new (rows, columns) float32 array, which the caller may change.
+`FeatureDistances` computes them from features. `RerankedDistances`, in `reranking`, re-ranks them.
+`KnownDistances` holds a matrix. All three have `shape`, the numbers of queries and gallery images,
+and `block(queries, gallery)`: the distances of some queries to some gallery images, each given as a
+slice or as an array of indices. A block is a new (rows, columns) float32 array, which the caller
+may change.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from mmap import mmap
 
 import numpy as np
 import torch
@@ -19,100 +20,116 @@ from ..devices import one_thread
 ROWS = 64  # queries in a block
 COLUMNS = 1 << 16  # gallery images in a block
 PRODUCT = 4096  # gallery images in one matrix product
-# A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in another order. Products
-# of at least this shape give a pair the same bits in every block: equal features then have equal distances, a tie.
-LEAST_ROWS, LEAST_COLUMNS = 64, 512
+# A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in
+# another order. Products of at least this shape give a pair the same bits in every block: equal
+# features then have equal distances, a tie.
+LEAST_ROWS = 64
+LEAST_COLUMNS = 512
 
 
 class FeatureDistances:
     """Squared Euclidean distances between features, in float32.
 
-    Features are (Q, D) and (G, D) arrays, memory maps, tensors or lists of real numbers, else a ValueError. `device` is
-    where products are computed; by default where the features are. Features that fit in half of a GPU's free memory
-    are moved there once; others are moved a part at a time.
+    Features are (Q, D) and (G, D) arrays, memory maps, tensors or lists of real, finite numbers,
+    else a ValueError. `device` is where products are computed; by default where the features are.
+    Features that fit in half of a GPU's free memory are moved there once; others are moved a part
+    at a time.
     """
 
     def __init__(self, query, gallery, *, device=None):
-        query, gallery = (
-            real_numbers(query, "query_features"),
-            real_numbers(gallery, "gallery_features"),
-        )
-        widths = query.shape[1], gallery.shape[1]
-        if widths[0] != widths[1]:
+        query = real_numbers(query, "query_features")
+        gallery = real_numbers(gallery, "gallery_features")
+        if query.shape[1] != gallery.shape[1]:
+            widths = f"{query.shape[1]} and {gallery.shape[1]}"
             raise ValueError(
-                f"query_features, gallery_features: expected one width, found {widths[0]} and {widths[1]}"
+                f"query_features, gallery_features: expected one width, found {widths}"
             )
-        where = [features.device for features in (query, gallery) if isinstance(features, Tensor)]
-        self.device = torch.device(device or (where or ["cpu"])[0])
+        if device is None:
+            device = next((x.device for x in (query, gallery) if isinstance(x, Tensor)), "cpu")
+        self.device = torch.device(device)
         self.shape = len(query), len(gallery)
         self.query, self.query_norms = self._prepare(query, "query_features")
         self.gallery, self.gallery_norms = self._prepare(gallery, "gallery_features")
 
     def _prepare(self, features, name: str) -> tuple[np.ndarray | Tensor, Tensor]:
-        """The features, on the device if they fit there, and their squared norms (N,)."""
-        needed = 4 * features.shape[0] * features.shape[1]
-        if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] / 2:
-            features = as_rows(features, slice(None), self.device)
-        norms = torch.empty(len(features), device=self.device)
-        for low in range(0, len(features), PRODUCT):
+        """The features (N, D), on the GPU if they fit there, and their squared norms (N,)."""
+        count, width = features.shape
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if 4 * count * width < free / 2:
+                features = as_rows(features, slice(None), self.device)
+        norms = torch.empty(count, device=self.device)
+        for low in range(0, count, PRODUCT):
             rows = as_rows(features, slice(low, low + PRODUCT), self.device)
             norms[low : low + PRODUCT] = torch.linalg.vecdot(rows, rows)
-        if len(bad := (~torch.isfinite(norms)).nonzero()):
-            found = f"found others here and in {len(bad) - 1} more rows"
-            expected = f"row {int(bad[0])}: expected finite numbers whose squares float32 can hold"
-            raise ValueError(f"{name}, {expected}, {found}")
+        bad = (~norms.isfinite()).nonzero()
+        if len(bad):
+            raise ValueError(
+                f"{name}, row {int(bad[0])}: expected finite numbers whose squares float32 can "
+                f"hold, found others here and in {len(bad) - 1} more rows"
+            )
         return features, norms
 
     def joined(self) -> "FeatureDistances":
-        """The distances of all images, queries first, to all images. Holds the features once more."""
-        images = torch.cat(
-            [as_rows(features, slice(None), self.device) for features in (self.query, self.gallery)]
-        )
+        """The distances of all images, queries first, to all. Holds the features once more."""
+        query = as_rows(self.query, slice(None), self.device)
+        gallery = as_rows(self.gallery, slice(None), self.device)
+        images = torch.cat([query, gallery])
         return FeatureDistances(images, images)
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
-        rows, row_norms = self._part(self.query, self.query_norms, queries)
-        count, columns = len(rows), len(self.gallery_norms[gallery])
-        rows, row_norms = _padded(rows, LEAST_ROWS), _padded(row_norms, LEAST_ROWS)
-        out = _empty(len(rows), max(columns, LEAST_COLUMNS)).to(self.device)
+        """(rows, columns) float32."""
+        row_norms = self.query_norms[queries]
+        columns = len(self.gallery_norms[gallery])
+        block = np.empty((len(row_norms), columns), np.float32)
+        rows = padded(as_rows(self.query, queries, self.device), LEAST_ROWS)
+        row_norms = padded(row_norms, LEAST_ROWS)
+        # One buffer for all products, as memory that is taken and given back piles up.
+        buffer = torch.empty(len(rows), max(PRODUCT, LEAST_COLUMNS), device=self.device)
         for low in range(0, columns, PRODUCT):
-            low = max(0, min(low, columns - LEAST_COLUMNS))  # a short last part begins earlier
-            part, norms = self._part(
-                self.gallery, self.gallery_norms, _cut(gallery, low, low + PRODUCT)
-            )
-            part, norms = _padded(part, LEAST_COLUMNS), _padded(norms, LEAST_COLUMNS)
-            target = out[:, low : low + len(part)]
-            torch.add(row_norms[:, None], norms, out=target).addmm_(rows, part.T, alpha=-2)
-        return out[:count, :columns].cpu().numpy()
+            part = section(gallery, low, low + PRODUCT)
+            images = padded(as_rows(self.gallery, part, self.device), LEAST_COLUMNS)
+            norms = padded(self.gallery_norms[part], LEAST_COLUMNS)
+            # |q - g|^2 = |q|^2 + |g|^2 - 2 q g
+            distances = buffer[:, : len(images)]
+            torch.add(row_norms[:, None], norms, out=distances)
+            distances.addmm_(rows, images.T, alpha=-2)
+            target = block[:, low : low + PRODUCT]
+            target[:] = distances[: target.shape[0], : target.shape[1]].cpu().numpy()
+        return block
 
     def pairs(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        """(pairs,) float32: the distance of query i to gallery image j, the last bits not always those of `block`."""
-        out, step = np.empty(len(queries), np.float32), max(1, (1 << 23) // self.query.shape[1])
-        for pair in (slice(low, low + step) for low in range(0, len(queries), step)):
-            rows, row_norms = self._part(self.query, self.query_norms, queries[pair])
-            part, norms = self._part(self.gallery, self.gallery_norms, gallery[pair])
-            out[pair] = (row_norms + norms - 2 * torch.linalg.vecdot(rows, part)).cpu().numpy()
-        return out
+        """(pairs,) float32 distances of query i to gallery image i.
 
-    def _part(self, features, norms: Tensor, which: slice | np.ndarray) -> tuple[Tensor, Tensor]:
-        return as_rows(features, which, self.device), norms[which]
+        The last bits are not always those of `block`.
+        """
+        distances = np.empty(len(queries), np.float32)
+        for low in range(0, len(queries), PRODUCT):
+            some = slice(low, low + PRODUCT)
+            rows = as_rows(self.query, queries[some], self.device)
+            images = as_rows(self.gallery, gallery[some], self.device)
+            norms = self.query_norms[queries[some]] + self.gallery_norms[gallery[some]]
+            distances[some] = (norms - 2 * torch.linalg.vecdot(rows, images)).cpu().numpy()
+        return distances
 
 
 class KnownDistances:
     """Distances from a matrix (Q, G)."""
 
     def __init__(self, matrix: np.ndarray):
-        self.matrix, self.shape = matrix, matrix.shape
+        self.matrix = matrix
+        self.shape = matrix.shape
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         return self.matrix[queries][:, gallery].copy()
 
 
 def in_threads(work: Callable[[slice], object], count: int) -> list:
-    """What `work` returns for each block of `count` queries, in order; every thread has its own block.
+    """What `work` returns for each block of `count` queries, in order.
 
-    Threads that share a product wait for each other, which is slow on a busy machine. Products are in full float32:
-    TensorFloat-32, which a training may have switched on, keeps ten bits of a feature.
+    Every thread has a block of its own: threads that share a product wait for each other, which is
+    slow on a busy machine. Products are in full float32: TensorFloat-32, which a training may have
+    switched on, keeps ten bits of a number.
     """
     rows = [slice(low, min(low + ROWS, count)) for low in range(0, count, ROWS)]
     tf32 = torch.backends.cuda.matmul.allow_tf32
@@ -125,84 +142,83 @@ def in_threads(work: Callable[[slice], object], count: int) -> list:
 
 
 def blocks(distances, queries: slice | np.ndarray, hidden=()) -> Iterator[tuple[int, np.ndarray]]:
-    """The distances of some queries to the whole gallery: (first column, block) of one block after another.
+    """The distances of some queries to the whole gallery: (first column, block), block by block.
 
     `hidden` are gallery images, an array for each query, whose distance is set to infinity.
     """
-    for low in range(0, distances.shape[1], COLUMNS):
-        high = min(low + COLUMNS, distances.shape[1])
+    count = distances.shape[1]
+    for low in range(0, count, COLUMNS):
+        high = min(low + COLUMNS, count)
         block = distances.block(queries, slice(low, high))
         for row, images in zip(block, hidden, strict=False):
-            row[images[(images >= low) & (images < high)] - low] = np.inf
+            inside = images[(images >= low) & (images < high)]
+            row[inside - low] = np.inf
         yield low, block
 
 
 def smallest(blocks: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest distances of each row, ascending, ties by gallery order, from what the function `blocks` gives.
+    """The k smallest distances of each row of what the function `blocks` gives.
 
-    Returns values (rows, k) float32 and columns (rows, k) int64; fewer than k where the gallery is smaller.
+    Returns values (rows, k) float32, ascending, and columns (rows, k) int64; fewer than k where the
+    gallery is smaller. Of equal distances the one that stands first in the gallery comes first.
     """
-    values = columns = None
+    values = []
+    columns = []
     for low, block in blocks:
-        place = np.stack([_smallest(row, min(k, len(row))) for row in block])
-        found, place = np.take_along_axis(block, place, axis=1), place + low
-        if (
-            values is not None
-        ):  # those of earlier blocks stand first, and the sort is stable: ties keep their order
-            found, place = np.hstack([values, found]), np.hstack([columns, place])
-        order = np.argsort(found, axis=1, kind="stable")[:, :k]
-        values, columns = (
-            np.take_along_axis(found, order, axis=1),
-            np.take_along_axis(place, order, axis=1),
-        )
-    return values, columns
+        places = np.stack([smallest_of_row(row, min(k, len(row))) for row in block])
+        values.append(np.take_along_axis(block, places, axis=1))
+        columns.append(low + places)
+    values = np.hstack(values)
+    columns = np.hstack(columns)
+    # The blocks are in gallery order and the sort is stable, so ties keep that order.
+    order = np.argsort(values, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
-def _smallest(row: np.ndarray, k: int) -> np.ndarray:
-    near = np.flatnonzero(row <= np.partition(row, k - 1)[k - 1])
+def smallest_of_row(row: np.ndarray, k: int) -> np.ndarray:
+    """(k,) places of the k smallest values of a row, ascending, the first of equal ones first."""
+    kth = np.partition(row, k - 1)[k - 1]
+    near = np.flatnonzero(row <= kth)  # more than k where several values equal the kth
     return near[np.argsort(row[near], kind="stable")[:k]]
 
 
 def real_numbers(features, name: str) -> np.ndarray | Tensor:
-    if not isinstance(features, (np.ndarray, Tensor)):
-        features = np.asarray(features)
-    real = (
-        not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
-    )
+    """Features (images, width). Raises ValueError, naming the argument, for anything else."""
+    if isinstance(features, Tensor):
+        features = features.detach()
+        real = not features.is_complex()
+    else:
+        features = np.asanyarray(features)  # a memory map stays one
+        real = features.dtype.kind in "fiub"
     if features.ndim != 2 or 0 in features.shape or not real:
-        found = f"found {features.dtype} of shape {tuple(features.shape)}"
         raise ValueError(
-            f"{name}: expected real numbers of shape (images, width), at least one of both, {found}"
+            f"{name}: expected real numbers of shape (images, width), at least one of both, "
+            f"found {features.dtype} of shape {tuple(features.shape)}"
         )
-    return features.detach() if isinstance(features, Tensor) else features
+    return features
 
 
-def as_rows(
-    features: np.ndarray | Tensor, which: slice | np.ndarray, device: torch.device
-) -> Tensor:
-    """(rows, D) float32 on `device`; a copy only where it must be."""
+def as_rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device) -> Tensor:
+    """Some rows of features as (rows, D) float32 on `device`; a copy only where it must be."""
     if isinstance(features, Tensor):
         return features[which].to(device, torch.float32)
     rows = np.ascontiguousarray(features[which], dtype=np.float32)
-    return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(
-        device
-    )  # torch only takes writable ones
+    if not rows.flags.writeable:  # of a memory map; torch warns of such arrays
+        rows = rows.copy()
+    return torch.from_numpy(rows).to(device)
 
 
-def _empty(rows: int, columns: int) -> Tensor:
-    """(rows, columns) float32 in memory of its own, which goes back to the system at once; malloc would keep it."""
-    return torch.frombuffer(mmap(-1, 4 * rows * columns), dtype=torch.float32).reshape(
-        rows, columns
-    )
-
-
-def _cut(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:
+def section(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:
     """Items `low` to `high` of a slice or of an array of indices."""
     if isinstance(which, slice):
         return slice(which.start + low, min(which.start + high, which.stop))
     return which[low:high]
 
 
-def _padded(values: Tensor, least: int) -> Tensor:
+def padded(values: Tensor, least: int) -> Tensor:
+    """Values (n, ...) with rows of zeros below, so that there are at least `least` rows."""
     missing = max(0, least - len(values))
-    return F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing)) if missing else values
+    if not missing:
+        return values
+    # F.pad takes the last axis first, and two numbers an axis: zeros before and after it.
+    return F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing))

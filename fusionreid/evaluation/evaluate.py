@@ -40,11 +40,11 @@ class Retrieval(NamedTuple):
         return rank_by(distances, self.query, self.gallery, max_rank)
 
     def nearest(
-        self, feature: str = "all", *, queries=None, top: int = 10, rerank=None, device=None
+        self, feature: str = "all", *, top: int = 10, rerank=None, device=None
     ) -> RankedList:
-        """The first `top` gallery images for some `queries` (n,), or all, as `rank` ranks them."""
+        """The first `top` gallery images for every query, as `rank` ranks them."""
         distances = distances_between(*self.select(feature), rerank, device)
-        return nearest_by(distances, self.query, self.gallery, queries=queries, top=top)
+        return nearest_by(distances, self.query, self.gallery, top)
 
 
 def retrieve(

@@ -17,7 +17,7 @@ from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
 from ..data.datasets import open_data
 from ..devices import autocast, environment, one_thread
 from ..evaluation.evaluate import evaluate
-from ..evaluation.ranking import Labels, Protocol, Ranking
+from ..evaluation.ranking import Labels, Ranking, valid_queries
 from ..files import write_lines
 from ..models import checkpoints
 from ..models.fusionreid import FusionReID, Output, build_model
@@ -213,7 +213,7 @@ def train(
             dataset.train, size, cache, interpolation="bicubic", progress=bar_wanted
         )
         # A set that cannot be ranked or read is found now, and not after the first epoch.
-        Protocol(Labels.of(dataset.query), Labels.of(dataset.gallery)).valid_queries()
+        valid_queries(Labels.of(dataset.query), Labels.of(dataset.gallery))
         for records in (dataset.query, dataset.gallery):
             ImageCache(records, size, cache, progress=bar_wanted)
         objective = objective or PaperObjective(dataset.num_identities, config)

@@ -132,8 +132,9 @@ def test_ranking_block_by_block_is_that_of_the_matrix(rows, columns, monkeypatch
         Labels(labels[0], labels[2]),
         Labels(labels[1], labels[3]),
     )
-    shown = retrieval.nearest(rerank=dict(k1=8, k2=3), top=150, queries=ranking.queries)
-    np.testing.assert_array_equal(shown.match.argmax(axis=1) + 1, ranking.first_match)
+    shown = retrieval.nearest(rerank=dict(k1=8, k2=3), top=150)
+    first = shown.match.argmax(axis=1) + 1
+    np.testing.assert_array_equal(first[ranking.queries], ranking.first_match)
 
 
 def test_any_part_of_the_distances():
@@ -193,7 +194,7 @@ def test_parameters_are_checked(parameters, message):
 def test_what_rerank_may_be():
     assert Reranking.of(None) is None and Reranking.of(False) is None
     assert Reranking.of(True) == Reranking.of({}) == Reranking(20, 6, 0.3)
-    assert Reranking.of(dict(k1=3)) == Reranking.of(Reranking(3)) == Reranking(k1=3)
+    assert Reranking.of(dict(k1=3)) == Reranking(3) == Reranking(k1=3)
     for wrong in ("yes", 3, dict(k=3), np.eye(2)):
         with pytest.raises(ValueError, match="rerank="):
             Reranking.of(wrong)

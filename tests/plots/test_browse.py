@@ -65,11 +65,10 @@ def test_a_ranking_is_kept(rankings):
 def test_a_list_is_that_of_the_evaluation(rankings, switches):
     retrieval = rankings.retrieval[switches.cameras]
     queries = [4, 0, 2]
-    options = {"queries": queries, "top": 7, "rerank": rerank(switches.weight)}
-    expected = retrieval.nearest(switches.feature, **options)
+    expected = retrieval.nearest(switches.feature, top=7, rerank=rerank(switches.weight))
     ranked, cosines = rankings.listed(queries, switches, top=7)
-    np.testing.assert_array_equal(ranked.gallery, expected.gallery)
-    np.testing.assert_array_equal(ranked.match, expected.match)
+    np.testing.assert_array_equal(ranked.gallery, expected.gallery[queries])
+    np.testing.assert_array_equal(ranked.match, expected.match[queries])
     query, gallery = retrieval.select(switches.feature)
     for row, place in enumerate(queries):
         expected_cosines = gallery[ranked.gallery[row]] @ query[place]
