@@ -151,8 +151,9 @@ class DataConfig:
     """Which images. Where their files lie does not belong to a run.
 
     Attributes:
-        size, seed: which synthetic set.
-        version: of the files, as `data.datasets` finds it; "" is not looked up yet.
+        size, seed: which synthetic set, or which draw of a real one ("demo" is a draw, every other
+            size is the whole set; see `data.datasets.draw_people`).
+        version: of the files, as `data.datasets.find_version` finds it; "" is not looked up yet.
     """
 
     name: str = "synthetic"

@@ -85,13 +85,16 @@ DRAWN_QUERIES = 150
 def find_version(config: DataConfig, root: str | Path) -> str:
     """What `DataConfig.version` is for the files under `root`; "" where they are not there.
 
-    A real set is read for it: names, sizes and identities of all its images. So all draws of a set
-    have one version.
+    A set that was not rendered is read for it: names, sizes and identities of all its images. So
+    all draws of a set have one version.
     """
-    if config.name == "synthetic":
-        return f"v{RENDERER}"  # the files are rendered where they are missing
+    root = Path(root)
     try:
-        folder = find(config.name, Path(root))
+        if config.name == "synthetic":
+            if not is_market_layout(root):
+                return f"v{RENDERER}"  # the files are rendered where they are missing
+            return _synthetic_version(root)
+        folder = find(config.name, root)
         return _digest(config.name, folder, read(config.name, folder))
     except (OSError, ValueError):  # `open_data` says what is wrong
         return ""
@@ -109,9 +112,8 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
         build(root, config.size, config.seed)
     dataset = open_dataset(config.name, root, size=config.size, seed=config.seed)
     expected = _full_version(config.name, config.version, config.size, config.seed)
-    # Pictures without a manifest are called like their folder: they are the reader's own.
-    own = dataset.root.resolve().name
-    if config.version and dataset.version not in (expected, own):
+    # Pictures without a manifest are the reader's own; they have neither size nor seed.
+    if config.version and dataset.version not in (expected, config.version):
         raise ValueError(
             f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: "
             "other files"
@@ -142,7 +144,8 @@ def open_dataset(
     if name == "synthetic":
         folder = _find_synthetic(root, size or "demo", seed)
         splits = read(name, folder)
-        version = _manifest_version(folder, splits)
+        _check_manifest(folder, splits)
+        version = _synthetic_version(folder, with_draw=True)
     else:
         folder = find(name, root)
         splits = read(name, folder)
@@ -245,23 +248,32 @@ def _find_synthetic(root: Path, size: str, seed: int) -> Path:
     return folder
 
 
-def _manifest_version(folder: Path, splits: Splits) -> str:
-    """The version of a synthetic set: size, seed and renderer, from the manifest.
+def _check_manifest(folder: Path, splits: Splits) -> None:
+    """Raises ValueError if there are not as many images as the manifest says."""
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        counts = {sub: len(splits[split]) for split, sub in MARKET_FOLDERS.items()}
+        expected = read_json(manifest).get("counts", counts)
+        if expected != counts:
+            raise ValueError(
+                f"{manifest}: expected {expected} images, found {counts}; "
+                "delete the folder, and it is rendered anew"
+            )
 
-    Without a manifest it is the folder's name. Raises ValueError if there are not as many files as
-    the manifest says.
+
+def _synthetic_version(folder: Path, with_draw: bool = False) -> str:
+    """The renderer's version, from the manifest; of pictures without a manifest their digest.
+
+    `with_draw` adds size and seed to the renderer's version, as in `Dataset.version`.
     """
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        return folder.resolve().name
+        return _digest("synthetic", folder, read("synthetic", folder))
     about = read_json(manifest)
-    counts = {sub: len(splits[split]) for split, sub in MARKET_FOLDERS.items()}
-    if about.get("counts", counts) != counts:
-        raise ValueError(
-            f"{manifest}: expected {about['counts']} images, found {counts}; "
-            "delete the folder, and it is rendered anew"
-        )
-    return _full_version("synthetic", f"v{about['version']}", about["size"], about["seed"])
+    version = f"v{about['version']}"
+    if with_draw:
+        version = _full_version("synthetic", version, about["size"], about["seed"])
+    return version
 
 
 def _full_version(name: str, version: str, size: str | None, seed: int) -> str:
@@ -274,7 +286,7 @@ def _full_version(name: str, version: str, size: str | None, seed: int) -> str:
 
 
 def _digest(name: str, folder: Path, splits: Splits) -> str:
-    """The version of a real set: a digest of its images' names, sizes, splits and identities.
+    """The version of files: a digest of the images' names, sizes, splits and identities.
 
     MSMT17's edition stands before it.
     """

@@ -11,7 +11,8 @@ from pathlib import Path
 from .. import paths
 from ..config import PAPER, DataConfig, ModelConfig, Profile, one_of
 from ..config import profile as find_profile
-from ..training.runs import RunConfig, find_version, make_run, with_versions
+from ..data.datasets import find_version
+from ..training.runs import RunConfig, make_run, with_versions
 from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
@@ -131,7 +132,7 @@ class Setting:
     def run(self, config: ModelConfig, seed: int) -> RunConfig:
         """The run of a configuration, given at the paper's scale."""
         run = make_run(self.profile, config, seed=seed, data=self.data)
-        return with_versions(run, self.data_root, self.runs_root)
+        return with_versions(run, self.data_root)
 
 
 def setting(
@@ -148,10 +149,11 @@ def setting(
     profile = find_profile(profile)
     if isinstance(dataset, str):
         dataset = replace(profile.data, name=dataset, version="")
+    data = dataset or profile.data
     data_root = Path(data_root or paths.DATA)
-    runs_root = Path(runs_root or paths.RUNS)
-    data = find_version(dataset or profile.data, data_root, runs_root)
-    return Setting(profile, data, tuple(seeds), data_root, runs_root)
+    if not data.version:
+        data = replace(data, version=find_version(data, data_root))
+    return Setting(profile, data, tuple(seeds), data_root, Path(runs_root or paths.RUNS))
 
 
 def names_of(names: str | Sequence[str]) -> Sequence[str]:

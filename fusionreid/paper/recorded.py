@@ -18,7 +18,6 @@ import pandas as pd
 
 from .. import paths
 from ..data.datasets import Dataset, open_data
-from ..data.synthetic import RENDERER
 from ..files import atomic_write
 from ..training.runs import RunConfig, read_result
 from .experiments import EXPERIMENTS, Setting, plan
@@ -32,11 +31,7 @@ COLUMNS = [*KEYS, *ACCURACY, "version", "commit", "device", "run", "configuratio
 
 def configuration(run: RunConfig) -> str:
     """The fingerprint that all training seeds and data seeds of a variant share."""
-    version = run.data.version
-    if run.data.name == "synthetic":
-        version = f"v{RENDERER}"
-    data = replace(run.data, seed=0, version=version)
-    return replace(run, seed=0, data=data).fingerprint
+    return replace(run, seed=0, data=replace(run.data, seed=0)).fingerprint
 
 
 class Run(NamedTuple):

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,8 +26,7 @@ import torch
 from .. import paths
 from ..config import PAPER, PAPER_TRAINING, DataConfig, ModelConfig, Profile, TrainConfig
 from ..config import profile as find_profile
-from ..data import datasets
-from ..data.datasets import Dataset
+from ..data.datasets import Dataset, find_version
 from ..files import atomic_write, digest, locked, read_json, read_lines, write_json, write_text
 from ..models import checkpoints
 from ..models.backbones import IMAGENET
@@ -152,45 +150,17 @@ def make_run(
     )
 
 
-def with_versions(
-    run: RunConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
-) -> RunConfig:
+def with_versions(run: RunConfig, data_root: str | Path | None = None) -> RunConfig:
     """The run with the versions of its files: of the data set and of the weights it starts from."""
+    data = run.data
+    if not data.version:
+        data = replace(data, version=find_version(data, data_root or paths.DATA))
     return replace(
         run,
-        data=find_version(run.data, data_root, runs_root),
+        data=data,
         cnn_start=run.cnn_start.with_version(run.model.cnn),
         transformer_start=run.transformer_start.with_version(run.model.transformer),
     )
-
-
-def find_version(
-    data: DataConfig, data_root: str | Path | None = None, runs_root: str | Path | None = None
-) -> DataConfig:
-    """`data` with the version of the files under `data_root`.
-
-    Where there are no such files, it is the version that the finished runs of this set have, so
-    that results can be read on a machine without the data. If these runs are of several versions,
-    a warning names them, and none is taken.
-    """
-    version = data.version or datasets.find_version(data, data_root or paths.DATA)
-    if version:
-        return replace(data, version=version)
-    versions = set()
-    for result in Path(runs_root or paths.RUNS).glob("*/result.json"):
-        # A damaged folder is named when its result is read.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            trained_on = DataConfig(**read_json(result.with_name("config.json"))["data"])
-            if replace(trained_on, version="") == data:
-                versions.add(trained_on.version)
-    if len(versions) > 1:
-        names = ", ".join(map(repr, sorted(versions)))
-        warnings.warn(
-            f"{data.name} is not there, and runs are of {names}: choose DataConfig.version",
-            stacklevel=3,
-        )
-        return data
-    return replace(data, version=min(versions, default=""))
 
 
 def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:

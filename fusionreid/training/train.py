@@ -190,7 +190,7 @@ def train(
             disk is full.
     """
     data_root = Path(data_root or paths.DATA)
-    run = with_versions(run, data_root, runs_root)
+    run = with_versions(run, data_root)
     config = run.train
     folder = RunFolder(run, runs_root or paths.RUNS)
     if folder.finished:

@@ -194,10 +194,17 @@ def test_synthetic(tmp_path):
         open_dataset("synthetic", tmp_path)
 
 
-def test_pictures_without_a_manifest_are_called_like_their_folder(tmp_path):
+def test_pictures_of_ones_own_are_another_version_than_the_rendered_ones(tmp_path):
+    rendered = find_version(DataConfig(), tmp_path)
     folder = make(tmp_path / "mine", MARKET)
-    assert open_dataset("synthetic", folder).version == "mine"
-    assert open_data(DataConfig(version="v9"), folder).version == "mine"
+    own = find_version(DataConfig(), folder)
+    assert own not in ("", rendered)
+    assert open_data(DataConfig(version=own), folder).version == own
+    assert open_dataset("synthetic", folder).version == own
+    with pytest.raises(ValueError, match="mine: expected synthetic demo-0, v9, found"):
+        open_data(DataConfig(version="v9"), folder)
+    next((folder / "query").iterdir()).write_bytes(b"another picture")
+    assert find_version(DataConfig(), folder) not in ("", rendered, own)
 
 
 def test_a_synthetic_set_must_be_the_one_of_its_manifest_and_of_the_run(tmp_path):
