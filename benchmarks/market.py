@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from fusionreid import paths, plots
-from fusionreid.config import DATASETS, PAPER, PROFILES, profile
+from fusionreid.config import DATASETS, PAPER, PROFILES, DataConfig, profile
 from fusionreid.data import PKSampler, normalise
 from fusionreid.data.datasets import Dataset, open_data, open_dataset, table, verdict
 from fusionreid.devices import default_device, device_name, environment
@@ -197,6 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
         default="market1501",
     )
     parser.add_argument("--profile", choices=list(PROFILES), default="paper")
+    size_help = "demo is a draw of 200 and 150 people, full the whole (default: the profile's)"
+    parser.add_argument("--size", choices=["demo", "full"], help=size_help)
+    parser.add_argument("--data-seed", type=int, default=0, help="of the draw")
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=["table2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs-root", type=Path, default=paths.RUNS)
@@ -209,10 +212,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         whole = open_dataset(given.dataset, given.root)
         print(f"{whole}\n\n{table(whole)}\n\n{verdict(whole)}\n")
-        chosen = setting(
-            profile(given.profile), given.dataset, given.seeds, given.runs_root, given.root
-        )
-        dataset = open_data(chosen.data, given.root)  # in the demo a draw of the whole set
+        scale = profile(given.profile)
+        data = DataConfig(given.dataset, given.size or scale.data.size, given.data_seed)
+        chosen = setting(scale, data, given.seeds, given.runs_root, given.root)
+        dataset = open_data(chosen.data, given.root)
         runs = plan(given.experiments, chosen)
         runs = {
             name: run for name, run in runs.items() if not RunFolder(run, given.runs_root).finished
@@ -234,7 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = 1
             print(f"market: {error}", file=sys.stderr)
         before = f"```\n{table(whole)}\n```\n\n{verdict(whole)}\n\n{before}"
-        folder = given.runs_root / f"report-{given.profile}-{given.dataset}"
+        draw = f"-{data.seed}" if data.size == "demo" else ""
+        folder = given.runs_root / f"report-{given.profile}-{given.dataset}{draw}"
         print(f"report: {report(given.experiments, chosen, dataset, given.root, folder, before)}")
         return code
     except (OSError, ValueError) as error:  # a set, weights or a disk that is missing or wrong

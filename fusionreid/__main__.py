@@ -9,14 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import paths
-from .config import DATASETS, PAPER, PROFILES, RELEASED, RELEASED_TRAINING, DataConfig, profile
+from .config import (
+    DATASETS,
+    PAPER,
+    PRECISIONS,
+    PROFILES,
+    RELEASED,
+    RELEASED_TRAINING,
+    SIZES,
+    DataConfig,
+    profile,
+)
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
 
-SIZES = ("smoke", "demo", "pretrain", "full")
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 WEIGHTS = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's)"
-SIZE = "of the synthetic set (default: demo); of a real set, demo is a draw (default: full)"
+SIZE = "of a real set, demo is a draw, full the whole"
+TRAINING = ("epochs", "warmup_epochs", "learning_rate", "identities", "images", "precision")
 RESULT = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
 
 
@@ -27,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     profile_help = "default: $FUSIONREID_PROFILE, or demo"
     scale.add_argument("--profile", choices=PROFILES, default=default, help=profile_help)
     scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--size", choices=SIZES, help=f"default: the profile's; {SIZE}")
     sets = argparse.ArgumentParser(add_help=False)
     sets_help = "of data sets (default: %(default)s)"
     sets.add_argument("--data-root", "--root", type=Path, default=paths.DATA, help=sets_help)
@@ -48,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added.add_argument
 
-    add = command(train, scale, sets, runs, machine)
+    add = command(train, scale, which, sets, runs, machine)
     add("--released", action="store_true", help="compute and train as the authors' code does")
     add("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
     add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' as above")
@@ -60,8 +72,12 @@ def parser() -> argparse.ArgumentParser:
     add("--stride", type=whole(1, 16), default=PAPER.stride, help=stride_help)
     add("--epochs", type=whole(1), help="default: the profile's")
     add("--warmup-epochs", type=whole(0), help="default: the profile's, and fewer than --epochs")
-    add("--precision", choices=["float32", "bf16", "fp16"], help="default: the profile's")
+    add("--learning-rate", type=float, help="the highest (default: the profile's)")
+    add("--identities", type=whole(2), help="P of a batch of P x K images (default: the profile's)")
+    add("--images", type=whole(2), help="K of a batch (default: the profile's)")
+    add("--precision", choices=PRECISIONS, help="default: the profile's")
     add("--seed", type=whole(0), default=0, help="default: %(default)s")
+    add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
     add("--compile", action="store_true", help="torch.compile the model")
     add("--restart", action="store_true", help="begin an unfinished run anew")
 
@@ -69,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add("model", help=MODEL)
     names = {"nargs": "+", "choices": DATASETS, "metavar": "NAME", "help": ", ".join(DATASETS)}
     add("--dataset", required=True, **names)
-    add("--size", choices=SIZES, help=SIZE)
+    add("--size", choices=SIZES, help=f"default: demo, or all of a real set; {SIZE}")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
 
     add = command(search, machine)
@@ -86,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     to_help = ".safetensors: the weights in float16; .onnx: a graph for ONNX runtimes"
     add("--to", type=Path, required=True, metavar="FILE", help=to_help)
 
-    add = command(experiments, scale, sets, runs)
+    add = command(experiments, scale, which, sets, runs)
     names_help = "table1 to table6, figure5, figure6, differences, or all"
     add("names", nargs="+", metavar="experiment", help=names_help)
     seeds = {"type": whole(0), "nargs": "+", "default": [0]}
@@ -107,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     add = command(data, sets)
     add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
     add("name", nargs="?", choices=DATASETS, default="synthetic", help="of the set to check")
-    add("--size", choices=SIZES, help=SIZE)
+    add("--size", choices=SIZES, help=f"default: demo, or all of a real set; {SIZE}")
     add("--seed", type=whole(0), default=0, help="of that set or draw (default: 0)")
 
     add = command(pretrain, sets, runs)
@@ -119,6 +135,12 @@ def parser() -> argparse.ArgumentParser:
     update_help = "write the outputs into notebooks/, to be committed"
     add("--update", action="store_true", help=update_help)
     return top
+
+
+def data_of(options: argparse.Namespace, seed: int = 0) -> DataConfig:
+    """The data set that the options of `train` or `experiments` name."""
+    default = profile(options.profile).data
+    return DataConfig(options.dataset or default.name, options.size or default.size, seed)
 
 
 def run_of(options: argparse.Namespace):
@@ -140,7 +162,7 @@ def run_of(options: argparse.Namespace):
 
     scale = profile(options.profile)
     training = {}
-    for name in ("epochs", "warmup_epochs", "precision"):
+    for name in TRAINING:
         if getattr(options, name) is not None:
             training[name] = getattr(options, name)
     if options.epochs:
@@ -150,7 +172,7 @@ def run_of(options: argparse.Namespace):
         for name in ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate"):
             training[name] = getattr(RELEASED_TRAINING, name)
     scale = replace(scale, train=replace(scale.train, **training))
-    data = replace(scale.data, name=options.dataset or scale.data.name)
+    data = data_of(options, options.data_seed)
     return make_run(scale, config, seed=options.seed, data=data, weights=weights)
 
 
@@ -254,9 +276,9 @@ def experiments(options: argparse.Namespace) -> int:
     for name in options.names:
         names += EXPERIMENTS if name == "all" else [name]
     scale = profile(options.profile)
-    data = replace(scale.data, name=options.dataset or scale.data.name)
+    data = data_of(options)
     if data.name != "synthetic" and data.size != "demo" and options.data_seeds != [0]:
-        expected = f"the whole of {data.name} has no draws; they are of --profile demo"
+        expected = f"the whole of {data.name} has no draws; --size demo has"
         raise ValueError(f"--data-seeds {options.data_seeds}: {expected}")
     if options.job and not options.cluster:
         job = " ".join(options.job[0])
