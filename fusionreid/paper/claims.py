@@ -5,7 +5,6 @@ The sign of the paper's own sum is looked for in the recorded runs and in the re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,11 @@ from ..files import atomic_write
 from . import numbers as paper
 from . import recorded
 from .compare import Results
-from .intervals import Interval
 
+# A row per term: of which experiment, claim and case, and the weight of which variant's feature.
+# `order` marks orders of backbones, which hold by construction where these have stand-ins.
+CLAIMS = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
 VERDICTS = ("yes", "no", "undecided", "not recorded")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What is claimed, of which case, and the weights of its sum by (variant, feature)."""
-
-    text: str
-    case: str
-    weights: dict[tuple[str, str], float]
-    order: bool  # of backbones: it holds by construction where they have stand-ins
-
-
-def _read_claims() -> dict[str, list[Claim]]:
-    """The claims by experiment."""
-    table = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
-    claims = {}
-    for (name, text, case), rows in table.groupby(["experiment", "claim", "case"], sort=False):
-        weights = rows.set_index(["variant", "feature"])["weight"].to_dict()
-        claim = Claim(text, case, weights, order="yes" in set(rows["order"]))
-        claims.setdefault(name, []).append(claim)
-    return claims
-
-
-CLAIMS = _read_claims()
 
 
 def judge(results: Results) -> pd.DataFrame:
@@ -57,51 +34,59 @@ def judge(results: Results) -> pd.DataFrame:
     "undecided" is an interval that holds zero; `sign` of the own run, "yes", "no", "equal" or
     "not run"; and for `totals` the `part` and the `size`, of the paper's sum.
     """
+    terms = CLAIMS.merge(results.runs)
+    if results.setting.profile.backbones:
+        terms = terms[terms["order"] != "yes"]
+    terms["paper"] *= terms["weight"]
+    terms["ours"] *= terms["weight"]
     rows = []
     seen = set()
-    for (name, metric), runs in results.runs.groupby(["experiment", "metric"], sort=False):
-        values = runs.pivot(index=["variant", "feature"], columns="seed", values=["paper", "ours"])
-        configurations = dict(zip(runs["variant"], runs["configuration"], strict=True))
-        for claim in CLAIMS[name]:
-            weights = {
-                (configurations[variant], feature): weight
-                for (variant, feature), weight in claim.weights.items()
-            }
-            terms = values.loc[list(claim.weights)].mul(list(claim.weights.values()), axis=0)
-            sums = terms.sum(skipna=False).round(6)  # by seed
+    for (name, metric), of_metric in terms.groupby(["experiment", "metric"], sort=False):
+        for (claim, case), case_terms in of_metric.groupby(["claim", "case"], sort=False):
+            keys = zip(case_terms["configuration"], case_terms["feature"], strict=True)
+            weights = dict(zip(keys, case_terms["weight"], strict=True))
+            sums = (
+                case_terms.groupby("seed")[["paper", "ours"]].sum(min_count=len(weights)).round(6)
+            )
             printed = sums["paper"].iloc[0]
             same = (metric, frozenset(weights.items()))
-            by_construction = claim.order and results.setting.profile.backbones
-            if printed == 0 or same in seen or by_construction:
+            if printed == 0 or same in seen:
                 continue
             seen.add(same)
             interval = recorded.contrast(weights, metric)
             ours = round(sums["ours"].mean(), 6)
-            about = (name, claim.text, claim.case, metric)
-            verdict = _verdict(interval, printed)
-            rows.append((*about, printed, *interval[:4], ours, verdict, _sign(ours * printed)))
-    columns = ["experiment", "claim", "case", "metric", "paper", "recorded", "low", "high", "runs"]
-    judged = pd.DataFrame(rows, columns=[*columns, "ours", "verdict", "sign"])
-    part = np.where(judged["experiment"] == "table6", "Table VI", "all others")
+            rows.append(
+                {
+                    "experiment": name,
+                    "claim": claim,
+                    "case": case,
+                    "metric": metric,
+                    "paper": printed,
+                    "recorded": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "runs": interval.runs,
+                    "ours": ours,
+                    "verdict": _agrees(
+                        interval.low, interval.high, printed, "undecided", "not recorded"
+                    ),
+                    "sign": _agrees(ours, ours, printed, "equal", "not run"),
+                    "part": "Table VI" if name == "table6" else "all others",
+                }
+            )
+    judged = pd.DataFrame(rows)
     sizes = ["under 1 point", "1 to 3", "3 and more"]
     size = pd.cut(judged["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes)
-    return judged.assign(part=part, size=size)
+    return judged.assign(size=size)
 
 
-def _verdict(interval: Interval, printed: float) -> str:
-    if np.isnan(interval.low):
-        return "not recorded"
-    if interval.low <= 0 <= interval.high:
-        return "undecided"
-    return "yes" if interval.mean * printed > 0 else "no"
-
-
-def _sign(product: float) -> str:
-    if np.isnan(product):
-        return "not run"
-    if product == 0:
-        return "equal"
-    return "yes" if product > 0 else "no"
+def _agrees(low: float, high: float, printed: float, zero: str, unknown: str) -> str:
+    """Whether an interval is on the paper's side of zero; `zero` if it holds zero."""
+    if np.isnan(low):
+        return unknown
+    if low <= 0 <= high:
+        return zero
+    return "yes" if low * printed > 0 else "no"
 
 
 def totals(judged: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
@@ -128,29 +113,29 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     with atomic_write(f"{path}.csv") as temporary:
         judged.to_csv(temporary, index=False, float_format="%.4f")
     half = (judged["high"] - judged["low"]) / 2
-    short_titles = {name: title.split(":")[0] for name, title in paper.TITLES.items()}
-    texts = {
-        "of": judged["experiment"].map(short_titles),
-        "claim": judged["claim"],
-        "case": judged["case"],
-        "metric": judged["metric"],
-        "paper": judged["paper"].map(_points),
-        "recorded": judged["recorded"].map(_points)
-        + half.map(" ± {:.1f}".format).where(half >= 0, ""),
-        "holds": judged["verdict"],
-        "own run": judged["sign"],
-    }
-    shown = pd.DataFrame(texts).set_index(["of", "claim", "case"])
-    parts = shown.groupby("metric", sort=False)
-    return pd.concat(
-        {metric: part.drop(columns="metric") for metric, part in parts}, axis=1
-    ).fillna("")
+    shown = pd.DataFrame(
+        {
+            "paper": judged["paper"].map(_points),
+            "recorded": list(map(_points, judged["recorded"], half)),
+            "holds": judged["verdict"],
+            "own run": judged["sign"],
+        }
+    )
+    titles = judged["experiment"].map(paper.TITLES).str.split(":").str[0]
+    keys = judged.assign(of=titles)[["of", "claim", "case", "metric"]]
+    shown.index = pd.MultiIndex.from_frame(keys)
+    metrics = shown.groupby("metric", sort=False)
+    parts = {metric: rows.droplevel("metric") for metric, rows in metrics}
+    return pd.concat(parts, axis=1).fillna("")  # a draw of one metric has no row
 
 
-def _points(value: float) -> str:
-    """A difference in points, signed; never 0.0 where it is not zero."""
-    if np.isnan(value):
+def _points(difference: float, half: float = np.nan) -> str:
+    """A difference in points, signed and never 0.0 where it is not zero, ± half its interval."""
+    if np.isnan(difference):
         return ""
-    if value == 0:
-        return "0.0"
-    return f"{value:+.1f}" if abs(value) >= 0.05 else f"{value:+.2f}"
+    text = f"{difference:+.1f}" if abs(difference) >= 0.05 else f"{difference:+.2f}"
+    if difference == 0:
+        text = "0.0"
+    if half >= 0:
+        text += f" ± {half:.1f}"
+    return text

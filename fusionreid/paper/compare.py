@@ -148,11 +148,14 @@ class Results:
         """
         shown = set(self.shown(name)["feature"])
         runs = self.runs[(self.runs["experiment"] == name) & self.runs["feature"].isin(shown)]
-        fusions = {variant.name: variant.config.fusion for variant in variants(name)}
-        dims = runs["variant"].map(lambda variant: fusions[variant].dim)
-        depths = runs["variant"].map(lambda variant: fusions[variant].depth)
-        runs = runs.assign(depth=depths, dim=dims, here=dims // self.setting.profile.dim_divisor)
-        point = ["depth", "dim", "variant", "here", "feature", "configuration"]
+        points = []
+        for variant in variants(name):
+            fusion = variant.config.fusion
+            points.append({"depth": fusion.depth, "dim": fusion.dim, "variant": variant.name})
+        points = pd.DataFrame(points)
+        points["here"] = points["dim"] // self.setting.profile.dim_divisor
+        runs = points.merge(runs)
+        point = [*points, "feature", "configuration"]
         sides = {}
         for side in ("paper", "ours"):
             values = runs.pivot(index=[*point, "seed"], columns="metric", values=side)

@@ -60,16 +60,15 @@ class Archive(NamedTuple):
 def archive() -> Archive:
     """The recorded runs as the files have them now. Files are read once: change nothing in it."""
     table = paths.RECORDED / "recorded.csv"
-    arrays = paths.RECORDED / "recorded.npz"
-    if not table.is_file() or not arrays.is_file():
+    if not table.is_file():
         return Archive(pd.DataFrame(columns=COLUMNS), {}, {})
-    return _read(table, arrays, table.stat().st_mtime_ns, arrays.stat().st_mtime_ns)
+    return _read(table, table.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(table: Path, arrays: Path, *dates: int) -> Archive:
+def _read(table: Path, date: int) -> Archive:
     rows = pd.read_csv(table, keep_default_na=False)
-    with np.load(arrays) as file:
+    with np.load(table.with_suffix(".npz")) as file:
         arrays = dict(file)
     runs = {}
     places = rows.groupby("run").cumcount()  # of a feature in the array of its run
@@ -145,11 +144,11 @@ def _scores_of_people(
 
 def _write(rows: pd.DataFrame, arrays: dict[str, np.ndarray]) -> None:
     kept = {*rows["run"], *(rows["data"] + " " + rows["version"])}
-    with atomic_write(paths.RECORDED / "recorded.npz") as file:
-        np.savez_compressed(file, **{name: arrays[name] for name in sorted(kept)})
-        # Within the other, so that both files change, or none.
-        with atomic_write(paths.RECORDED / "recorded.csv") as table:
-            rows.to_csv(table, index=False, float_format="%.3f", lineterminator="\n")
+    # One within the other, so that both files change, or none.
+    with atomic_write(paths.RECORDED / "recorded.csv") as table:
+        rows.to_csv(table, index=False, float_format="%.3f", lineterminator="\n")
+        with atomic_write(paths.RECORDED / "recorded.npz") as file:
+            np.savez_compressed(file, **{name: arrays[name] for name in sorted(kept)})
 
 
 def shared_rows(configurations: Iterable[str]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from .numbers import ACCURACY
 
 GAP = "–"
 NOT_RUN = "not run"
+KEYS = ["variant", "feature"]
 
 
 @dataclass(repr=False)
@@ -112,13 +113,12 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
     """
     rows = results.shown(name, features)
     titles = results.titles(name)
-    keys = ["variant", "feature"]
-    index = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
+    index = pd.MultiIndex.from_frame(rows[KEYS].drop_duplicates())
     if name == "table1":
         published = _published()
         index = published.index
     values = rows.drop(columns=["experiment", "configuration"])
-    wide = values.pivot(index=keys, columns="metric").reindex(index).astype(float)
+    wide = values.pivot(index=KEYS, columns="metric").reindex(index).astype(float)
 
     sides = ["paper", "recorded", "ours"]
     is_recorded = rows["recorded"].notna().any()
@@ -157,13 +157,11 @@ def _published() -> pd.DataFrame:
     is_ours = table["variant"] != ""
     table["variant"] = table["variant"].where(is_ours, table["method"] + larger)
     table["backbone"] += table["overlap"].map({"yes": "*"}).fillna("")
-    keys = ["variant", "feature"]
-    rows = table.groupby(keys, sort=False)
-    columns = {("", word): rows[word].first() for word in ("backbone", "pattern")}
-    for dataset, part in table.set_index(keys).groupby("dataset", sort=False):
-        for metric in ACCURACY:
-            columns[f"Paper, {DATASETS[dataset]}", metric] = part[metric]
-    return pd.DataFrame(columns)
+    rows = table.set_index(KEYS)
+    parts = {"": rows.groupby(KEYS, sort=False)[["backbone", "pattern"]].first()}
+    for dataset, part in rows.groupby("dataset", sort=False):
+        parts[f"Paper, {DATASETS[dataset]}"] = part[[*ACCURACY]]
+    return pd.concat(parts, axis=1)
 
 
 def _labels(name: str, index: pd.MultiIndex) -> pd.Index:

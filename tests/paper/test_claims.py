@@ -37,14 +37,14 @@ def papers(name, change=lambda value: value):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_claims_are_on_rows_that_exist(name):
-    configs = {variant.name: variant.config for variant in variants(name)}
-    found = CLAIMS[name]
-    assert len({claim.case for claim in found}) == len(found)
-    for claim in found:
-        assert sum(claim.weights.values()) == pytest.approx(0)
-        assert all(
-            feature in compare.features_of(configs[variant]) for variant, feature in claim.weights
-        )
+    features = {variant.name: compare.features_of(variant.config) for variant in variants(name)}
+    claims = CLAIMS[CLAIMS["experiment"] == name]
+    assert not claims.duplicated(["case", "variant", "feature"]).any()
+    for case, terms in claims.groupby("case"):
+        assert terms["claim"].nunique() == terms["order"].nunique() == 1, case
+        assert terms["weight"].sum() == pytest.approx(0)
+        for term in terms.itertuples():
+            assert term.feature in features[term.variant]
 
 
 @pytest.mark.parametrize("dataset", ["synthetic", "market1501", "dukemtmc"])
