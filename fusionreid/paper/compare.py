@@ -51,8 +51,8 @@ def features_of(config: ModelConfig) -> list[str]:
 
 
 def papers_dataset(name: str, dataset: str) -> str:
-    """The paper's data set that stands beside `dataset`: itself, or MSMT17 if the paper has none."""
-    if name in paper.TABLES and dataset in set(paper.table(name)["dataset"]):
+    """The paper's data set beside `dataset`: itself, or MSMT17 if the paper has not measured it."""
+    if dataset in set(paper.table(name)["dataset"]):
         return dataset
     return "msmt17"
 
@@ -176,7 +176,7 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
     for name in names_of(names):
         runs.append(pd.DataFrame(_runs(name, setting)))
         rows.append(_rows(runs[-1], BASES[name]))
-    return Results(setting, pd.concat(runs), pd.concat(rows))
+    return Results(setting, pd.concat(runs, ignore_index=True), pd.concat(rows, ignore_index=True))
 
 
 def _runs(name: str, setting: Setting) -> Iterator[dict]:
@@ -204,10 +204,10 @@ def _runs(name: str, setting: Setting) -> Iterator[dict]:
 
 def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     """The rows of `Results.rows` of one experiment, from those of `Results.runs`."""
+    # Differences are taken seed by seed, because a seed that one row lacks says nothing of them.
     keys = ["feature", "metric", "seed"]
     of_base = runs[runs["variant"] == base].set_index(keys)[["paper", "ours"]]
     runs = runs.join(of_base, on=keys, rsuffix="_base")
-    # Seed by seed, where both rows have been run.
     runs["paper_less"] = runs["paper"] - runs["paper_base"]
     runs["ours_less"] = runs["ours"] - runs["ours_base"]
     keys = ["configuration", "feature", "metric"]
@@ -218,12 +218,14 @@ def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     rows = rows.reset_index()
 
     shared = recorded.shared_rows(rows["configuration"])
-    means = shared.groupby(keys[:2])[[*ACCURACY]].agg(np.mean)
-    rows = rows.join(means.stack().rename("recorded").rename_axis(keys), on=keys)
+    means = shared.groupby(["configuration", "feature"])[[*ACCURACY]].agg(np.mean)
+    means = means.stack().rename("recorded").rename_axis(keys)
+    rows = rows.join(means, on=keys)
     is_base = rows["variant"] == base
     base_configuration = rows.loc[is_base, "configuration"].iloc[0]
     intervals = []
     for configuration, feature, metric in rows[keys].itertuples(index=False):
+        # For the reference row itself both are one term of weight 1, which is blanked below.
         weights = {(base_configuration, feature): -1.0, (configuration, feature): 1.0}
         intervals.append(recorded.contrast(weights, metric))
     rows = rows.join(pd.DataFrame(intervals).rename(columns={"mean": "recorded_less"}))

@@ -162,20 +162,19 @@ def mean_by(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
 
     Returns `mean`, `low` and `high` (0 to 1), and the numbers of `rows`, `queries` and `people`.
     """
-    means = table.groupby(by, observed=True)[[*table]].apply(_share_found)
-    return means.astype({"rows": int, "queries": int, "people": int})
+    shares = table.groupby(by, observed=True)[[*table]].apply(_share_found)
+    return shares.astype({"rows": int, "queries": int, "people": int})
 
 
 def _share_found(rows: pd.DataFrame) -> pd.Series:
     mean = rows["found"].mean()
-    people = rows.groupby("identity")["found"].agg(["sum", "size"]).astype(float)
+    people = rows.groupby("identity")["found"].agg(["sum", "size"])
     count = len(people)
     spread = ((people["sum"] - mean * people["size"]) ** 2).sum()
+    half = 1 - 0.025 ** (1 / count)
     if spread:
         error = np.sqrt(spread * count / max(count - 1, 1)) / len(rows)
         half = half_width(error, count - 1)
-    else:
-        half = 1 - 0.025 ** (1 / count)
     return pd.Series(
         {
             "mean": mean,

@@ -20,9 +20,9 @@ from .. import paths
 from ..data.datasets import Dataset, open_data
 from ..files import atomic_write
 from ..training.runs import RunConfig, read_result
-from .experiments import EXPERIMENTS, Setting, plan
+from .experiments import Setting, plan
 from .intervals import Interval, difference_interval
-from .numbers import ACCURACY
+from .numbers import ACCURACY, TITLES
 
 # What tells rows apart: a run that is recorded again replaces its rows.
 KEYS = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]
@@ -88,7 +88,7 @@ def record(setting: Setting) -> int:
     rows = archive().rows
     arrays = dict(archive().arrays)
     count = 0
-    for label, run in plan([*EXPERIMENTS, "differences"], setting).items():
+    for label, run in plan(TITLES, setting).items():
         result = read_result(run.fingerprint, setting.runs_root)
         if result is None:
             continue

@@ -5,14 +5,14 @@ in where they strip styles. A missing run is a visible gap.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ..config import DATASETS, LABELS
-from ..files import atomic_write
+from ..files import atomic_write, write_text
 from . import numbers as paper
 from . import recorded
 from .compare import BASES, Results, costs, features_of, papers_dataset
@@ -124,8 +124,8 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
     is_recorded = rows["recorded"].notna().any()
     if not is_recorded:
         sides.remove("recorded")
-    if name == "table1" or name not in paper.TABLES:
-        sides.remove("paper")  # as Table I is whole in `published`
+    if name in ("table1", "differences"):
+        sides.remove("paper")  # Table I is whole in `published`; the other is no table
     numbers = {}
     for side in sides:
         for metric in ACCURACY:
@@ -184,14 +184,14 @@ def _caption(results: Results, name: str) -> str:
     seeds = results.setting.seeds
     runs = results.runs.query("experiment == @name").drop_duplicates(["variant", "seed"])
     done = runs["result"].dropna()
-    commits = ", ".join(sorted({result["commit"] for result in done}))
-    devices = ", ".join(sorted({result["device"] for result in done}))
-    versions = ", ".join(sorted({result["data"]["version"] for result in done}))
+    commits = _listed(result["commit"] for result in done)
+    devices = _listed(result["device"] for result in done)
+    versions = _listed(result["data"]["version"] for result in done)
     own = f"seed {seeds[0]}"
     if len(seeds) > 1:
         own = f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
     sentences = [
-        f"{paper.TITLES.get(name, 'The text and the code')}; percent, at the last epoch.",
+        f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}, ± its 95 % interval over seeds and people.",
         f"Recorded: {recorded.about(runs['configuration'])}.",
         f"Own run: profile {profile.name}, data {DATASETS[data.name]} "
@@ -207,10 +207,12 @@ def _caption(results: Results, name: str) -> str:
     return " ".join(sentences)
 
 
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(set(words)))
+
+
 def _notes(results: Results, name: str, features: set[str]) -> list[str]:
     """What to know of the paper's columns: what is misprinted, lost, or plotted, not printed."""
-    if name not in paper.TABLES:
-        return []
     dataset = papers_dataset(name, results.setting.data.name)
     rows_by_note = {}
     for row in paper.table(name).to_dict("records"):
@@ -236,10 +238,8 @@ def switched(name: str) -> pd.DataFrame:
     differs = [changes(variant.config) or "nothing" for variant in variants(name)]
     columns = {"differs from PAPER in": differs}
     for cost, label in (("parameters", "parameters (M)"), ("macs", "multiply-adds (G)")):
-        texts = []
-        for ours, printed in zip(counted[cost], counted[f"paper_{cost}"], strict=True):
-            texts.append(f"{ours:.2f}" + (f" ({printed:.1f})" if printed > 0 else ""))
-        columns[unit + label] = texts
+        printed = _format(counted[f"paper_{cost}"], " ({:.1f})")
+        columns[unit + label] = (counted[cost].map("{:.2f}".format) + printed).tolist()
     return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
 
 
@@ -248,8 +248,7 @@ def save(table: Table, path: str | Path) -> Table:
 
     Returns the table, so that a notebook's cell that ends in `save(...)` shows it.
     """
-    with atomic_write(f"{path}.md") as temporary:
-        temporary.write_text(table.markdown(), encoding="utf-8")
+    write_text(f"{path}.md", table.markdown())
     spread = table.spread.dropna(axis=1, how="all")
     spread.columns = [f"{_head(column)} ±" for column in spread]
     numbers = table.numbers.set_axis([_head(column) for column in table.numbers], axis=1)

@@ -28,7 +28,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     """Differences in accuracy: the paper's, the recorded ones with intervals, and the reader's.
 
     Args:
-        data: a row per case and metric, as `compare.dots` and `claims.check` return: `case`,
+        data: a row per case and metric, as `Results.dots` and `claims.judge` return: `case`,
             `metric`, `paper`, `recorded`, its interval from `low` to `high`, and `ours`, all in
             points. Missing values are gaps.
         titles: what "paper", "recorded" and "ours" are.

@@ -147,7 +147,7 @@ def accuracy_curves(
 
     Args:
         x: "depth" for Fig. 5, "dim" for Fig. 6.
-        sides: "paper", "recorded" and "ours", as `compare.curves` gives them: a row per point,
+        sides: "paper", "recorded" and "ours", as `Results.curves` gives them: a row per point,
             feature and seed, with columns `x`, `feature`, `mAP` and `rank-1` in percent. D is the
             paper's. Where they are known, `here` (D in the profile), `parameters` (M) and `macs`
             (G) are written below it.

@@ -30,41 +30,43 @@ def setting(tmp_path):
 
 @pytest.fixture
 def finish(tmp_path):
-    """Writes results of an experiment's variants, in their order; of each a percentage or {(feature, metric): one}."""
+    """Writes results of an experiment's variants, given in their order.
+
+    Of each variant it takes a percentage, or {(feature, metric): percentage}; None is not run.
+    """
 
     def write(name, values, seed=0):
         for variant, value in zip(experiments.variants(name), values, strict=False):
             if value is None:
                 continue
             run = experiments.setting("smoke").run(variant.config, seed)
-            features = {
-                feature: {
-                    metric: (
-                        value.get((feature, metric), 50.0) if isinstance(value, dict) else value
-                    )
-                    / 100
-                    for metric in compare.ACCURACY
-                }
-                for feature in compare.features_of(variant.config)
-            }
+            features = {}
+            for feature in compare.features_of(variant.config):
+                features[feature] = {}
+                for metric in compare.ACCURACY:
+                    percentage = value
+                    if isinstance(value, dict):
+                        percentage = value.get((feature, metric), 50.0)
+                    features[feature][metric] = percentage / 100
             write_result(tmp_path, run, features)
 
     return write
 
 
 def write_result(runs_root, run, features):
-    version = f"smoke-{run.data.seed}, v{RENDERER}"
-    result = {"fingerprint": run.fingerprint, "data": {"name": "synthetic", "version": version}}
-    result |= {
+    """Writes the result of a run; `features` are {feature: {metric: fraction of 1}}."""
+    result = {
+        "fingerprint": run.fingerprint,
+        "data": {"name": "synthetic", "version": f"smoke-{run.data.seed}, v{RENDERER}"},
         "seed": run.seed,
         "epochs": 2,
         "commit": "0123abc",
         "device": "cpu, 1 threads",
         "processes": 1,
+        "seconds": 1.0,
+        "features": features,
     }
-    write_json(
-        runs_root / run.fingerprint / "result.json", result | {"seconds": 1.0, "features": features}
-    )
+    write_json(runs_root / run.fingerprint / "result.json", result)
 
 
 PEOPLE = 40
@@ -72,7 +74,10 @@ PEOPLE = 40
 
 @pytest.fixture
 def people(tmp_path):
-    """The folders smoke-0 and smoke-1, of 40 people each; person n has 1 + n % 3 queries. No image is opened."""
+    """The folders smoke-0 and smoke-1, of 40 people each; person n has 1 + n % 3 queries.
+
+    The files are empty, as no image is opened.
+    """
     for seed in (0, 1):
         folder = tmp_path / "data" / f"smoke-{seed}"
         for split in MARKET_FOLDERS.values():
@@ -88,10 +93,10 @@ def people(tmp_path):
 
 @pytest.fixture
 def record(people, tmp_path):
-    """Finishes and records runs of an experiment, {variant: points more than 50 % AP}, of 2 data and 4 training seeds.
+    """Finishes and records runs of an experiment, by default of 2 data seeds and 4 training seeds.
 
-    A query's AP is what its person, the seed and chance give it; every feature has the same. Returns the number of
-    runs that were recorded.
+    Takes {variant: points more than 50 % AP}. A query's AP is what its person, the seed and chance
+    give it, and every feature has the same. Returns the number of runs that were recorded.
     """
 
     def write(name, points, seeds=(0, 1, 2, 3), data_seeds=(0, 1), spread=1.0):

@@ -1,4 +1,4 @@
-"""The paper's claims name rows that exist, agree with the paper's numbers, and are looked up rightly in ours."""
+"""The paper's claims name rows that exist, agree with its numbers, and are judged right in ours."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ CONTRARY = {
 
 
 def papers(name, change=lambda value: value):
-    """The paper's accuracies of an experiment's variants on MSMT17, changed; 50 % where it has none."""
-    values, printed = [], paper.accuracies(name, "msmt17")
+    """The paper's accuracies of an experiment's variants on MSMT17, changed; else 50 %."""
+    values = []
+    printed = paper.accuracies(name, "msmt17")
     for variant in variants(name):
         keys = [
             (feature, metric)
@@ -123,7 +124,7 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
 
 
 def test_an_interval_against_the_paper_is_a_no(setting, record):
-    """The paper's rank-1 of MFU first is above MFU only; where it is below here, its own number is refuted."""
+    """In the paper MFU first has a higher rank-1 than MFU only: one below zero refutes it."""
     record("table3", {"MFU only": 10, "MFU, SEU": 0})
     judged = judge(results("table3", setting())).set_index(["case", "metric"])["verdict"]
     assert (

@@ -1,4 +1,4 @@
-"""The interval of a difference holds the truth as often as it says, over new seeds and new people."""
+"""Intervals hold the truth as often as they say, over new seeds and new people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def simulate(
     people=160,
     weighted=False,
 ):
-    """Differences around zero with known standard deviations between data seeds, seeds and people, and the rest."""
+    """Differences around zero, with known standard deviations.
+
+    These are between data seeds, training seeds and people, and of the rest.
+    """
     return [
         (
             data * random.normal()
@@ -75,9 +78,12 @@ def test_the_mean_is_over_queries_and_runs():
 def test_more_seeds_and_more_people_are_surer():
     def half(**case):
         random = np.random.default_rng(2)
-        found = [difference_interval(simulate(random, seed=1, person=6, residual=10, sets=1, **case))
-                 for _ in range(60)]  # fmt: skip
-        return np.median([(each.high - each.low) / 2 for each in found])
+        widths = []
+        for _ in range(60):
+            parts = simulate(random, seed=1, person=6, residual=10, sets=1, **case)
+            interval = difference_interval(parts)
+            widths.append(interval.high - interval.low)
+        return np.median(widths) / 2
 
     assert half(seeds=16) < half(seeds=8) < half(seeds=3) and half(seeds=8, people=640) < half(
         seeds=8
@@ -107,8 +113,11 @@ def test_too_little_is_no_interval():
 def test_an_interval_is_over_people_and_not_over_their_heads():
     random = np.random.default_rng(3)
     people = random.random(7)
-    table = pd.DataFrame({"unit": "seu", "head": head, "person": person, "energy": people[person] + shift, "peak": 1.0}
-                         for person in range(7) for head, shift in ((1, -0.1), (2, 0.1)))  # fmt: skip
+    maps = []
+    for person, energy in enumerate(people):
+        first = {"unit": "seu", "head": 1, "person": person, "energy": energy - 0.1, "peak": 1.0}
+        maps += [first, first | {"head": 2, "energy": energy + 0.1}]
+    table = pd.DataFrame(maps)
     row = summarise(table, ["unit"]).iloc[0]
     assert row["people"] == 7 and row["energy"] == pytest.approx(people.mean()) and row["peak"] == 1
     half = stats.t.ppf(0.975, 6) * people.std(ddof=1) / np.sqrt(7)

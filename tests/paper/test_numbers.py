@@ -116,9 +116,18 @@ def test_printed_numbers_stand_where_the_figure_rounds_otherwise():
 
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("table1", 60), ("table2", 7), ("table3", 4), ("table4", 4), ("table5", 2), ("table6", 33), ("figure5", 84),
-     ("figure6", 5)],
-)  # fmt: skip
+    [
+        ("table1", 60),
+        ("table2", 7),
+        ("table3", 4),
+        ("table4", 4),
+        ("table5", 2),
+        ("table6", 33),
+        ("figure5", 84),
+        ("figure6", 5),
+        ("differences", 0),
+    ],
+)
 def test_tables_are_whole(name, rows):
     frame = paper.table(name)
     assert len(frame) == rows

@@ -1,4 +1,4 @@
-"""Finished runs become rows that can be committed: averaged by person, merged, found by configuration."""
+"""Finished runs become rows to commit: averaged by person, merged, found by configuration."""
 
 from __future__ import annotations
 
