@@ -1,8 +1,9 @@
-"""Images a second and core: decoding and augmenting one by one, and the decoded cache with augmented batches.
+"""Images a second and core: decoding and augmenting one by one, beside the decoded cache.
 
-Both give the same training batches of 128 images at 256 x 128: resize (bicubic), flip, padded crop, normalise, erase.
-One by one is the usual pipeline of torchvision transforms. Times are CPU seconds of one thread, so that other programs
-on the machine count little; the methods take turns, and a row gives the median, least and most of the repetitions.
+Both give the same training batches of 128 images at 256 x 128: resize (bicubic), flip, padded
+crop, normalise, erase. One by one is the usual pipeline of torchvision's transforms. Times are CPU
+seconds of one thread, so that other programs on the machine count little. The methods take turns;
+a row gives the median, least and most of the repetitions.
 
     python benchmarks/feeding.py            # writes benchmarks/results/feeding.csv
 """
@@ -10,15 +11,16 @@ on the machine count little; the methods take turns, and a row gives the median,
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from measure import RESULTS, machine
 from PIL import Image
 from torchvision import transforms
 
@@ -26,8 +28,9 @@ from fusionreid.data import Augment, ImageCache, normalise
 
 SIZE = (256, 128)
 BATCH = 128
-# Height and width of the files. Market-1501's are all 128 x 64; DukeMTMC-reID's and MSMT17's vary, these are usual
-# ones. At 256 x 128 nothing is resized, which spares the usual pipeline a third of its work.
+# Height and width of the files. Market-1501's are all 128 x 64; those of DukeMTMC-reID and MSMT17
+# vary, and these are usual ones. At 256 x 128 nothing is resized, which spares the usual pipeline a
+# third of its work.
 SOURCES = {
     "128 x 64, as Market-1501": (128, 64),
     "240 x 110, as DukeMTMC-reID": (240, 110),
@@ -37,16 +40,17 @@ SOURCES = {
 
 
 def write_files(folder: Path, count: int, height: int, width: int) -> list[Path]:
-    """JPEG files of smooth colours and some noise, about as many bytes as pictures of people."""
-    random, paths = np.random.default_rng(0), []
+    """JPEG files of smooth colours and some noise, about as large as pictures of people."""
+    random = np.random.default_rng(0)
+    files = []
     for index in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), np.uint8)).resize(
-            (width, height), Image.BICUBIC
-        )
-        noisy = np.asarray(coarse) + random.normal(0, 6, (height, width, 3))
-        paths.append(folder / f"{height}x{width}_{index:04d}.jpg")
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
-    return paths
+        colours = Image.fromarray(random.integers(0, 256, (16, 8, 3), np.uint8))
+        smooth = np.asarray(colours.resize((width, height), Image.BICUBIC))
+        noisy = smooth + random.normal(0, 6, (height, width, 3))
+        file = folder / f"{height}x{width}_{index:04d}.jpg"
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, quality=90)
+        files.append(file)
+    return files
 
 
 def usual_pipeline(random: bool) -> transforms.Compose:
@@ -60,21 +64,70 @@ def usual_pipeline(random: bool) -> transforms.Compose:
     return transforms.Compose([resize, *crop, *tensor, erase])
 
 
-def one_by_one(paths: list[Path], indices: np.ndarray, pipeline) -> torch.Tensor:
-    return torch.stack([pipeline(Image.open(paths[index]).convert("RGB")) for index in indices])
+def one_by_one(files: list[Path], pipeline, indices: np.ndarray) -> torch.Tensor:
+    images = [Image.open(files[index]).convert("RGB") for index in indices]
+    return torch.stack([pipeline(image) for image in images])
+
+
+def batched(cache: ImageCache, augment: Augment, generator, indices: np.ndarray) -> torch.Tensor:
+    return augment(cache.batch(indices), generator)
 
 
 def measure(methods: dict, batches: list[np.ndarray], repetitions: int) -> dict[str, list[float]]:
     """Images a CPU second of each method, `repetitions` times, in turns."""
+    images = sum(len(batch) for batch in batches)
     rates = {name: [] for name in methods}
     for repetition in range(repetitions + 1):
         for name, method in methods.items():
             start = time.thread_time()
             for indices in batches:
                 method(indices)
-            if repetition:  # the first warms up
-                rates[name].append(sum(map(len, batches)) / (time.thread_time() - start))
+            seconds = time.thread_time() - start
+            if repetition > 0:  # the first warms up
+                rates[name].append(images / seconds)
     return rates
+
+
+def rows_of(source: str, folder: Path, given: argparse.Namespace) -> list[dict]:
+    """A row for each method, with files of one size."""
+    files = write_files(folder, given.images, *SOURCES[source])
+    cache = ImageCache(files, SIZE, folder / "cache", interpolation="bicubic")
+    first = np.arange(32)
+    plain = one_by_one(files, usual_pipeline(random=False), first)
+    difference = (plain - normalise(cache.batch(first))).abs().max().item()
+    assert difference < 1e-6  # without the random steps both give the same images
+
+    random = np.random.default_rng(1)
+    batches = [random.integers(0, given.images, BATCH) for _ in range(given.batches)]
+    generator = torch.Generator().manual_seed(0)
+    methods = {
+        "one by one": partial(one_by_one, files, usual_pipeline(random=True)),
+        "cache, batched": partial(batched, cache, Augment(), generator),
+        "cache, reading only (a GPU augments)": cache.batch,
+    }
+    rates = measure(methods, batches, given.repetitions)
+    usual = np.array(rates["one by one"])
+    rows = []
+    for name, values in rates.items():
+        ratios = np.array(values) / usual
+        middle = statistics.median(values)
+        rows.append(
+            {
+                "files": source,
+                "method": name,
+                "images_per_second_core": round(middle),
+                "least": round(min(values)),
+                "most": round(max(values)),
+                "times_one_by_one": round(middle / statistics.median(usual), 1),
+                "times_least": round(ratios.min(), 1),
+                "times_most": round(ratios.max(), 1),
+                "deterministic_difference": f"{difference:.1e}",
+                "repetitions": given.repetitions,
+                "torch": torch.__version__,
+                "processor": machine(),
+            }
+        )
+    return rows
 
 
 def main() -> None:
@@ -82,68 +135,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="files of each kind")
     parser.add_argument("--batches", type=int, default=3, help="batches a repetition")
     parser.add_argument("--repetitions", type=int, default=9)
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results" / "feeding.csv"
-    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "feeding.csv")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    generator, augment, rows = torch.Generator().manual_seed(0), Augment(), []
-    for source, (height, width) in SOURCES.items():
+    rows = []
+    for source in SOURCES:
         with tempfile.TemporaryDirectory() as folder:
-            paths = write_files(Path(folder), given.images, height, width)
-            cache = ImageCache(paths, SIZE, Path(folder) / "cache", interpolation="bicubic")
-            plain = one_by_one(paths, np.arange(32), usual_pipeline(random=False))
-            difference = (plain - normalise(cache.batch(np.arange(32)))).abs().max().item()
-            assert difference < 1e-6
-            random, pipeline = np.random.default_rng(1), usual_pipeline(random=True)
-            batches = [random.integers(0, given.images, BATCH) for _ in range(given.batches)]
-            methods = {
-                "one by one": lambda i, paths=paths, pipeline=pipeline: one_by_one(
-                    paths, i, pipeline
-                ),
-                "cache, batched": lambda i, cache=cache: augment(cache.batch(i), generator),
-                "cache, reading only (a GPU augments)": lambda i, cache=cache: cache.batch(i),
-            }
-            rates = measure(methods, batches, given.repetitions)
-        usual = statistics.median(rates["one by one"])
-        for name, values in rates.items():
-            ratios = [
-                value / other for value, other in zip(values, rates["one by one"], strict=True)
-            ]
-            rows.append(
-                {
-                    "files": source,
-                    "method": name,
-                    "images_per_second_core": round(statistics.median(values)),
-                    "least": round(min(values)),
-                    "most": round(max(values)),
-                    "times_one_by_one": round(statistics.median(values) / usual, 1),
-                    "times_least": round(min(ratios), 1),
-                    "times_most": round(max(ratios), 1),
-                    "deterministic_difference": f"{difference:.1e}",
-                    "repetitions": given.repetitions,
-                    "torch": torch.__version__,
-                    "processor": processor(),
-                }
-            )
+            rows += rows_of(source, Path(folder), given)
     table = pd.DataFrame(rows)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.output, index=False)
     print(table.drop(columns=["torch", "processor"]).to_string(index=False))
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.partition(":")[2].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.is_file()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A gallery of two million images, ranked from disk: its time grows with the gallery, its memory does not.
+"""A gallery of two million images, ranked from disk: its time grows with it, its memory does not.
 
-    python benchmarks/gallery_scaling.py        # needs 0.6 GB of disk for a while; about two minutes on two cores
+    python benchmarks/gallery_scaling.py        # needs 0.6 GB of disk; two minutes on two cores
 
-Writes results/gallery_scaling.csv and .png. Features of simulated people are written to a memory map and ranked from
-there at three sizes; `peak_mb` is the process's highest memory beyond what it holds before it opens the map, without
-the pages of the mapped file.
+Writes results/gallery_scaling.csv and .png. Features of simulated people are written to a memory
+map and ranked from there at three sizes. `peak_mb` is the process's highest memory beyond what it
+holds before it opens the map, without the pages of the mapped file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def labels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def images(identities: np.ndarray, width: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(0).standard_normal((IDENTITIES, width), dtype=np.float32)[
-        identities
-    ]
+    """Features (len(identities), width) of images of these people, L2-normalised float32."""
+    centres = np.random.default_rng(0).standard_normal((IDENTITIES, width), dtype=np.float32)
+    rows = centres[identities]
     rows += np.random.default_rng(seed).standard_normal(rows.shape, dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -66,37 +66,21 @@ def draw(rows: list[dict]) -> Path:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     millions = [row["gallery"] / 1e6 for row in rows]
-    left.errorbar(
-        millions,
-        [row["seconds"] for row in rows],
-        [row["spread"] / 2 for row in rows],
-        marker="o",
-        label="measured",
-    )
-    slope = rows[0]["seconds"] / millions[0]
-    left.plot(
-        [0, millions[-1]],
-        [0, slope * millions[-1]],
-        "--",
-        color="grey",
-        label="in proportion to the first",
-    )
-    left.set(
-        xlabel="gallery (million images)",
-        ylabel=f"seconds for {rows[0]['queries']} queries",
-        ylim=(0, None),
-    )
-    left.legend()
-    right.plot(millions, [row["peak_mb"] for row in rows], marker="o", label="beyond the features")
-    right.plot(
-        millions,
-        [row["matrix_mb"] for row in rows],
-        "--",
-        color="grey",
-        label="queries x gallery, float32",
-    )
-    right.set(xlabel="gallery (million images)", ylabel="memory (MB)", ylim=(0, None))
-    right.legend()
+    seconds = [row["seconds"] for row in rows]
+    bars = [row["spread"] / 2 for row in rows]
+    left.errorbar(millions, seconds, bars, marker="o", label="measured")
+    proportional = [0, seconds[0] * millions[-1] / millions[0]]
+    guide = {"linestyle": "--", "color": "grey"}
+    left.plot([0, millions[-1]], proportional, label="in proportion to the first", **guide)
+    left.set(ylabel=f"seconds for {rows[0]['queries']} queries")
+    peaks = [row["peak_mb"] for row in rows]
+    right.plot(millions, peaks, marker="o", label="beyond the features")
+    matrices = [row["matrix_mb"] for row in rows]
+    right.plot(millions, matrices, label="queries x gallery, float32", **guide)
+    right.set(ylabel="memory (MB)")
+    for axes in (left, right):
+        axes.set(xlabel="gallery (million images)", ylim=(0, None))
+        axes.legend()
     figure.savefig(RESULTS / "gallery_scaling.png", dpi=120)
     return RESULTS / "gallery_scaling.png"
 
@@ -105,21 +89,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--gallery",
-        type=int,
-        default=2_000_000,
-        help="the largest; a quarter and a half of it, too",
-    )
+    gallery_help = "the largest; a quarter and a half of it, too"
+    parser.add_argument("--gallery", type=int, default=2_000_000, help=gallery_help)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--features", help="measure this file alone and print it as JSON")
     options = parser.parse_args()
-    queries, repetitions = options.queries, options.repetitions
+    queries = options.queries
     if options.features:
         inputs = options.features, queries, options.gallery
-        in_this_process(lambda: prepare(*inputs), work, repetitions, mapped=True)
+        in_this_process(lambda: prepare(*inputs), work, options.repetitions, mapped=True)
         return
 
     rows = []
@@ -127,23 +107,23 @@ def main() -> None:
         path = Path(folder) / "features.npy"
         build(path, options.gallery, options.width)
         for gallery in (options.gallery // 4, options.gallery // 2, options.gallery):
-            given = {
-                "features": path,
-                "gallery": gallery,
-                "queries": queries,
-                "repetitions": repetitions,
-            }
-            found = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()))
-            seconds, spread = spread_of(found["seconds"])
+            sizes = {"gallery": gallery, "queries": queries}
+            measured = in_a_process(
+                __file__, features=path, repetitions=options.repetitions, **sizes
+            )
+            seconds, spread = spread_of(measured["seconds"])
             rows.append(
-                {"gallery": gallery, "queries": queries, "width": options.width}
-                | {"seconds": round(seconds, 2), "spread": round(spread, 2)}
-                | {"nanoseconds_per_pair": round(1e9 * seconds / gallery / queries, 2)}
-                | {
-                    "peak_mb": round(found["peak_mb"]),
+                {
+                    **sizes,
+                    "width": options.width,
+                    "seconds": round(seconds, 2),
+                    "spread": round(spread, 2),
+                    "nanoseconds_per_pair": round(1e9 * seconds / gallery / queries, 2),
+                    "peak_mb": round(measured["peak_mb"]),
                     "matrix_mb": round(4 * gallery * queries / 2**20),
+                    "mAP": round(measured["result"], 4),
+                    "machine": machine(),
                 }
-                | {"mAP": round(found["result"], 4), "machine": machine()}
             )
     print(f"wrote {write_table('gallery_scaling', rows)} and {draw(rows)}")
 

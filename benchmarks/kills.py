@@ -1,22 +1,22 @@
-"""Work that is killed at random moments and started again: does it end as work that was not disturbed?
+"""Work that is killed at random moments and started again: does it end as undisturbed work does?
 
-    python benchmarks/kills.py                     # 100 kills of a training, or as many as fit in --minutes
-    python benchmarks/kills.py --kills 4           # as in the tests
-    python benchmarks/kills.py --of render         # of the synthetic set
-    python benchmarks/kills.py --of notebook       # of `reproduce`, in notebook 03
+    python benchmarks/kills.py                # 100 kills of a training, in --minutes at most
+    python benchmarks/kills.py --kills 4      # as in the tests
+    python benchmarks/kills.py --of render    # of the synthetic set
+    python benchmarks/kills.py --of notebook  # of `reproduce`, in notebook 03
 
-Prints a table in Markdown; the exit code is 1 if anything differs. A trial is at smoke size, in a folder of its own.
-SIGKILL ends it at a moment drawn from the length of undisturbed work, twice at most; then it may finish. Compared are,
-of a training, on pictures of noise, the scores, the average precision of each query and the checksums of the weights;
-of rendering, the digest of every file; of the notebook, the results of its runs and that every cell was executed; and
-that no temporary file is left. Processes are forked, so that packages are imported once.
+Prints a table in Markdown; the exit code is 1 if anything differs. A trial is at smoke size, in a
+folder of its own. SIGKILL ends it at a moment drawn from the length of undisturbed work, twice at
+most; then it may finish. Compared are, of a training, on pictures of noise, the scores, the average
+precision of each query and the digest of the weights; of rendering, the digest of every file; of
+the notebook, the results of its runs and that every cell was executed; and that no temporary file
+is left. Processes are forked, so that packages are imported once.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
@@ -33,7 +33,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 
 from fusionreid import paths
 from fusionreid.config import DataConfig, profile
@@ -53,7 +52,7 @@ SPLITS = {  # people and cameras
 
 
 def write_pictures(folder: Path) -> None:
-    """Eight people of noise in Market-1501's layout, seen by four cameras; four people are trained on."""
+    """Eight people of noise in Market-1501's layout, seen by four cameras; four are to train on."""
     random = np.random.default_rng(0)
     colours = random.integers(40, 210, (9, 3))
     for split, (people, cameras) in SPLITS.items():
@@ -76,9 +75,7 @@ class Kind(NamedTuple):
 def in_process(work: Callable[[Path], None], trial: Path) -> None:
     """In a process of its own: the work; what it says goes to a file."""
     os.environ["FUSIONREID_CACHE"] = str(trial / "cache")
-    sys.stdout = sys.stderr = open(
-        trial / "log.txt", "a"
-    )  # a traceback too; it ends with the process
+    sys.stdout = sys.stderr = open(trial / "log.txt", "a")  # it ends with the process
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     work(trial)
@@ -101,19 +98,23 @@ def rendering(place: Path) -> Kind:
     def files(trial: Path) -> list[Path]:
         return sorted(path for path in (trial / "synthetic").rglob("*.*") if path.suffix != ".lock")
 
+    def work(trial: Path) -> None:
+        build(trial, "smoke", 0, progress=False)
+
     def digests(trial: Path) -> dict:
-        return {
-            str(path.relative_to(trial)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files(trial)
-        }
+        found = {}
+        for path in files(trial):
+            content = hashlib.sha256(path.read_bytes())
+            found[str(path.relative_to(trial))] = content.hexdigest()
+        return found
 
     def stage(trial: Path) -> str:
         count = sum(path.suffix == ".jpg" for path in files(trial))
-        return (
-            f"after {count // 20 * 20} pictures and more" if count else "before the first picture"
-        )
+        if not count:
+            return "before the first picture"
+        return f"after {count // 20 * 20} pictures and more"
 
-    return Kind(lambda trial: build(trial, "smoke", 0, progress=False) and None, stage, digests)
+    return Kind(work, stage, digests)
 
 
 def notebook(place: Path) -> Kind:
@@ -123,28 +124,22 @@ def notebook(place: Path) -> Kind:
         reproduce("smoke", only=["03"], progress=False)
 
     def results(trial: Path) -> dict:
-        found = {
-            path.parent.name: read_json(path)["features"]
-            for path in (trial / "runs").glob("*/result.json")
-        }
-        cells = json.loads(next((trial / "runs" / "notebooks").rglob("03_*.ipynb")).read_text())[
-            "cells"
-        ]
-        found["cells without a number"] = [
-            cell["id"]
-            for cell in cells
-            if cell["cell_type"] == "code" and not cell["execution_count"]
-        ]
-        return found | {"left over": [str(path) for path in (trial / "runs").rglob(".*.*.*")]}
+        runs = trial / "runs"
+        found = {}
+        for path in runs.glob("*/result.json"):
+            found[path.parent.name] = read_json(path)["features"]
+        (executed,) = (runs / "notebooks").rglob("03_*.ipynb")
+        code = [cell for cell in read_json(executed)["cells"] if cell["cell_type"] == "code"]
+        found["not executed"] = [cell["id"] for cell in code if not cell["execution_count"]]
+        found["left over"] = [str(path) for path in runs.rglob(".*.*.*")]
+        return found
 
     def stage(trial: Path) -> str:
         if list((trial / "runs").glob("*/result.json")):
             return "after the training"
-        return (
-            "in the training"
-            if list((trial / "runs").glob("*/config.json"))
-            else "before the training"
-        )
+        if list((trial / "runs").glob("*/config.json")):
+            return "in the training"
+        return "before the training"
 
     return Kind(work, stage, results)
 
@@ -167,13 +162,11 @@ def outcome(run: RunConfig, trial: Path) -> dict:
     folder = RunFolder(run, trial / "runs")
     with np.load(folder.path / "average_precision.npz") as arrays:
         precision = {name: array.tolist() for name, array in arrays.items()}
-    with safe_open(folder.checkpoint, framework="np") as file:
-        weights = json.loads(file.metadata()["checksums"])
     return {
         "scores": folder.result["features"],
         "precision": precision,
         "metrics": folder.metrics.drop(columns="seconds").to_csv(index=False),
-        "weights": weights,
+        "weights": checkpoints.digest(folder.model()),
         "left over": [str(path) for path in folder.path.glob(".*")],
     }
 
@@ -203,11 +196,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    random, began = np.random.default_rng(given.seed), time.monotonic()
-    killed, equal = Counter(), Counter()
+    random = np.random.default_rng(given.seed)
+    began = time.monotonic()
+    killed = Counter()
+    equal = Counter()
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        kind, trial = KINDS[given.of](place), place / "whole"
+        kind = KINDS[given.of](place)
+        trial = place / "whole"
         trial.mkdir()
         started = time.monotonic()
         expected = finish(kind, trial)
@@ -224,9 +220,11 @@ def main() -> int:
                     stages.append(kind.stage(trial))
             found = finish(kind, trial)
             killed.update(stages)
-            equal.update(stages if found == expected else [])
+            if found == expected:
+                equal.update(stages)
             for part in expected | found:
-                one, other = found.get(part), expected.get(part)
+                one = found.get(part)
+                other = expected.get(part)
                 if one != other:
                     print(f"{stages}: {part} is {one!s:.200}, not {other!s:.200}", file=sys.stderr)
     print(f"| killed ({seconds:.1f} s undisturbed) | times | ended equal |\n|---|---|---|")

@@ -1,11 +1,12 @@
-"""FusionReID on a real set: checks the set, says what training will cost here, trains, and writes a report.
+"""FusionReID on a real set: checks it, says what training costs here, trains, writes a report.
 
-    python benchmarks/market.py --root /data --estimate                       # the paper's model: time and memory only
+    python benchmarks/market.py --root /data --estimate        # the cost of the paper's model only
     python benchmarks/market.py --root /data --dataset msmt17 --experiments table2
-    python benchmarks/market.py --root /data --profile demo                   # small networks, for two cores
+    python benchmarks/market.py --root /data --profile demo    # small networks, for two cores
 
-Writes `runs/report-<profile>-<dataset>/`: report.md, its curves, and their numbers. No picture of a person is in it, so
-that it can be sent. What has been trained before is loaded, and a training that was cut off goes on.
+Writes `runs/report-<profile>-<dataset>/`: report.md, its curves, and their numbers. No picture of a
+person is in it, so that it can be sent. What has been trained before is loaded, and a training that
+was cut off goes on.
 """
 
 from __future__ import annotations
@@ -34,24 +35,25 @@ from fusionreid.training.losses import PaperObjective
 from fusionreid.training.runs import RunConfig, RunFolder
 from fusionreid.training.train import make_optimizer, starting_model, train_one_epoch
 
-STEPS, WARM_UP = 10, 2
+STEPS = 10
+WARM_UP = 2
 
 
 def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, float]:
-    """Seconds of a training and of an evaluation of this run, from ten steps and ten batches, and the memory in GB."""
-    config, (height, width) = run.train, run.model.image_size
-    model = starting_model(run, dataset.num_identities, dataset.num_cameras)[0].to(
-        device, memory_format=torch.channels_last
-    )
+    """Seconds of this run's training and evaluation, from ten steps and batches; memory in GB."""
+    config = run.train
+    model, _ = starting_model(run, dataset.num_identities, dataset.num_cameras)
+    model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     objective = PaperObjective(dataset.num_identities, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    images = torch.randint(
-        0, 256, (config.identities * config.images, 3, height, width), dtype=torch.uint8
-    )
-    images = normalise(images).to(device)
+    shape = (config.identities * config.images, 3, *run.model.image_size)
+    images = normalise(torch.randint(0, 256, shape, dtype=torch.uint8)).to(device)
     identities = torch.arange(config.identities).repeat_interleave(config.images).to(device)
     batch = images, identities, torch.zeros_like(identities)
+
+    def train(steps: int) -> None:
+        train_one_epoch(model, [batch] * steps, optimizer, scaler, config, 1, objective)
 
     def embed(batches: int) -> None:
         with torch.inference_mode():
@@ -66,19 +68,14 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
             torch.cuda.synchronize(device)
         return (time.perf_counter() - started) / count
 
-    step = seconds(
-        lambda count: train_one_epoch(
-            model, [batch] * count, optimizer, scaler, config, 1, objective
-        ),
-        STEPS,
-    )
+    step = seconds(train, STEPS)
     embedded = seconds(embed, STEPS) / len(images)
     labels = [record.identity for record in dataset.train]
     steps = config.epochs * len(PKSampler(labels, config.identities, config.images))
-    on_gpu = device.type == "cuda"
-    memory = (
-        torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
-    )
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        memory = psutil.Process().memory_info().rss
     evaluation = embedded * (len(dataset.query) + len(dataset.gallery))
     return {
         "training": steps * step,
@@ -88,18 +85,21 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
     }
 
 
-def estimate(runs: dict[str, RunConfig], dataset: Dataset, device: torch.device) -> str:
-    """What the runs will cost, by the full model's: the other rows are smaller, or little larger."""
-    torch.set_num_threads(
-        1 if device.type == "cpu" else torch.get_num_threads()
-    )  # as the runs have
-    found = measure(next(iter(runs.values())), dataset, device)
-    at_once = min(len(runs), cores() if device.type == "cpu" else max(1, torch.cuda.device_count()))
-    seconds = len(runs) * (found["training"] + found["evaluation"]) / at_once
+def estimate(runs: list[RunConfig], dataset: Dataset, device: torch.device) -> str:
+    """What the runs will cost, by the first's, the full model's: the others are little larger."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # as the runs have
+        places = cores()
+    else:
+        places = max(1, torch.cuda.device_count())
+    cost = measure(runs[0], dataset, device)
+    at_once = min(len(runs), places)
+    seconds = len(runs) * (cost["training"] + cost["evaluation"]) / at_once
     return (
-        f"Estimate from {STEPS} steps on {device_name(device)}: {found['images/s']:.0f} images/s in training, "
-        f"{spoken(found['training'])} and {found['GB']:.1f} GB a run, evaluation {spoken(found['evaluation'])} and the "
-        f"ranking; {len(runs)} runs to train, {at_once} at once: about {spoken(seconds)}."
+        f"Estimate from {STEPS} steps on {device_name(device)}: {cost['images/s']:.0f} images/s in "
+        f"training, {spoken(cost['training'])} and {cost['GB']:.1f} GB a run, evaluation "
+        f"{spoken(cost['evaluation'])} and the ranking; {len(runs)} runs to train, {at_once} at "
+        f"once: about {spoken(seconds)}."
     )
 
 
@@ -108,32 +108,50 @@ def spoken(seconds: float) -> str:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    head = [str(name) for name in (frame.index.name or "", *frame.columns)]
-    rows = [
-        [str(index), *("" if value != value else f"{value:.1f}" for value in row)]
-        for index, row in zip(frame.index, frame.to_numpy(), strict=True)
-    ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    """A frame of numbers with its index as a table; NaN is an empty cell."""
+    rows = [[frame.index.name or "", *map(str, frame.columns)], ["---"] * (1 + len(frame.columns))]
+    for index, values in zip(frame.index, frame.to_numpy(), strict=True):
+        rows.append([str(index), *("" if value != value else f"{value:.1f}" for value in values)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def carried(name: str, real: Setting) -> pd.DataFrame:
-    """The rows' mAP less the base row's, on this set and on the synthetic people of the same profile, in points."""
-    people = setting(real.profile, "synthetic", real.seeds)
-    columns = {}
-    for title, where in (("here", real), ("synthetic", people)):
-        rows = compare.results(name, where).shown(name, ["all"])
-        rows = rows[rows["metric"] == "mAP"].set_index("variant")
-        columns[title] = (
-            rows["ours_less"]
-            if title == "here"
-            else rows["recorded_less"].fillna(rows["ours_less"])
-        )
-        columns["paper"] = rows["paper_less"]
-    return (
-        pd.DataFrame(columns)[["paper", "here", "synthetic"]]
-        .dropna(how="all")
-        .rename_axis(f"{name}, mAP less base")
-    )
+    """The rows' mAP less the base row's, here and on synthetic people, in points."""
+    synthetic = setting(real.profile, "synthetic", real.seeds)
+    here = mean_average_precision(name, real)
+    there = mean_average_precision(name, synthetic)
+    columns = {
+        "paper": there["paper_less"],
+        "here": here["ours_less"],
+        "synthetic": there["recorded_less"].fillna(there["ours_less"]),
+    }
+    table = pd.DataFrame(columns).dropna(how="all")
+    return table.rename_axis(f"{name}, mAP less base")
+
+
+def mean_average_precision(name: str, chosen: Setting) -> pd.DataFrame:
+    """The rows of an experiment that are of mAP and of all features, by variant."""
+    rows = compare.results(name, chosen).shown(name, ["all"])
+    return rows[rows["metric"] == "mAP"].set_index("variant")
+
+
+def full_model(folder: RunFolder, dataset: Dataset, root: Path, report_folder: Path) -> list[str]:
+    """The report's part on the full model, with and without re-ranking; draws its curves."""
+    device = default_device()
+    retrieval = retrieve(folder.model(device), dataset, cache_directory=paths.cache(root))
+    rankings = {
+        "as trained": retrieval.rank(),
+        "k-reciprocal re-ranking": retrieval.rank(rerank=True),
+    }
+    curves = plots.cmc_curves({name: ranking.cmc for name, ranking in rankings.items()})
+    plots.save(curves, "cmc", folder=report_folder)
+    rows = pd.DataFrame({name: ranking.summary() for name, ranking in rankings.items()}).T
+    return [
+        "## The full model",
+        as_markdown((100 * rows).rename_axis("percent")),
+        "![CMC](cmc.png)",
+        ", ".join(f"{key} {value}" for key, value in environment(device).items()),
+    ]
 
 
 def report(
@@ -141,28 +159,11 @@ def report(
 ) -> Path:
     """Writes the report of what is trained; a run that is missing is a gap in its tables."""
     scale = chosen.profile
-    parts = [
-        f"# FusionReID on {DATASETS[dataset.name]}, profile {scale.name}",
-        str(dataset),
-        before,
-    ]
+    title = f"# FusionReID on {DATASETS[dataset.name]}, profile {scale.name}"
+    parts = [title, str(dataset), before]
     full = RunFolder(chosen.run(PAPER, chosen.seeds[0]), chosen.runs_root)
     if full.finished:
-        retrieval = retrieve(
-            full.model(default_device()), dataset, cache_directory=paths.cache(root)
-        )
-        found = {
-            "as trained": retrieval.rank(),
-            "k-reciprocal re-ranking": retrieval.rank(rerank=True),
-        }
-        plots.save(
-            plots.cmc_curves({name: each.cmc for name, each in found.items()}), "cmc", folder=folder
-        )
-        rows = 100 * pd.DataFrame({name: each.summary() for name, each in found.items()}).T
-        parts += ["## The full model", as_markdown(rows.rename_axis("percent")), "![CMC](cmc.png)"]
-        parts += [
-            ", ".join(f"{key} {value}" for key, value in environment(default_device()).items())
-        ]
+        parts += full_model(full, dataset, root, folder)
     measured = compare.results(names, chosen)
     for name in names:
         parts += [f"## {name}", tables.comparison(measured, name).markdown()]
@@ -172,30 +173,24 @@ def report(
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
         if scale.backbones:
-            parts += [
-                "Do the orders of synthetic people carry over?",
-                as_markdown(carried(name, chosen)),
-            ]
+            parts.append("Do the orders of synthetic people carry over?")
+            parts.append(as_markdown(carried(name, chosen)))
     judged = claims.judge(measured)
-    signs = judged[judged["sign"] != "not run"]
-    kept = f"{(signs['sign'] == 'yes').sum()} of {len(signs)}"
+    signs = judged[judged["sign"] != "not run"]["sign"]
+    kept = f"{(signs == 'yes').sum()} of {len(signs)} have its sign"
     parts.append(
-        f"Of the paper's differences that were run, {kept} have its sign. Without intervals none is decided."
+        f"Of the paper's differences that were run, {kept}. Without intervals none is decided."
     )
-    write_text(folder / "report.md", "\n\n".join(filter(None, parts)) + "\n")
+    write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
     return folder / "report.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--root", type=Path, default=paths.DATA, help="the folder that holds the set"
-    )
-    parser.add_argument(
-        "--dataset",
-        choices=[name for name in DATASETS if name != "synthetic"],
-        default="market1501",
-    )
+    root_help = "the folder that holds the set"
+    parser.add_argument("--root", type=Path, default=paths.DATA, help=root_help)
+    real = [name for name in DATASETS if name != "synthetic"]
+    parser.add_argument("--dataset", choices=real, default="market1501")
     parser.add_argument("--profile", choices=list(PROFILES), default="paper")
     size_help = "demo is a draw of 200 and 150 people, full the whole (default: the profile's)"
     parser.add_argument("--size", choices=["demo", "full"], help=size_help)
@@ -203,47 +198,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=["table2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs-root", type=Path, default=paths.RUNS)
-    parser.add_argument(
-        "--estimate",
-        action="store_true",
-        help="train nothing: check the set, and say what it costs",
-    )
+    estimate_help = "train nothing: check the set, and say what it costs"
+    parser.add_argument("--estimate", action="store_true", help=estimate_help)
     given = parser.parse_args(arguments)
     try:
-        whole = open_dataset(given.dataset, given.root)
-        print(f"{whole}\n\n{table(whole)}\n\n{verdict(whole)}\n")
-        scale = profile(given.profile)
-        data = DataConfig(given.dataset, given.size or scale.data.size, given.data_seed)
-        chosen = setting(scale, data, given.seeds, given.runs_root, given.root)
-        dataset = open_data(chosen.data, given.root)
-        runs = plan(given.experiments, chosen)
-        runs = {
-            name: run for name, run in runs.items() if not RunFolder(run, given.runs_root).finished
-        }
-        full = chosen.run(PAPER, given.seeds[0])
-        runs = dict(
-            sorted(runs.items(), key=lambda item: item[1] != full)
-        )  # the full model first: it is measured
-        before = (
-            estimate(runs, dataset, default_device()) if runs else "Everything was trained before."
-        )
-        print(before, flush=True)
-        if given.estimate:
-            return 0
-        code = 0
-        try:
-            run_all(given.experiments, chosen)
-        except RunsError as error:  # the others are done, and reported
-            code = 1
-            print(f"market: {error}", file=sys.stderr)
-        before = f"```\n{table(whole)}\n```\n\n{verdict(whole)}\n\n{before}"
-        draw = f"-{data.seed}" if data.size == "demo" else ""
-        folder = given.runs_root / f"report-{given.profile}-{given.dataset}{draw}"
-        print(f"report: {report(given.experiments, chosen, dataset, given.root, folder, before)}")
-        return code
+        return run(given)
     except (OSError, ValueError) as error:  # a set, weights or a disk that is missing or wrong
         print(f"market: {error}", file=sys.stderr)
         return 2
+
+
+def run(given: argparse.Namespace) -> int:
+    whole = open_dataset(given.dataset, given.root)
+    print(f"{whole}\n\n{table(whole)}\n\n{verdict(whole)}\n")
+    scale = profile(given.profile)
+    data = DataConfig(given.dataset, given.size or scale.data.size, given.data_seed)
+    chosen = setting(scale, data, given.seeds, given.runs_root, given.root)
+    dataset = open_data(chosen.data, given.root)
+    missing = []
+    for run in plan(given.experiments, chosen).values():
+        if not RunFolder(run, given.runs_root).finished:
+            missing.append(run)
+    full = chosen.run(PAPER, given.seeds[0])
+    missing.sort(key=lambda run: run != full)  # the full model first: it is measured
+    before = "Everything was trained before."
+    if missing:
+        before = estimate(missing, dataset, default_device())
+    print(before, flush=True)
+    if given.estimate:
+        return 0
+    code = 0
+    try:
+        run_all(given.experiments, chosen)
+    except RunsError as error:  # the others are done, and reported
+        code = 1
+        print(f"market: {error}", file=sys.stderr)
+    before = f"```\n{table(whole)}\n```\n\n{verdict(whole)}\n\n{before}"
+    draw = f"-{data.seed}" if data.size == "demo" else ""
+    folder = given.runs_root / f"report-{given.profile}-{given.dataset}{draw}"
+    print(f"report: {report(given.experiments, chosen, dataset, given.root, folder, before)}")
+    return code
 
 
 if __name__ == "__main__":

@@ -25,16 +25,12 @@ SIZES = {
 }
 
 
-def people(
-    queries: int,
-    gallery: int,
-    identities: int,
-    cameras: int,
-    *,
-    width: int = 64,
-    spread: float = 1.2,
-):
-    """Features of simulated people, L2-normalised float32, and [query_ids, gallery_ids, query_cameras, ...]."""
+def people(queries: int, gallery: int, identities: int, cameras: int, *, width=64, spread=1.2):
+    """Simulated people: images scattered by `spread` around a centre for each identity.
+
+    Returns [query, gallery] features, (N, width) L2-normalised float32, and
+    [query_ids, gallery_ids, query_cameras, gallery_cameras].
+    """
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((identities, width), dtype=np.float32)
     labels = [
@@ -56,17 +52,18 @@ def people(
 def in_this_process(
     prepare: Callable, work: Callable, repetitions: int, *, mapped: bool = False
 ) -> None:
-    """Prints, as JSON, the seconds of each repetition of `work(*prepare())`, the peak memory and what it returned.
+    """Prints, as JSON, what `work(*prepare())` returned, its seconds and its peak memory.
 
-    `peak_mb` is the highest memory of this process beyond what it held once the features were there and all modules
-    imported. Where the features are `mapped` from a file, its pages, which the system takes back at will, are not
-    counted: the memory is then looked at every few milliseconds.
+    `peak_mb` is the highest memory of this process beyond what it held once the features were there
+    and all modules imported. Where the features are `mapped` from a file, its pages, which the
+    system takes back at will, are not counted: the memory is then looked at every few milliseconds.
     """
     import fusionreid.evaluation.ranking  # noqa: F401
 
     inputs = prepare()
     before = _memory_mb("RssAnon" if mapped else "VmRSS")
-    seen, stop = [before], threading.Event()
+    seen = [before]
+    stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.005):
@@ -75,7 +72,8 @@ def in_this_process(
     watcher = threading.Thread(target=watch)
     if mapped:
         watcher.start()
-    seconds, result = [], None
+    seconds = []
+    result = None
     for _ in range(repetitions):
         start = time.perf_counter()
         result = work(*inputs)
@@ -88,12 +86,12 @@ def in_this_process(
     print(json.dumps({"seconds": seconds, "peak_mb": peak - before, "result": result}))
 
 
-def in_a_process(script: str, *arguments: str, timeout: float = 3600) -> dict:
-    """Runs `script` with `arguments` in a process of its own and reads what `in_this_process` printed there."""
-    command = [sys.executable, script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+def in_a_process(script: str, **options) -> dict:
+    """Runs `script` with these options, alone; returns what `in_this_process` printed there."""
+    command = [sys.executable, script, *(f"--{name}={value}" for name, value in options.items())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     if done.returncode:
-        raise RuntimeError(f"{script} {' '.join(map(str, arguments))} failed:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -119,18 +117,18 @@ def write_table(name: str, rows: list[dict]) -> Path:
 
 def markdown(frame) -> str:
     """A pandas frame, its index aside, as a table for a report; NaN is an empty cell."""
-
-    def cell(value) -> str:
-        if isinstance(value, float):
-            return "" if value != value else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        return str(value).replace("*", r"\*")
-
-    rows = [
-        list(frame),
-        ["---"] * len(frame.columns),
-        *(map(cell, row) for row in frame.astype(object).to_numpy()),
-    ]
+    rows = [list(frame), ["---"] * len(frame.columns)]
+    for values in frame.astype(object).to_numpy():
+        rows.append([_cell(value) for value in values])
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def _cell(value) -> str:
+    if not isinstance(value, float):
+        return str(value).replace("*", r"\*")
+    if value != value:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def slug(name: str) -> str:
@@ -140,24 +138,21 @@ def slug(name: str) -> str:
 
 def machine() -> str:
     """The processor, and how many of its cores may be used."""
-    models = [
-        line.split(":")[1].strip()
-        for line in _lines("/proc/cpuinfo")
-        if line.startswith("model name")
-    ]
+    model = _field("/proc/cpuinfo", "model name") or "unknown processor"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{models[0] if models else 'unknown processor'}, {cores} cores"
+    return f"{model}, {cores} cores"
 
 
 def _memory_mb(field: str) -> float:
     """Memory of this process, by Linux's /proc; NaN elsewhere."""
-    found = [
-        int(line.split()[1]) / 1024
-        for line in _lines("/proc/self/status")
-        if line.startswith(field)
-    ]
-    return found[0] if found else float("nan")
+    kilobytes = _field("/proc/self/status", field).removesuffix(" kB")
+    return int(kilobytes) / 1024 if kilobytes else float("nan")
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+def _field(path: str, name: str) -> str:
+    """The first value of this name in one of Linux's files of "name: value"; "" elsewhere."""
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    for line in lines:
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""

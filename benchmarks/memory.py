@@ -1,10 +1,12 @@
-"""How much memory training takes, derived without a GPU: weights, gradients, momenta, and what autograd keeps.
+"""How much memory training takes, derived without a GPU.
 
     python benchmarks/memory.py        # a minute on two cores
 
-Writes results/memory.csv. The storages that a forward pass in float32 keeps for the backward pass are added up, each
-once, for two and for four images on the CPU, and the line through both is followed to a batch of 8 x 16. bf16 keeps
-between half of it and all of it, as norms and softmax stay in float32; what cuDNN and the allocator take is not in.
+Writes results/memory.csv: weights, gradients, momenta, and what autograd keeps. The storages that a
+forward pass in float32 keeps for the backward pass are added up, each once, for two and for four
+images on the CPU, and the line through both is followed to a batch of 8 x 16. bf16 keeps between
+half of it and all of it, as norms and softmax stay in float32. What cuDNN and the allocator take is
+left out.
 """
 
 from __future__ import annotations
@@ -35,10 +37,8 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # the tensor itself would hold its own graph, and so never be freed
 
-    images, cameras = (
-        torch.randn(batch, 3, *config.image_size),
-        torch.zeros(batch, dtype=torch.int64),
-    )
+    images = torch.randn(batch, 3, *config.image_size)
+    cameras = torch.zeros(batch, dtype=torch.int64)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(images.contiguous(memory_format=torch.channels_last), cameras)
         identities = torch.arange(batch) // 2 + torch.arange(batch) % 2
@@ -48,27 +48,32 @@ def kept_bytes(model: torch.nn.Module, config: ModelConfig, batch: int) -> int:
 
 
 def derived(config: ModelConfig) -> tuple[int, int, float]:
-    """Bytes in float32: weights, gradients and momenta; what two images keep; and what each image after them keeps."""
+    """Bytes in float32: weights, gradients, momenta; what two images keep; what one more keeps."""
     model = build_model(config, 751, 6).to(memory_format=torch.channels_last).train()
-    two, four = (kept_bytes(model, config, batch) for batch in (2, 4))
-    return 3 * 4 * sum(parameter.numel() for parameter in model.parameters()), two, (four - two) / 2
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    two = kept_bytes(model, config, 2)
+    four = kept_bytes(model, config, 4)
+    return 3 * 4 * numbers, two, (four - two) / 2
 
 
 def main() -> None:
     rows = []
-    shown = {
-        variant.name: variant.config
-        for table, names in SHOWN.items()
-        for variant in variants(table)
-        if variant.name in names
-    }
-    for name, config in shown.items():
-        fixed, two, image = derived(config)
-        rows.append({
-            "model": name, "batch": BATCH, "weights_gradients_momenta_gb": round(fixed / 1e9, 1),
-            "kept_mb_an_image": round(image / 1e6), "float32_gb": round((fixed + two + (BATCH - 2) * image) / 1e9, 1),
-            "torch": torch.__version__,
-        })  # fmt: skip
+    for table, names in SHOWN.items():
+        for variant in variants(table):
+            if variant.name not in names:
+                continue
+            fixed, two, image = derived(variant.config)
+            total = fixed + two + (BATCH - 2) * image
+            rows.append(
+                {
+                    "model": variant.name,
+                    "batch": BATCH,
+                    "weights_gradients_momenta_gb": round(fixed / 1e9, 1),
+                    "kept_mb_an_image": round(image / 1e6),
+                    "float32_gb": round(total / 1e9, 1),
+                    "torch": torch.__version__,
+                }
+            )
     write_table("memory", rows)
 
 

@@ -1,11 +1,12 @@
 """Images a second in training and in embedding, of one configuration on one device.
 
-    python benchmarks/throughput.py                                  # the paper's model on the GPU, bf16, batch 128
+    python benchmarks/throughput.py             # the paper's model on the GPU, bf16, batch 128
     python benchmarks/throughput.py --profile smoke --device cpu     # tries the script
 
-Writes results/throughput_<device>.csv. Images are random and already on the device, so what is measured is the model,
-the losses and the optimiser; feeding has a benchmark of its own. The floor is the multiply-adds, three times those of
-a forward pass in training, at the rate that a large matrix product reaches on the same device in the same run.
+Writes results/throughput_<device>.csv. Images are random and already on the device, so what is
+measured is the model, the losses and the optimiser; feeding has a benchmark of its own. The floor
+is the multiply-adds, three times those of a forward pass in training, at the rate that a large
+matrix product reaches on the same device in the same run.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def product_rate(device: torch.device, precision: str) -> float:
 def works(
     scale: Profile, device: torch.device, precision: str, batch: int, compiled: bool = False
 ) -> Iterator[tuple[str, int, Callable[[], None]]]:
-    """A training step, then an embedding, of one batch: the name, its cost in forward passes, and the work itself.
+    """A training step, then an embedding, of one batch.
 
-    Each is to be called before the next is asked for, as the model changes its mode.
+    Yields the name, its cost in forward passes, and the work itself, which is to be called before
+    the next is asked for, as the model changes its mode.
     """
     config = scale.scale(PAPER)
     model = build_model(config, 751, 6).to(device, memory_format=torch.channels_last)
@@ -106,13 +108,25 @@ def measure(
             torch.cuda.reset_peak_memory_stats(device)
         seconds, spread = spread_of(timed(work, device, repetitions))
         floor = rate / (passes * macs(scale.scale(PAPER)))
-        rows.append({
-            "work": name, "images_per_second": round(batch / seconds, 1), "milliseconds": round(1e3 * seconds, 2),
-            "spread_ms": round(1e3 * spread, 2), "floor_images_per_second": round(floor, 1),
-            "batch": batch, "precision": precision, "compile": compiled, "profile": scale.name,
-            "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else "",
-            "torch": torch.__version__, "device": device_name(device),
-        })  # fmt: skip
+        peak = ""
+        if device.type == "cuda":
+            peak = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+        rows.append(
+            {
+                "work": name,
+                "images_per_second": round(batch / seconds, 1),
+                "milliseconds": round(1e3 * seconds, 2),
+                "spread_ms": round(1e3 * spread, 2),
+                "floor_images_per_second": round(floor, 1),
+                "batch": batch,
+                "precision": precision,
+                "compile": compiled,
+                "profile": scale.name,
+                "peak_gb": peak,
+                "torch": torch.__version__,
+                "device": device_name(device),
+            }
+        )
     return rows
 
 
@@ -125,7 +139,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    device, scale = torch.device(given.device), PROFILES[given.profile]
+    device = torch.device(given.device)
+    scale = PROFILES[given.profile]
     rate = product_rate(device, given.precision)
     rows = measure(
         scale, device, given.precision, given.batch, given.repetitions, given.compile, rate
