@@ -46,11 +46,11 @@ gpu: setup  ## measure, train and draw all that wants a GPU, on one card, for ab
 $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
 	$(BIN)/python -m fusionreid data synthetic --size smoke --root $(DATA)
 
-test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-k name" for some)
+test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-m 'not slow'": three minutes)
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
 
-test-slurm: setup  ## the grid of variants on a Slurm of this machine alone (root; Debian: slurm-wlm and munge)
+test-slurm: setup  ## a job a run on a Slurm of this machine alone (root; Debian: slurm-wlm and munge)
 	FUSIONREID_SLURM=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -rs tests/slurm $(ARGS)
 
 test-browser: setup  ## run 00, 01 and 13 in Chromium and move every widget of 13

@@ -48,6 +48,7 @@ def test_variables_move_them(tmp_path):
         FUSIONREID_RUNS="~/runs",
         FUSIONREID_RECORDED=str(tmp_path / "rows"),
         HOME=str(tmp_path),
+        USERPROFILE=str(tmp_path),  # on Windows
     )
     assert found["ROOT"] == tmp_path / "there"
     assert found["DATA"] == tmp_path / "there" / "data"
