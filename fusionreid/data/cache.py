@@ -19,7 +19,7 @@ from ..files import atomic_write, locked, mistaken
 from ..options import one_of
 from ..processes import bars, cores
 
-DECODER = "PIL, RGB, 2"  # part of a cache's digest: change it whenever `decode` gives other pixels
+DECODER = "PIL, RGB, 3"  # part of a cache's digest: change it whenever `decode` gives other pixels
 BLOCK = 1024  # images that are decoded before the next ones are begun
 # What PIL's decoders raise for a damaged file.
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -30,8 +30,8 @@ def decode(
 ) -> np.ndarray:
     """Reads one image as RGB, turned upright by its EXIF orientation and resized (antialiased).
 
-    Returns uint8 (H, W, 3). Raises FileNotFoundError; or ValueError, which names the file, if it
-    cannot be decoded or has more than 8 bits a channel.
+    What is transparent is black. Returns uint8 (H, W, 3). Raises FileNotFoundError; or ValueError,
+    which names the file, if it cannot be decoded or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
@@ -57,6 +57,10 @@ def fit(
     if image.mode.startswith(("I", "F")):
         # PIL would clip the values at 255 instead of scaling them.
         raise ValueError(f"more than 8 bits a channel, mode {image.mode}; save it with 8 bits")
+    if image.has_transparency_data:
+        # A cut-out may keep its old background under the transparency. It must not be seen.
+        black = Image.new("RGBA", image.size, "black")
+        image = Image.alpha_composite(black, image.convert("RGBA"))
     image = image.convert("RGB")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling[interpolation.upper()])

@@ -38,7 +38,8 @@ def embed(
     Args:
         images_or_paths: a list of paths, PIL images and uint8 arrays of RGB pixels, (H, W),
             (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), mixed at will; or one array of images.
-            They may have any size. (OpenCV gives BGR: reverse its last axis first.)
+            They may have any size. What is transparent is black. OpenCV gives BGR: reverse the
+            last axis first.
         cameras: (N,) camera numbers of training, -1 for unseen ones. None: all are unseen, so that
             no camera embedding is added.
         processes: see `embed_batches`.

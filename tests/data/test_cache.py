@@ -97,6 +97,16 @@ def test_gray_and_palette_and_transparent_images_become_rgb(tmp_path):
         assert load_images([path], SIZE).shape == (1, 3, 16, 8)
 
 
+def test_what_is_transparent_is_black_whatever_lies_under_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 4), dtype=np.uint8)
+    pixels[:8, :, 3] = 0
+    pixels[8:, :, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "cut-out.png")
+    decoded = loader.decode(tmp_path / "cut-out.png", (16, 8))
+    assert not decoded[:8].any()
+    np.testing.assert_array_equal(decoded[8:], pixels[8:, :, :3])
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
 def test_more_than_8_bits_a_channel_are_refused(tmp_path, dtype):
     Image.fromarray(np.zeros((16, 8), dtype)).save(tmp_path / "a.tif")
