@@ -323,17 +323,24 @@ def experiments(options: argparse.Namespace) -> int:
     return code
 
 
-def data(options: argparse.Namespace) -> None:
-    """Count a set's identities, images and cameras beside the published ones, or render one."""
+def data(options: argparse.Namespace) -> int:
+    """Check a set: its counts beside the published ones, and every picture; or render a set."""
     if options.action == "synthetic":
         from .data.synthetic.build import build  # needs the optional package anny
 
         print(build(options.data_root, options.size or "demo", options.seed))
-        return
+        return 0
+    from .data.cache import unreadable
     from .data.datasets import open_dataset, table, verdict
 
     dataset = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
     print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}".rstrip())
+    pictures = [record.path for split in dataset.splits.values() for record in split]
+    problems = unreadable(pictures)
+    print(f"\n{len(problems)} of {len(pictures)} pictures cannot be read.")
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
 
 
 def pretrain(options: argparse.Namespace) -> None:

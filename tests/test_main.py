@@ -33,6 +33,28 @@ def test_default_options_are_the_profile_s_run(monkeypatch):
     assert run("--profile", "demo").data.size == "demo"
 
 
+@pytest.mark.filterwarnings("ignore:.*not as published")
+def test_data_check_names_every_picture_that_cannot_be_read(tmp_path, capsys):
+    names = [
+        "bounding_box_train/0002_c1s1_000001_00.jpg",
+        "query/0001_c1s1_000001_00.jpg",
+        "bounding_box_test/0001_c2s1_000001_00.jpg",
+        "bounding_box_test/0001_c3s1_000001_00.jpg",
+    ]
+    for name in names:
+        path = tmp_path / "market1501" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16)).save(path)
+    assert main(["data", "check", "market1501", "--root", str(tmp_path)]) == 0
+    assert "0 of 4 pictures cannot be read" in capsys.readouterr().out
+    (tmp_path / "market1501" / names[1]).write_bytes(b"")
+    (tmp_path / "market1501" / names[3]).write_bytes(b"no picture")
+    assert main(["data", "check", "market1501", "--root", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "2 of 4 pictures cannot be read" in printed
+    assert f"{names[1]}: expected an image" in printed and f"{names[3]}: expected" in printed
+
+
 def test_options_of_training_and_of_a_draw_reach_the_run():
     options = "--learning-rate 0.003 --identities 4 --images 6 --size full --data-seed 2"
     given = run("--dataset", "market1501", *options.split())

@@ -80,6 +80,20 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 
 
+def unreadable(paths: Sequence[str | Path]) -> list[str]:
+    """Decodes images, and says of each that cannot be decoded why; the message names the file."""
+
+    def problem(path: str | Path) -> str:
+        try:
+            decode(path, (16, 8))
+        except (OSError, ValueError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return [message for message in pool.map(problem, paths) if message]
+
+
 class ImageCache:
     """The decoded and resized images of a list of records, which are paths, or have a `path`.
 
