@@ -89,20 +89,18 @@ def parameters(path: Path) -> dict[str, object]:
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise NotebookError(f"{path}: expected one cell tagged `parameters`, found {len(cells)}")
+    values = {}
     try:
-        return dict(_assignment(statement) for statement in ast.parse(cells[0].source).body)
+        for statement in ast.parse(cells[0].source).body:
+            match statement:
+                case ast.Assign([ast.Name(name)], value):
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(f"line {statement.lineno} is no assignment to one name")
     except (SyntaxError, ValueError) as error:
         expected = "its `parameters` cell must hold literals only, NAME = value"
         raise NotebookError(f"{path}: {expected}; {error}") from error
-
-
-def _assignment(statement: ast.stmt) -> tuple[str, object]:
-    match statement:
-        case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
-            ast.Name(name), _, ast.expr() as value
-        ):
-            return name, ast.literal_eval(value)
-    raise ValueError(f"line {statement.lineno} is no assignment to one name")
+    return values
 
 
 def clean(notebook) -> None:

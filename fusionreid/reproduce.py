@@ -9,7 +9,6 @@ with `--update`, which makes the committed outputs.
 
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -106,34 +105,20 @@ def _logged_kernel(log: Path, environment: dict[str, str]) -> type:
     return LoggedKernel
 
 
-@contextmanager
-def memory() -> Iterator[list[int]]:
-    """Every five seconds, the bytes that this process and those it started hold.
+def _held_memory() -> int:
+    """The bytes that this process and those it started hold.
 
     On Linux, what several of them share counts once.
     """
     import psutil
 
     this = psutil.Process()
-    samples = [0]
-    ended = threading.Event()
-
-    def watch() -> None:
-        while True:
-            held = 0
-            for process in [this, *this.children(recursive=True)]:
-                with suppress(psutil.Error):  # it has ended meanwhile
-                    usage = process.memory_full_info()
-                    held += getattr(usage, "pss", usage.uss)
-            samples.append(held)
-            if ended.wait(5):
-                return
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield samples
-    finally:
-        ended.set()
+    held = 0
+    for process in [this, *this.children(recursive=True)]:
+        with suppress(psutil.Error):  # it has ended meanwhile
+            usage = process.memory_full_info()
+            held += getattr(usage, "pss", usage.uss)
+    return held
 
 
 def reproduce(
@@ -192,7 +177,8 @@ def reproduce(
     bar = tqdm(
         total=len(notebooks), unit="notebook", disable=None if progress else True, position=0
     )
-    with memory() as samples, bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
+    peak = 0
+    with bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
         while waiting or running:
             while waiting and len(running) < at_once:
                 if waiting[0].stem == SUMMARY and running:
@@ -200,7 +186,9 @@ def reproduce(
                 path = waiting.popleft()
                 arguments = path, folder / path.name, injected[path], environment, progress
                 running[threads.submit(execute, *arguments)] = path
-            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+            peak = max(peak, _held_memory())
+            # Wakes every five seconds, to look at the memory.
+            for ended in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
                 path = running.pop(ended)
                 rows.append({"notebook": path.stem, "seconds": ended.result()})
                 if overwrite:
@@ -209,7 +197,7 @@ def reproduce(
                 tqdm.write(_row(**rows[-1]))
                 sys.stdout.flush()
     total = _row("all", time.perf_counter() - started)
-    print(f"{total}   peak {max(samples) / 2**30:.1f} GiB", flush=True)
+    print(f"{total}   peak {peak / 2**30:.1f} GiB", flush=True)
     return rows
 
 

@@ -30,14 +30,22 @@ def test_notebooks_are_found_in_order_and_picked_by_number_or_name(tmp_path):
 
 
 def test_parameters_are_read_as_literals(tmp_path):
-    source = '# which\nPROFILE = "demo"\nSEEDS: list[int] = [\n    0, 1]\nRATE = -0.5'
+    source = '# which\nPROFILE = "demo"\nSEEDS = [\n    0, 1]\nRATE = -0.5'
     path = write(tmp_path, "00_a.ipynb", parameters=source)
     assert notebooks.parameters(path) == {"PROFILE": "demo", "SEEDS": [0, 1], "RATE": -0.5}
 
 
 @pytest.mark.parametrize(
     "source",
-    ["import os", "A = B = 1", "A, B = 1, 2", "A = open('x')", "A = [", "A: int", "A = 1; A += 1"],
+    [
+        "import os",
+        "A = B = 1",
+        "A, B = 1, 2",
+        "A = open('x')",
+        "A = [",
+        "A: int = 1",
+        "A = 1; A += 1",
+    ],
 )
 def test_a_parameters_cell_with_more_than_literals_is_an_error(tmp_path, source):
     path = write(tmp_path, "00_a.ipynb", parameters=source)
