@@ -37,8 +37,10 @@ def judge(results: Results) -> pd.DataFrame:
     terms = CLAIMS.merge(results.runs)
     if results.setting.profile.backbones:
         terms = terms[terms["order"] != "yes"]
-    terms["paper"] *= terms["weight"]
-    terms["ours"] *= terms["weight"]
+    terms = terms.eval("""
+        paper = weight * paper
+        ours = weight * ours
+    """)
     rows = []
     seen = set()
     for (name, metric), of_metric in terms.groupby(["experiment", "metric"], sort=False):

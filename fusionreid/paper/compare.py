@@ -123,12 +123,12 @@ class Results:
         """
         rows = pd.concat([self.shown(name) for name in self.rows["experiment"].unique()])
         rows = rows.dropna(subset=["low", "high"])
-        rows = rows.assign(
-            half=(rows["high"] - rows["low"]) / 2,
-            size=rows["paper_less"].abs(),
-            decided=rows["low"] * rows["high"] > 0,
-            uneven=rows["homogeneity"] < 0.05,
-        )
+        rows["size"] = rows["paper_less"].abs()
+        rows = rows.eval("""
+            half = (high - low) / 2
+            decided = low * high > 0
+            uneven = homogeneity < 0.05
+        """)
         columns = {
             "half width": ("half", "median"),
             "widest": ("half", "max"),
@@ -208,8 +208,10 @@ def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     keys = ["feature", "metric", "seed"]
     of_base = runs[runs["variant"] == base].set_index(keys)[["paper", "ours"]]
     runs = runs.join(of_base, on=keys, rsuffix="_base")
-    runs["paper_less"] = runs["paper"] - runs["paper_base"]
-    runs["ours_less"] = runs["ours"] - runs["ours_base"]
+    runs = runs.eval("""
+        paper_less = paper - paper_base
+        ours_less = ours - ours_base
+    """)
     keys = ["configuration", "feature", "metric"]
     groups = runs.groupby(["experiment", "variant", *keys], sort=False)
     rows = groups[["paper", "paper_less", "ours", "ours_less"]].mean()

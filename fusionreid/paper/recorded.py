@@ -102,8 +102,7 @@ def record(setting: Setting) -> int:
         people, scores = _scores_of_people(folder, features, dataset)
         arrays[f"{dataset.name} {version}"] = people
         arrays[run.fingerprint] = scores
-        new = pd.DataFrame([result["features"][name] for name in features])
-        new = 100 * new[[*ACCURACY]]
+        new = 100 * pd.DataFrame(result["features"]).T.loc[features, [*ACCURACY]]
         new = new.assign(
             profile=setting.profile.name,
             data=dataset.name,

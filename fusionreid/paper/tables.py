@@ -84,8 +84,7 @@ class Table:
         cells = self.cells()
         rules = ["---"] * cells.index.nlevels
         rules += ["---:" if group else "---" for group, _ in cells]
-        cells.columns = [_head(column) for column in cells]
-        cells = cells.reset_index()
+        cells = _with_flat_heads(cells).reset_index()
         lines = []
         for row in ([*cells], rules, *cells.to_numpy().tolist()):
             escaped = [cell.replace("|", r"\|") for cell in row]
@@ -101,8 +100,10 @@ def _format(values: pd.Series, pattern: str) -> pd.Series:
     return values.map(pattern.format).where(values.notna(), "")
 
 
-def _head(column: tuple[str, str]) -> str:
-    return ": ".join(filter(None, column))
+def _with_flat_heads(frame: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    """Columns (group, measure) as "group: measure"."""
+    heads = [": ".join(filter(None, column)) + suffix for column in frame]
+    return frame.set_axis(heads, axis=1)
 
 
 def comparison(results: Results, name: str, features: Sequence[str] | None = None) -> Table:
@@ -249,9 +250,8 @@ def save(table: Table, path: str | Path) -> Table:
     Returns the table, so that a notebook's cell that ends in `save(...)` shows it.
     """
     write_text(f"{path}.md", table.markdown())
-    spread = table.spread.dropna(axis=1, how="all")
-    spread.columns = [f"{_head(column)} ±" for column in spread]
-    numbers = table.numbers.set_axis([_head(column) for column in table.numbers], axis=1)
+    numbers = _with_flat_heads(table.numbers)
+    spread = _with_flat_heads(table.spread.dropna(axis=1, how="all"), " ±")
     with atomic_write(f"{path}.csv") as temporary:
         rows = pd.concat([numbers, spread], axis=1).assign(caption=table.caption)
         rows.to_csv(temporary, float_format="%.4f")
