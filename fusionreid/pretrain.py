@@ -1,8 +1,8 @@
 """Weights for the demo's small branches, as ImageNet's for the paper's: learnt on other people.
 
 `python -m fusionreid pretrain` trains each stand-in alone, on rendered people who are in no
-training or test set. It learns to name what they look like (clothes, colours, build, gait ...), and to hold
-the images of one person together. Its backbone goes to `fusionreid/weights/`.
+training or test set. It learns to name what they look like (clothes, colours, build, gait ...),
+and to hold the images of one person together. Its backbone goes to `fusionreid/weights/`.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Several processes as one: losses, gradients, features, rankings and resumed runs are those of one process."""
+"""Several processes as one: losses, gradients, features, rankings and resumed runs are those of one
+process.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes tha
 
 
 def together(processes, function, *arguments):
-    """Calls function(processes, *arguments) in so many processes that gloo connects; in this one if it is one."""
+    """Calls function(processes, *arguments) in so many processes that gloo connects; in this one if
+    it is one.
+    """
     if processes == 1:
         return function(1, *arguments)
     debug_launcher(_alone, (function, processes, *arguments), processes)
@@ -47,7 +51,9 @@ def _alone(function, *arguments):
 
 @pytest.fixture
 def frozen(monkeypatch):
-    """Batch norms keep their statistics, as on a CPU those of a batch stay with each process; none starts at zero."""
+    """Batch norms keep their statistics, as on a CPU those of a batch stay with each process; none
+    starts at zero.
+    """
 
     def freeze(*arguments, real=train.build_model, **options):
         model = real(*arguments, **options)
@@ -97,7 +103,7 @@ def test_loss_and_gradients_are_those_of_one_process(frozen, tmp_path, processes
 
 
 def test_batch_norms_over_all_processes_keep_their_activations():
-    """timm's BatchNormAct2d applies its activation itself, which torch's own conversion would lose."""
+    """timm's BatchNormAct2d applies its activation itself; torch's conversion would lose it."""
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)
     ).eval()
@@ -169,9 +175,8 @@ def training(processes, dataset, folder, stop=None):
 
     def save(*arguments, **state):
         with open(folder / "saved.txt", "a") as file:
-            file.write(
-                f"process {torch.distributed.get_rank() if processes > 1 else 0}, epoch {state['epoch']}\n"
-            )
+            rank = torch.distributed.get_rank() if processes > 1 else 0
+            file.write(f"process {rank}, epoch {state['epoch']}\n")
         real_save(*arguments, **state)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -228,7 +233,8 @@ def test_a_killed_process_ends_the_job(tmp_path, victim):
     finally:
         sys.path.pop(0)
     write_pictures(tmp_path / "data" / "market1501")
-    launch = "-m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint localhost:0"
+    launch = "-m torch.distributed.run --nproc-per-node 2"
+    launch += " --rdzv-backend c10d --rdzv-endpoint localhost:0"
     command = "-m fusionreid train --profile smoke --dataset market1501 --epochs 5000 --device cpu"
     roots = ["--data-root", str(tmp_path / "data"), "--runs-root", str(tmp_path / "runs")]
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}

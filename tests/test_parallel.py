@@ -1,7 +1,7 @@
 """Training by several processes (`parallel_cases.py`), in an interpreter of its own.
 
-The cases fork, and a process whose autograd has had threads cannot be forked: in a session that has run other tests
-they would fail for that reason alone.
+The cases fork, and a process whose autograd has had threads cannot be forked: in a session that has
+run other tests they would fail for that reason alone.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""The order of the rooms: imports go down only and never in a circle; the package stays small and unfolded."""
+"""The order of the rooms: imports go down only and never in a circle; the package stays small and
+unfolded.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Evaluation (Sec. IV.A and IV.E): features, exact ranking, re-ranking, and maps of where models look."""
+"""Evaluation (Sec. IV.A and IV.E): features, exact ranking, re-ranking, and explanation."""

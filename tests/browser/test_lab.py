@@ -1,7 +1,8 @@
-"""The notebooks in a real browser: JupyterLab in Chromium, driven by playwright; `make test-browser` runs it.
+"""The notebooks in a real browser: JupyterLab in Chromium, driven by playwright; `make
+test-browser` runs it.
 
-It works on a copy of the notebooks, at the profile in FUSIONREID_PROFILE (demo), and leaves screenshots in a folder
-that it prints.
+It works on a copy of the notebooks, at the profile in FUSIONREID_PROFILE (demo), and leaves
+screenshots in a folder that it prints.
 """
 
 from __future__ import annotations
@@ -55,15 +56,19 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(folder):
-    """The address of a JupyterLab over copies of the notebooks, which draws and trains into a temporary folder."""
+    """The address of a JupyterLab over copies of the notebooks, which draws and trains into a
+    temporary folder.
+    """
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(paths.ROOT / "README.md", folder)
     (folder / "figures").mkdir()
     shutil.copy(
         paths.FIGURES / "01_architecture.svg", folder / "figures"
     )  # drawn by hand, shown by 01
-    for name, setting in {"apputils-extension/notification": {"fetchNews": "false"},
-                          "notebook-extension/tracker": {"windowingMode": "none"}}.items():  # fmt: skip
+    for name, setting in {
+        "apputils-extension/notification": {"fetchNews": "false"},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }.items():
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(setting))
@@ -71,12 +76,25 @@ def lab(folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "FUSIONREID_ROOT": str(folder), "FUSIONREID_DATA": str(paths.DATA), "FUSIONREID_RUNS": str(folder / "runs"),
-        "FUSIONREID_PROFILE": PROFILE, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "JUPYTER_CONFIG_DIR": str(folder / "config"),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={folder / 'notebooks'}"]  # fmt: skip
+        "FUSIONREID_ROOT": str(folder),
+        "FUSIONREID_DATA": str(paths.DATA),
+        "FUSIONREID_RUNS": str(folder / "runs"),
+        "FUSIONREID_PROFILE": PROFILE,
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder / 'notebooks'}",
+    ]
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
@@ -131,8 +149,10 @@ def run_all(page, lab, name):
     start = time.monotonic()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # Prompts of the last run, or of the committed one, are numbers too: first one runs, then none does any more.
-    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(each => each.textContent)"
+    # Prompts of the last run, or of the committed one, are numbers too: first one runs, then none
+    # does any more.
+    cells = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]"
+    prompts = f"{cells}.map(each => each.textContent)"
     page.wait_for_function(f"() => {prompts}.some(text => text.includes('*'))", timeout=20_000)
     page.wait_for_function(f"() => {prompts}.every(text => /\\d/.test(text))", timeout=900_000)
     assert page.locator(ERROR).all_inner_texts() == []
@@ -155,7 +175,9 @@ QUIET = "() => clock.end > clock.start && performance.now() - clock.end > 2000"
 
 
 class Map:
-    """The plane of notebook 13 in the browser, and where its images lie, from the table beside its picture."""
+    """The plane of notebook 13 in the browser, and where its images lie, from the table beside its
+    picture.
+    """
 
     def __init__(self, page, folder):
         from fusionreid.data.datasets import open_data
@@ -180,7 +202,9 @@ class Map:
         self.page.mouse.move(box["x"] + x, box["y"] + y)
 
     def lasso(self, corners):
-        """Drawn by the mouse; returns the milliseconds from its release until the list and the maps are all new."""
+        """Drawn by the mouse; returns the milliseconds from its release until the list and the maps
+        are all new.
+        """
         self.pointer(*corners[0])
         self.page.mouse.down()
         for start, end in zip(corners, [*corners[1:], corners[0]], strict=True):
@@ -191,9 +215,11 @@ class Map:
         return self.page.evaluate("clock.end - clock.start")
 
     def holds(self, corners):
-        """Asserts that the list shows the gallery images between the corners, and those alone; returns how many.
+        """Asserts that the list shows the gallery images between the corners, and those alone;
+        returns how many.
 
-        The browser rounds where the pointer is: what lies within a pixel of the lasso may be in it or not.
+        The browser rounds where the pointer is: what lies within a pixel of the lasso may be in it
+        or not.
         """
         from matplotlib.path import Path as Polygon
 

@@ -1,4 +1,6 @@
-"""Confusions and found matches: each by a slow obvious loop over a set of people whose differences are known."""
+"""Confusions and found matches: each by a slow obvious loop over a set of people whose differences
+are known.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ PEOPLE, CAMERAS = 8, 3
 
 
 def attributes(identities, cameras, random):
-    """Two groups of three who differ by a cue, one person without look-alikes, and 0, a false detection."""
+    """Two groups of three who differ by a cue, one person without look-alikes, and 0, a false
+    detection.
+    """
     group = np.select([identities == 0, identities <= 3, identities <= 6], [0, 1, 2], 0)
     kind = np.array(["", "local", "global"])[group]
     cue = np.array(["", "shoes", "height"])[group]

@@ -1,4 +1,6 @@
-"""Look-alikes told apart: by a feature that sees only local cues, by one that sees all, and by none."""
+"""Look-alikes told apart: by a feature that sees only local cues, by one that sees all, and by
+none.
+"""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,9 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Four groups of four people, two images by each of three cameras, in Market-1501's layout with attributes."""
+    """Four groups of four people, two images by each of three cameras, in Market-1501's layout with
+    attributes.
+    """
     folder, rows = tmp_path_factory.mktemp("groups"), []
     for name in ("bounding_box_train", "query", "bounding_box_test"):
         (folder / name).mkdir()
@@ -70,8 +74,13 @@ def score(dataset, retrieval, feature):
 
 def test_rows_are_kinds_and_cues(dataset, retrieval):
     table = score(dataset, retrieval, "sees all")
-    assert table.index.tolist() == [("global", "all"), ("global", "build"), ("local", "all"), ("local", "print"),
-                                    ("local", "shoes")]  # fmt: skip
+    assert table.index.tolist() == [
+        ("global", "all"),
+        ("global", "build"),
+        ("local", "all"),
+        ("local", "print"),
+        ("local", "shoes"),
+    ]
     assert (table["accuracy"] == 1).all() and np.allclose(table["chance"], 1 / 4)
     assert table["groups"].tolist() == [2, 2, 2, 1, 1] and table["queries"].tolist() == [
         24,

@@ -14,7 +14,8 @@ from fusionreid.models.pretrained import load_weights
 
 MODEL = profile("smoke").scale(PAPER)
 ARRIVED_NOT = {  # what stands there instead, and what the file holds
-    "the pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "the pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\n"
+    "oid sha256:4d7a\nsize 12345\n",
     "a web page": "\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n",
     "an empty file": "",
 }

@@ -1,4 +1,6 @@
-"""Attention weights are the model's own, Grad-CAM maps are not empty, and neither leaves a trace in the model."""
+"""Attention weights are the model's own, Grad-CAM maps are not empty, and neither leaves a trace in
+the model.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def trio():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_weights_are_those_of_the_kernel(name):
-    """Values summed with the recorded weights are what each attention module put out in the same pass."""
+    """Values summed with the recorded weights are what each attention module put out in the same
+    pass.
+    """
     model, outputs = tiny(VARIANTS[name]).eval(), []
     modules = [m for m in model.fusion.modules() if isinstance(m, Attention)]
     handles = [m.register_forward_hook(lambda m, i, o: outputs.append((m, i, o))) for m in modules]
@@ -170,7 +174,7 @@ def test_every_stage_of_other_variants(name):
 
 
 def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
-    """The tap cuts the graph below the stage; the gradient at the stage is the same as without it."""
+    """The tap cuts the graph below the stage; the gradient at the stage stays the same."""
     model = trio[0].eval()
     target = explain.similarity_targets(model, pictures(1), CAMERAS)[0]
     stage = explain.stages(model, "cnn", pictures(number=1))["after LRU"]
@@ -191,7 +195,9 @@ def test_gradient_at_a_stage_is_that_of_the_whole_graph(trio):
 
 
 def test_centred_is_plain_for_the_cosine_of_an_average_pooled_map():
-    """Cosine similarity does not change with length, so after average pooling the weighted sum is zero on average."""
+    """Cosine similarity does not change with length, so after average pooling the weighted sum is
+    zero on average.
+    """
     from pytorch_grad_cam import GradCAM
 
     model = tiny(replace(PAPER, transformer=None)).eval()
@@ -205,7 +211,7 @@ def test_centred_is_plain_for_the_cosine_of_an_average_pooled_map():
 
 
 def test_similarity_is_that_above_the_average_person(trio):
-    """The class of targets that rank a gallery: the same for every image that is like the average."""
+    """The targets that rank a gallery: the same for every image that is like the average."""
     model = trio[0].eval()
     mean = torch.arange(sum(model.widths.values())).float()
     for part, name in zip(mean.split(list(model.widths.values())), model.widths, strict=True):
@@ -220,7 +226,9 @@ def test_similarity_is_that_above_the_average_person(trio):
 
 
 def test_an_empty_map_is_an_error(trio):
-    """The patch tokens that leave a single Transformer do not reach its feature: that stage is refused, not drawn."""
+    """The patch tokens that leave a single Transformer do not reach its feature: that stage is
+    refused, not drawn.
+    """
     model = trio[2].eval()
     targets = explain.similarity_targets(model, pictures(1))
     stage = explain.Stage(model.branches["transformer"], model.grids["transformer"])

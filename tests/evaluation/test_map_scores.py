@@ -24,7 +24,9 @@ MEASURES = ["energy", "peak", "breadth", "cover"]
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory):
-    """Five training and five test people in Market-1501's layout, each a rectangle on noise, with masks."""
+    """Five training and five test people in Market-1501's layout, each a rectangle on noise, with
+    masks.
+    """
     folder, random = tmp_path_factory.mktemp("market"), np.random.default_rng(0)
     files = []
     for split, people in {
@@ -160,8 +162,10 @@ def test_every_map_of_fig_7_is_scored(market, trio, monkeypatch):
         )
         np.testing.assert_allclose(found["other"], shifted, rtol=1e-5)
     finer = [max(sides) for sides in zip(*trio[0].grids.values(), strict=True)]
-    alone = [F.interpolate(maps[branch, "alone"][:, None], finer, mode="bilinear").flatten(1).numpy()
-             for branch in ("cnn", "transformer")]  # fmt: skip
+    alone = []
+    for branch in ("cnn", "transformer"):
+        values = maps[branch, "alone"][:, None]
+        alone.append(F.interpolate(values, finer, mode="bilinear").flatten(1).numpy())
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(*alone, strict=True)]
     np.testing.assert_allclose(table.query("stage == 'alone'")["overlap"], expected * 2, atol=1e-4)
     monkeypatch.setattr(map_scores, "BATCH", 2)

@@ -1,4 +1,6 @@
-"""Ranking: equal to a slow, obvious reference, ties, distractors and left-out images included; its errors say why."""
+"""Ranking: equal to a slow, obvious reference, ties, distractors and left-out images included; its
+errors say why.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def squared(query, gallery):
 
 
 def sample(kind: str, seed: int = 0):
-    """Features and labels of 40 queries and 300 gallery images, of a kind that is hard to rank right."""
+    """Features and labels of 40 queries and 300 gallery images, of a kind that is hard to rank
+    right.
+    """
     rng = np.random.default_rng(seed)
     query, gallery = rng.standard_normal((40, 12)), rng.standard_normal((300, 12))
     labels = [

@@ -1,4 +1,6 @@
-"""Re-ranking: equal to the published algorithm, written slowly and densely here, and to the released one's numbers."""
+"""Re-ranking: equal to the published algorithm, written slowly and densely here, and to the
+released one's numbers.
+"""
 
 from __future__ import annotations
 

@@ -233,7 +233,9 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
 
 
 def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
-    """The scale grows every step here; a resumed run that began with the first one again would end with another."""
+    """The scale grows every step here; a resumed run that began with the first one again would end
+    with another.
+    """
     monkeypatch.setattr(
         torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**4, growth_interval=1)
     )
@@ -281,7 +283,9 @@ def test_a_loss_that_is_not_finite_is_named(tiny_dataset, tmp_path, monkeypatch)
 
 
 def test_a_diverged_loss_is_seen_before_the_epoch_ends():
-    """The fifteenth of a hundred steps has a loss that is not a number; it is named at the twentieth."""
+    """The fifteenth of a hundred steps has a loss that is not a number; it is named at the
+    twentieth.
+    """
     steps = []
 
     def objective(output, identities):
@@ -476,7 +480,9 @@ def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_a_resumed_run_does_not_hold_the_old_checkpoint(tiny_dataset, tmp_path, monkeypatch):
-    """A file that is mapped stays on the disk after another one has replaced it: a third copy at the next save."""
+    """A file that is mapped stays on the disk after another one has replaced it: a third copy at
+    the next save.
+    """
     cut_off(tiny_dataset, tmp_path, monkeypatch)
     mapped, save = [], checkpoints.save
 
