@@ -64,7 +64,7 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
         look = FEATURE_STYLES[feature]
         axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=every, **look)
     rate.plot(drawn["learning_rate"], color=BLACK, marker="")
-    # At this loss the network does not tell people apart.
+    # The soft margin of two equal distances: log(1 + e^0).
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
     triplet.annotate(
         "log 2: the hardest positive as far\nas the hardest negative",

@@ -1,8 +1,7 @@
-"""The notebooks in a real browser: JupyterLab in Chromium, driven by playwright; `make
-test-browser` runs it.
+"""The notebooks in a real browser: JupyterLab in Chromium, driven by playwright.
 
-It works on a copy of the notebooks, at the profile in FUSIONREID_PROFILE (demo), and leaves
-screenshots in a folder that it prints.
+`make test-browser` runs it, on a copy of the notebooks, at the profile in FUSIONREID_PROFILE, or
+demo. Screenshots are left in a folder, which is printed.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ import pytest
 
 from fusionreid import paths
 
-PROFILE = (
-    os.environ.get("FUSIONREID_PROFILE") or "demo"
-)  # read here: the tests' environment is without it
+# Read here, as the tests' environment is without it.
+PROFILE = os.environ.get("FUSIONREID_PROFILE") or "demo"
 SIZE = {"width": 1280, "height": 800}
 ERROR = '.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]'
 CHROMIUM = next(
@@ -56,19 +54,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(folder):
-    """The address of a JupyterLab over copies of the notebooks, which draws and trains into a
-    temporary folder.
-    """
+    """The address of a JupyterLab over copies of the notebooks; all goes to a temporary folder."""
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(paths.ROOT / "README.md", folder)
     (folder / "figures").mkdir()
-    shutil.copy(
-        paths.FIGURES / "01_architecture.svg", folder / "figures"
-    )  # drawn by hand, shown by 01
-    for name, setting in {
+    # Drawn by hand; notebook 01 shows it.
+    shutil.copy(paths.FIGURES / "01_architecture.svg", folder / "figures")
+    settings = {
         "apputils-extension/notification": {"fetchNews": "false"},
         "notebook-extension/tracker": {"windowingMode": "none"},
-    }.items():
+    }
+    for name, setting in settings.items():
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(setting))
@@ -149,10 +145,9 @@ def run_all(page, lab, name):
     start = time.monotonic()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # Prompts of the last run, or of the committed one, are numbers too: first one runs, then none
-    # does any more.
+    # Prompts of an earlier run are numbers too: wait until one cell runs, then until none does.
     cells = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]"
-    prompts = f"{cells}.map(each => each.textContent)"
+    prompts = f"{cells}.map(prompt => prompt.textContent)"
     page.wait_for_function(f"() => {prompts}.some(text => text.includes('*'))", timeout=20_000)
     page.wait_for_function(f"() => {prompts}.every(text => /\\d/.test(text))", timeout=900_000)
     assert page.locator(ERROR).all_inner_texts() == []
@@ -175,9 +170,7 @@ QUIET = "() => clock.end > clock.start && performance.now() - clock.end > 2000"
 
 
 class Map:
-    """The plane of notebook 13 in the browser, and where its images lie, from the table beside its
-    picture.
-    """
+    """The plane of notebook 13 in the browser; its places are from the table beside its picture."""
 
     def __init__(self, page, folder):
         from fusionreid.data.datasets import open_data
@@ -202,8 +195,9 @@ class Map:
         self.page.mouse.move(box["x"] + x, box["y"] + y)
 
     def lasso(self, corners):
-        """Drawn by the mouse; returns the milliseconds from its release until the list and the maps
-        are all new.
+        """Draws a lasso by the mouse.
+
+        Returns the milliseconds from its release until the list and the maps are all new.
         """
         self.pointer(*corners[0])
         self.page.mouse.down()
@@ -215,10 +209,9 @@ class Map:
         return self.page.evaluate("clock.end - clock.start")
 
     def holds(self, corners):
-        """Asserts that the list shows the gallery images between the corners, and those alone;
-        returns how many.
+        """Asserts that the list shows only gallery images between the corners; returns how many.
 
-        The browser rounds where the pointer is: what lies within a pixel of the lasso may be in it
+        The browser rounds where the pointer is. An image within a pixel of the lasso may be in it,
         or not.
         """
         from matplotlib.path import Path as Polygon
@@ -260,16 +253,15 @@ def test_a_notebook_runs(page, lab, shots, name):
 def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, shots):
     print(f"\n13_explore: {run_all(page, lab, '13_explore'):.0f} s")
     assert page.locator(".jp-OutputArea .jupyter-widgets-disconnected").count() == 0
-    outputs, times = (
-        page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)"),
-        {},
-    )
+    outputs = page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)")
+    times = {}
     outputs.first.scroll_into_view_if_needed()
     page.screenshot(path=shots / "13-start.png")
 
     def shown():
-        return hashlib.sha256("".join(page.locator(".widget-html, .widget-button").evaluate_all(
-            "all => all.map(each => each.outerHTML)")).encode()).hexdigest()  # fmt: skip
+        widgets = page.locator(".widget-html, .widget-button")
+        html = widgets.evaluate_all("all => all.map(widget => widget.outerHTML)")
+        return hashlib.sha256("".join(html).encode()).hexdigest()
 
     def drawn():
         return canvas.evaluate("each => each.toDataURL()")
@@ -340,15 +332,10 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     canvas.scroll_into_view_if_needed()
     changes("colour", choose("colour", 1), shown=drawn)
     changes("hover", lambda: plane.pointer(*plane.places[-1]), shown=drawn)
-    middle, shape = (
-        np.median(plane.places, axis=0),
-        np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)]),
-    )
-    for name, size in {
-        "small lasso": (60, 35),
-        "middle lasso": (120, 70),
-        "large lasso": (220, 130),
-    }.items():
+    middle = np.median(plane.places, axis=0)
+    shape = np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)])
+    sizes = {"small lasso": (60, 35), "middle lasso": (120, 70), "large lasso": (220, 130)}
+    for name, size in sizes.items():
         corners = middle + shape * size
         times[name] = plane.lasso(corners)
         print(
@@ -360,15 +347,10 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     changes("Escape lets go", lambda: page.keyboard.press("Escape"))
     assert plane.list.inner_html() != before
     plane.pointer(*middle)
-    for keys in (
-        "Space",
-        *["ArrowRight"] * 9,
-        "Space",
-        *["Shift+ArrowDown"] * 2,
-        "Space",
-        *["ArrowLeft"] * 9,
-    ):
-        page.keyboard.press(keys)
+    # Three corners; Enter then sets the fourth.
+    for moves in (["ArrowRight"] * 9, ["Shift+ArrowDown"] * 2, ["ArrowLeft"] * 9):
+        for key in ("Space", *moves):
+            page.keyboard.press(key)
     page.screenshot(path=shots / "13-keys.png")
     changes("lasso by keys", lambda: page.keyboard.press("Enter"))
     plane.holds(middle + [(0, 0), (54, 0), (54, 96), (0, 96)])
