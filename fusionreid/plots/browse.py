@@ -33,6 +33,7 @@ class Rankings:
     def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
         self.model = model
         self.dataset = dataset
+        # By whether the camera embedding is used.
         self.retrieval = {
             use: retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
             for use in (True, False)
