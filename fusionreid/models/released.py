@@ -50,6 +50,7 @@ NAMES = {
 BLOCK_NAMES = {"attention.key_norm.": "attn.norm.", "attention.": "attn.", "ffn.": "mlp."}
 
 # An HTM's blocks: the CNN's, the Transformer's, or in their place a shared one.
+# "MFU" for a shared MFU is our choice: no published checkpoint has one.
 BLOCKS = {"seu": ("SEU1", "SEU2", "SEU"), "mfu": ("MUF_RES", "MFU_FORMER", "MFU")}
 
 # ImageNet's classifiers are in the checkpoints, but the released code never calls them.
