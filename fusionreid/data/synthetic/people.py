@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
-FAMILY = 8  # identities in a family
-SHARE = 0.75  # how many of their blocks members have in common with it
+FAMILY = 16  # identities in a family
+SHARE = 0.85  # how likely a member has a block in common with it; at least one differs
 # What is taken together from a stranger.
 BLOCKS = {
     "build": ("weight", "muscle", "width"),
@@ -160,7 +160,7 @@ def draw(seed: int, identity: int) -> Person:
     if member > 0:
         stranger = street.anybody(rng, first.woman)
         differs = rng.random(len(BLOCKS)) > SHARE
-        differs[rng.integers(len(BLOCKS))] = True  # at least one
+        differs[rng.integers(len(BLOCKS))] |= not differs.any()
         for block, changed in zip(BLOCKS.values(), differs, strict=True):
             if changed:
                 person = replace(person, **{name: getattr(stranger, name) for name in block})
@@ -224,7 +224,7 @@ class _Street:
         is_jacket = top in ("coat", "open jacket")
         if is_jacket and rng.random() < 0.8:
             pattern = "plain"
-        has_print = not is_jacket and rng.random() < (0.6 if pattern == "plain" else 0.1)
+        has_print = not is_jacket and rng.random() < (0.5 if pattern == "plain" else 0.1)
         bent = rng.random() < 0.15  # arms bent, as of somebody who looks at a phone
         low, high = WARDROBE["sleeves"][top]
         shortest, longest = WARDROBE["lengths"][bottom]

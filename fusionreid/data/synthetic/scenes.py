@@ -10,7 +10,7 @@ from .paint import linear, noise
 
 GROUNDS = ("tiles", "asphalt", "grass", "cobbles", "concrete", "crossing")
 WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
-BALANCE = np.array([1.05, 0.98, 1.03])  # of red, green and blue in all cameras
+BALANCE = np.array([1.03, 0.985, 1.0])  # of red, green and blue in all cameras
 MEAN_LIGHT = 0.17  # of the empty street, linear
 HOUSE = 5  # metres of the street that one kind of wall is long
 
@@ -36,11 +36,11 @@ class Camera:
         self.height = rng.uniform(1.9, 4.6)
         self.distance = rng.uniform(6.0, 11.0)
         self.wall = rng.uniform(2.5, 7)
-        self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-4, 4, 3))
-        self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-8, 8, 3))
+        self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-3, 3, 3))
+        self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-5, 5, 3))
         self.gain = np.exp(rng.normal(0, 0.03, 3) + rng.normal(0, 0.06)) * BALANCE
-        self.contrast = rng.uniform(1.12, 1.28)
-        self.saturation = rng.uniform(0.75, 1.0)
+        self.contrast = rng.uniform(1.2, 1.35)
+        self.saturation = rng.uniform(0.85, 1.15)
         # Deviation of the blur in pixels of a picture that is 128 high.
         self.sharpness = rng.uniform(0.05, 0.25)
         self.sharpening = rng.uniform(0.3, 1.2)  # how much its edges are stressed
@@ -119,7 +119,7 @@ def _ground(camera: Camera, x, y) -> np.ndarray:
     if kind == "grass":
         is_lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
         blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=seed)
-        green = np.array([0.115, 0.13, 0.085]) * blades[:, None]
+        green = np.array([0.115, 0.125, 0.092]) * blades[:, None]
         colour = np.where(is_lawn[:, None], green, colour)
     if kind == "concrete":
         is_seam = (x % 2.4 < 0.03) | (y % 2.4 < 0.03)
@@ -133,7 +133,7 @@ def _bricks(camera: Camera, colour, x, z) -> np.ndarray:
     u = x / 0.28 + 0.5 * (row % 2)
     shade = 0.75 + 0.5 * noise(np.floor(u) + 0.5, row + 0.5, seed=seed)
     is_mortar = (z / 0.1 % 1 < 0.12) | (u % 1 < 0.05)
-    brick = np.array([0.26, 0.15, 0.12]) * shade[:, None] + 0.2 * colour
+    brick = np.array([0.24, 0.155, 0.13]) * shade[:, None] + 0.2 * colour
     colour = np.where(is_mortar[:, None], 0.3, brick)
     across = x % 2.6
     is_window = (across > 0.8) & (across < 2.0) & (z > 1.0) & (z < 2.6)
@@ -162,7 +162,7 @@ def _leaves(camera: Camera, x, z) -> np.ndarray:
     coarse = noise(x * 9, z * 9, seed=seed) * 0.6
     leaves = coarse + noise(x * 22, z * 22, seed=seed + 1) * 0.6
     shade = 0.25 + 1.5 * leaves**2
-    return np.array([0.075, 0.092, 0.058]) * shade[:, None]
+    return np.array([0.075, 0.088, 0.062]) * shade[:, None]
 
 
 def _hedge(camera: Camera, colour, x, z) -> np.ndarray:
