@@ -20,14 +20,14 @@ def test_masks_and_attributes(dataset, tiny):
     names = [f"bounding_box_train/{record.path.name}" for record in dataset.train]
     assert table["file"].tolist() == names
     assert table["camera"].tolist() == [record.camera for record in dataset.train]
-    assert set(table["family"]) == {1} and table["top_colour_rgb"].nunique() == 2
+    assert set(table["group"]) == {1} and table["top_colour_rgb"].nunique() == 2
     assert table["visible"].between(0.01, 1).all() and table["yaw"].between(-180, 180).all()
     # Drawn for each picture.
     assert (table["yaw"].nunique(), table["phase"].nunique()) == (12, 12)
     # The person stands in the middle of the box, and leaves its edge alone.
     assert masks[:, :, 8:-8].mean() > 2 * masks.mean() * 0.75 and 0.1 < masks.mean() < 0.6
     strangers = [record for record in dataset.gallery if record.identity == 0]
-    assert set(truth.attributes(strangers)["family"]) == {0}
+    assert set(truth.attributes(strangers)["group"]) == {0}
 
 
 def test_a_person_has_the_same_attributes_in_all_images(dataset):

@@ -37,7 +37,7 @@ FOLDERS = tuple(MARKET_FOLDERS.values())  # of training, queries and gallery
 class Size:
     """How much is rendered."""
 
-    train: int  # identities, a multiple of those of a family
+    train: int  # identities; of all sizes but "smoke" a multiple of a family
     test: int  # identities, likewise
     image: tuple[int, int]  # height, width in pixels
     cameras: tuple[int, int]  # least and most that see an identity, of the six
@@ -49,7 +49,7 @@ class Size:
 SIZES = {
     "smoke": Size(train=8, test=8, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
     "demo": Size(
-        train=160, test=136, image=(128, 64), cameras=(4, 5), images=(2, 5), distractors=60
+        train=160, test=144, image=(128, 64), cameras=(4, 5), images=(2, 5), distractors=60
     ),
     "pretrain": Size(
         train=2400, test=80, image=(128, 64), cameras=(3, 3), images=(2, 2), distractors=0

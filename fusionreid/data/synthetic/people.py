@@ -132,7 +132,7 @@ class Person:
     @property
     def facts(self) -> dict[str, str | float]:
         """The person's columns of the table of attributes."""
-        columns = {"family": self.family, **self.looks, "bag_side": self.bag_side}
+        columns = {"group": self.family, **self.looks, "bag_side": self.bag_side}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, Colour):
