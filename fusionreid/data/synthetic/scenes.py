@@ -9,8 +9,8 @@ import numpy as np
 from .paint import linear, noise
 
 GROUNDS = ("tiles", "asphalt", "grass", "cobbles", "concrete", "crossing")
-WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
-BALANCE = np.array([1.03, 0.985, 1.0])  # of red, green and blue in all cameras
+WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns", "bicycles")
+BALANCE = np.array([1.01, 0.985, 1.0])  # of red, green and blue in all cameras
 MEAN_LIGHT = 0.17  # of the empty street, linear
 HOUSE = 5  # metres of the street that one kind of wall is long
 
@@ -39,10 +39,10 @@ class Camera:
         self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-3, 3, 3))
         self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-5, 5, 3))
         self.gain = np.exp(rng.normal(0, 0.03, 3) + rng.normal(0, 0.06)) * BALANCE
-        self.contrast = rng.uniform(1.2, 1.35)
-        self.saturation = rng.uniform(0.85, 1.15)
+        self.contrast = rng.uniform(1.25, 1.4)
+        self.saturation = rng.uniform(0.75, 1.0)
         # Deviation of the blur in pixels of a picture that is 128 high.
-        self.sharpness = rng.uniform(0.05, 0.25)
+        self.sharpness = rng.uniform(0.03, 0.22)
         self.sharpening = rng.uniform(0.3, 1.2)  # how much its edges are stressed
         # The picture is as if it was smaller by this factor.
         self.resolution = rng.uniform(0.8, 1.0)
@@ -199,6 +199,23 @@ def _columns(camera: Camera, colour, x, z) -> np.ndarray:
     return np.where(is_column[:, None], camera.wall_colour * shade[:, None], colour * dark[:, None])
 
 
+def _bicycles(camera: Camera, colour, x, z) -> np.ndarray:
+    """A row of parked bicycles before a wall: two wheels and a frame on each 1.2 metres."""
+    number = np.floor(x / 1.2)
+    across = x % 1.2
+    wheel = np.abs(across - 0.6) - 0.35  # from the middle of the nearer wheel
+    radius = np.hypot(wheel, z - 0.34)
+    is_tyre = np.abs(radius - 0.31) < 0.025
+    is_tube = (np.abs(z - 0.34 - 0.9 * np.abs(across - 0.5)) < 0.025) & (z < 0.85)
+    is_bar = (np.abs(z - 0.82) < 0.025) & (np.abs(across - 0.6) < 0.3)
+    hue = _cells(x / 1.2, 0 * z, camera.seed + 5)
+    colour[is_tyre] = 0.03
+    colour[is_tube | is_bar] = np.array([0.3, 0.1, 0.05])
+    is_pale = (is_tube | is_bar) & (hue > 0.4)
+    colour[is_pale] = 0.5 * (number % 2)[is_pale, None] + 0.1
+    return colour
+
+
 PAINTERS = {
     "bricks": _bricks,
     "shop": _shop,
@@ -206,6 +223,7 @@ PAINTERS = {
     "trees": _trees,
     "panels": _panels,
     "columns": _columns,
+    "bicycles": _bicycles,
 }
 
 
