@@ -28,7 +28,7 @@ from .body import BodyModel, Template
 from .garments import dress
 from .people import draw
 
-WITH_COMPANION = 0.12  # share of pictures with somebody else in the box
+WITH_COMPANION = 0.15  # share of pictures with somebody else in the box
 FEW = 200  # pictures that are rendered before other processes have started
 FOLDERS = tuple(MARKET_FOLDERS.values())  # of training, queries and gallery
 

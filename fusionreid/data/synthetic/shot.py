@@ -13,10 +13,10 @@ from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94  # of the JPEG
-EXPOSURE = 0.2  # deviation of the logarithm of the light, from picture to picture
-TINT = 0.04  # the same of each colour
+EXPOSURE = 0.24  # deviation of the logarithm of the light, from picture to picture
+TINT = 0.05  # the same of each colour
 RESOLUTION = (0.45, 1.1)  # a picture is as if it was smaller by so much, at least and at most
-IN_FRONT = 0.2  # share of pictures with something in front
+IN_FRONT = 0.26  # share of pictures with something in front
 
 
 class Walk(NamedTuple):
@@ -108,9 +108,9 @@ def _detect(points: np.ndarray, rng: np.random.Generator) -> _Box:
     """The box around points (N, 2) of the image plane, twice as high as wide, a little off."""
     low = points.min(0)
     high = points.max(0)
-    tall = (high[1] - low[1]) * rng.normal(1.05, 0.06)
-    centre = (low + high) / 2 + rng.normal(0, [0.035, 0.025]) * tall
-    if rng.random() < 0.12:  # cut at the knees, or too large
+    tall = (high[1] - low[1]) * rng.normal(1.06, 0.075)
+    centre = (low + high) / 2 + rng.normal(0, [0.045, 0.035]) * tall
+    if rng.random() < 0.16:  # cut at the knees, or too large
         tall *= rng.choice([0.8, 1.25])
         centre[1] -= 0.08 * tall
     wide = max(tall / 2, 0.9 * (high[0] - low[0]))
