@@ -43,10 +43,11 @@ def test_a_person_has_the_same_attributes_in_all_images(dataset):
 def test_looks_are_the_classes_of_what_is_seen(dataset):
     looks = truth.looks(dataset)
     table = truth.attributes(dataset.train).drop_duplicates("identity")
-    assert looks.shape[0] == 2 and (looks.min(), looks.max()) == (0, 1)
+    assert looks.shape[0] == 2 and looks.min() == 0 and looks.max() <= 1
     names = read_json(dataset.root / "manifest.json")["looks"]
     differing = [table[name].nunique() == 2 for name in names]
-    assert (looks[0] != looks[1]).tolist() == differing and 0 < sum(differing) < len(names)
+    # The two are of one family: most of what is seen is alike.
+    assert (looks[0] != looks[1]).tolist() == differing and sum(differing) < len(names) / 2
 
 
 def test_a_real_set_has_no_truth(tmp_path):
