@@ -7,12 +7,12 @@ slice or as an array of indices. A block is a new (rows, columns) float32 array,
 may change.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..devices import one_thread
@@ -20,6 +20,7 @@ from ..devices import one_thread
 ROWS = 64  # queries in a block
 COLUMNS = 1 << 16  # gallery images in a block
 PRODUCT = 4096  # gallery images in one matrix product
+PAIRS = 512  # pairs of vectors whose products are held at once
 # A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in
 # another order. Products of at least this shape give a pair the same bits in every block: equal
 # features then have equal distances, a tie.
@@ -37,31 +38,28 @@ class FeatureDistances:
     """
 
     def __init__(self, query, gallery, *, device=None):
-        query = real_numbers(query, "query_features")
-        gallery = real_numbers(gallery, "gallery_features")
+        query = as_tensor(query, "query_features")
+        gallery = as_tensor(gallery, "gallery_features")
         if query.shape[1] != gallery.shape[1]:
             widths = f"{query.shape[1]} and {gallery.shape[1]}"
             raise ValueError(
                 f"query_features, gallery_features: expected one width, found {widths}"
             )
-        if device is None:
-            device = next((x.device for x in (query, gallery) if isinstance(x, Tensor)), "cpu")
-        self.device = torch.device(device)
+        self.device = torch.device(device or gallery.device)
         self.shape = len(query), len(gallery)
         self.query, self.query_norms = self._prepare(query, "query_features")
         self.gallery, self.gallery_norms = self._prepare(gallery, "gallery_features")
 
-    def _prepare(self, features, name: str) -> tuple[np.ndarray | Tensor, Tensor]:
+    def _prepare(self, features: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """The features (N, D), on the GPU if they fit there, and their squared norms (N,)."""
-        count, width = features.shape
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if 4 * count * width < free / 2:
-                features = as_rows(features, slice(None), self.device)
-        norms = torch.empty(count, device=self.device)
-        for low in range(0, count, PRODUCT):
-            rows = as_rows(features, slice(low, low + PRODUCT), self.device)
-            norms[low : low + PRODUCT] = torch.linalg.vecdot(rows, rows)
+            if 4 * features.numel() < free / 2:
+                features = self._floats(features)
+        norms = torch.empty(len(features), device=self.device)
+        for low in range(0, len(features), PAIRS):
+            rows = self._floats(features[low : low + PAIRS])
+            norms[low : low + PAIRS] = torch.linalg.vecdot(rows, rows)
         bad = (~norms.isfinite()).nonzero()
         if len(bad):
             raise ValueError(
@@ -70,31 +68,33 @@ class FeatureDistances:
             )
         return features, norms
 
+    def _floats(self, features: Tensor) -> Tensor:
+        """Some of the features on the device, in float32; a copy only where it must be."""
+        return features.to(self.device, torch.float32)
+
     def joined(self) -> "FeatureDistances":
         """The distances of all images, queries first, to all. Holds the features once more."""
-        query = as_rows(self.query, slice(None), self.device)
-        gallery = as_rows(self.gallery, slice(None), self.device)
-        images = torch.cat([query, gallery])
+        images = torch.cat([self._floats(self.query), self._floats(self.gallery)])
         return FeatureDistances(images, images)
 
     def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
         """(rows, columns) float32."""
-        row_norms = self.query_norms[queries]
-        columns = len(self.gallery_norms[gallery])
-        block = np.empty((len(row_norms), columns), np.float32)
-        rows = padded(as_rows(self.query, queries, self.device), LEAST_ROWS)
-        row_norms = padded(row_norms, LEAST_ROWS)
+        query_norms = self.query_norms[queries]
+        gallery_norms = self.gallery_norms[gallery]
+        images = self.gallery[gallery]  # of a slice a view, which holds no memory
+        block = np.empty((len(query_norms), len(gallery_norms)), np.float32)
+        rows = padded(self._floats(self.query[queries]), LEAST_ROWS)
+        row_norms = padded(query_norms, LEAST_ROWS)[:, None]
         # One buffer for all products, as memory that is taken and given back piles up.
         buffer = torch.empty(len(rows), max(PRODUCT, LEAST_COLUMNS), device=self.device)
-        for low in range(0, columns, PRODUCT):
-            part = section(gallery, low, low + PRODUCT)
-            images = padded(as_rows(self.gallery, part, self.device), LEAST_COLUMNS)
-            norms = padded(self.gallery_norms[part], LEAST_COLUMNS)
+        for low in range(0, len(images), PRODUCT):
+            part = slice(low, low + PRODUCT)
+            columns = padded(self._floats(images[part]), LEAST_COLUMNS)
             # |q - g|^2 = |q|^2 + |g|^2 - 2 q g
-            distances = buffer[:, : len(images)]
-            torch.add(row_norms[:, None], norms, out=distances)
-            distances.addmm_(rows, images.T, alpha=-2)
-            target = block[:, low : low + PRODUCT]
+            distances = buffer[:, : len(columns)]
+            torch.add(row_norms, padded(gallery_norms[part], LEAST_COLUMNS), out=distances)
+            distances.addmm_(rows, columns.T, alpha=-2)
+            target = block[:, part]
             target[:] = distances[: target.shape[0], : target.shape[1]].cpu().numpy()
         return block
 
@@ -104,12 +104,15 @@ class FeatureDistances:
         The last bits are not always those of `block`.
         """
         distances = np.empty(len(queries), np.float32)
-        for low in range(0, len(queries), PRODUCT):
-            some = slice(low, low + PRODUCT)
-            rows = as_rows(self.query, queries[some], self.device)
-            images = as_rows(self.gallery, gallery[some], self.device)
-            norms = self.query_norms[queries[some]] + self.gallery_norms[gallery[some]]
-            distances[some] = (norms - 2 * torch.linalg.vecdot(rows, images)).cpu().numpy()
+        for low in range(0, len(queries), PAIRS):
+            part = slice(low, low + PAIRS)
+            query = queries[part]
+            image = gallery[part]
+            products = torch.linalg.vecdot(
+                self._floats(self.query[query]), self._floats(self.gallery[image])
+            )
+            norms = self.query_norms[query] + self.gallery_norms[image]
+            distances[part] = (norms - 2 * products).cpu().numpy()
         return distances
 
 
@@ -182,43 +185,32 @@ def smallest_of_row(row: np.ndarray, k: int) -> np.ndarray:
     return near[np.argsort(row[near], kind="stable")[:k]]
 
 
-def real_numbers(features, name: str) -> np.ndarray | Tensor:
-    """Features (images, width). Raises ValueError, naming the argument, for anything else."""
+def as_tensor(features, name: str) -> Tensor:
+    """Features (images, width) of any real type as a tensor, without a copy where that is possible.
+
+    Raises ValueError, naming the argument, for anything else.
+    """
     if isinstance(features, Tensor):
-        features = features.detach()
         real = not features.is_complex()
     else:
-        features = np.asanyarray(features)  # a memory map stays one
+        features = np.asarray(features)
         real = features.dtype.kind in "fiub"
     if features.ndim != 2 or 0 in features.shape or not real:
         raise ValueError(
             f"{name}: expected real numbers of shape (images, width), at least one of both, "
             f"found {features.dtype} of shape {tuple(features.shape)}"
         )
-    return features
-
-
-def as_rows(features: np.ndarray | Tensor, which: slice | np.ndarray, device) -> Tensor:
-    """Some rows of features as (rows, D) float32 on `device`; a copy only where it must be."""
     if isinstance(features, Tensor):
-        return features[which].to(device, torch.float32)
-    rows = np.ascontiguousarray(features[which], dtype=np.float32)
-    if not rows.flags.writeable:  # of a memory map; torch warns of such arrays
-        rows = rows.copy()
-    return torch.from_numpy(rows).to(device)
-
-
-def section(which: slice | np.ndarray, low: int, high: int) -> slice | np.ndarray:
-    """Items `low` to `high` of a slice or of an array of indices."""
-    if isinstance(which, slice):
-        return slice(which.start + low, min(which.start + high, which.stop))
-    return which[low:high]
+        return features.detach().contiguous()
+    features = np.ascontiguousarray(features, features.dtype.newbyteorder("="))
+    with warnings.catch_warnings():  # of a memory map, which torch could not write into
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(features)
 
 
 def padded(values: Tensor, least: int) -> Tensor:
     """Values (n, ...) with rows of zeros below, so that there are at least `least` rows."""
-    missing = max(0, least - len(values))
-    if not missing:
+    if len(values) >= least:
         return values
-    # F.pad takes the last axis first, and two numbers an axis: zeros before and after it.
-    return F.pad(values, (0, 0) * (values.ndim - 1) + (0, missing))
+    zeros = values.new_zeros(least - len(values), *values.shape[1:])
+    return torch.cat([values, zeros])

@@ -17,7 +17,7 @@ from ..files import atomic_write, locked
 from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
 from ..options import expect
-from .distances import as_rows, real_numbers, smallest
+from .distances import as_tensor, smallest
 from .embedding import Pictures, embed_batches, normalised
 
 SUFFIXES = {
@@ -106,7 +106,7 @@ class Gallery:
         Returns cosine similarities (Q, top) float32, descending, and their rows (Q, top) int64;
         fewer columns where the gallery is smaller.
         """
-        queries = as_rows(real_numbers(vectors, "vectors"), slice(None), "cpu")
+        queries = as_tensor(vectors, "vectors").cpu().float()
         top = expect("top", top, int, 1)
         width = self.features.shape[1]
         if queries.shape[1] != width:

@@ -1,6 +1,4 @@
-"""Re-ranking: equal to the published algorithm, written slowly and densely here, and to the
-released one's numbers.
-"""
+"""Re-ranking: equal to the published algorithm, written slowly here, and to released numbers."""
 
 from __future__ import annotations
 
