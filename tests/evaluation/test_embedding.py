@@ -13,6 +13,7 @@ from fusionreid.models import checkpoints
 from fusionreid.models.pretrained import load_weights
 
 MODEL = profile("smoke").scale(PAPER)
+DISTANCE = {"bf16": 2e-2, "fp16": 3e-3}  # bf16 keeps 8 bits of a number, fp16 keeps 11
 ARRIVED_NOT = {  # what stands there instead, and what the file holds
     "the pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a\nsize 12345\n",
@@ -47,6 +48,15 @@ def test_paths_and_arrays_in_batches(model, tiny_dataset, paths):
     np.testing.assert_allclose(embed(model, paths), plainly(model, images), atol=1e-5)
     assert not np.allclose(embed(model, paths), vectors, atol=1e-3), "a camera changes the vector"
     assert embed(model, []).shape == (0, vectors.shape[1])
+
+
+@pytest.mark.parametrize("precision", DISTANCE)
+def test_vectors_in_half_precision(model, precision):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, *MODEL.image_size), dtype=np.uint8)
+    full, half = embed(model, images), embed(model, images, precision=precision)
+    assert half.dtype == np.float32
+    distance = np.linalg.norm(full - half, axis=1)  # of vectors of length 1
+    assert 0 < distance.max() < DISTANCE[precision]
 
 
 def test_every_kind_of_picture_in_one_list(model, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fusionreid.config import TrainConfig
+from fusionreid import build_model
+from fusionreid.config import PAPER, TrainConfig, profile
+from fusionreid.devices import autocast
 from fusionreid.models.fusionreid import Output
 from fusionreid.training.losses import PaperObjective, triplet
 
@@ -93,3 +95,22 @@ def test_the_objective_has_two_losses_of_each_feature():
     by_hand += [triplet(features[name], identities) for name in features]
     total = sum(terms.values()).item()
     assert total == pytest.approx(sum(by_hand).item(), rel=1e-6)
+
+
+def test_losses_in_bf16_are_near_those_in_float32():
+    torch.manual_seed(0)
+    smoke = profile("smoke")
+    config = smoke.scale(PAPER)
+    model = build_model(config, 4, 6).train()
+    images = torch.randn(8, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
+    identities = torch.arange(8) // 2
+    losses = []
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(0)
+        with autocast("cpu", precision):
+            output = model(images)
+        terms = PaperObjective(4, smoke.train)(output, identities)
+        loss = sum(terms.values())
+        assert loss.dtype == torch.float32 and all(term.isfinite() for term in terms.values())
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
