@@ -207,7 +207,7 @@ def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     # Differences are taken seed by seed, because a seed that one row lacks says nothing of them.
     keys = ["feature", "metric", "seed"]
     of_base = runs[runs["variant"] == base].set_index(keys)[["paper", "ours"]]
-    runs = runs.join(of_base, on=keys, rsuffix="_base")
+    runs = runs.join(of_base.add_suffix("_base"), on=keys)
     runs = runs.eval("""
         paper_less = paper - paper_base
         ours_less = ours - ours_base

@@ -60,7 +60,7 @@ class Table:
         best = sorted(set(texts) - {""}, key=float)[-2:]
         if is_accuracy and len(best) == 2:  # a single number is not the best of anything
             marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
-        marks = texts.map(marks).fillna("{}")
+        marks = [marks.get(text, "{}") for text in texts]
         if (group, measure) in self.spread:
             texts += _format(self.spread[group, measure], " ± {:.1f}")
         gaps = ""
