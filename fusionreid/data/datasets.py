@@ -144,8 +144,8 @@ def open_dataset(
     if name == "synthetic":
         folder = _find_synthetic(root, size or "demo", seed)
         splits = read(name, folder)
-        _check_manifest(folder, splits)
         version = _synthetic_version(folder, with_draw=True)
+        _check_manifest(folder, splits)
     else:
         folder = find(name, root)
         splits = read(name, folder)
@@ -270,6 +270,8 @@ def _synthetic_version(folder: Path, with_draw: bool = False) -> str:
     if not manifest.is_file():
         return _digest("synthetic", folder, read("synthetic", folder))
     about = read_json(manifest)
+    if not isinstance(about, dict) or not {"size", "seed", "version"} <= about.keys():
+        raise ValueError(f"{manifest}: expected size, seed and version, found {about!r:.80}")
     version = f"v{about['version']}"
     if with_draw:
         version = _full_version("synthetic", version, about["size"], about["seed"])

@@ -8,7 +8,7 @@ import numpy as np
 from ..data import Dataset, ImageCache, Record
 from .embedding import normalised
 from .evaluate import Retrieval
-from .ranking import Labels, Ranking
+from .ranking import Ranking
 
 COLOURS = {  # what `colour_bands` is told, from the weakest
     "colour, whole frame": {"bands": 1, "middle": False, "per_camera": False},
@@ -83,14 +83,7 @@ def plain_features(
             by_name[name] = colour_bands(images, cameras, **options)
         return by_name
 
-    query = Labels.of(dataset.query)
-    gallery = Labels.of(dataset.gallery)
-    return Retrieval(
-        features(dataset.query, query.cameras),
-        features(dataset.gallery, gallery.cameras),
-        query,
-        gallery,
-    )
+    return Retrieval.of(dataset, features)
 
 
 def rank_by_colour(

@@ -1,7 +1,7 @@
 """Features of query and gallery, and how well each of them, and all together, rank (Sec. IV.A)."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,22 @@ class Retrieval(NamedTuple):
     gallery_features: dict[str, np.ndarray]  # name -> (G, width) float32
     query: Labels
     gallery: Labels
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        features: Callable[[Sequence[Record], np.ndarray], dict[str, np.ndarray]],
+    ) -> "Retrieval":
+        """What is ranked of a data set; `features` gives them of a split's records and cameras."""
+        query = Labels.of(dataset.query)
+        gallery = Labels.of(dataset.gallery)
+        return cls(
+            features(dataset.query, query.cameras),
+            features(dataset.gallery, gallery.cameras),
+            query,
+            gallery,
+        )
 
     def select(self, feature: str = "all") -> tuple[np.ndarray, np.ndarray]:
         """One feature of query (Q, D) and gallery (G, D), or "all" side by side, L2-normalised."""
@@ -72,14 +88,7 @@ def retrieve(
         vectors = np.concatenate([vectors for _, vectors in batches])
         return dict(zip(model.widths, np.split(vectors, ends, axis=1), strict=True))
 
-    query = Labels.of(dataset.query)
-    gallery = Labels.of(dataset.gallery)
-    return Retrieval(
-        features(dataset.query, query.cameras),
-        features(dataset.gallery, gallery.cameras),
-        query,
-        gallery,
-    )
+    return Retrieval.of(dataset, features)
 
 
 def evaluate(

@@ -194,6 +194,14 @@ def test_synthetic(tmp_path):
         open_dataset("synthetic", tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"size": "smoke", "seed": 3}'])
+def test_a_manifest_that_holds_something_else_is_named(tmp_path, content):
+    folder = make(tmp_path / "synthetic" / "smoke-3", MARKET)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match="manifest.json: expected size, seed and version, found"):
+        open_dataset("synthetic", folder)
+
+
 def test_pictures_of_ones_own_are_another_version_than_the_rendered_ones(tmp_path):
     rendered = find_version(DataConfig(), tmp_path)
     folder = make(tmp_path / "mine", MARKET)
