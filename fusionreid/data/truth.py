@@ -25,13 +25,14 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
 
     Columns of the image: `identity` and `camera` (from 0), as in the files; `yaw`, degrees from
     -180 to 180, 0 towards the camera; `phase` of the gait, degrees; `visible`, the share of the
-    person that is in the box and not hidden; `occluder` ("pole", "wall", "hedge" or "").
+    person that is in the box and not hidden; `occluder` ("pole", "wall", "hedge", "person" or "");
+    `companion` ("person" if somebody else is in the box, or ""); and the errors of the box, in
+    heights of the person: `box_height` (1 is exact), `box_right` and `box_down`.
 
-    Columns of the person: `group` of look-alikes (0: none), the `kind` of cue that tells them apart
-    ("local", "global" or ""), the `cue` ("print", "shoes", "bag", "hair"; "build", "height",
-    "silhouette", "gait") and its `value`; body, clothes and what is carried, by name ("build",
-    "top", "top_colour", ...); measures (age, stature, proportions from 0 to 1; `sleeves` from
-    shoulder 0 to wrist 2, `length` of the bottom from hip 0 to ankle 2).
+    Columns of the person: the `group` (family) of look-alikes, 0 is none; what is seen, by name
+    ("build", "top", "top_colour", ...); shades ("top_colour_rgb", as #rrggbb); measures ("weight",
+    "stature", ... from 0 to 1; `sleeves` from shoulder 0 to wrist 2, `length` of the bottom from
+    hip 0 to ankle 2; `legs` and `width`, 1 is the body model's).
     """
     table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
     files = []

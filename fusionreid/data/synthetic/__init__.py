@@ -3,4 +3,4 @@
 Outside this folder, only `build`, what it writes and the version `RENDERER` are known.
 """
 
-RENDERER = 5  # version of the synthetic people: raised whenever the same seed gives other pictures
+RENDERER = 6  # version of the synthetic people: raised whenever the same seed gives other pictures

@@ -24,10 +24,11 @@ from ...files import atomic_write, locked, read_json, write_json
 from ...processes import bars, cores, pool
 from ..layouts import MARKET_FOLDERS
 from . import RENDERER, scenes, shot
-from .body import BodyModel
+from .body import BodyModel, Template
 from .garments import dress
 from .people import draw
 
+WITH_COMPANION = 0.15  # share of pictures with somebody else in the box
 FEW = 200  # pictures that are rendered before other processes have started
 FOLDERS = tuple(MARKET_FOLDERS.values())  # of training, queries and gallery
 
@@ -36,7 +37,7 @@ FOLDERS = tuple(MARKET_FOLDERS.values())  # of training, queries and gallery
 class Size:
     """How much is rendered."""
 
-    train: int  # identities, a multiple of the four of a group
+    train: int  # identities; of all sizes but "smoke" a multiple of a family
     test: int  # identities, likewise
     image: tuple[int, int]  # height, width in pixels
     cameras: tuple[int, int]  # least and most that see an identity, of the six
@@ -46,9 +47,9 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(train=4, test=4, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
+    "smoke": Size(train=8, test=8, image=(64, 32), cameras=(3, 4), images=(2, 3), distractors=4),
     "demo": Size(
-        train=128, test=160, image=(128, 64), cameras=(4, 4), images=(2, 3), distractors=100
+        train=160, test=144, image=(128, 64), cameras=(4, 5), images=(2, 5), distractors=60
     ),
     "pretrain": Size(
         train=2400, test=80, image=(128, 64), cameras=(3, 3), images=(2, 2), distractors=0
@@ -116,7 +117,7 @@ def build(
 ) -> Path:
     """Renders the pictures of a benchmark that are missing, by default in a process a core.
 
-    `size` is a name of `SIZES`.     Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises
+    `size` is a name of `SIZES`. Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises
     ImportError if pictures are missing and the package anny is not installed; OSError if the disk
     is full or read-only, where finished pictures stay.
     """
@@ -173,8 +174,8 @@ def _render(
     def tasks():
         """The arguments of `_photograph` for each identity; a body is made when it is asked for."""
         for identity, shots in groupby(missing, lambda item: item.identity):
-            vertices, joints = model.of(draw(seed, identity))
-            yield folder, size, seed, list(shots), (model.template, vertices, joints)
+            bodies = [model.of(draw(seed, number)) for number in (identity, _passer_by(identity))]
+            yield folder, size, seed, list(shots), model.template, bodies
 
     with tqdm(
         total=len(missing),
@@ -198,26 +199,41 @@ def _render(
                 bar.update(future.result())
 
 
-def _photograph(folder: Path, size: Size, seed: int, shots: list[Shot], body: tuple) -> int:
+def _passer_by(identity: int) -> int:
+    """The number of the stranger who is sometimes in the box with this identity."""
+    return -100_000 - abs(identity) - (50_000 if identity < 0 else 0)
+
+
+def _photograph(
+    folder: Path, size: Size, seed: int, shots: list[Shot], template: Template, bodies: list
+) -> int:
     """Writes the pictures of one identity and returns how many.
 
-    `body` is the template, and the vertices and joints of the person.
+    `bodies` are the vertices and joints of the person, and of a stranger.
     """
-    person = draw(seed, shots[0].identity)
-    figure = dress(person, *body)
+    identity = shots[0].identity
+    subjects = []
+    for number, (vertices, joints) in zip((identity, _passer_by(identity)), bodies, strict=True):
+        person = draw(seed, number)
+        subjects.append(shot.Subject(person, dress(person, template, vertices, joints)))
+    subject, stranger = subjects
     cameras = scenes.cameras(seed)
     for item in shots:
-        # All that is not the person is drawn for each picture anew: nothing else tells who it is.
+        camera = cameras[item.camera]
         is_distractor = int(item.identity < 0)
+        # In front of one camera a person walks one way, as in a tracklet.
+        way = np.random.default_rng([seed, 7, abs(item.identity), is_distractor, item.camera])
+        heading = camera.headings[int(way.integers(2))] + way.normal(0, 0.4)
+        # All that is not the person is drawn for each picture anew: nothing else tells who it is.
         rng = np.random.default_rng(
             [seed, 2, abs(item.identity), is_distractor, item.camera, item.index]
         )
-        camera = cameras[item.camera]
-        yaw = camera.headings[int(rng.integers(2))] + rng.normal(0, 0.45)
+        yaw = heading + rng.normal(0, 0.15)
         place = (float(rng.uniform(-3.5, 3.5)), float(rng.uniform(-1.5, 1.5)))
         empty = item.identity < 0 and rng.random() < 0.3
         walk = shot.Walk(yaw, place, float(rng.uniform(0, 1000)), empty)
-        picture = shot.photograph(person, figure, camera, walk, size.image, rng)
+        companion = stranger if rng.random() < WITH_COMPANION else None
+        picture = shot.photograph(subject, companion, camera, walk, size.image, rng)
         drawn = {"identity": max(item.identity, 0), "camera": item.camera, **picture.attributes}
         about = PngInfo()
         about.add_text("attributes", json.dumps(drawn))

@@ -12,19 +12,10 @@ import numpy as np
 from .body import ATTRIBUTES, INDEX, NAMES, Surface, Template, normals
 from .people import Person
 
-BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE = range(7)  # what a triangle shows
+BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE, HELD = range(8)  # what a triangle shows
 GRIP = len(NAMES)  # the extra part that follows a hand without turning with it
-# How thick the hair is, metres; 0.018 of those that are not named here.
-THICKNESS = {
-    "bald": 0,
-    "shaved": 0.002,
-    "afro": 0.065,
-    "beanie": 0.016,
-    "cap": 0.012,
-    "bun": 0.009,
-    "ponytail": 0.01,
-    "short": 0.016,
-}
+# How much thicker or thinner than a person's hair these lie on the head.
+THICKNESS = {"bald": 0, "shaved": 0.15, "beanie": 1.2, "cap": 0.9, "bun": 0.7, "ponytail": 0.7}
 # How far tops stand off the body, metres; other tops are close to it.
 TOP_OFFSET = {"hoodie": 0.02, "open jacket": 0.022, "coat": 0.026}
 # Where tops end, in units of `Surface.torso`; other tops end at the belt.
@@ -92,7 +83,7 @@ def hem(person: Person) -> float:
     """Where the top ends, in units of `Surface.torso`."""
     if has_skirt(person) and person.top in TUCKED_IN:
         return 0.28
-    return HEM.get(person.top, 0.12 - 0.05 * person.looseness)
+    return person.hem + HEM.get(person.top, 0.1 - 0.03 * person.looseness)
 
 
 def covered(person: Person, p: Surface) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +192,8 @@ def _offsets(person: Person, p: Surface, is_shoe) -> np.ndarray:
     offset = np.where(bottom, 0.005 + width * down * (p.is_leg > 0.5), offset)
     offset = np.where(is_shoe & ~bottom, 0.007, offset)
     scalp = hairline(p.y, p.z) * (p.is_head > 0.5) * (p.is_eye < 0.5)
-    hair = THICKNESS.get(person.hair, 0.018) * _ramp(scalp, -0.002, 0.05)
+    # Longer on top than at the neck.
+    hair = THICKNESS.get(person.hair, 1) * person.hair_volume * _ramp(scalp, -0.002, 0.06)
     return offset + np.where(scalp > 0, hair, 0)
 
 
@@ -245,27 +237,44 @@ def _add_hair(pieces: _Pieces, person: Person, template, dressed, joints) -> Non
 
 def _add_bag(pieces: _Pieces, person: Person, p: Surface, dressed, joints, grip) -> None:
     """Adds the bag that the person carries."""
+    size = person.bag_size
     hips = joints[INDEX["thigh.L"]][2]
     tall = joints[INDEX["neck"]][2] - hips
     is_trunk = (p.is_arm < 0.3) & (p.is_head < 0.3)
     if person.bag == "backpack":
         is_back = is_trunk & (np.abs(dressed[:, 0]) < 0.1) & (p.torso > 0.4) & (p.torso < 0.9)
         rear = dressed[is_back, 1].max()
-        centre = [0, rear + 0.05, hips + 0.63 * tall]
-        backpack = _blob(centre, (0.15, 0.085, 0.4 * tall), 4, 16, 28)
+        centre = [0, rear + 0.05 * size, hips + 0.63 * tall]
+        radii = np.array([0.15, 0.085, 0.4 * tall]) * size
+        backpack = _blob(centre, radii, 4, 16, 28)
         pieces.add_rigid(backpack, INDEX["chest"], BAG)
     if person.bag == "shoulder bag":
         side = 1 if person.bag_side == "L" else -1
         edge = np.abs(dressed[is_trunk & (np.abs(p.torso) < 0.12), 0]).max()
         centre = [side * (edge + 0.035), 0.03, hips - 0.02]
-        shoulder_bag = _blob(centre, (0.05, 0.15, 0.125), 4)
+        shoulder_bag = _blob(centre, np.array([0.05, 0.15, 0.125]) * size, 4)
         pieces.add_rigid(shoulder_bag, INDEX["pelvis"], BAG)
     if person.bag == "handbag":
-        handbag = _blob(grip + [0, 0, -0.23], (0.055, 0.16, 0.115), 5)
+        handbag = _blob(grip + [0, 0, -0.23], np.array([0.055, 0.16, 0.115]) * size, 5)
         pieces.add_rigid(handbag, GRIP, BAG)
         for sign in (-1, 1):
             strap = _blob(grip + [0, 0.06 * sign, -0.06], (0.009, 0.009, 0.075))
             pieces.add_rigid(strap, GRIP, STRAP)
+    if person.bag == "plastic bag":
+        plastic_bag = _blob(grip + [0, 0, -0.2], np.array([0.09, 0.13, 0.17]) * size, 2.5)
+        pieces.add_rigid(plastic_bag, GRIP, BAG)
+
+
+def _add_held(pieces: _Pieces, person: Person, joints) -> None:
+    """Adds what is in the hand that has no bag."""
+    side = "R" if person.bag_side == "L" else "L"
+    part = INDEX[f"hand.{side}"]
+    forearm = joints[INDEX[f"forearm.{side}"]]
+    place = joints[part] + 0.35 * (joints[part] - forearm)
+    if person.held == "bottle":
+        pieces.add_rigid(_blob(place, (0.035, 0.035, 0.1), 3), part, HELD)
+    if person.held == "folder":
+        pieces.add_rigid(_blob(place, (0.015, 0.11, 0.15), 6), part, HELD)
 
 
 def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.ndarray) -> Figure:
@@ -280,6 +289,7 @@ def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.n
     along = hand - forearm
     grip = hand + along / np.linalg.norm(along) * 0.1
     _add_bag(pieces, person, Surface.of(template.attributes), dressed, joints, grip)
+    _add_held(pieces, person, joints)
     return Figure(
         vertices=np.concatenate(pieces.vertices).astype(np.float32),
         faces=np.concatenate(pieces.faces).astype(np.int32),

@@ -3,24 +3,17 @@
 import numpy as np
 
 from .body import Surface
-from .garments import BAG, BODY, HAIR, HEADWEAR, HOOD, STRAP, TUBE, covered, hairline
-from .people import (
-    BAG_COLOURS,
-    BOTTOM_COLOURS,
-    HAIR_COLOURS,
-    SHOE_COLOURS,
-    SKIN,
-    TOP_COLOURS,
-    Person,
-)
+from .garments import BAG, BODY, HAIR, HEADWEAR, HELD, HOOD, STRAP, TUBE, covered, hairline
+from .people import Colour, Person
 
 PRIMES = (374761393, 668265263, 2147483647)  # one for each axis of the noise
 WAIST = 0.16  # radius of the trunk, metres: turns an angle into a length of cloth
 
 
 def linear(colour) -> np.ndarray:
-    """sRGB 0 to 255 -> linear light 0 to 1."""
-    return (np.asarray(colour, np.float32) / 255) ** 2.2
+    """sRGB 0 to 255, or a colour of the wardrobe -> linear light 0 to 1."""
+    rgb = colour.rgb if isinstance(colour, Colour) else colour
+    return (np.asarray(rgb, np.float32) / 255) ** 2.2
 
 
 def noise(*coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -59,7 +52,7 @@ def _around(x, y) -> np.ndarray:
 
 
 def _pattern(person: Person, u, v, p: Surface) -> np.ndarray:
-    """Where the second colour of the top's pattern is: (N,) bool; u runs around, v up, metres."""
+    """How much of the pattern's colour is where: (N,) 0 to 1; u runs around, v up, metres."""
     width = 0.055 * person.pattern_scale
     is_upright = u % (2 * width) < width
     is_level = v % (2 * width) < width
@@ -68,46 +61,49 @@ def _pattern(person: Person, u, v, p: Surface) -> np.ndarray:
     if person.pattern == "vertical stripes":
         return is_upright
     if person.pattern == "checks":
-        return is_level ^ is_upright
+        return 0.5 * is_level + 0.5 * is_upright
+    if person.pattern == "flowers":
+        cells = 1.6 * width
+        return noise(u / cells, v / cells, seed=person.seed % 1000) > 0.58
     if person.pattern == "blocks":
         blocks = [p.is_arm > 0.5, p.torso > 0.62, p.torso < 0.36, u > 0]
-        return blocks[person.seed % 4]
+        return blocks[person.pattern_kind]
     return np.zeros(len(u), bool)
 
 
 def _print(person: Person, p: Surface) -> np.ndarray:
-    """Where the print on the chest is: (N,) bool."""
-    s = p.x / 0.14
-    t = (p.torso - 0.6) / 0.27
-    across = np.abs(s)
-    up = np.abs(t)
-    if person.print == "disc":
-        inside = s * s + t * t < 1
-    elif person.print == "square":
-        inside = (across < 0.9) & (up < 0.9)
-    elif person.print == "triangle":
-        inside = (across < (1 - t) * 0.55) & (up < 1)
-    elif person.print == "band":
-        inside = (up < 0.5) & (across < 1.6)
-    elif person.print == "cross":
-        inside = ((across < 0.35) | (up < 0.35)) & (across < 1) & (up < 1)
-    elif person.print == "text":
-        is_line = np.abs((t * 1.4) % 1 - 0.5) < 0.28
-        inside = (across < 1.2) & (up < 0.9) & is_line
-    else:
-        inside = np.zeros(len(s), bool)
-    return inside & (p.y < -0.01) & ~(p.is_arm > 0.5)
+    """Where the print on the chest is: (N,) bool. Its shape is the person's own."""
+    if person.print == "none":
+        return np.zeros(len(p.x), bool)
+    x, z, half_width, half_height = person.print_box
+    s = (p.x - x) / half_width
+    t = (p.z - z) / half_height
+    is_box = (np.abs(s) < 1) & (np.abs(t) < 1)
+    shape = person.seed % 997
+    cells = 1.5 + 2 * (shape % 5) / 4  # of the noise in half the width
+    level = 0.35 + 0.2 * (shape % 7) / 6
+    is_ink = noise(s * cells + 40, t * cells + 40, seed=shape) > level
+    return is_box & is_ink & (p.y < -0.01) & ~(p.is_arm > 0.5)
+
+
+def _cloth(person: Person, u, v) -> np.ndarray:
+    """How light the top's threads are, about 1: (N,). Coarse cloth has visible ones."""
+    scale = person.grain_scale
+    threads = noise(u * scale, v * scale, seed=person.seed % 991) - 0.5
+    washed = noise(u * 6, v * 6, seed=person.seed % 983) - 0.5
+    return 1 + person.grain * threads + 0.2 * washed
 
 
 def _top(person: Person, p: Surface, u) -> np.ndarray:
     """The colour of the top, (N, 3); u runs around, metres."""
     is_arm = p.is_arm > 0.5
     v = np.where(is_arm, -0.29 * p.arm, p.z)
-    colour = _plain(linear(TOP_COLOURS[person.top_colour]), len(u))
-    colour[_pattern(person, u, v, p)] = linear(TOP_COLOURS[person.pattern_colour])
-    colour[_print(person, p)] = linear(TOP_COLOURS[person.print_colour])
+    share = _pattern(person, u, v, p)[:, None]
+    colour = (1 - share) * linear(person.top_colour) + share * linear(person.pattern_colour)
+    colour *= _cloth(person, u, v)[:, None]
+    colour[_print(person, p)] = linear(person.print_colour)
     is_front = (p.y < 0) & ~is_arm
-    inner = linear(TOP_COLOURS[person.inner_colour])
+    inner = linear(person.inner_colour)
     if person.top == "open jacket":
         gap = 0.055 - 0.02 * p.torso
         colour[is_front & (np.abs(p.x) < gap)] = inner
@@ -139,7 +135,7 @@ def _paint_hair(person: Person, colour, skin, hair, p: Surface) -> np.ndarray:
     if person.hair in ("beanie", "cap"):
         colour[is_head & (edge > -0.025) & (p.y > -0.02)] = hair
         hat = is_head & (hairline(p.y, p.z) > -0.004)
-        colour[hat] = linear(TOP_COLOURS[person.headwear_colour])
+        colour[hat] = linear(person.headwear_colour)
         return colour
     scalp = is_head & (edge > 0)
     if person.hair == "shaved":
@@ -153,9 +149,9 @@ def _paint_hair(person: Person, colour, skin, hair, p: Surface) -> np.ndarray:
 
 def _paint_bottom(person: Person, colour, bottom, p: Surface) -> None:
     """Draws trousers, shorts or what is under a skirt into `colour`, where `bottom` is."""
-    cloth = linear(BOTTOM_COLOURS[person.bottom_colour])
+    cloth = linear(person.bottom_colour)
     colour[bottom] = cloth
-    if person.bottom_colour == "denim" and person.bottom in ("trousers", "shorts"):
+    if "denim" in person.bottom_colour.name and person.bottom in ("trousers", "shorts"):
         # Worn lighter in front of the thighs.
         worn = 1 + 0.5 * np.exp(-(((p.leg - 0.5) / 0.35) ** 2)) * (p.y < 0)
         colour[bottom] = cloth * worn[bottom, None]
@@ -163,7 +159,7 @@ def _paint_bottom(person: Person, colour, bottom, p: Surface) -> None:
         # The outer side: x beyond the middle of the leg, y about the middle.
         is_outside = (np.abs(p.y) < 0.022) & (np.abs(p.x) > 0.12)
         stripe = bottom & (p.is_leg > 0.5) & is_outside
-        colour[stripe] = linear(TOP_COLOURS[person.side_stripe])
+        colour[stripe] = linear(person.stripe_colour)
 
 
 def _straps(person: Person, p: Surface) -> np.ndarray:
@@ -184,8 +180,8 @@ def _body(person: Person, p: Surface) -> np.ndarray:
     """The colour of points on the body's own surface, (N, 3)."""
     is_arm = p.is_arm > 0.5
     is_leg = p.is_leg > 0.5
-    skin = linear(SKIN[person.skin])
-    hair = linear(HAIR_COLOURS[person.hair_colour])
+    skin = linear(person.skin)
+    hair = linear(person.hair_colour)
     colour = _plain(skin, len(p.x))
     _paint_face(colour, skin, hair, p)
     colour = _paint_hair(person, colour, skin, hair, p)
@@ -197,8 +193,8 @@ def _body(person: Person, p: Surface) -> np.ndarray:
     belt = bottom & (np.abs(p.torso - 0.3) < 0.02) & ~is_leg
     colour[belt] = 0.05
     shoes = (p.leg > 1.93) & is_leg & ~bottom
-    colour[shoes] = linear(SHOE_COLOURS[person.shoes])
-    colour[_straps(person, p)] = linear(BAG_COLOURS[person.bag_colour]) * 0.8
+    colour[shoes] = linear(person.shoes)
+    colour[_straps(person, p)] = linear(person.bag_colour) * 0.8
     return colour
 
 
@@ -206,9 +202,9 @@ def _hanging(person: Person, p: Surface) -> np.ndarray:
     """The colour of a skirt or of a coat's tails, (N, 3)."""
     if person.top == "coat":
         return _top(person, p, _around(p.x, p.y))
-    colour = _plain(linear(BOTTOM_COLOURS[person.bottom_colour]), len(p.x))
-    if person.seed % 3 == 0:  # a third of the skirts have stripes
-        colour[p.z % 0.16 < 0.05] = linear(TOP_COLOURS[person.pattern_colour])
+    colour = _plain(linear(person.bottom_colour), len(p.x))
+    if person.pattern_kind == 0:  # a quarter of the skirts have stripes
+        colour[p.z % 0.16 < 0.05] = linear(person.pattern_colour)
     return colour
 
 
@@ -236,10 +232,11 @@ def paint(
     colour[layer == BODY] = _body(person, of(BODY))
     hair = of(HAIR)
     streaks = 0.6 + 0.8 * noise(hair.x * 160 + hair.y * 90, hair.z * 12, seed=5)
-    colour[layer == HAIR] = linear(HAIR_COLOURS[person.hair_colour]) * streaks[:, None]
-    colour[layer == HEADWEAR] = linear(TOP_COLOURS[person.headwear_colour]) * 0.9
-    colour[layer == HOOD] = linear(TOP_COLOURS[person.top_colour])
-    bag = linear(BAG_COLOURS[person.bag_colour])
+    colour[layer == HAIR] = linear(person.hair_colour) * streaks[:, None]
+    colour[layer == HEADWEAR] = linear(person.headwear_colour) * 0.9
+    colour[layer == HOOD] = linear(person.top_colour)
+    colour[layer == HELD] = linear(person.stripe_colour)
+    bag = linear(person.bag_colour)
     colour[layer == BAG] = bag * _bag_shade(of(BAG))[:, None]
     colour[layer == STRAP] = bag * 0.7
     colour[layer == TUBE] = _hanging(person, of(TUBE))

@@ -1,248 +1,267 @@
 """Who is rendered: the attributes that make an identity of the synthetic benchmark.
 
-Identities come in groups of four look-alikes. They share an outfit, colours and body, but for one
-cue: a local one (the print on the chest, the shoes, the bag or the hair: what it is and its colour)
-or a global one (build, height, silhouette, gait), half and half.
+Identities come in families of look-alikes. A family has one member out of the street. All others
+share most of their blocks of attributes with it (build, hair, top, shoes, ...) and take each other
+block from a stranger of the same gender. So likeness is a continuum, as on a street: of two members
+some differ in one thing, others in many. Shades of colour, prints and measures are everybody's own.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 
-_WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
-
-# Colours are sRGB, 0 to 255. The numbers of entries that are not named here are how often they
-# occur.
-TOP_COLOURS = _WARDROBE["top_colours"]
-BOTTOM_COLOURS = _WARDROBE["bottom_colours"]
-BAG_COLOURS = _WARDROBE["bag_colours"]
-SHOE_COLOURS = _WARDROBE["shoe_colours"]
-HAIR_COLOURS = _WARDROBE["hair_colours"]
-SKIN = _WARDROBE["skin"]
-
-ALIKE = 4  # identities in a group
-CUES = {
-    "local": ("print", "shoes", "bag", "hair"),
-    "global": ("build", "height", "silhouette", "gait"),
+WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
+FAMILY = 16  # identities in a family
+SHARE = 0.9  # how likely a member has a block in common with it; at least one differs
+# What is taken together from a stranger.
+BLOCKS = {
+    "build": ("weight", "muscle", "width"),
+    "height": ("stature", "legs"),
+    "silhouette": ("looseness",),
+    "gait": ("stride", "arm_out", "elbow", "lean"),
+    "body": ("age", "proportions", "skin"),
+    "hair": ("hair", "hair_colour", "headwear_colour", "hair_volume"),
+    "top": (
+        "top",
+        "top_colour",
+        "inner_colour",
+        "pattern",
+        "pattern_colour",
+        "pattern_scale",
+        "pattern_kind",
+        "sleeves",
+        "hem",
+        "print",
+        "print_colour",
+    ),
+    "bottom": ("bottom", "bottom_colour", "length", "side_stripe", "stripe_colour"),
+    "shoes": ("shoes",),
+    "bag": ("bag", "bag_colour", "bag_side", "bag_size", "held"),
 }
-BUILDS = _WARDROBE["builds"]  # weight and muscle, anny's, and how wide the body is
-LEGS = _WARDROBE["legs"]  # how long they are; a taller person's are longer
-SILHOUETTES = _WARDROBE["silhouettes"]  # how far clothes stand off, trousers most
-GAITS = _WARDROBE[
-    "gaits"
-]  # stride, how far the arms stand off, bend of the elbows, lean forwards; radians
-_UNSEEN = ("kind", "cue", "value", "bag_side", "inner_colour")
+
+
+class Colour(NamedTuple):
+    """A colour of the wardrobe's palettes, in somebody's own shade."""
+
+    name: str
+    rgb: tuple[float, float, float]  # sRGB, 0 to 255
 
 
 @dataclass(frozen=True)
 class Person:
-    """One identity.
+    """One identity. Measures that are not named otherwise are from 0 to 1."""
 
-    Colours are names of the palettes above; `shape` holds anny's phenotypes, 0 to 1.
-    """
-
-    shape: dict[str, float]
-    build: str
-    height: str
-    silhouette: str
-    gait: str
-    skin: int
+    woman: bool
+    # The body. The first six are anny's phenotypes.
+    age: float
+    stature: float
+    proportions: float
+    weight: float
+    muscle: float
+    width: float  # of the body, and below: length of the legs; 1 is anny's
+    legs: float
+    skin: Colour
+    # How they walk: radians, but for the looseness of clothes, from 0 on.
+    stride: float
+    arm_out: float
+    elbow: float
+    lean: float
+    looseness: float
     hair: str
-    hair_colour: str
-    headwear_colour: str
+    hair_colour: Colour
+    headwear_colour: Colour
+    hair_volume: float  # metres
     top: str
-    top_colour: str
+    top_colour: Colour
+    inner_colour: Colour  # beneath an open jacket
     pattern: str
-    pattern_colour: str
+    pattern_colour: Colour
     pattern_scale: float
-    sleeves: float
+    pattern_kind: int
+    sleeves: float  # shoulder 0, elbow 1, wrist 2
+    hem: float  # added to where tops of this kind end
     print: str
-    print_colour: str
-    inner_colour: str
+    print_colour: Colour
     bottom: str
-    bottom_colour: str
-    length: float
+    bottom_colour: Colour
+    length: float  # hip 0, knee 1, ankle 2
     side_stripe: str
-    shoes: str
+    stripe_colour: Colour
+    shoes: Colour
     bag: str
-    bag_colour: str
+    bag_colour: Colour
     bag_side: str
-    seed: int
-    group: int = 0  # of look-alikes, from 1; 0 is none
-    kind: str = ""  # of the cue that tells the group apart: "local" or "global"
-    cue: str = ""
-    value: str = ""  # of the cue, this person's
+    bag_size: float
+    held: str  # in the other hand
+    grain: float  # how rough the top's cloth is
+    grain_scale: float  # threads a metre
+    print_box: tuple[float, float, float, float]  # middle and half width and height, metres
+    seed: int  # of noise: the print's shape, folds
+    family: int  # from 1; 0 is none
 
     @property
     def phenotypes(self) -> dict[str, float]:
-        """Anny's, those of the build included."""
-        return self.shape | dict(zip(("weight", "muscle"), BUILDS[self.build], strict=False))
-
-    @property
-    def looseness(self) -> float:
-        return SILHOUETTES[self.silhouette]
+        """Anny's."""
+        return {
+            "gender": 0.95 if self.woman else 0.05,
+            "age": self.age,
+            "height": self.stature,
+            "proportions": self.proportions,
+            "weight": self.weight,
+            "muscle": self.muscle,
+        }
 
     @property
     def looks(self) -> dict[str, str]:
-        """What can be seen, by name; the colour of what somebody does not wear is "none"."""
-        seen = {}
-        for name, value in vars(self).items():
-            if isinstance(value, str) and name not in _UNSEEN:
-                seen[name] = value
-        if self.print == "none":
-            seen["print_colour"] = "none"
-        if self.pattern == "plain":
-            seen["pattern_colour"] = "none"
-        if self.bag == "none":
-            seen["bag_colour"] = "none"
-        if self.hair not in ("cap", "beanie"):
-            seen["headwear_colour"] = "none"
-        seen["skin"] = str(self.skin)
-        seen["gender"] = "woman" if self.shape["gender"] > 0.5 else "man"
+        """What can be seen, as classes; the colour of what somebody does not wear is "none"."""
+        seen = {"gender": "woman" if self.woman else "man", "skin": self.skin.name}
+        for name in WARDROBE["looks"]:
+            value = getattr(self, name)
+            seen[name] = value.name if isinstance(value, Colour) else value
+        for name, (measure, limits) in WARDROBE["classes"].items():
+            place = np.searchsorted(list(limits.values()), getattr(self, measure))
+            seen[name] = [*limits, "most"][place]
+        for thing, bare in WARDROBE["bare"].items():
+            if getattr(self, thing) in bare:
+                seen[WARDROBE["colour_of"][thing]] = "none"
         return seen
 
     @property
     def facts(self) -> dict[str, str | float]:
         """The person's columns of the table of attributes."""
-        return self.looks | {
-            "bag_side": self.bag_side,
-            "inner_colour": self.inner_colour,
-            "age": round(self.shape["age"], 4),
-            "stature": round(self.shape["height"], 4),
-            "proportions": round(self.shape["proportions"], 4),
-            "sleeves": round(self.sleeves, 4),
-            "length": round(float(self.length), 4),
-            "pattern_scale": round(self.pattern_scale, 4),
-        }
-
-
-def _pick(rng: np.random.Generator, entry: str, exclude: str | None = None) -> str:
-    """A name of an entry of the wardrobe: by its weight if it has one, else any alike."""
-    options = _WARDROBE[entry]
-    names = [name for name in options if name != exclude]
-    if isinstance(options, dict) and isinstance(options[names[0]], float):
-        weights = np.array([options[name] for name in names])
-        return str(rng.choice(names, p=weights / weights.sum()))
-    return str(names[int(rng.integers(len(names)))])
-
-
-def _shuffled(rng: np.random.Generator, entry: str, like: str | None = None) -> list[str]:
-    """Names of an entry of the wardrobe in random order.
-
-    The half of the colours that are nearest to `like` is left out.
-    """
-    options = _WARDROBE[entry]
-    names = list(options)
-    if like:
-        names.sort(key=lambda name: np.abs(np.subtract(options[name], options[like])).sum())
-        names = names[len(names) // 2 :]
-    return [str(name) for name in rng.permutation(names)]
+        columns = {"group": self.family, **self.looks, "bag_side": self.bag_side}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Colour):
+                levels = [round(level) for level in value.rgb]
+                columns[f"{entry.name}_rgb"] = "#{:02x}{:02x}{:02x}".format(*levels)
+            elif isinstance(value, float):
+                name = f"{entry.name}_measure" if entry.name in columns else entry.name
+                columns[name] = round(value, 4)
+        return columns
 
 
 def draw(seed: int, identity: int) -> Person:
     """The identity of this number in the benchmark of this seed.
 
-    Distractors have negative numbers, and no group.
+    Strangers, of distractors and passers-by, have negative numbers and no family.
     """
+    street = _Street(seed)
     if identity < 0:
-        return _anybody(np.random.default_rng([seed, 1, -identity, 1]))
-    group, member = divmod(identity - 1, ALIKE)
-    rng = np.random.default_rng([seed, 1, group, 0])
-    kind = tuple(CUES)[group % 2]
-    cue = CUES[kind][group // 2 % len(CUES[kind])]
-    return _tell_apart(replace(_anybody(rng), group=group + 1, kind=kind, cue=cue), member, rng)
+        rng = np.random.default_rng([seed, 1, -identity, 1])
+        return _own(street.anybody(rng), rng)
+    number, member = divmod(identity - 1, FAMILY)
+    first = street.anybody(np.random.default_rng([seed, 1, number, 0]))
+    rng = np.random.default_rng([seed, 1, number, 2 + member])
+    person = replace(first, family=number + 1)
+    if member > 0:
+        stranger = street.anybody(rng, first.woman)
+        differs = rng.random(len(BLOCKS)) > SHARE
+        differs[rng.integers(len(BLOCKS))] |= not differs.any()
+        for block, changed in zip(BLOCKS.values(), differs, strict=True):
+            if changed:
+                person = replace(person, **{name: getattr(stranger, name) for name in block})
+    return _own(person, rng)
 
 
-def _tell_apart(person: Person, member: int, rng: np.random.Generator) -> Person:
-    """One of the group's four: `person` with the cue's value of this member.
+def _own(person: Person, rng: np.random.Generator) -> Person:
+    """The person with shades, cloth, print and measures of their own."""
+    changes = {"seed": int(rng.integers(2**31))}
+    for entry in fields(person):
+        value = getattr(person, entry.name)
+        if isinstance(value, Colour):
+            light, spread = WARDROBE["shades"].get(entry.name, WARDROBE["shades"]["cloth"])
+            shifted = np.asarray(value.rgb) + rng.normal(0, light) + rng.normal(0, spread, 3)
+            changes[entry.name] = Colour(value.name, tuple(np.clip(shifted, 8, 246).tolist()))
+    for name, spread in WARDROBE["own"].items():
+        value = getattr(person, name) + float(rng.normal(0, spread))
+        changes[name] = value if name == "hem" else max(value, 0.03)
+    changes["grain"] = float(rng.uniform(0, 0.5))
+    changes["grain_scale"] = float(rng.uniform(30, 120))
+    half_width = rng.uniform(0.05, 0.15)
+    half_height = rng.uniform(0.04, 0.13)
+    box = (rng.normal(0, 0.02), rng.uniform(0.26, 0.36), half_width, half_height)
+    changes["print_box"] = tuple(float(value) for value in box)
+    return replace(person, **changes)
 
-    `rng` is the group's, not the member's.
-    """
-    level = int(rng.permutation(ALIKE)[member])
-    woman = person.shape["gender"] > 0.5
-    if person.cue == "print":
-        # On a plain top, in colours that are seen on it.
-        top = person.top if person.top in ("t-shirt", "long sleeves", "hoodie") else "t-shirt"
-        value, colour = (
-            _shuffled(rng, "prints")[member],
-            _shuffled(rng, "top_colours", person.top_colour)[member],
+
+class _Street:
+    """Where people of a set come from: some are dressed for summer, some for winter."""
+
+    def __init__(self, seed: int):
+        self.summer = np.random.default_rng([seed, 6]).uniform(0.6, 1.0)
+
+    def anybody(self, rng: np.random.Generator, woman: bool | None = None) -> Person:
+        """A person out of the street, of the palettes' plain shades."""
+        if woman is None:
+            woman = bool(rng.random() < 0.5)
+        gender = "women" if woman else "men"
+        season = "summer" if rng.random() < self.summer else "winter"
+
+        def pick(*entry: str) -> str:
+            """A name of an entry of the wardrobe, by its weight."""
+            options = WARDROBE
+            for key in entry:
+                options = options[key]
+            weights = np.array(list(options.values()))
+            return str(rng.choice(list(options), p=weights / weights.sum()))
+
+        def colour(palette: str) -> Colour:
+            name = pick("colours", palette)
+            return Colour(name, tuple(WARDROBE["palettes"][palette][name]))
+
+        def measure(name: str) -> float:
+            """A normal number inside its limits."""
+            mean, spread, low, high = WARDROBE["measures"][name]
+            return float(np.clip(rng.normal(mean, spread), low, high))
+
+        top = pick("tops", season)
+        bottom = pick("bottoms", season, gender)
+        pattern = pick("patterns")
+        is_jacket = top in ("coat", "open jacket")
+        if is_jacket and rng.random() < 0.8:
+            pattern = "plain"
+        has_print = not is_jacket and rng.random() < (0.5 if pattern == "plain" else 0.1)
+        bent = rng.random() < 0.15  # arms bent, as of somebody who looks at a phone
+        low, high = WARDROBE["sleeves"][top]
+        shortest, longest = WARDROBE["lengths"][bottom]
+        has_stripe = bottom in ("trousers", "shorts") and rng.random() < 0.12
+        measures = {name: measure(name) for name in WARDROBE["measures"]}
+        if bent:
+            measures["elbow"] += float(rng.uniform(0.5, 1.2))
+        return Person(
+            woman=woman,
+            **measures,
+            skin=colour("skin"),
+            hair=pick("hair", season, gender),
+            hair_colour=colour("hair"),
+            headwear_colour=colour("top"),
+            top=top,
+            top_colour=colour("winter" if is_jacket else "top"),
+            inner_colour=colour("top"),
+            pattern=pattern,
+            pattern_colour=colour("top"),
+            pattern_scale=float(np.exp(rng.uniform(-1, 0.4))),
+            pattern_kind=int(rng.integers(4)),
+            sleeves=float(rng.uniform(low, high)),
+            print="print" if has_print else "none",
+            print_colour=colour("top"),
+            bottom=bottom,
+            bottom_colour=colour("bottom"),
+            length=float(rng.uniform(shortest, longest)),
+            side_stripe="stripe" if has_stripe else "none",
+            stripe_colour=colour("top"),
+            shoes=colour("shoes"),
+            bag=pick("bags"),
+            bag_colour=colour("bag"),
+            bag_side=str(rng.choice(["L", "R"])),
+            held=pick("held"),
+            grain=0.0,
+            grain_scale=60.0,
+            print_box=(0.0, 0.3, 0.1, 0.1),
+            seed=0,
+            family=0,
         )
-        sleeves = person.sleeves if person.top == top else 0.7
-        changed = dict(top=top, sleeves=sleeves, pattern="plain", print=value, print_colour=colour)
-    elif person.cue == "shoes":
-        value = _shuffled(rng, "shoe_colours")[member]
-        changed = dict(shoes=value, length=min(person.length, 1.9))
-    elif person.cue == "bag":
-        value = list(_WARDROBE["bags"])[level]
-        changed = dict(bag=value, bag_colour=_shuffled(rng, "bag_colours")[member])
-    elif person.cue == "hair":
-        value = _shuffled(rng, "hair_cues_women" if woman else "hair_cues_men")[member]
-        colours = dict(hair_colour="hair_colours", headwear_colour="top_colours")
-        changed = dict(hair=value) | {
-            name: _shuffled(rng, entry)[member] for name, entry in colours.items()
-        }
-    else:
-        # A detector's box makes all people equally high: what shows of height is the legs' length.
-        value = list(
-            {"build": BUILDS, "height": LEGS, "silhouette": SILHOUETTES, "gait": GAITS}[person.cue]
-        )[level]
-        changed = {person.cue: value}
-        # A silhouette shows on trousers, and a long skirt hides how its wearer walks.
-        if person.cue == "silhouette" or (person.cue == "gait" and person.bottom == "long skirt"):
-            changed |= dict(bottom="trousers", length=1.95)
-    return replace(person, value=value, **changed)
-
-
-def _anybody(rng: np.random.Generator) -> Person:
-    """A person out of the street."""
-    woman = bool(rng.random() < 0.5)
-    top = _pick(rng, "tops")
-    bottom = _pick(rng, "bottoms_women" if woman else "bottoms_men")
-    top_colour = _pick(rng, "top_colours")
-    jacket = top in ("coat", "open jacket")
-    pattern = _pick(rng, "jacket_patterns" if jacket else "patterns")
-    has_print = not jacket and rng.random() < (0.65 if pattern == "plain" else 0.15)
-    hair = _pick(rng, "hair_women" if woman else "hair_men")
-    return Person(
-        shape={
-            "gender": float(rng.uniform(0.85, 1.0) if woman else rng.uniform(0.0, 0.15)),
-            "age": float(rng.uniform(0.58, 0.95)),
-            "height": float(rng.uniform(0.4, 0.62)),
-            "proportions": float(rng.uniform(0.35, 0.75)),
-        },
-        build=str(rng.choice(list(BUILDS))),
-        height=str(rng.choice(list(LEGS))),
-        silhouette=str(rng.choice(list(SILHOUETTES))),
-        gait=str(rng.choice(list(GAITS))),
-        skin=int(rng.choice(len(SKIN), p=[0.22, 0.24, 0.2, 0.14, 0.12, 0.08])),
-        hair=hair,
-        hair_colour=_pick(rng, "hair_shares"),
-        headwear_colour=_pick(rng, "top_colours"),
-        top=top,
-        top_colour=top_colour,
-        pattern=pattern,
-        pattern_colour=_pick(rng, "top_colours", exclude=top_colour),
-        pattern_scale=float(rng.uniform(0.8, 1.5)),
-        sleeves=float({"t-shirt": rng.uniform(0.5, 0.85), "sleeveless": 0.08}.get(top, 1.97)),
-        print=_pick(rng, "prints") if has_print else "none",
-        print_colour=_pick(rng, "top_colours", exclude=top_colour),
-        inner_colour=_pick(rng, "top_colours", exclude=top_colour),
-        bottom=bottom,
-        bottom_colour=_pick(rng, "bottom_shares"),
-        length={
-            "shorts": rng.uniform(0.6, 1.0),
-            "trousers": rng.uniform(1.86, 2.02),
-            "skirt": rng.uniform(0.6, 1.0),
-            "long skirt": rng.uniform(1.3, 1.8),
-        }[bottom],
-        side_stripe=_pick(rng, "top_colours")
-        if bottom in ("trousers", "shorts") and rng.random() < 0.15
-        else "none",
-        shoes=_pick(rng, "shoe_colours"),
-        bag=_pick(rng, "bags"),
-        bag_colour=_pick(rng, "bag_colours"),
-        bag_side="LR"[int(rng.integers(2))],
-        seed=int(rng.integers(2**31)),
-    )

@@ -9,7 +9,9 @@ import numpy as np
 from .paint import linear, noise
 
 GROUNDS = ("tiles", "asphalt", "grass", "cobbles", "concrete", "crossing")
-WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns")
+WALLS = ("bricks", "shop", "hedge", "panels", "trees", "columns", "bicycles")
+BALANCE = np.array([1.01, 0.985, 1.0])  # of red, green and blue in all cameras
+MEAN_LIGHT = 0.17  # of the empty street, linear
 HOUSE = 5  # metres of the street that one kind of wall is long
 
 
@@ -20,7 +22,7 @@ class Camera:
         self.ground_kind = ground_kind
         # What stands along the street behind, each on 5 metres, over and over.
         self.wall_kinds = wall_kinds
-        warm = rng.uniform(-0.07, 0.07)
+        warm = rng.uniform(-0.03, 0.03)
         azimuth = rng.uniform(0, 2 * np.pi)
         rise = rng.uniform(0.5, 1.1)
         level = np.cos(rise)
@@ -34,17 +36,24 @@ class Camera:
         self.height = rng.uniform(1.9, 4.6)
         self.distance = rng.uniform(6.0, 11.0)
         self.wall = rng.uniform(2.5, 7)
-        self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-9, 9, 3))
-        self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-14, 14, 3))
-        self.gain = np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0.15, 0.1))
-        self.contrast = rng.uniform(0.92, 1.12)
+        self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-3, 3, 3))
+        self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-5, 5, 3))
+        self.gain = np.exp(rng.normal(0, 0.03, 3) + rng.normal(0, 0.06)) * BALANCE
+        self.contrast = rng.uniform(1.25, 1.4)
         self.saturation = rng.uniform(0.75, 1.0)
         # Deviation of the blur in pixels of a picture that is 128 high.
-        self.sharpness = rng.uniform(0.2, 0.6)
+        self.sharpness = rng.uniform(0.03, 0.22)
+        self.sharpening = rng.uniform(0.3, 1.2)  # how much its edges are stressed
         # The picture is as if it was smaller by this factor.
-        self.resolution = rng.uniform(0.75, 1.0)
-        self.grain = rng.uniform(0.005, 0.018)  # deviation of the noise, in sRGB 0 to 1
+        self.resolution = rng.uniform(0.8, 1.0)
+        self.grain = rng.uniform(0.004, 0.012)  # deviation of the noise, in sRGB 0 to 1
         self.seed = int(rng.integers(2**20))
+
+    def expose(self) -> None:
+        """Sets the gain so that the empty street has the same mean light in every camera."""
+        u, v = (grid.reshape(-1) for grid in np.mgrid[-0.1:0.1:12j, -0.15:0.15:12j])
+        means = [background(self, u, v, street)[0].mean() for street in range(0, 60, 4)]
+        self.gain = self.gain * MEAN_LIGHT / np.mean(means)
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +81,9 @@ def cameras(seed: int) -> list[Camera]:
     six = []
     for index, ground in enumerate(grounds):
         kinds = [walls[(index + step) % len(walls)] for step in (0, 1, 3)]
-        six.append(Camera(rng, ground, tuple(kinds)))
+        camera = Camera(rng, ground, tuple(kinds))
+        camera.expose()
+        six.append(camera)
     return six
 
 
@@ -108,7 +119,7 @@ def _ground(camera: Camera, x, y) -> np.ndarray:
     if kind == "grass":
         is_lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
         blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=seed)
-        green = np.array([0.11, 0.135, 0.07]) * blades[:, None]
+        green = np.array([0.115, 0.125, 0.092]) * blades[:, None]
         colour = np.where(is_lawn[:, None], green, colour)
     if kind == "concrete":
         is_seam = (x % 2.4 < 0.03) | (y % 2.4 < 0.03)
@@ -122,7 +133,7 @@ def _bricks(camera: Camera, colour, x, z) -> np.ndarray:
     u = x / 0.28 + 0.5 * (row % 2)
     shade = 0.75 + 0.5 * noise(np.floor(u) + 0.5, row + 0.5, seed=seed)
     is_mortar = (z / 0.1 % 1 < 0.12) | (u % 1 < 0.05)
-    brick = np.array([0.3, 0.12, 0.08]) * shade[:, None] + 0.2 * colour
+    brick = np.array([0.24, 0.155, 0.13]) * shade[:, None] + 0.2 * colour
     colour = np.where(is_mortar[:, None], 0.3, brick)
     across = x % 2.6
     is_window = (across > 0.8) & (across < 2.0) & (z > 1.0) & (z < 2.6)
@@ -151,7 +162,7 @@ def _leaves(camera: Camera, x, z) -> np.ndarray:
     coarse = noise(x * 9, z * 9, seed=seed) * 0.6
     leaves = coarse + noise(x * 22, z * 22, seed=seed + 1) * 0.6
     shade = 0.25 + 1.5 * leaves**2
-    return np.array([0.075, 0.1, 0.05]) * shade[:, None]
+    return np.array([0.075, 0.088, 0.062]) * shade[:, None]
 
 
 def _hedge(camera: Camera, colour, x, z) -> np.ndarray:
@@ -188,6 +199,23 @@ def _columns(camera: Camera, colour, x, z) -> np.ndarray:
     return np.where(is_column[:, None], camera.wall_colour * shade[:, None], colour * dark[:, None])
 
 
+def _bicycles(camera: Camera, colour, x, z) -> np.ndarray:
+    """A row of parked bicycles before a wall: two wheels and a frame on each 1.2 metres."""
+    number = np.floor(x / 1.2)
+    across = x % 1.2
+    wheel = np.abs(across - 0.6) - 0.35  # from the middle of the nearer wheel
+    radius = np.hypot(wheel, z - 0.34)
+    is_tyre = np.abs(radius - 0.31) < 0.025
+    is_tube = (np.abs(z - 0.34 - 0.9 * np.abs(across - 0.5)) < 0.025) & (z < 0.85)
+    is_bar = (np.abs(z - 0.82) < 0.025) & (np.abs(across - 0.6) < 0.3)
+    hue = _cells(x / 1.2, 0 * z, camera.seed + 5)
+    colour[is_tyre] = 0.03
+    colour[is_tube | is_bar] = np.array([0.3, 0.1, 0.05])
+    is_pale = (is_tube | is_bar) & (hue > 0.4)
+    colour[is_pale] = 0.5 * (number % 2)[is_pale, None] + 0.1
+    return colour
+
+
 PAINTERS = {
     "bricks": _bricks,
     "shop": _shop,
@@ -195,6 +223,7 @@ PAINTERS = {
     "trees": _trees,
     "panels": _panels,
     "columns": _columns,
+    "bicycles": _bicycles,
 }
 
 

@@ -8,13 +8,15 @@ from PIL import Image
 from . import body, scenes
 from .garments import TUBE, Figure, has_skirt, tube
 from .paint import noise, paint
-from .people import GAITS, Person
+from .people import Person
 from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94  # of the JPEG
-EXPOSURE = 0.12  # deviation of the logarithm of the light, from picture to picture
-TINT = 0.04  # the same of each colour
+EXPOSURE = 0.24  # deviation of the logarithm of the light, from picture to picture
+TINT = 0.05  # the same of each colour
+RESOLUTION = (0.45, 1.1)  # a picture is as if it was smaller by so much, at least and at most
+IN_FRONT = 0.26  # share of pictures with something in front
 
 
 class Walk(NamedTuple):
@@ -24,6 +26,13 @@ class Walk(NamedTuple):
     place: tuple[float, float]  # x, y on the ground, metres
     street: float  # which stretch of its street the camera looks at, metres
     empty: bool  # the person is left out, as in a false detection
+
+
+class Subject(NamedTuple):
+    """Who is photographed."""
+
+    person: Person
+    figure: Figure
 
 
 class Picture(NamedTuple):
@@ -69,7 +78,7 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, walk: Walk)
     """The person somewhere on their way, standing on the ground."""
     is_standing = rng.random() < 0.06
     pace = 0.12 if is_standing else rng.uniform(0.8, 1.1)
-    stride = GAITS[person.gait][0] * pace
+    stride = person.stride * pace
     phase = rng.uniform(0, 2 * np.pi)
     head = (rng.normal(0, 0.2), rng.normal(0.05, 0.08))
     transforms = body.pose(person, figure.joints, phase, stride, head)
@@ -99,9 +108,9 @@ def _detect(points: np.ndarray, rng: np.random.Generator) -> _Box:
     """The box around points (N, 2) of the image plane, twice as high as wide, a little off."""
     low = points.min(0)
     high = points.max(0)
-    tall = (high[1] - low[1]) * rng.normal(1.06, 0.05)
-    centre = (low + high) / 2 + rng.normal(0, [0.03, 0.025]) * tall
-    if rng.random() < 0.08:  # cut at the knees, or too large
+    tall = (high[1] - low[1]) * rng.normal(1.06, 0.075)
+    centre = (low + high) / 2 + rng.normal(0, [0.045, 0.035]) * tall
+    if rng.random() < 0.16:  # cut at the knees, or too large
         tall *= rng.choice([0.8, 1.25])
         centre[1] -= 0.08 * tall
     wide = max(tall / 2, 0.9 * (high[0] - low[0]))
@@ -162,11 +171,15 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     image = np.clip(0.5 + camera.contrast * (image - 0.5), 0, None)
     # Highlights roll off.
     image = np.where(image > 0.85, 0.85 + 0.15 * np.tanh((image - 0.85) / 0.15), image)
-    image = blur(image, camera.sharpness * size[0] / 128)
+    # Some are out of focus, moved, or far away.
+    unsharp = np.exp(np.abs(rng.normal(0, 0.7)))
+    resolution = camera.resolution * rng.uniform(*RESOLUTION)
+    image = blur(image, camera.sharpness * unsharp * size[0] / 128)
+    image = image + camera.sharpening * (image - blur(image, size[0] / 128))
     picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
-    if camera.resolution < 0.95:
-        width = max(8, round(size[1] * camera.resolution))
-        height = max(16, round(size[0] * camera.resolution))
+    if resolution < 0.95:
+        width = max(8, round(size[1] * resolution))
+        height = max(16, round(size[0] * resolution))
         small = picture.resize((width, height), Image.Resampling.BOX)
         picture = small.resize(size[::-1], Image.Resampling.BICUBIC)
     grey_grain = rng.normal(0, camera.grain * 255, (*size, 1))
@@ -199,7 +212,7 @@ def _shadow(camera: Camera, mesh: _Mesh, figure: Figure, box: _Box, on_ground, s
 
 
 def _draw_person(image, person: Person, mesh: _Mesh, camera: Camera, box: _Box, size):
-    """Draws the person into `image` (N, 3). Returns the mask (H, W), and the share in the box."""
+    """Draws the person into `image` (N, 3). Returns the mask (H, W) of 0 and 1."""
     height, width = size
     plane, depth = camera.project(mesh.vertices)
     seen = rasterise(box.pixels(plane, size), depth, mesh.faces, size)
@@ -220,49 +233,75 @@ def _draw_person(image, person: Person, mesh: _Mesh, camera: Camera, box: _Box, 
     image[seen.pixel] = colour
     mask = np.zeros(size)
     mask.reshape(-1)[seen.pixel] = 1
-    # All of the person, at half the resolution on a canvas that reaches beyond the box on all
-    # sides, tells how much of the person the box leaves out.
-    half = (height // 2, width // 2)
-    shifted = box.pixels(plane, half) + [half[1] / 2, half[0] / 2]
-    whole = 4 * coverage(shifted, depth, mesh.faces, size).sum()
-    return mask, mask.sum() / max(whole, mask.sum(), 1)
+    return mask
+
+
+def _share_in_box(mesh: _Mesh, camera: Camera, box: _Box) -> float:
+    """How much of the person is inside the box: the share of the vertices."""
+    points = box.pixels(camera.project(mesh.vertices)[0], (1, 1))
+    return float(((points > 0) & (points < 1)).all(1).mean())
 
 
 def photograph(
-    person: Person,
-    figure: Figure,
+    subject: Subject,
+    companion: Subject | None,
     camera: Camera,
     walk: Walk,
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> Picture:
-    """One picture of `size` (height, width)."""
+    """One picture of `size` (height, width); a companion is somebody else who is in the box."""
     twice = (2 * size[0], 2 * size[1])  # drawn larger, then halved: smooth edges
-    mesh = _posed(person, figure, rng, walk)
-    box = _detect(camera.project(mesh.vertices)[0], rng)
+    mesh = _posed(*subject, rng, walk)
+    plane = camera.project(mesh.vertices)[0]
+    box = _detect(plane, rng)
     image, on_ground, is_ground = scenes.background(camera, *box.grid(twice), walk.street)
     mask = np.zeros(twice)
-    visible = 0.0
+    share = 0.0
     occluder = ""
+
+    def draw(who: Subject, figure_mesh: _Mesh) -> np.ndarray:
+        light = _shadow(camera, figure_mesh, who.figure, box, on_ground, twice)
+        image[is_ground] *= light[is_ground, None]
+        return _draw_person(image, who.person, figure_mesh, camera, box, twice)
+
     if not walk.empty:
-        light = _shadow(camera, mesh, figure, box, on_ground, twice)
-        image = np.where(is_ground[:, None], image * light[:, None], image)
-        mask, visible = _draw_person(image, person, mesh, camera, box, twice)
-    image = image.reshape(*twice, 3)
-    if rng.random() < 0.1 and not walk.empty:
-        occluder, hidden = put_in_front(image, rng, camera)
-        visible *= mask[~hidden].sum() / max(mask.sum(), 1)
-        mask[hidden] = 0
-    yaw = np.degrees((walk.yaw + np.pi) % (2 * np.pi) - np.pi)
+        share = _share_in_box(mesh, camera, box)
+        if companion is not None:
+            aside = rng.choice([-1, 1]) * rng.uniform(0.35, 0.8)
+            behind = rng.choice([-1, 1, 1]) * rng.uniform(0.3, 1.2)
+            place = (walk.place[0] + aside, walk.place[1] + behind)
+            other_walk = walk._replace(yaw=walk.yaw + rng.normal(0, 0.4), place=place)
+            other_mesh = _posed(*companion, rng, other_walk)
+            if behind > 0:
+                draw(companion, other_mesh)
+        mask = draw(subject, mesh)
+        whole = max(mask.sum(), 1)
+        if companion is not None and behind < 0:
+            occluder = "person"
+            mask[draw(companion, other_mesh) > 0] = 0
+        if rng.random() < IN_FRONT:
+            occluder, hidden = put_in_front(image.reshape(*twice, 3), rng, camera)
+            mask[hidden] = 0
+        share *= mask.sum() / whole
+    low = plane.min(0)
+    tall = np.ptp(plane[:, 1])
+    centre = (low + plane.max(0)) / 2
     drawn = {
-        "group": person.group,
-        "kind": person.kind,
-        "cue": person.cue,
-        "value": person.value,
-        "yaw": round(float(yaw), 1),
-        "phase": round(float(np.degrees(mesh.phase)), 1),
-        "visible": round(float(visible), 3),
+        "yaw": _degrees(walk.yaw),
+        "phase": _degrees(mesh.phase),
+        "visible": round(float(share), 3),
         "occluder": occluder,
+        "companion": "person" if companion is not None and not walk.empty else "",
+        # The errors of the box, in heights of the person.
+        "box_height": round(float(box.height / tall), 3),
+        "box_right": round(float((box.left + box.width / 2 - centre[0]) / tall), 3),
+        "box_down": round(float((box.top + box.height / 2 - centre[1]) / tall), 3),
     }
-    picture = _develop(halve(image), camera, rng, size)
+    picture = _develop(halve(image.reshape(*twice, 3)), camera, rng, size)
     return Picture(picture, Image.fromarray(halve(mask) > 0.5), drawn)
+
+
+def _degrees(angle: float) -> float:
+    """Radians in degrees from -180 to 180."""
+    return round(float(np.degrees((angle + np.pi) % (2 * np.pi) - np.pi)), 1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusionreid.data.synthetic import body
-from fusionreid.data.synthetic.people import BUILDS, LEGS, draw
+from fusionreid.data.synthetic.people import draw
 
 
 def test_blend_shapes_are_those_of_anny():
@@ -33,14 +33,29 @@ def test_blend_shapes_are_those_of_anny():
         assert bool(found.any()) == (file != empty)
 
 
-def test_longer_legs_and_wider_bodies():
+@pytest.fixture(scope="module")
+def model():
     pytest.importorskip("anny")
-    model, person = body.BodyModel(), replace(draw(0, 1), build="heavy", height="tall")
+    return body.BodyModel()
+
+
+def test_longer_legs_and_wider_bodies(model):
+    person = replace(draw(0, 1), width=1.1, legs=1.08)
     plain, joints = model.shape(**person.phenotypes)
     changed, moved = model.of(person)
     hips, floor = joints[body.INDEX["thigh.L"], 2], plain[:, 2].min()
-    np.testing.assert_allclose(changed[:, :2], BUILDS["heavy"][2] * plain[:, :2], rtol=1e-5)
-    longer = (LEGS["tall"] - 1) * (hips - floor)
-    np.testing.assert_allclose(np.ptp(changed[:, 2]) - np.ptp(plain[:, 2]), longer, rtol=1e-4)
+    np.testing.assert_allclose(changed[:, :2], 1.1 * plain[:, :2], rtol=1e-5)
+    longer = 0.08 * (hips - floor)
+    np.testing.assert_allclose(np.ptp(changed[:, 2]) - np.ptp(plain[:, 2]), longer, rtol=1e-3)
     torso = moved[body.INDEX["neck"], 2] - moved[body.INDEX["thigh.L"], 2]
     np.testing.assert_allclose(torso, joints[body.INDEX["neck"], 2] - hips, rtol=1e-4)
+
+
+def test_the_coarser_mesh_is_whole(model):
+    template = model.template
+    vertices, _ = model.shape()
+    assert len(vertices) == len(template.weights) == len(template.attributes) < 6000
+    assert set(np.unique(template.faces)) == set(range(len(vertices)))
+    corners = np.sort(template.faces, axis=1)
+    assert (np.diff(corners, axis=1) > 0).all()  # no triangle has a corner twice
+    np.testing.assert_allclose(template.weights.sum(1), 1, rtol=1e-5)
