@@ -26,7 +26,15 @@ from .options import Parser, device, literal, one_of, whole
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 WEIGHTS = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's)"
 SIZE = "of a real set, demo is a draw, full the whole"
-TRAINING = ("epochs", "warmup_epochs", "learning_rate", "identities", "images", "precision")
+TRAINING = (
+    "epochs",
+    "warmup_epochs",
+    "learning_rate",
+    "fusion_learning_rate",
+    "identities",
+    "images",
+    "precision",
+)
 RESULT = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
 
 
@@ -73,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=whole(1), help="default: the profile's")
     add("--warmup-epochs", type=whole(0), help="default: the profile's, and fewer than --epochs")
     add("--learning-rate", type=float, help="the highest (default: the profile's)")
+    fusion_help = "factor on it outside the two branches (default: the profile's, 1)"
+    add("--fusion-learning-rate", type=float, help=fusion_help)
     add("--identities", type=whole(2), help="P of a batch of P x K images (default: the profile's)")
     add("--images", type=whole(2), help="K of a batch (default: the profile's)")
     add("--precision", choices=PRECISIONS, help="default: the profile's")
