@@ -201,7 +201,7 @@ def test_a_run_goes_on_in_another_number_of_processes(frozen, tiny_dataset, tmp_
     many = training(1, tiny_dataset, tmp_path / "many")
     written = [f"process 0, epoch {epoch}\n" for epoch in (1, 2, 3)]
     assert (tmp_path / "many" / "saved.txt").read_text() == "".join(written)
-    for kind, column in (("step", "loss"), ("evaluation", "mAP")):
+    for kind, column in (("step", "loss"), ("evaluation", "mAP"), ("attention", "entropy")):
         expected, found = (run.metrics[run.metrics["kind"] == kind] for run in (one, many))
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-3)
         assert list(found["epoch"]) == list(expected["epoch"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data import Dataset, Record, load_images, normalise
 from ..models.backbones import BranchOutput
-from ..models.fusion import BRANCHES, OTHER
+from ..models.fusion import BRANCHES, OTHER, Attention
 from ..models.fusionreid import FusionReID
 from .embedding import device_of, evaluating
 
@@ -279,6 +279,20 @@ def gradcam_maps(
     return maps
 
 
+def attention_modules(model: FusionReID) -> dict[tuple[int, str, str], Attention]:
+    """The attention of each layer (from 1), unit ("seu" or "mfu") and branch, in forward order.
+
+    A module that both branches share is there twice. A model without HTMs has none.
+    """
+    stack = model.fusion.stack if model.fusion else []
+    modules = {}
+    for layer, htm in enumerate(stack, start=1):
+        for unit in htm.units:
+            for branch in BRANCHES:
+                modules[layer, unit.name, branch] = unit[branch].attention
+    return modules
+
+
 @contextmanager
 def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], Tensor]]:
     """Records the attention weights of each forward pass inside; those of the last one are kept.
@@ -288,17 +302,13 @@ def record_attention(model: FusionReID) -> Iterator[dict[tuple[int, str, str], T
     "mfu" the other branch's (Eqs. 6 and 7). Weights of an MFU sum to 1, those of an SEU to less, as
     the global token also attends to itself.
     """
-    if model.fusion is None or not len(model.fusion.stack):
+    modules = attention_modules(model)
+    if not modules:
         raise ValueError(
             "attention maps: expected a model with HTMs (FusionConfig.units), found none"
         )
     grids = model.grids
     maps = {}
-    modules = {}  # in the order of a forward pass
-    for layer, htm in enumerate(model.fusion.stack, start=1):
-        for unit in htm.units:
-            for branch in BRANCHES:
-                modules[layer, unit.name, branch] = unit[branch].attention
     # A module that both branches share is called once for each, so calls tell the branches apart.
     calls = cycle(modules)
 

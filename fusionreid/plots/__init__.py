@@ -4,13 +4,14 @@ Each function takes plain arrays or DataFrames, computes nothing slow, and retur
 attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numbers as its twin CSV.
 """
 
-from .comparisons import differences, plane, structures
+from .comparisons import attention_and_mean, differences, plane, structures
 from .curves import accuracy_curves, cmc_curves, map_by_epoch, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
 
 __all__ = [
     "accuracy_curves",
+    "attention_and_mean",
     "attention_heads",
     "batch_sheet",
     "cmc_curves",

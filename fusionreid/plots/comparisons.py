@@ -1,4 +1,7 @@
-"""The paper beside ours: differences in accuracy, and structures (Fig. 4). Images in a plane."""
+"""The paper beside ours: differences in accuracy, and structures (Fig. 4).
+
+Attention beside a plain mean. Images in a plane.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +15,8 @@ from matplotlib.patches import Rectangle
 from .style import (
     BLACK,
     BLUE,
+    FEATURE_LABELS,
+    FEATURE_STYLES,
     GREEN,
     GREY,
     MEASURES,
@@ -69,6 +74,47 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     panels[0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0], 3)
     figure.drawn = data[columns]
+    return figure
+
+
+@styled
+def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
+    """How even attention is by epoch, and what a plain mean in its place does to mAP.
+
+    Args:
+        entropy: a row per `epoch` and head, as `attention_entropy` gives them.
+        costs: a row for each `feature` and what is `replaced`: the `difference` in mAP and `half`
+            the width of its interval, in points.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    heads = entropy["branch"] + entropy["head"].astype(str)
+    thin = {"units": heads, "estimator": None, "linewidth": 0.6, "alpha": 0.4, "legend": False}
+    thick = {"errorbar": None, "linewidth": 2.5}
+    colours = {"seu": GREEN, "mfu": PURPLE}
+    for width in (thin, thick):
+        sns.lineplot(
+            entropy,
+            x="epoch",
+            y="entropy",
+            hue="unit",
+            style="layer",
+            palette=colours,
+            marker="",
+            ax=left,
+            **width,
+        )
+    left.axhline(1, color=GREY, linestyle="--")
+    left.set(ylabel="entropy / its maximum", title="heads (thin) and their mean; 1: a plain mean")
+    for shift, (feature, rows) in enumerate(costs.groupby("feature", sort=False)):
+        places = np.arange(len(rows)) + 0.2 * shift
+        look = FEATURE_STYLES[feature] | {"linestyle": "", "label": FEATURE_LABELS[feature]}
+        right.errorbar(rows["difference"], places, xerr=rows["half"], **look)
+    right.set_yticks(places, rows["replaced"])
+    right.invert_yaxis()
+    right.axvline(0, color=GREY)
+    right.set(xlabel="mAP less that as trained (points)", title="attention replaced by a mean")
+    legend_below(figure, right, 3)
+    figure.drawn = pd.concat([entropy, costs])
     return figure
 
 

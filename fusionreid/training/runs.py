@@ -2,7 +2,8 @@
 
 `runs/<fingerprint>/` holds
 - `config.json` and `environment.json`;
-- `metrics.jsonl`, with a line for each step, epoch and evaluation;
+- `metrics.jsonl`, with a line for each step, epoch and evaluation, and at an evaluation one for
+  each attention head;
 - `checkpoint.safetensors`, the last finished epoch;
 - `weights.txt`, if the run started from files: what became of each tensor;
 - once finished, `result.json`, `average_precision.npz` and `first_match.npz`: for each feature the
@@ -228,7 +229,11 @@ class RunFolder:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row for each line of `metrics.jsonl`; `kind` is "step", "epoch" or "evaluation"."""
+        """A row for each line of `metrics.jsonl`.
+
+        `kind` is "step", "epoch", "evaluation" (a row a feature) or "attention" (a row a head, see
+        `evaluation.attention`).
+        """
         return pd.DataFrame(read_lines(self.metrics_file))
 
     def model(self, device: str | torch.device = "cpu") -> FusionReID:
@@ -284,8 +289,8 @@ class RunFolder:
             scaler.load_state_dict(saved["scaler"])
             file = self.metrics_file
             lines = [line for line in read_lines(file) if line["epoch"] <= epoch]
-            again = {"kind": "evaluation", "epoch": epoch}
-            lines = [line for line in lines if not again.items() <= line.items()]
+            again = [(epoch, "evaluation"), (epoch, "attention")]
+            lines = [line for line in lines if (line["epoch"], line["kind"]) not in again]
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{file}: cannot continue ({type(error).__name__}: {error}); "

@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
 from ..data.datasets import open_data
 from ..devices import autocast, environment, one_thread
+from ..evaluation.attention import attention_entropy
 from ..evaluation.evaluate import evaluate
 from ..evaluation.ranking import Labels, Ranking, valid_queries
 from ..files import write_lines
@@ -257,9 +258,11 @@ def train(
             return epoch == config.epochs or (epoch > 0 and epoch % config.evaluate_every == 0)
 
         def evaluate_epoch(epoch: int) -> dict[str, Ranking]:
-            """Ranks query and gallery, and logs what each feature reaches."""
+            """Ranks query and gallery, and logs what each feature reaches and each head does."""
             share_buffers(model, processes)
             rankings = evaluate(model, dataset, cache_directory=cache, processes=processes)
+            for head in attention_entropy(model, dataset.query):
+                lines.append({"kind": "attention", "epoch": epoch} | head)
             for feature, ranking in rankings.items():
                 scores = {"kind": "evaluation", "epoch": epoch, "feature": feature}
                 lines.append(scores | ranking.summary())

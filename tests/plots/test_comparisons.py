@@ -29,7 +29,27 @@ PLANE = pd.DataFrame(
         "split": ["query"] * 3 + ["gallery"] * 6,
     }
 )
+HEADS = pd.DataFrame(
+    [
+        [epoch, layer, unit, branch, head, 1 - 0.01 * epoch * layer * head]
+        for epoch in (0, 5, 10)
+        for layer in (1, 2)
+        for unit in ("seu", "mfu")
+        for branch in ("cnn", "transformer")
+        for head in (1, 2, 3)
+    ],
+    columns=["epoch", "layer", "unit", "branch", "head", "entropy"],
+)
+COSTS = pd.DataFrame(
+    [
+        [feature, replaced, -0.5, 0.25]
+        for replaced in ("all", "seu", "mfu", "layer 1", "layer 2")
+        for feature in ("all", "cnn_fused", "transformer_fused")
+    ],
+    columns=["feature", "replaced", "difference", "half"],
+)
 FIGURES = {
+    "attention_and_mean": lambda: plots.attention_and_mean(HEADS, COSTS),
     "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
     "structures": lambda: plots.structures(UNITS),
     "plane": lambda: plots.plane(PLANE, "cue"),
@@ -49,6 +69,19 @@ def labelled(axes, label):
     """The x of the points with a label; nan is a gap."""
     (points,) = [points for points in axes.collections if points.get_label() == label]
     return np.ma.filled(points.get_offsets(), np.nan)[:, 0].tolist()
+
+
+def test_heads_are_thin_lines_and_their_means_thick_ones():
+    left, right = plots.attention_and_mean(HEADS, COSTS).axes
+    widths = [line.get_linewidth() for line in left.lines]
+    assert widths.count(0.6) == 2 * 2 * 2 * 3  # layers, units, branches, heads
+    thick = [line for line in left.lines if line.get_linewidth() == 2.5 and len(line.get_xdata())]
+    means = sorted(line.get_ydata()[-1] for line in thick)
+    assert means == pytest.approx([0.6, 0.6, 0.8, 0.8])
+    assert [line.get_xdata().tolist() for line in right.lines[:3]] == [[-0.5] * 5] * 3
+    segments = right.collections[0].get_segments()
+    assert [segment[:, 0].tolist() for segment in segments] == [[-0.75, -0.25]] * 5
+    assert [label.get_text() for label in right.get_yticklabels()][:2] == ["all", "seu"]
 
 
 def test_differences_are_dots_with_intervals():

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fusionreid.config import PAPER_TRAINING, RELEASED_TRAINING, profile
+from fusionreid.evaluation.attention import attention_entropy
 from fusionreid.files import read_lines
 from fusionreid.models import checkpoints
 from fusionreid.training import runs, train
@@ -145,6 +146,22 @@ def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
             )
 
 
+def test_entropies_are_logged_and_change_no_number(tiny_dataset, tmp_path, monkeypatch):
+    logged = run_tiny(tiny_dataset, tmp_path / "logged")
+    heads = logged.metrics.query("kind == 'attention'")
+    assert heads.groupby("epoch").size().to_dict() == dict.fromkeys((2, 3), 8 * 6)
+    last = attention_entropy(logged.model(), tiny_dataset.query)
+    for key in ("layer", "unit", "branch", "head", "entropy"):
+        assert heads[heads["epoch"] == 3][key].tolist() == [row[key] for row in last]
+    monkeypatch.setattr(train, "attention_entropy", lambda model, records: [])
+    plain = run_tiny(tiny_dataset, tmp_path / "plain")
+    rest = [row for row in comparable(logged.path) if row["kind"] != "attention"]
+    assert comparable(plain.path) == rest
+    expected = checkpoints.tensors(logged.model())
+    for name, tensor in checkpoints.tensors(plain.model()).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
 def test_a_finished_run_is_loaded(tiny_dataset, tmp_path):
     first = run_tiny(tiny_dataset, tmp_path)
     stamp = (first.path / "result.json").stat().st_mtime_ns
@@ -164,8 +181,8 @@ def test_progress_is_told_after_each_epoch(tiny_dataset, tmp_path):
     both = {"step", "epoch"}
     assert seen == [
         (1, False, both),
-        (2, False, both | {"evaluation"}),
-        (3, False, both | {"evaluation"}),
+        (2, False, both | {"evaluation", "attention"}),
+        (3, False, both | {"evaluation", "attention"}),
     ]
     run_tiny(tiny_dataset, tmp_path, progress=progress)
     assert len(seen) == 3, "a finished run has no epochs left"
