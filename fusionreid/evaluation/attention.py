@@ -21,11 +21,11 @@ from .embedding import evaluating
 from .evaluate import evaluate
 from .explain import attention_modules, model_inputs, record_attention
 
-SAMPLE = 64  # images that entropies are the mean of, at most
+SAMPLE = 32  # images that entropies are the mean of, at most
 
 
 def attention_entropy(model: FusionReID, records: Sequence[Record]) -> list[dict]:
-    """How even the weights of each head are, over at most 64 of the records, spread evenly.
+    """How even the weights of each head are, over at most 32 of the records, spread evenly.
 
     Measured are the weights with which a global token reads all its keys; in an SEU it is itself
     one of them. No random number is drawn, and the model stays as it is.
