@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
-FAMILY = 16  # identities in a family
+FAMILY = 8  # identities in a family
 SHARE = 0.9  # how likely a member has a block in common with it; at least one differs
 # What is taken together from a stranger.
 BLOCKS = {
