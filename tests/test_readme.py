@@ -1,47 +1,115 @@
-"""The README is right: its Python blocks run in order, and its commands and links exist."""
+"""The pages are right: their Python blocks run in order, and their commands and links exist."""
 
 from __future__ import annotations
 
 import re
+import shlex
 
 import numpy as np
 import pytest
 
 from fusionreid import paths
+from fusionreid.__main__ import parser
 from fusionreid.config import FEATURES
+from fusionreid.data.synthetic.build import build
 
-README = (paths.ROOT / "README.md").read_text()
+MOST_WORDS = 1_000  # in the README, tables counted and code blocks not
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    *sorted(f"docs/{path.name}" for path in (paths.ROOT / "docs").glob("*.md")),
+]
+TEXTS = {page: (paths.ROOT / page).read_text() for page in PAGES}
+CODE = r"(?ms)^```.*?^```"
 
 
-def blocks(language):
+def blocks(page, language):
     """The fenced code blocks of a language, in order."""
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", TEXTS[page])
 
 
-def test_python_blocks_run_in_order(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUSIONREID_PROFILE", "smoke")
-    # As from the repository's root, but with runs of its own.
-    paths.DATA.mkdir(exist_ok=True)
+def links(page):
+    """The files that a page links to, from its own folder."""
+    found = set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", TEXTS[page]))
+    return [(page, link) for link in sorted(found)]
+
+
+@pytest.fixture
+def run_blocks(tmp_path, monkeypatch):
+    """Runs a page's blocks as from the repository's root, but with runs of its own."""
+    build(paths.DATA, "smoke", 0)  # the pages show these people; it is quick if they are there
     (tmp_path / "data").symlink_to(paths.DATA)
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
-    for number, block in enumerate(blocks("python"), start=1):
-        exec(compile(block, f"README.md, python block {number}", "exec"), names)
-    assert list(names["output"].features) == list(FEATURES)
+
+    def run(page):
+        names = {"__name__": "page"}
+        for number, block in enumerate(blocks(page, "python"), start=1):
+            exec(compile(block, f"{page}, python block {number}", "exec"), names)
+        return names
+
+    return run
+
+
+def test_blocks_of_the_readme_run(run_blocks):
+    names = run_blocks("README.md")
     assert set(names["rankings"]) == {*FEATURES, "all"}
     np.testing.assert_allclose(np.linalg.norm(names["vectors"], axis=1), np.ones(4), rtol=1e-5)
+    # Training has evaluated the same model on the same people.
+    assert names["rankings"]["all"].mAP == pytest.approx(
+        names["folder"].result["features"]["all"]["mAP"], abs=1e-6
+    )
+
+
+def test_blocks_of_pictures_run(run_blocks):
+    names = run_blocks("docs/pictures.md")
     assert not names["model"].training  # the demo's, by its name
     assert names["ranking"].num_valid == 50
+    assert names["rows"].shape == (4, 3)
 
 
-def test_make_targets_exist():
-    targets = set(re.findall(r"(?m)^([a-z]+):", (paths.ROOT / "Makefile").read_text()))
-    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(blocks("(?:bash|sh|console|shell)"))))
-    assert not named - targets, "README names make targets that are not there"
+def test_blocks_of_text_and_code_run(run_blocks):
+    names = run_blocks("docs/text_and_code.md")
+    assert list(names["output"].features) == list(FEATURES)
+    assert names["as_printed"].fusion.mfu_residual == "attention"
 
 
-@pytest.mark.parametrize(
-    "link", sorted(set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README)))
-)
-def test_links_lead_to_files_of_the_repository(link):
-    assert (paths.ROOT / link).exists(), f"README.md links to {link}, which is not there"
+def test_every_page_with_python_blocks_is_run():
+    with_blocks = {page for page in PAGES if blocks(page, "python")}
+    assert with_blocks == {"README.md", "docs/pictures.md", "docs/text_and_code.md"}
+
+
+def test_the_readme_is_short():
+    outside_code = re.sub(CODE, "", TEXTS["README.md"])
+    assert len(outside_code.split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (paths.ROOT / "Makefile").read_text()))
+    in_blocks = "\n".join(blocks(page, "(?:bash|sh|console|shell)"))
+    in_text = "\n".join(re.findall(r"`(make [^`]+)`", re.sub(CODE, "", TEXTS[page])))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", f"{in_blocks}\n{in_text}"))
+    assert not named - targets, f"{page} names make targets that are not there"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_understood(page):
+    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    for command in re.findall(r"(?m)-m fusionreid (.+)$", text):
+        parser().parse_args(shlex.split(command, comments=True))
+    for script in re.findall(r"benchmarks/(\w+\.py)", TEXTS[page]):
+        assert (paths.ROOT / "benchmarks" / script).exists()
+
+
+@pytest.mark.parametrize("page, link", [each for page in PAGES for each in links(page)])
+def test_links_lead_to_files_of_the_repository(page, link):
+    target = (paths.ROOT / page).parent / link
+    assert target.exists(), f"{page} links to {link}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_site_has_every_page(page):
+    contents = (paths.ROOT / "site" / "_toc.yml").read_text()
+    listed = re.findall(r"(?m)^(?:root:|  - file:) (\S+)$", contents)
+    assert page.removesuffix(".md") in listed
