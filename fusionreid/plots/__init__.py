@@ -5,7 +5,7 @@ attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numb
 """
 
 from .comparisons import differences, plane, structures
-from .curves import accuracy_curves, cmc_curves, map_by_epoch, training_curves
+from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
 
@@ -19,6 +19,7 @@ __all__ = [
     "heat_maps",
     "map_by_epoch",
     "plane",
+    "probe_curves",
     "retrieved_lists",
     "save",
     "structures",
