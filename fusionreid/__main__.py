@@ -94,7 +94,6 @@ def parser() -> argparse.ArgumentParser:
     features_help = "in place of a model: .npz, query and gallery in the order of the files"
     add("--features", type=Path, metavar="FILE", help=features_help)
     add("--data-seed", type=whole(0), default=0, help="of the synthetic set (default: 0)")
-    add("--smoke", action="store_true", help="one base for each cue, to try the command")
     add("--out", type=Path, metavar="CSV", help="the table with its intervals")
 
     add = command(search, machine)
@@ -236,8 +235,7 @@ def probe(options: argparse.Namespace) -> None:
 
     if options.features and options.model:
         raise ValueError(f"expected a model or --features, found both: {options.model}")
-    size = "probe-smoke" if options.smoke else "probe"
-    dataset = open_probe(options.data_root, options.data_seed, size)
+    dataset = open_probe(options.data_root, options.data_seed)
     if options.features:
         choices = probe.of_file(options.features, dataset)
     else:

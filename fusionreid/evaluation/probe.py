@@ -8,7 +8,6 @@ Chance is one half. Intervals are of 95 %, by a bootstrap over bases, people wit
 """
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,27 +62,31 @@ def choices(
     Returns a row for each feature and pair: `feature`, `kind`, `cue`, `group`, the base's number,
     `strength`, and `accuracy`, the share of right choices (0 to 1).
     """
-    asked = query_attributes.groupby("group").indices
-    shown = gallery_attributes.groupby("group").indices
-    query_strength = query_attributes["strength"].to_numpy()
-    gallery_strength = gallery_attributes["strength"].to_numpy()
-    rows = []
+    facts = gallery_attributes[["kind", "cue", "group"]].drop_duplicates().sort_values("group")
+    count = len(facts)
+    tables = []
     for feature in ("all", *retrieval.query_features):
         query, gallery = retrieval.select(feature)
-        for group, queries in asked.items():
-            images = shown[group]
-            similarities = query[queries] @ gallery[images].T
-            about = query_attributes.iloc[queries[0]][["kind", "cue", "group"]]
-            for strength in range(1, query_strength[queries].max() + 1):
-                shares = []
-                for mine, other in ((0, strength), (strength, 0)):
-                    near = similarities[query_strength[queries] == mine]
-                    own = near[:, gallery_strength[images] == mine]
-                    alike = near[:, gallery_strength[images] == other]
-                    shares.append((1 + np.sign(own - alike).mean()) / 2)
-                row = {"strength": strength, "accuracy": np.mean(shares)}
-                rows.append({"feature": feature, **about, **row})
-    return pd.DataFrame(rows)
+        query = _of_groups(query, query_attributes, count)
+        gallery = _of_groups(gallery, gallery_attributes, count)
+        # Of each group: two people, an image of each.
+        similar = np.einsum("gpqd,grid->gprqi", query, gallery)
+        steps = []
+        for strength in range(1, query.shape[1]):
+            own = similar[:, [0, strength], [0, strength]]
+            alike = similar[:, [0, strength], [strength, 0]]
+            shares = (1 + np.sign(own - alike)) / 2
+            accuracy = shares.mean(axis=(1, 2, 3))
+            steps.append(facts.assign(feature=feature, strength=strength, accuracy=accuracy))
+        tables.append(pd.concat(steps).sort_values(["group", "strength"]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _of_groups(vectors: np.ndarray, table: pd.DataFrame, count: int) -> np.ndarray:
+    """Vectors (N, D) of images by group, strength and image: (count, strengths, images, D)."""
+    order = np.lexsort([table["strength"], table["group"]])
+    strengths = table["strength"].nunique()
+    return vectors[order].reshape(count, strengths, -1, vectors.shape[1])
 
 
 def of_model(
@@ -106,22 +109,19 @@ def of_file(path: str | Path, dataset: Dataset) -> pd.DataFrame:
         found = mistaken(path) or "something else"
         raise ValueError(f"{path}: expected an .npz file with query and gallery, found {found}")
     with np.load(path) as file:
-        arrays = {name: np.asarray(file[name]) for name in file.files}
+        arrays = dict(file)
     sides = []
     for name in ("query", "gallery"):
         if name not in arrays:
             raise ValueError(f"{path}: expected arrays query and gallery, found {sorted(arrays)}")
         array = arrays[name]
-        images = len(dataset.splits[name])
-        width = sides[0].shape[1] if sides else "D"
-        if array.ndim != 2 or len(array) != images or width not in ("D", array.shape[1]):
-            raise ValueError(f"{path}: expected {name} ({images}, {width}), found {array.shape}")
+        expected = (len(dataset.splits[name]), arrays["query"].shape[-1])
+        if array.shape != expected:
+            raise ValueError(f"{path}: expected {name} {expected}, found {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{path}: expected finite numbers in {name}, found others")
-        sides.append(array)
-    query, gallery = sides
-    labels = Labels.of(dataset.query), Labels.of(dataset.gallery)
-    retrieval = Retrieval({"file": query}, {"file": gallery}, *labels)
+        sides.append({"file": array})
+    retrieval = Retrieval(*sides, Labels.of(dataset.query), Labels.of(dataset.gallery))
     table = choices(retrieval, attributes(dataset.query), attributes(dataset.gallery))
     return table[table["feature"] == "file"]  # "all" is the same feature
 
@@ -132,16 +132,16 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     Returns columns `feature`, `kind`, `cue`, `strength`, `accuracy`, `low` and `high`, the ends of
     its interval (NaN of one base), and `pairs`, their number.
     """
+    table = table.reset_index(drop=True)
     whole = table.assign(cue="all")
     by = ["feature", "kind", "cue", "strength"]
     rows = []
     for place, pairs in pd.concat([table, whole]).groupby(by, sort=False):
-        cues = table.loc[pairs.index, "cue"]
-        parts = [part.to_numpy() for _, part in pairs["accuracy"].groupby(cues)]
-        low, high = _ends(_draws(parts, np.random.default_rng(0)))
-        row = {"accuracy": pairs["accuracy"].mean(), "low": low, "high": high}
-        rows.append(dict(zip(by, place, strict=True)) | row | {"pairs": len(pairs)})
-    return pd.DataFrame(rows)
+        right = pairs["accuracy"]
+        cues = table["cue"][pairs.index]
+        low, high = _ends(_draws(right, cues, np.random.default_rng(0)))
+        rows.append((*place, right.mean(), low, high, len(pairs)))
+    return pd.DataFrame(rows, columns=[*by, "accuracy", "low", "high", "pairs"])
 
 
 def contrast(table: pd.DataFrame, cnn: str = "cnn", transformer: str = "transformer") -> Contrast:
@@ -151,32 +151,29 @@ def contrast(table: pd.DataFrame, cnn: str = "cnn", transformer: str = "transfor
         table: of `choices`; of two models, the rows of both, with other names of features.
         cnn, transformer: which features stand for the branches.
 
-    Every base counts with its mean over strengths, every cue alike. Raises ValueError for a feature
-    that is not in the table.
+    Every base counts alike, with its mean over strengths. Raises ValueError for a feature that is
+    not in the table.
     """
     for name, feature in (("cnn", cnn), ("transformer", transformer)):
         one_of(name, feature, table["feature"].unique())
     means = table.pivot_table("accuracy", ["kind", "cue", "group"], "feature")
     ahead = means[cnn] - means[transformer]
-    parts = {}
-    for kind in ("local", "global"):
-        parts[kind] = [part.to_numpy() for _, part in ahead[kind].groupby("cue")]
     rng = np.random.default_rng(0)
-    low, high = _ends(_draws(parts["local"], rng) - _draws(parts["global"], rng))
-    on_local = float(np.mean([part.mean() for part in parts["local"]]))
-    on_global = float(np.mean([part.mean() for part in parts["global"]]))
+    draws = {kind: _draws(rows, "cue", rng) for kind, rows in ahead.groupby("kind")}
+    low, high = _ends(draws["local"] - draws["global"])
+    on_local, on_global = (float(ahead[kind].mean()) for kind in ("local", "global"))
     return Contrast(on_local, on_global, on_local - on_global, low, high, len(ahead))
 
 
-def _draws(parts: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap draws (DRAWS,) of the mean over cues; `parts` are the bases' values of each cue."""
+def _draws(values: pd.Series, cues, rng: np.random.Generator) -> np.ndarray:
+    """Bootstrap draws (DRAWS,) of the mean; each of the cues keeps its number of bases."""
     total = np.zeros(DRAWS)
-    for values in parts:
-        if len(values) == 1:
-            return np.full(DRAWS, np.nan)
-        drawn = rng.integers(len(values), size=(DRAWS, len(values)))
-        total += values[drawn].mean(axis=1)
-    return total / len(parts)
+    for _, of_cue in values.groupby(cues):
+        bases = of_cue.to_numpy()
+        drawn = rng.integers(len(bases), size=(DRAWS, len(bases)))
+        # One base does not tell how bases differ.
+        total += bases[drawn].sum(axis=1) if len(bases) > 1 else np.nan
+    return total / len(values)
 
 
 def _ends(draws: np.ndarray) -> tuple[float, float]:

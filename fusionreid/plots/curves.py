@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import LABELS
+from ..config import FEATURES, LABELS
 from .style import (
     BLACK,
     FEATURE_LABELS,
@@ -150,7 +150,7 @@ def probe_curves(table: pd.DataFrame) -> Figure:
     """
     columns = ["feature", "kind", "cue", "strength", "accuracy", "low", "high"]
     expect_columns(table, columns, "probe_curves")
-    drawn = table[table["feature"].isin(LABELS) & (table["cue"] != "all")]
+    drawn = table[table["feature"].isin(FEATURES) & (table["cue"] != "all")]
     cues = drawn.groupby("kind", sort=False)["cue"].unique()
     across = max(map(len, cues))
     figure, panels = plt.subplots(

@@ -157,7 +157,7 @@ def test_a_file_of_features_is_a_feature(dataset, retrieval, choices, tmp_path):
     ("arrays", "message"),
     [
         ({"query": np.ones((96, 4))}, r"expected arrays query and gallery, found \['query'\]"),
-        ({"query": np.ones((95, 4))}, r"expected query \(96, D\), found \(95, 4\)"),
+        ({"query": np.ones((95, 4))}, r"expected query \(96, 4\), found \(95, 4\)"),
         (
             {"query": np.ones((96, 4)), "gallery": np.ones((96, 5))},
             r"expected gallery \(96, 4\), found \(96, 5\)",

@@ -238,14 +238,9 @@ def _who(seed: int, identity: int) -> Person:
     return draw(seed, identity)
 
 
-def _alike(identity: int) -> int:
-    """The number that decides what the look-alikes of the probe have in common."""
-    return pairs.base_of(identity) if pairs.is_of_probe(identity) else identity
-
-
 def _passer_by(identity: int) -> int:
     """The number of the stranger who is sometimes in the box with this identity."""
-    identity = _alike(identity)
+    identity = pairs.base_of(identity)
     return -100_000 - abs(identity) - (50_000 if identity < 0 else 0)
 
 
@@ -267,7 +262,7 @@ def _photograph(
         camera = cameras[item.camera]
         is_distractor = int(item.identity < 0)
         # In front of one camera a person walks one way, as in a tracklet.
-        walker = abs(_alike(item.identity))
+        walker = abs(pairs.base_of(item.identity))
         way = np.random.default_rng([seed, 7, walker, is_distractor, item.camera])
         headings = (0.0, 0.0) if pairs.comes_near(item.identity) else camera.headings
         heading = headings[int(way.integers(2))] + way.normal(0, 0.4)

@@ -3,8 +3,8 @@
 The benchmark's people differ in many things at once. These tell which things a model sees. They
 come in groups of four: a base out of the street, and three look-alikes. A look-alike has the base's
 seed of noise, shades, cloth and measures, but for one cue. Their first pictures in a camera have
-the same pose, place, light, box and things in front, and so do their second ones. So two such
-pictures differ in nothing but the cue.
+the same pose, place, light, errors of the box and things in front, and so do their second ones. So
+two such pictures differ in nothing but the cue.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ STEP = 45  # of a colour from one strength to the next: a distance in sRGB, 0 to
 LOCAL = {"print": "print_colour", "shoes": "shoes", "bag": "bag_colour", "hair": "hair_colour"}
 CUES = (*LOCAL, "build", "height", "silhouette", "gait")
 PALETTES = {"print": "top", "shoes": "shoes", "bag": "bag", "hair": "hair"}
-BAGS = ("backpack", "shoulder bag", "handbag", "plastic bag")
+BAGS = [bag for bag in WARDROBE["bags"] if bag != "none"]
 
 
 def is_of_probe(identity: int) -> bool:
@@ -30,7 +30,9 @@ def is_of_probe(identity: int) -> bool:
 
 
 def base_of(identity: int) -> int:
-    """The number of the base whose look-alike somebody is."""
+    """The number of the base whose look-alike somebody is; of others their own."""
+    if not is_of_probe(identity):
+        return identity
     return identity - (identity - FIRST) % STRENGTHS
 
 
@@ -51,9 +53,9 @@ def draw_alike(seed: int, identity: int) -> Person:
     """Somebody of the probe of this seed; `family` is the group, from 1.
 
     The base is the first passer-by on whom the cue can be seen. For a print: on a plain top of
-    another colour. For shoes: below trousers that end above them. For hair: no hat, not shaved. For
-    a bag: one is carried. For a global cue: trousers, no coat, and measures that have room for the
-    strongest step.
+    another colour. For shoes: nothing hangs over them. For hair: no hat, not shaved. For a bag: one
+    is carried. For a global cue: no skirt, no coat, and measures that have room for the strongest
+    step.
 
     A local cue's colour goes one, two or three times `STEP` towards the farthest one of its
     palette. In the third step a print has another size too, and bag and hair are of another kind.

@@ -90,4 +90,7 @@ def test_a_set_without_training_images_is_read(tmp_path, monkeypatch):
     assert set(table["cue"]) == {"print"} and set(table["group"]) == {1}
     assert sorted(table["strength"].unique()) == [0, 1, 2, 3]
     assert table["yaw"].abs().max() < 90  # a print is on the chest
+    # Four poses, in each of them all four people, of whom equally much is seen.
+    poses = table.groupby(["camera", "yaw", "phase", "occluder", "visible"]).size()
+    assert poses.tolist() == [4, 4, 4, 4]
     assert (table.groupby("strength")["print_colour_rgb"].nunique() == 1).all()
