@@ -20,6 +20,7 @@ from .config import (
     DataConfig,
     profile,
 )
+from .files import atomic_write
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
 
@@ -97,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
     add("--dataset", required=True, **names)
     add("--size", choices=SIZES, help=f"default: demo, or all of a real set; {SIZE}")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
+
+    add = command(probe, sets, machine)
+    add("model", nargs="?", help=f"{MODEL} (default: demo)")
+    features_help = "in place of a model: .npz, query and gallery in the order of the files"
+    add("--features", type=Path, metavar="FILE", help=features_help)
+    add("--data-seed", type=whole(0), default=0, help="of the synthetic set (default: 0)")
+    add("--out", type=Path, metavar="CSV", help="the table with its intervals")
 
     add = command(search, machine)
     add("gallery", type=Path, metavar="GALLERY_FOLDER", help="pictures, in folders below too")
@@ -227,6 +235,35 @@ def evaluate(options: argparse.Namespace) -> None:
     )
     if state.is_main_process:
         print_percent(table)
+
+
+def probe(options: argparse.Namespace) -> None:
+    """Forced choices between people who differ in one cue: which features see which cues."""
+    from .data.datasets import open_probe
+    from .evaluation import probe
+    from .training.trained import load
+
+    if options.features and options.model:
+        raise ValueError(f"expected a model or --features, found both: {options.model}")
+    dataset = open_probe(options.data_root, options.data_seed)
+    if options.features:
+        choices = probe.of_file(options.features, dataset)
+    else:
+        model = load(options.model or "demo", options.device)
+        choices = probe.of_model(model, dataset, cache_directory=paths.cache(options.data_root))
+    table = probe.accuracies(choices)
+    print(f"{dataset}\n\nRight choices (%; chance is 50):")
+    index = ["kind", "cue", "strength"]
+    print_percent(table.pivot_table("accuracy", index, "feature", sort=False))
+    for stage in ("", "_refined", "_fused"):
+        cnn = f"cnn{stage}"
+        transformer = f"transformer{stage}"
+        if {cnn, transformer} <= set(table["feature"]):
+            found = probe.contrast(choices, cnn, transformer)
+            print(f"{cnn} less {transformer}: {found}")
+    if options.out:
+        with atomic_write(options.out) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4f")
 
 
 def print_percent(table) -> None:

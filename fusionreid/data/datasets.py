@@ -121,6 +121,17 @@ def open_data(config: DataConfig, root: str | Path) -> Dataset:
     return dataset
 
 
+def open_probe(root: str | Path, seed: int = 0, size: str = "probe") -> Dataset:
+    """The pairs of people who differ in one cue (`evaluation.probe`), rendered where they miss.
+
+    `seed` is that of the synthetic set whose cameras see them; `size` is "probe" or "probe-smoke".
+    Nobody is in its training split.
+    """
+    from .synthetic.build import build  # rendering needs the optional package anny
+
+    return open_dataset("synthetic", build(root, size, seed))
+
+
 def open_dataset(
     name: str, root: str | Path = "data", *, size: str | None = None, seed: int = 0
 ) -> Dataset:

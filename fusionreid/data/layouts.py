@@ -72,7 +72,8 @@ def read(name: str, folder: Path) -> Splits:
     else:
         splits = _read_msmt17(folder)
     for split, records in splits.items():
-        if not records:
+        # Nobody trains on the synthetic probe.
+        if not records and (name, split) != ("synthetic", "train"):
             example = NAMES[name][1]
             raise ValueError(
                 f"{folder}: no image of {split} in {name}; expected names like {example}"

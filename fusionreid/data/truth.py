@@ -32,7 +32,9 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
     Columns of the person: the `group` (family) of look-alikes, 0 is none; what is seen, by name
     ("build", "top", "top_colour", ...); shades ("top_colour_rgb", as #rrggbb); measures ("weight",
     "stature", ... from 0 to 1; `sleeves` from shoulder 0 to wrist 2, `length` of the bottom from
-    hip 0 to ankle 2; `legs` and `width`, 1 is the body model's).
+    hip 0 to ankle 2; `legs` and `width`, 1 is the body model's). In the probe also the `cue` that
+    tells the people of a group apart, its `kind` ("local" or "global"), and the `strength` of the
+    person's step from the base (0, 1, 2 or 3).
     """
     table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
     files = []

@@ -8,7 +8,7 @@ configuration. When the training or the renderer changes, it finds none until th
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -161,16 +161,12 @@ def shared_rows(configurations: Iterable[str]) -> pd.DataFrame:
     return rows[have == rows["configuration"].nunique()]
 
 
-def contrast(
-    weights: Mapping[tuple[str, str], float], metric: str, factors: Callable | None = None
-) -> Interval:
+def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
     """The interval of a weighted sum of rows, in points, over the seeds that all of them have.
 
     Args:
         weights: by (configuration, feature). One row less another is
             {(one, "all"): 1, (other, "all"): -1}.
-        factors: what the scores of each person are multiplied by, as a function of the data seed,
-            the identities and their numbers of queries. People of factor 0 are left out.
     """
     variants = [archive().runs.get(row, {}) for row in weights]
     shared = sorted(set.intersection(*map(set, variants)))
@@ -180,12 +176,8 @@ def contrast(
         for variant, weight in zip(variants, weights.values(), strict=True):
             runs = [variant[seeds] for seeds in shared if seeds[0] == data_seed]
             total = total + weight * np.stack([run.scores[ACCURACY.index(metric)] for run in runs])
-        identities, queries = runs[0].people
-        factor = np.ones(len(queries))
-        if factors:
-            factor = factors(data_seed, identities, queries)
-        kept = factor != 0
-        parts.append(((100 * factor * total)[:, kept], queries[kept]))
+        _, queries = runs[0].people
+        parts.append((100 * total, queries))
     return difference_interval(parts)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import LABELS
+from ..config import FEATURES, LABELS
 from .style import (
     BLACK,
     FEATURE_LABELS,
@@ -134,6 +134,46 @@ def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
                 alpha=0.15,
                 linewidth=0,
             )
+
+
+@styled
+def probe_curves(table: pd.DataFrame) -> Figure:
+    """Right choices by the strength of each cue, a panel a cue: local ones above, global below.
+
+    Bands are intervals over the pairs of people; the dashed line is chance.
+
+    Args:
+        table: of `evaluation.probe.accuracies`; of the features, those of the branches are drawn.
+
+    Raises:
+        ValueError: if a column is missing.
+    """
+    columns = ["feature", "kind", "cue", "strength", "accuracy", "low", "high"]
+    expect_columns(table, columns, "probe_curves")
+    drawn = table[table["feature"].isin(FEATURES) & (table["cue"] != "all")]
+    cues = drawn.groupby("kind", sort=False)["cue"].unique()
+    across = max(map(len, cues))
+    figure, panels = plt.subplots(
+        len(cues), across, figsize=(9.6, 5.4), sharex=True, sharey=True, squeeze=False
+    )
+    for row, kind in zip(panels, cues.index, strict=True):
+        for axes, cue in zip(row, cues[kind], strict=True):
+            axes.axhline(50, color=GREY, linewidth=1.2, linestyle="--")
+            for feature, rows in drawn[drawn["cue"] == cue].groupby("feature", sort=False):
+                look = FEATURE_STYLES[feature]
+                low = 100 * rows["low"]
+                high = 100 * rows["high"]
+                band = {"color": look["color"], "alpha": 0.08, "linewidth": 0}
+                axes.fill_between(rows["strength"], low, high, **band)
+                label = FEATURE_LABELS[feature]
+                axes.plot(rows["strength"], 100 * rows["accuracy"], label=label, **look)
+            axes.set(title=f"{cue} ({kind})", xticks=drawn["strength"].unique())
+        row[0].set_ylabel("right choices (%)")
+    for axes in panels[-1]:
+        axes.set_xlabel("strength")
+    legend_below(figure, panels[0, 0], 3)
+    figure.drawn = drawn
+    return figure
 
 
 @styled

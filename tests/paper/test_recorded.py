@@ -110,42 +110,6 @@ def test_contrasts_are_paired(record):
     assert features[:3] == (0, 0, 0)
 
 
-def test_a_contrast_of_some_people_and_between_kinds_of_people(record):
-    record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
-    rows = recorded.archive().rows
-    (gem,) = rows.loc[rows["row"] == "table1: FusionReID*", "configuration"].unique()
-    row = {(gem, "all"): 1.0}
-    values = {}  # by data seed and person, the mean over the training seeds
-    for (data_seed, _), run in recorded.archive().runs[gem, "all"].items():
-        identities, queries = run.people
-        values.setdefault(data_seed, []).append((run.scores[0], queries, identities % 3 == 0))
-    means = {
-        chosen: np.mean(
-            [
-                100 * np.average(found[part == chosen], weights=queries[part == chosen])
-                for runs in values.values()
-                for found, queries, part in runs
-            ]
-        )
-        for chosen in (True, False)
-    }
-
-    def thirds(data_seed, identities, queries):
-        assert data_seed in values
-        return (identities % 3 == 0).astype(float)
-
-    def less_the_others(data_seed, identities, queries):
-        part = identities % 3 == 0
-        return queries.sum() * np.where(part, 1 / queries[part].sum(), -1 / queries[~part].sum())
-
-    third, whole = recorded.contrast(row, "mAP", thirds), recorded.contrast(row, "mAP")
-    assert third.mean == pytest.approx(means[True], abs=0.01) and third.runs == 8
-    assert third.high - third.low > whole.high - whole.low, "fewer people are less sure"
-    between = recorded.contrast(row, "mAP", less_the_others)
-    assert between.mean == pytest.approx(means[True] - means[False], abs=0.01)
-    assert between.low < 0 < between.high, "the thirds differ by chance alone"
-
-
 def test_only_seeds_that_both_rows_have_are_compared(record):
     record("table5", {"GeM": 10}, seeds=(0, 1, 2))
     record("table5", {"GAP": 4}, seeds=(1, 2, 3), data_seeds=(1,))

@@ -28,6 +28,20 @@ def metrics() -> pd.DataFrame:
     return pd.DataFrame(steps + evaluations)
 
 
+def right_choices() -> pd.DataFrame:
+    """Two cues of each kind at three strengths, by "all" and the six features."""
+    rows = []
+    cues = {"bag": "local", "hair": "local", "build": "global", "gait": "global"}
+    for place, feature in enumerate(("all", *FEATURES)):
+        for cue, kind in [*cues.items(), ("all", "local")]:
+            for strength in (1, 2, 3):
+                accuracy = 0.5 + 0.1 * strength + 0.01 * place
+                row = {"feature": feature, "kind": kind, "cue": cue, "strength": strength}
+                ends = {"low": accuracy - 0.1, "high": accuracy + 0.1}
+                rows.append(row | {"accuracy": accuracy} | ends)
+    return pd.DataFrame(rows)
+
+
 def depths(*seeds: int) -> pd.DataFrame:
     rows = []
     for depth in range(1, 7):
@@ -57,6 +71,7 @@ WIDTHS = {
 FIGURES = {
     "cmc_curves": lambda: plots.cmc_curves(CURVES),
     "training_curves": lambda: plots.training_curves(metrics()),
+    "probe_curves": lambda: plots.probe_curves(right_choices()),
     "map_by_epoch": lambda: plots.map_by_epoch(metrics(), baselines={"colour histogram": 0.2}),
     "accuracy_curves": lambda: plots.accuracy_curves("depth", DEPTHS, titles=TITLES),
     "accuracy_curves by dimension": lambda: plots.accuracy_curves("dim", WIDTHS, titles=TITLES),
@@ -85,6 +100,16 @@ def test_a_cmc_curve_ends_at_rank_20():
 
 def test_a_short_cmc_curve_ends_earlier():
     assert plots.cmc_curves({"CNN": CURVES["CNN"][:7]}).drawn["rank"].max() == 7
+
+
+def test_a_cue_has_a_panel_and_a_feature_a_line():
+    figure = plots.probe_curves(right_choices())
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["bag (local)", "hair (local)", "build (global)", "gait (global)"]
+    chance, *lines = figure.axes[2].lines
+    assert len(lines) == len(FEATURES)
+    assert lines[0].get_ydata() == pytest.approx([61, 71, 81]) and chance.get_ydata()[0] == 50
+    assert set(figure.drawn["cue"]) == {"bag", "hair", "build", "gait"}
 
 
 def test_losses_are_means_over_the_steps_of_an_epoch():

@@ -23,10 +23,10 @@ from ...config import one_of
 from ...files import atomic_write, locked, read_json, write_json
 from ...processes import bars, cores, pool
 from ..layouts import MARKET_FOLDERS
-from . import RENDERER, scenes, shot
+from . import RENDERER, pairs, scenes, shot
 from .body import BodyModel, Template
 from .garments import dress
-from .people import draw
+from .people import Person, draw
 
 WITH_COMPANION = 0.15  # share of pictures with somebody else in the box
 FEW = 200  # pictures that are rendered before other processes have started
@@ -60,6 +60,17 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """How much of the probe is rendered; see `pairs`."""
+
+    bases: int  # for each cue; each has three look-alikes
+    image: tuple[int, int]  # height, width in pixels
+
+
+SIZES |= {"probe": Pairs(bases=12, image=(128, 64)), "probe-smoke": Pairs(bases=1, image=(64, 32))}
+
+
 class Shot(NamedTuple):
     """One picture to take."""
 
@@ -82,8 +93,10 @@ class Shot(NamedTuple):
         return (folder / self.path).is_file() and (folder / self.mask).is_file()
 
 
-def plan(size: Size, seed: int) -> list[Shot]:
-    """Every picture of the benchmark, in order."""
+def plan(size: Size | Pairs, seed: int) -> list[Shot]:
+    """Every picture of a set, in order."""
+    if isinstance(size, Pairs):
+        return _plan_pairs(size, seed)
     train, query, gallery = FOLDERS
     shots = []
     for identity in range(1, size.train + size.test + 1):
@@ -107,6 +120,23 @@ def plan(size: Size, seed: int) -> list[Shot]:
     return shots
 
 
+def _plan_pairs(size: Pairs, seed: int) -> list[Shot]:
+    """The pictures of the probe: two of each person in one camera, queries; two in another.
+
+    The four people of a group are seen by the same two cameras.
+    """
+    _, query, gallery = FOLDERS
+    shots = []
+    people = size.bases * len(pairs.CUES) * pairs.STRENGTHS
+    for identity in range(pairs.FIRST, pairs.FIRST + people):
+        rng = np.random.default_rng([seed, 8, pairs.base_of(identity)])
+        for folder, camera in zip((query, gallery), rng.choice(6, 2, replace=False), strict=True):
+            for index in range(2):
+                name = f"{identity}_c{camera + 1}s1_{100 + 25 * index:06d}_00.jpg"
+                shots.append(Shot(f"{folder}/{name}", identity, int(camera), index))
+    return shots
+
+
 def build(
     root: str | Path = "data",
     size: str = "demo",
@@ -115,7 +145,7 @@ def build(
     processes: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Renders the pictures of a benchmark that are missing, by default in a process a core.
+    """Renders the pictures of a set that are missing, by default in a process a core.
 
     `size` is a name of `SIZES`. Returns its folder, `<root>/synthetic/<size>-<seed>/`. Raises
     ImportError if pictures are missing and the package anny is not installed; OSError if the disk
@@ -131,6 +161,8 @@ def build(
     about = json.loads(json.dumps(about))  # tuples become lists, as in the file
     # If several processes want the set, one renders and the others wait.
     with locked(folder / "building.lock"):
+        for name in FOLDERS:  # the probe has nothing to train on
+            (folder / name).mkdir(exist_ok=True)
         if not (_is_of(about, finished) or _is_of(about, begun)):
             # Pictures of another version, or of an unknown one: never mixed with this version's.
             _remove_pictures(folder)
@@ -166,7 +198,7 @@ def _remove_pictures(folder: Path) -> None:
 
 
 def _render(
-    folder: Path, size: Size, seed: int, missing: list[Shot], processes: int, progress: bool
+    folder: Path, size: Size | Pairs, seed: int, missing: list[Shot], processes: int, progress: bool
 ) -> None:
     """Renders the missing pictures, one identity a task."""
     model = BodyModel()
@@ -174,7 +206,7 @@ def _render(
     def tasks():
         """The arguments of `_photograph` for each identity; a body is made when it is asked for."""
         for identity, shots in groupby(missing, lambda item: item.identity):
-            bodies = [model.of(draw(seed, number)) for number in (identity, _passer_by(identity))]
+            bodies = [model.of(_who(seed, number)) for number in (identity, _passer_by(identity))]
             yield folder, size, seed, list(shots), model.template, bodies
 
     with tqdm(
@@ -199,8 +231,16 @@ def _render(
                 bar.update(future.result())
 
 
+def _who(seed: int, identity: int) -> Person:
+    """The person of this number."""
+    if pairs.is_of_probe(identity):
+        return pairs.draw_alike(seed, identity)
+    return draw(seed, identity)
+
+
 def _passer_by(identity: int) -> int:
     """The number of the stranger who is sometimes in the box with this identity."""
+    identity = pairs.base_of(identity)
     return -100_000 - abs(identity) - (50_000 if identity < 0 else 0)
 
 
@@ -214,7 +254,7 @@ def _photograph(
     identity = shots[0].identity
     subjects = []
     for number, (vertices, joints) in zip((identity, _passer_by(identity)), bodies, strict=True):
-        person = draw(seed, number)
+        person = _who(seed, number)
         subjects.append(shot.Subject(person, dress(person, template, vertices, joints)))
     subject, stranger = subjects
     cameras = scenes.cameras(seed)
@@ -222,12 +262,12 @@ def _photograph(
         camera = cameras[item.camera]
         is_distractor = int(item.identity < 0)
         # In front of one camera a person walks one way, as in a tracklet.
-        way = np.random.default_rng([seed, 7, abs(item.identity), is_distractor, item.camera])
-        heading = camera.headings[int(way.integers(2))] + way.normal(0, 0.4)
+        walker = abs(pairs.base_of(item.identity))
+        way = np.random.default_rng([seed, 7, walker, is_distractor, item.camera])
+        headings = (0.0, 0.0) if pairs.comes_near(item.identity) else camera.headings
+        heading = headings[int(way.integers(2))] + way.normal(0, 0.4)
         # All that is not the person is drawn for each picture anew: nothing else tells who it is.
-        rng = np.random.default_rng(
-            [seed, 2, abs(item.identity), is_distractor, item.camera, item.index]
-        )
+        rng = np.random.default_rng([seed, 2, walker, is_distractor, item.camera, item.index])
         yaw = heading + rng.normal(0, 0.15)
         place = (float(rng.uniform(-3.5, 3.5)), float(rng.uniform(-1.5, 1.5)))
         empty = item.identity < 0 and rng.random() < 0.3
@@ -250,7 +290,9 @@ def _write_attributes(folder: Path, seed: int, shots: list[Shot]) -> None:
     """Writes `attributes.csv`: what each mask's text says, and all that is known of the person."""
     rows = []
     for identity, pictures in groupby(shots, lambda item: item.identity):
-        facts = draw(seed, identity).facts
+        facts = _who(seed, identity).facts
+        if pairs.is_of_probe(identity):
+            facts |= pairs.facts(identity)
         for item in pictures:
             with Image.open(folder / item.mask) as mask:
                 drawn = json.loads(mask.text["attributes"])

@@ -149,10 +149,10 @@ def draw(seed: int, identity: int) -> Person:
 
     Strangers, of distractors and passers-by, have negative numbers and no family.
     """
-    street = _Street(seed)
+    street = Street(seed)
     if identity < 0:
         rng = np.random.default_rng([seed, 1, -identity, 1])
-        return _own(street.anybody(rng), rng)
+        return own(street.anybody(rng), rng)
     number, member = divmod(identity - 1, FAMILY)
     first = street.anybody(np.random.default_rng([seed, 1, number, 0]))
     rng = np.random.default_rng([seed, 1, number, 2 + member])
@@ -164,10 +164,10 @@ def draw(seed: int, identity: int) -> Person:
         for block, changed in zip(BLOCKS.values(), differs, strict=True):
             if changed:
                 person = replace(person, **{name: getattr(stranger, name) for name in block})
-    return _own(person, rng)
+    return own(person, rng)
 
 
-def _own(person: Person, rng: np.random.Generator) -> Person:
+def own(person: Person, rng: np.random.Generator) -> Person:
     """The person with shades, cloth, print and measures of their own."""
     changes = {"seed": int(rng.integers(2**31))}
     for entry in fields(person):
@@ -188,7 +188,7 @@ def _own(person: Person, rng: np.random.Generator) -> Person:
     return replace(person, **changes)
 
 
-class _Street:
+class Street:
     """Where people of a set come from: some are dressed for summer, some for winter."""
 
     def __init__(self, seed: int):
