@@ -5,8 +5,6 @@ attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numb
 """
 
 from .comparisons import attention_and_mean, differences, plane, structures
-from .curves import accuracy_curves, cmc_curves, map_by_epoch, training_curves
-from .comparisons import differences, plane, structures
 from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
