@@ -11,7 +11,6 @@ distractors. Only numbers of real people are written, no pictures.
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +18,12 @@ import pandas as pd
 
 from fusionreid import paths
 from fusionreid.data import ImageCache, open_dataset, truth
-from fusionreid.data.datasets import Dataset, Record
+from fusionreid.data.datasets import Dataset
 from fusionreid.data.synthetic.build import build
 from fusionreid.evaluation.baselines import COLOURS, plain_features
 
 IMAGE_SIZE = (128, 64)
 LITTLE_SEEN = 0.9  # a person of whom less than this share is seen is partly hidden
-
-
-def draw(dataset: Dataset, seed: int, train: int = 200, test: int = 150) -> Dataset:
-    """Some people of a real set, without distractors."""
-    rng = random.Random(seed)
-    training = sorted({record.identity for record in dataset.train})
-    queried = sorted({record.identity for record in dataset.query})
-    trained = set(rng.sample(training, train))
-    tested = set(rng.sample(queried, test))
-
-    def of(records: list[Record], people: set[int]) -> list[Record]:
-        return [record for record in records if record.identity in people]
-
-    return Dataset(
-        name=dataset.name,
-        version=f"{dataset.version}, draw {seed}",
-        root=dataset.root,
-        train=of(dataset.train, trained),
-        query=of(dataset.query, tested),
-        gallery=of(dataset.gallery, tested),
-    )
 
 
 def layout(dataset: Dataset) -> dict[str, float]:
@@ -152,9 +130,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sets = {}
     if arguments.market:
-        market = open_dataset("market1501", arguments.market)
         for seed in arguments.draws:
-            sets[f"market draw {seed}"] = draw(market, seed)
+            real = open_dataset("market1501", arguments.market, size="demo", seed=seed)
+            sets[f"market draw {seed}"] = real
     for name in arguments.synthetic:
         size, _, seed = name.partition("-")
         build(arguments.data, size, int(seed))

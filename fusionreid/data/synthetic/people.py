@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
-FAMILY = 8  # identities in a family
-SHARE = 0.9  # how likely a member has a block in common with it; at least one differs
+FAMILY = 16  # identities in a family
+SHARE = 0.88  # how likely a member has a block in common with it; at least one differs
 # What is taken together from a stranger.
 BLOCKS = {
     "build": ("weight", "muscle", "width"),

@@ -38,9 +38,9 @@ class Camera:
         self.wall = rng.uniform(2.5, 7)
         self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-3, 3, 3))
         self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-5, 5, 3))
-        self.gain = np.exp(rng.normal(0, 0.03, 3) + rng.normal(0, 0.06)) * BALANCE
-        self.contrast = rng.uniform(1.26, 1.38)
-        self.saturation = rng.uniform(0.5, 1.15)
+        self.gain = np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06)) * BALANCE
+        self.contrast = rng.uniform(6.0, 7.0)  # steepness of its tone curve
+        self.saturation = rng.uniform(0.45, 1.0)
         # Deviation of the blur in pixels of a picture that is 128 high.
         self.sharpness = rng.uniform(0.03, 0.22)
         self.sharpening = rng.uniform(0.3, 1.2)  # how much its edges are stressed

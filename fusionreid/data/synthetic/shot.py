@@ -13,9 +13,9 @@ from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94  # of the JPEG
-EXPOSURE = 0.22  # deviation of the logarithm of the light, from picture to picture
-TINT = (0.1, 0.04, 0.06)  # the same of red, green and blue, beside it
-RESOLUTION = (0.45, 1.1)  # a picture is as if it was smaller by so much, at least and at most
+EXPOSURE = 0.17  # deviation of the logarithm of the light, from picture to picture
+TINT = (0.13, 0.05, 0.08)  # the same of red, green and blue, beside it
+RESOLUTION = (0.35, 1.05)  # a picture is as if it was smaller by so much, at least and at most
 IN_FRONT = 0.26  # share of pictures with something in front
 
 
@@ -168,9 +168,8 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     grey = image.mean(2, keepdims=True)
     image = np.clip(grey + camera.saturation * (image - grey), 0, None)
     image = image ** (1 / 2.2)
-    image = np.clip(0.5 + camera.contrast * (image - 0.5), 0, None)
-    # Highlights roll off.
-    image = np.where(image > 0.85, 0.85 + 0.15 * np.tanh((image - 0.85) / 0.15), image)
+    # A tone curve as of a camera: steep in the middle, no detail lost in darks and lights.
+    image = 1 / (1 + np.exp(-camera.contrast * (image - 0.5)))
     # Some are out of focus, moved, or far away.
     unsharp = np.exp(np.abs(rng.normal(0, 0.7)))
     resolution = camera.resolution * rng.uniform(*RESOLUTION)
