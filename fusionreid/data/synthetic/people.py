@@ -15,7 +15,7 @@ import numpy as np
 
 WARDROBE = json.loads(files(__package__).joinpath("wardrobe.json").read_text(encoding="utf-8"))
 FAMILY = 16  # identities in a family
-SHARE = 0.88  # how likely a member has a block in common with it; at least one differs
+SHARE = 0.85  # how likely a member has a block in common with it; at least one differs
 # What is taken together from a stranger.
 BLOCKS = {
     "build": ("weight", "muscle", "width"),

@@ -38,8 +38,8 @@ class Camera:
         self.wall = rng.uniform(2.5, 7)
         self.ground_colour = linear(rng.uniform(110, 150) + rng.uniform(-3, 3, 3))
         self.wall_colour = linear(rng.uniform(90, 160) + rng.uniform(-5, 5, 3))
-        self.gain = np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06)) * BALANCE
-        self.contrast = rng.uniform(6.0, 7.0)  # steepness of its tone curve
+        self.gain = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.12)) * BALANCE
+        self.contrast = rng.uniform(5.2, 7.2)  # steepness of its tone curve
         self.saturation = rng.uniform(0.45, 1.0)
         # Deviation of the blur in pixels of a picture that is 128 high.
         self.sharpness = rng.uniform(0.03, 0.22)

@@ -13,8 +13,8 @@ from .render import blur, coverage, halve, rasterise
 from .scenes import Camera
 
 QUALITY = 94  # of the JPEG
-EXPOSURE = 0.17  # deviation of the logarithm of the light, from picture to picture
-TINT = (0.13, 0.05, 0.08)  # the same of red, green and blue, beside it
+EXPOSURE = 0.2  # deviation of the logarithm of the light, from picture to picture
+TINT = (0.1, 0.05, 0.07)  # the same of red, green and blue, beside it
 RESOLUTION = (0.35, 1.05)  # a picture is as if it was smaller by so much, at least and at most
 IN_FRONT = 0.26  # share of pictures with something in front
 
