@@ -1,27 +1,21 @@
-"""The paper beside ours: differences in accuracy, and structures (Fig. 4).
+"""The paper beside ours: differences in accuracy. Attention beside a mean. Images in a plane."""
 
-Attention beside a plain mean. Images in a plane.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from .style import (
     BLACK,
-    BLUE,
     FEATURE_LABELS,
     FEATURE_STYLES,
     GREEN,
     GREY,
     MEASURES,
     PURPLE,
-    VERMILLION,
     expect_columns,
     legend_below,
     styled,
@@ -115,47 +109,6 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     right.set(xlabel="mAP less that as trained (points)", title="attention replaced by a mean")
     legend_below(figure, right, 3)
     figure.drawn = pd.concat([entropy, costs])
-    return figure
-
-
-@styled
-def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
-    """Fig. 4: one HTM of each structure. A box over both lines is a unit that both branches share.
-
-    Args:
-        units: name of the structure -> the order of "seu" and "mfu", whether SEU is shared, and
-            whether MFU is.
-    """
-    figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
-    drawn = []
-    for axes, name in zip(panels[0], units, strict=True):
-        order, share_seu, share_mfu = units[name]
-        for height, colour in ((1, BLUE), (0, VERMILLION)):
-            axes.annotate(
-                "",
-                (len(order) + 0.45, height),
-                (-0.55, height),
-                arrowprops={"arrowstyle": "->", "color": colour},
-                zorder=0,
-            )
-        for place, unit in enumerate(order):
-            shared = share_seu if unit == "seu" else share_mfu
-            colour = GREEN if unit == "seu" else PURPLE
-            drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
-            height = 1.6 if shared else 0.6
-            for centre in (0.5,) if shared else (0, 1):
-                corner = place, centre - height / 2
-                axes.add_patch(Rectangle(corner, 0.7, height, fc="white", ec=colour, lw=2))
-                axes.text(
-                    place + 0.35, centre, unit.upper(), ha="center", va="center", color=colour
-                )
-        axes.set_title(name)
-        axes.set_xlim(-0.6, 2.5)
-        axes.set_ylim(-0.5, 1.5)
-        axes.axis("off")
-    for branch, height in (("CNN", 1), ("Transformer", 0)):
-        panels[0, 0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
-    figure.drawn = pd.DataFrame(drawn)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Differences, structures and the plane are drawn from the numbers given."""
+"""Differences and the plane are drawn from the numbers given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ POINTS = pd.DataFrame(
     ],
     columns=["case", "metric", "paper", "recorded", "low", "high", "ours"],
 )
-UNITS = {"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}
 PLANE = pd.DataFrame(
     {
         "x": RANDOM.random(9),
@@ -51,7 +50,6 @@ COSTS = pd.DataFrame(
 FIGURES = {
     "attention_and_mean": lambda: plots.attention_and_mean(HEADS, COSTS),
     "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
-    "structures": lambda: plots.structures(UNITS),
     "plane": lambda: plots.plane(PLANE, "cue"),
 }
 
@@ -110,14 +108,6 @@ def test_missing_runs_are_gaps():
 def test_without_a_difference_of_the_paper_the_legend_has_none():
     axes = plots.differences(POINTS.assign(paper=math.nan), titles=TITLES, label="more").axes[0]
     assert "Paper" not in axes.get_legend_handles_labels()[1]
-
-
-def test_a_shared_unit_is_one_box():
-    figure = plots.structures(UNITS)
-    assert [len(axes.patches) for axes in figure.axes] == [1 + 2, 1]
-    assert [len(axes.texts) for axes in figure.axes] == [1 + 2 + 2 + 2, 1 + 2]
-    assert figure.drawn["shared"].tolist() == [True, False, True]
-    assert figure.drawn["unit"].tolist() == ["seu", "mfu", "mfu"]
 
 
 def test_every_value_of_the_plane_has_a_colour():
