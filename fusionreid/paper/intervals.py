@@ -151,37 +151,3 @@ def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict
 def _mean_of_each_person(scores: pd.DataFrame, measure: str, kind: dict) -> pd.Series:
     matches = (scores[list(kind)] == pd.Series(kind)).all(axis=1)
     return scores[matches].groupby("person")[measure].mean()
-
-
-def mean_by(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """The share of `found` rows by the values of other columns, with its interval over people.
-
-    Rows of one person are not independent, so the variance is that of a ratio of sums over people
-    (Cochran, Sampling Techniques, 1977, Sec. 6.4). Where all people have the same share, that
-    variance is zero, and the interval is the binomial one of as many trials as people.
-
-    Returns `mean`, `low` and `high` (0 to 1), and the numbers of `rows`, `queries` and `people`.
-    """
-    shares = table.groupby(by, observed=True)[[*table]].apply(_share_found)
-    return shares.astype({"rows": int, "queries": int, "people": int})
-
-
-def _share_found(rows: pd.DataFrame) -> pd.Series:
-    mean = rows["found"].mean()
-    people = rows.groupby("identity")["found"].agg(["sum", "size"])
-    count = len(people)
-    spread = ((people["sum"] - mean * people["size"]) ** 2).sum()
-    half = 1 - 0.025 ** (1 / count)
-    if spread:
-        error = np.sqrt(spread * count / max(count - 1, 1)) / len(rows)
-        half = half_width(error, count - 1)
-    return pd.Series(
-        {
-            "mean": mean,
-            "low": max(0, mean - half),
-            "high": min(1, mean + half),
-            "rows": len(rows),
-            "queries": rows["query"].nunique(),
-            "people": count,
-        }
-    )
