@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-TINY = 1e-300  # in place of a variance of zero in a denominator
-
 
 def half_width(standard_error, freedom):
     """Half the width of the interval of a mean, by Student's t."""
@@ -25,10 +23,9 @@ class Interval(NamedTuple):
     low: float
     high: float
     runs: int  # pairs of runs
-    homogeneity: float  # the probability that data seeds differ as much as here by chance
 
 
-UNKNOWN = Interval(np.nan, np.nan, np.nan, 0, np.nan)
+UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 
 
 def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
@@ -54,8 +51,7 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     runs = int(counts.sum())
     shares = counts / runs
     run_means = [differences @ weights / weights.sum() for differences, weights in parts]
-    means = np.array([part.mean() for part in run_means])
-    mean = float(shares @ means)
+    mean = float(shares @ [part.mean() for part in run_means])
     seed_freedom = runs - len(parts)
     if seed_freedom == 0:
         return UNKNOWN._replace(mean=mean, runs=runs)
@@ -69,10 +65,10 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     components = shares**2 @ np.stack([seed_variance, people_variance], axis=1)
     variance = components.sum()
     uncertainty = (components**2 / [seed_freedom, people_freedom]).sum()
-    freedom = max(variance**2 / max(uncertainty, TINY), 1.0)
+    # Where nothing varies, both are zero.
+    freedom = max(variance**2 / uncertainty, 1.0) if uncertainty else 1.0
     half = half_width(np.sqrt(variance), freedom)
-    homogeneity = _homogeneity(means, seed_variance + people_variance, freedom)
-    return Interval(mean, mean - half, mean + half, runs, homogeneity)
+    return Interval(mean, mean - half, mean + half, runs)
 
 
 def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
@@ -87,19 +83,6 @@ def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
         residual = weights * (centred - person)
         variance -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
     return max(0.0, float(variance))
-
-
-def _homogeneity(means: np.ndarray, variances: np.ndarray, freedom: float) -> float:
-    """The probability that means differ as much as these by chance; NaN for a single one.
-
-    Cochran's test of homogeneity (Biometrics 1954), by F.
-    """
-    if len(means) == 1:
-        return np.nan
-    precision = 1 / np.maximum(variances, TINY)
-    centred = means - precision @ means / precision.sum()
-    ratio = precision @ centred**2 / (len(means) - 1)
-    return float(stats.f.sf(ratio, len(means) - 1, freedom))
 
 
 def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
