@@ -122,12 +122,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 
 
 def _points(difference: float, half: float = np.nan) -> str:
-    """A difference in points, signed and never 0.0 where it is not zero, ± half its interval."""
+    """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
-    text = f"{difference:+.1f}" if abs(difference) >= 0.05 else f"{difference:+.2f}"
-    if difference == 0:
-        text = "0.0"
-    if half >= 0:
-        text += f" ± {half:.1f}"
-    return text
+    return f"{difference:+.1f}" if np.isnan(half) else f"{difference:+.1f} ± {half:.1f}"

@@ -16,7 +16,6 @@ from .style import (
     GREY,
     MEASURES,
     PURPLE,
-    expect_columns,
     legend_below,
     styled,
 )
@@ -32,12 +31,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
             points. Missing values are gaps.
         titles: what "paper", "recorded" and "ours" are.
         label: of the axes; it follows the name of the metric.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    columns = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
-    expect_columns(data, columns, "differences")
     cases = data["case"].unique()
     places = np.arange(len(cases))
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
@@ -67,7 +61,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     panels[0].set_yticks(places, cases)
     panels[0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0], 3)
-    figure.drawn = data[columns]
+    figure.drawn = data[["case", "metric", "paper", "recorded", "low", "high", "ours"]]
     return figure
 
 
@@ -119,11 +113,7 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
     Args:
         points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
         colour: the column whose values have colours of their own, up to nine.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))
     values = sorted(points[colour].unique())
     sns.scatterplot(

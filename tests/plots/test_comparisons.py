@@ -116,10 +116,3 @@ def test_every_value_of_the_plane_has_a_colour():
     assert len(np.unique(colours, axis=0)) == 3
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["cue", "a", "b", "c", "split", "query", "gallery"]
-
-
-def test_a_missing_column_is_named():
-    with pytest.raises(ValueError, match=r"differences: .*missing \['low'\]"):
-        plots.differences(POINTS.drop(columns="low"), titles=TITLES, label="")
-    with pytest.raises(ValueError, match=r"plane: .*missing \['cue'\]"):
-        plots.plane(PLANE.drop(columns="cue"), "cue")

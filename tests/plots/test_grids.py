@@ -145,19 +145,20 @@ def test_a_head_has_its_score_and_its_highest_weight():
     figure = plots.attention_heads(PIXELS[0], {"a\nb": MAPS}, {"a\nb": [0.5, 1.25]})
     first, second = (heat.max() for heat in MAPS)
     assert texts(figure) == [f"0.50\nmax {first:.2f}", f"1.25\nmax {second:.2f}"]
-    assert list(figure.drawn) == ["unit", "head", "score", "y", "x", "value"]
-    assert set(figure.drawn["unit"]) == {"a b"}
-    assert figure.drawn.groupby("head")["score"].first().to_dict() == {1: 0.5, 2: 1.25}
+    assert list(figure.drawn) == ["image", "map", "score", "y", "x", "value"]
+    assert set(figure.drawn["image"]) == {"a b"}
+    scores = figure.drawn.groupby("map")["score"].first()
+    assert scores.to_dict() == {"head 1": 0.5, "head 2": 1.25}
     assert "score" not in plots.attention_heads(PIXELS[0], {"a": MAPS}).drawn
 
 
 def test_a_row_of_heads_is_a_unit():
     maps = {"CNN": RANDOM.random((3, 5, 2)), "Transformer": RANDOM.random((3, 8, 4))}
     figure = plots.attention_heads(PIXELS[0], maps)
-    last = figure.drawn.query("unit == 'Transformer' and head == 3")["value"]
+    last = figure.drawn.query("image == 'Transformer' and map == 'head 3'")["value"]
     np.testing.assert_array_equal(last, maps["Transformer"][2].ravel())
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert columns == ["image", "head 1", "2", "3"]
+    assert columns == ["image", "head 1", "head 2", "head 3"]
     np.testing.assert_array_equal(canvas(figure)[-64 - 6 : -6, :32], PIXELS[0])
 
 
