@@ -168,15 +168,8 @@ def accuracy_curves(
     _draw_side(below, x, recorded, title, ticks=ours if recorded.empty else recorded)
     for axes, measure in zip(below, MEASURES, strict=True):
         for feature, points in ours.groupby("feature"):
-            axes.plot(
-                points[x],
-                points[measure],
-                "_",
-                color=FEATURE_STYLES[feature]["color"],
-                markersize=9,
-                markeredgewidth=0.8,
-                alpha=0.8,
-            )
+            colour = FEATURE_STYLES[feature]["color"]
+            axes.plot(points[x], points[measure], "_", color=colour, markersize=9, alpha=0.8)
     legend_below(figure, above[0], 4)
     figure.drawn = pd.concat(data.assign(source=titles[side]) for side, data in sides.items())
     return figure
