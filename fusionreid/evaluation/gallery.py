@@ -162,7 +162,7 @@ class Gallery:
         options: dict,
     ) -> None:
         """Adds the vectors of pictures, and writes all."""
-        unreadable: dict[int, str] = {}
+        unreadable = {}  # by index, why
         paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)

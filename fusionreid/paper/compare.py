@@ -120,11 +120,8 @@ class Results:
         """
         shown = set(self.shown(name)["feature"])
         runs = self.runs[(self.runs["experiment"] == name) & self.runs["feature"].isin(shown)]
-        points = []
-        for variant in variants(name):
-            fusion = variant.config.fusion
-            points.append({"depth": fusion.depth, "dim": fusion.dim, "variant": variant.name})
-        points = pd.DataFrame(points)
+        points = [asdict(each.config.fusion) | {"variant": each.name} for each in variants(name)]
+        points = pd.DataFrame(points)[["depth", "dim", "variant"]]
         points["here"] = points["dim"] // self.setting.profile.dim_divisor
         runs = points.merge(runs)
         point = [*points, "feature", "configuration"]

@@ -37,7 +37,14 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
     for axes, (metric, (name, colour)) in zip(panels, MEASURES.items(), strict=True):
         rows = data[data["metric"] == metric].set_index("case").reindex(cases)
-        axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
+        axes.errorbar(
+            rows["recorded"].where(rows["low"].notna()),
+            places,
+            xerr=(rows["high"] - rows["low"]) / 2,
+            fmt="o",
+            color=colour,
+            label=f"{titles['recorded']}, 95 % interval",
+        )
         if data["paper"].notna().any():
             axes.scatter(
                 rows["paper"],
@@ -48,13 +55,6 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
                 edgecolors=BLACK,
                 label=titles["paper"],
             )
-        axes.scatter(
-            rows["recorded"].where(rows["low"].notna()),
-            places,
-            s=40,
-            color=colour,
-            label=f"{titles['recorded']}, 95 % interval",
-        )
         axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=GREY, label=titles["ours"])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
@@ -75,24 +75,19 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             the width of its interval, in points.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    heads = entropy["branch"] + entropy["head"].astype(str)
-    thin = {"units": heads, "estimator": None, "linewidth": 0.6, "alpha": 0.4, "legend": False}
-    thick = {"errorbar": None, "linewidth": 2.5}
-    colours = {"seu": GREEN, "mfu": PURPLE}
-    for width in (thin, thick):
-        sns.lineplot(
-            entropy,
-            x="epoch",
-            y="entropy",
-            hue="unit",
-            style="layer",
-            palette=colours,
-            marker="",
-            ax=left,
-            **width,
-        )
+    sns.lineplot(
+        entropy,
+        x="epoch",
+        y="entropy",
+        hue="unit",
+        style="layer",
+        palette={"seu": GREEN, "mfu": PURPLE},
+        marker="",
+        errorbar=("pi", 100),
+        ax=left,
+    )
     left.axhline(1, color=GREY, linestyle="--")
-    left.set(ylabel="entropy / its maximum", title="heads (thin) and their mean; 1: a plain mean")
+    left.set(ylabel="entropy / its maximum", title="the heads' mean and range; 1: a plain mean")
     for shift, (feature, rows) in enumerate(costs.groupby("feature", sort=False)):
         places = np.arange(len(rows)) + 0.2 * shift
         look = FEATURE_STYLES[feature] | {"linestyle": "", "label": FEATURE_LABELS[feature]}

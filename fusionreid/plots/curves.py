@@ -46,12 +46,11 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     drawn = steps.groupby("epoch")[["learning_rate", *losses]].mean()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
     entropy, triplet, rate = panels
-    every = max(1, len(drawn) // 8)  # epochs between two markers
     for column in losses:
         loss, feature = column.split("/")
         axes = entropy if loss == "cross_entropy" else triplet
         look = FEATURE_STYLES[feature]
-        axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=every, **look)
+        axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=0.12, **look)
     rate.plot(drawn["learning_rate"], color=BLACK, marker="")
     # The soft margin of two equal distances: log(1 + e^0).
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
@@ -109,7 +108,7 @@ def _draw_feature(axes, feature: str, mean: pd.Series, low: pd.Series, high: pd.
     look = FEATURE_STYLES[feature]
     axes.plot(mean, label=FEATURE_LABELS[feature], **look)
     if low.notna().any():
-        axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
 @styled

@@ -109,13 +109,11 @@ class _Grid:
                 linespacing=1.05,
             )
 
-    def frame(self, row: int, column: int, **look) -> None:
-        """Draws a rectangle around an image."""
+    def frame(self, row: int, column: int, text: str, colour: str) -> None:
+        """Frames an image, with a sign on a disc in its lower right corner."""
         corner = self.left[column] - 0.5, self.top[row] - 0.5
-        self.axes.add_patch(Rectangle(corner, self.wide, self.high, clip_on=False, **look))
-
-    def sign(self, row: int, column: int, text: str, colour: str) -> None:
-        """Draws a sign on a disc in the lower right corner of an image."""
+        look = {"fill": False, "ec": colour, "lw": 2, "clip_on": False}
+        self.axes.add_patch(Rectangle(corner, self.wide, self.high, **look))
         self.axes.text(
             self.left[column] + 0.82 * self.wide,
             self.top[row] + self.high - 0.18 * self.wide,
@@ -143,6 +141,8 @@ def contact_sheet(
 ) -> Figure:
     """What the data look like: identities in rows, cameras in columns, one image of each.
 
+    Where a camera did not see somebody there is none.
+
     Args:
         records: of one split.
         identities: how many to show; they are drawn with `seed` among those that most cameras saw.
@@ -156,9 +156,7 @@ def contact_sheet(
     grid = _Grid(paths.index, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
-        if pd.isna(path):
-            grid.frame(row, column, fc="#F4F4F4", ec="#BBBBBB", hatch="///", lw=0.6)
-        else:
+        if pd.notna(path):
             image = Image.open(path).convert("RGB").resize(tile[::-1])
             grid.add(row, column, np.asarray(image))
     files = paths.stack().dropna().map(lambda path: Path(path).name)
@@ -191,8 +189,8 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
 def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similarities=None) -> Figure:
     """Queries, and the gallery images ranked first for each.
 
-    An image of the query's person has a solid green frame and a tick, another one a dashed orange
-    frame and a cross.
+    An image of the query's person has a green frame and a tick, another one an orange frame and a
+    cross.
 
     Args:
         queries: (Q, H, W, 3) uint8 or (Q, 3, H, W).
@@ -204,10 +202,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
     queries = as_pixels(queries)
     lists = [as_pixels(images) for images in lists]
     right = _array(right).astype(bool)
-    shape = len(queries), len(lists[0])
-    if right.shape != shape:
-        raise ValueError(f"right: expected shape {shape}, found {right.shape}")
-    columns = ["query", *range(1, 1 + shape[1])]
+    columns = ["query", *range(1, 1 + right.shape[1])]
     caption_lines = 0 if similarities is None else 1
     size = queries.shape[1:3]
     grid = _Grid(labels, columns, size, gutters=(1,), caption_lines=caption_lines)
@@ -218,11 +213,8 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
             rank = place + 1
             caption = "" if similarities is None else f"{similarities[row][place]:.3f}"
             grid.add(row, rank, lists[row][place], caption)
-            colour = GREEN if match else VERMILLION
-            dash = "-" if match else "--"
-            sign = "✓" if match else "✗"
-            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=2)
-            grid.sign(row, rank, sign, colour)
+            sign, colour = ("✓", GREEN) if match else ("✗", VERMILLION)
+            grid.frame(row, rank, sign, colour)
             drawn.append({"query": labels[row], "rank": rank, "right": match})
     return grid.finish(pd.DataFrame(drawn))
 
@@ -271,15 +263,8 @@ def heat_maps(
         width: of the figure in inches.
         scores: title of the column -> (N,), a number to write under each map.
         peaks: whether to write the highest value under each map.
-
-    Raises:
-        ValueError: if a column has not one map (h, w) for each image.
     """
     pixels = as_pixels(images)
-    for title, heats in maps.items():
-        shapes = [tuple(heat.shape) for heat in heats]
-        if [len(shape) for shape in shapes] != [2] * len(pixels):
-            raise ValueError(f"maps[{title!r}]: expected {len(pixels)} of (h, w), found {shapes}")
     rows = labels or [""] * len(pixels)
     columns = ["image", *maps]
     lines = sum([bool(scores), peaks])
@@ -332,7 +317,7 @@ def attention_heads(
 
     def by_head(values: Mapping) -> dict[str, tuple]:
         columns = zip(*values.values(), strict=True)
-        return {f"head {number}": column for number, column in enumerate(columns, start=1)}
+        return {f"head\n{number}": column for number, column in enumerate(columns, start=1)}
 
     images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
     return heat_maps(

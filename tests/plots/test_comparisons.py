@@ -14,7 +14,7 @@ RANDOM = np.random.default_rng(0)
 TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
 POINTS = pd.DataFrame(
     [
-        [case, metric, 1.0, recorded, 0.2, 2.0, 3.0]
+        [case, metric, 1.0, recorded, recorded - 0.75, recorded + 0.75, 3.0]
         for metric in ("mAP", "rank-1")
         for case, recorded in (("DFE + LRU", 0.5), ("DFE + LRU + SEU", 1.5))
     ],
@@ -69,13 +69,12 @@ def labelled(axes, label):
     return np.ma.filled(points.get_offsets(), np.nan)[:, 0].tolist()
 
 
-def test_heads_are_thin_lines_and_their_means_thick_ones():
+def test_lines_are_means_of_heads_in_a_band_from_the_lowest_to_the_highest():
     left, right = plots.attention_and_mean(HEADS, COSTS).axes
-    widths = [line.get_linewidth() for line in left.lines]
-    assert widths.count(0.6) == 2 * 2 * 2 * 3  # layers, units, branches, heads
-    thick = [line for line in left.lines if line.get_linewidth() == 2.5 and len(line.get_xdata())]
-    means = sorted(line.get_ydata()[-1] for line in thick)
+    means = sorted(line.get_ydata()[-1] for line in left.lines[:4])
     assert means == pytest.approx([0.6, 0.6, 0.8, 0.8])
+    lowest = [band.get_paths()[0].vertices[:, 1].min() for band in left.collections]
+    assert sorted(lowest) == pytest.approx([0.4, 0.4, 0.7, 0.7])
     assert [line.get_xdata().tolist() for line in right.lines[:3]] == [[-0.5] * 5] * 3
     segments = right.collections[0].get_segments()
     assert [segment[:, 0].tolist() for segment in segments] == [[-0.75, -0.25]] * 5
@@ -85,8 +84,11 @@ def test_heads_are_thin_lines_and_their_means_thick_ones():
 def test_differences_are_dots_with_intervals():
     first, second = plots.differences(POINTS, titles=TITLES, label="less that of DFE").axes
     (interval,) = [lines for lines in first.collections if hasattr(lines, "get_segments")]
-    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [[0.2, 2.0]] * 2
-    assert labelled(first, "Recorded, 95 % interval") == [0.5, 1.5]
+    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [
+        [-0.25, 1.25],
+        [0.75, 2.25],
+    ]
+    assert first.lines[0].get_xdata().tolist() == [0.5, 1.5]
     assert labelled(first, "Paper") == [1, 1]
     assert labelled(first, "Own run") == [3, 3]
     assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
@@ -95,7 +97,7 @@ def test_differences_are_dots_with_intervals():
 def test_a_recorded_difference_without_an_interval_has_no_dot():
     lone = POINTS.assign(low=math.nan, high=math.nan)
     axes = plots.differences(lone, titles=TITLES, label="more").axes[0]
-    assert np.isnan(labelled(axes, "Recorded, 95 % interval")).all()
+    assert not np.isfinite(np.asarray(axes.lines[0].get_xdata(), float)).any()
 
 
 def test_missing_runs_are_gaps():
