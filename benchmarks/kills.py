@@ -121,7 +121,7 @@ def notebook(place: Path) -> Kind:
     def work(trial: Path) -> None:
         paths.RUNS = trial / "runs"
         os.environ |= {"FUSIONREID_RUNS": str(paths.RUNS), "OMP_NUM_THREADS": "1"}
-        reproduce("smoke", only=["03"], progress=False)
+        reproduce("smoke", only=["03"])
 
     def results(trial: Path) -> dict:
         runs = trial / "runs"

@@ -18,6 +18,7 @@ from .config import (
     RELEASED_TRAINING,
     SIZES,
     DataConfig,
+    TrainConfig,
     profile,
 )
 from .files import atomic_write
@@ -26,16 +27,16 @@ from .options import Parser, device, literal, one_of, whole
 
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 WEIGHTS = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's)"
-SIZE = "of a real set, demo is a draw, full the whole"
-TRAINING = (
-    "epochs",
-    "warmup_epochs",
-    "learning_rate",
-    "fusion_learning_rate",
-    "identities",
-    "images",
-    "precision",
-)
+# Options of `train` that are fields of TrainConfig, which checks their values.
+TRAINING = {
+    "epochs": "default: the profile's",
+    "warmup_epochs": "default: the profile's, and fewer than --epochs",
+    "learning_rate": "the highest (default: the profile's)",
+    "fusion_learning_rate": "factor on it outside the two branches (default: the profile's, 1)",
+    "identities": "P of a batch of P x K images (default: the profile's)",
+    "images": "K of a batch (default: the profile's)",
+    "precision": f"{', '.join(PRECISIONS)} (default: the profile's)",
+}
 RESULT = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
 
 
@@ -47,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
     scale.add_argument("--profile", choices=PROFILES, default=default, help=profile_help)
     scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
     which = argparse.ArgumentParser(add_help=False)
-    which.add_argument("--size", choices=SIZES, help=f"default: the profile's; {SIZE}")
+    size_help = "default: the profile's, demo, or all of a real set, of which demo is a draw"
+    which.add_argument("--size", choices=SIZES, help=size_help)
     sets = argparse.ArgumentParser(add_help=False)
     sets_help = "of data sets (default: %(default)s)"
     sets.add_argument("--data-root", "--root", type=Path, default=paths.DATA, help=sets_help)
@@ -79,24 +81,18 @@ def parser() -> argparse.ArgumentParser:
     add("--image-size", default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
     stride_help = "of the ViT's patches: 12 (default) overlaps, 16 not"
     add("--stride", type=whole(1, 16), default=PAPER.stride, help=stride_help)
-    add("--epochs", type=whole(1), help="default: the profile's")
-    add("--warmup-epochs", type=whole(0), help="default: the profile's, and fewer than --epochs")
-    add("--learning-rate", type=float, help="the highest (default: the profile's)")
-    fusion_help = "factor on it outside the two branches (default: the profile's, 1)"
-    add("--fusion-learning-rate", type=float, help=fusion_help)
-    add("--identities", type=whole(2), help="P of a batch of P x K images (default: the profile's)")
-    add("--images", type=whole(2), help="K of a batch (default: the profile's)")
-    add("--precision", choices=PRECISIONS, help="default: the profile's")
+    for name, words in TRAINING.items():
+        kind = TrainConfig.__annotations__[name]
+        add(f"--{name.replace('_', '-')}", type=kind, help=words)
     add("--seed", type=whole(0), default=0, help="default: %(default)s")
     add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
     add("--compile", action="store_true", help="torch.compile the model")
     add("--restart", action="store_true", help="begin an unfinished run anew")
 
-    add = command(evaluate, sets, machine)
+    add = command(evaluate, which, sets, machine)
     add("model", help=MODEL)
     names = {"nargs": "+", "choices": DATASETS, "metavar": "NAME", "help": ", ".join(DATASETS)}
     add("--dataset", required=True, **names)
-    add("--size", choices=SIZES, help=f"default: demo, or all of a real set; {SIZE}")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
 
     add = command(probe, sets, machine)
@@ -138,10 +134,9 @@ def parser() -> argparse.ArgumentParser:
     value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("--job", help="what a job of --cluster needs, as gpus_per_node 1; repeatable", **value)
 
-    add = command(data, sets)
+    add = command(data, which, sets)
     add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
     add("name", nargs="?", choices=DATASETS, default="synthetic", help="of the set to check")
-    add("--size", choices=SIZES, help=f"default: demo, or all of a real set; {SIZE}")
     add("--seed", type=whole(0), default=0, help="of that set or draw (default: 0)")
 
     add = command(pretrain, sets, runs)

@@ -4,7 +4,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from functools import partial
@@ -165,7 +165,7 @@ def on_this_machine(
     threads = 1 if on_cpu else max(1, cores() // count)
 
     waiting = deque(runs)
-    running: dict[Future, tuple[str, int]] = {}
+    running = {}  # by future, the run's name and the place of its pool
     with ExitStack() as stack:
         pools = [stack.enter_context(pool(1, threads)) for _ in range(count)]
         free = list(range(count))

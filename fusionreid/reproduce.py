@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import config, paths
@@ -52,9 +52,7 @@ def plan(
     return injected
 
 
-def execute(
-    source: Path, target: Path, values: dict[str, object], environment: dict, progress: bool = True
-) -> float:
+def execute(source: Path, target: Path, values: dict[str, object], environment: dict) -> float:
     """Runs one notebook in a kernel with these environment variables; returns the seconds it took.
 
     The executed copy is written also when it fails; the NotebookError then quotes the cell.
@@ -65,7 +63,7 @@ def execute(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_suffix(".log")
-    bar = {"desc": source.stem, "leave": False, "disable": None} if progress else False
+    bar = {"desc": source.stem, "leave": False, "disable": None}
     started = time.perf_counter()
     try:
         with writing(target):
@@ -105,22 +103,6 @@ def _logged_kernel(log: Path, environment: dict[str, str]) -> type:
     return LoggedKernel
 
 
-def _held_memory() -> int:
-    """The bytes that this process and those it started hold.
-
-    On Linux, what several of them share counts once.
-    """
-    import psutil
-
-    this = psutil.Process()
-    held = 0
-    for process in [this, *this.children(recursive=True)]:
-        with suppress(psutil.Error):  # it has ended meanwhile
-            usage = process.memory_full_info()
-            held += getattr(usage, "pss", usage.uss)
-    return held
-
-
 def reproduce(
     profile: str = "demo",
     dataset: str | None = None,
@@ -128,7 +110,6 @@ def reproduce(
     only: list[str] | None = None,
     given: dict[str, object] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> list[dict]:
     """Executes the notebooks of the repository, and stops at the first that fails.
 
@@ -159,8 +140,7 @@ def reproduce(
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, profile, dataset, given or {})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
-    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {folder}")
-    sys.stdout.flush()
+    print(f"profile {profile}, data {dataset}: {len(notebooks)} notebooks -> {folder}", flush=True)
 
     at_once = 1 if default_device().type == "cuda" else min(2, cores(), len(notebooks))
     # Of two that run at once, each has half of the cores and one more, as the other does not
@@ -174,21 +154,16 @@ def reproduce(
     waiting = deque(notebooks)
     running: dict[Future, Path] = {}
     started = time.perf_counter()
-    bar = tqdm(
-        total=len(notebooks), unit="notebook", disable=None if progress else True, position=0
-    )
-    peak = 0
+    bar = tqdm(total=len(notebooks), unit="notebook", disable=None, position=0)
     with bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
         while waiting or running:
             while waiting and len(running) < at_once:
                 if waiting[0].stem == SUMMARY and running:
                     break
                 path = waiting.popleft()
-                arguments = path, folder / path.name, injected[path], environment, progress
+                arguments = path, folder / path.name, injected[path], environment
                 running[threads.submit(execute, *arguments)] = path
-            peak = max(peak, _held_memory())
-            # Wakes every five seconds, to look at the memory.
-            for ended in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
                 path = running.pop(ended)
                 rows.append({"notebook": path.stem, "seconds": ended.result()})
                 if overwrite:
@@ -196,8 +171,7 @@ def reproduce(
                 bar.update()
                 tqdm.write(_row(**rows[-1]))
                 sys.stdout.flush()
-    total = _row("all", time.perf_counter() - started)
-    print(f"{total}   peak {peak / 2**30:.1f} GiB", flush=True)
+    print(_row("all", time.perf_counter() - started), flush=True)
     return rows
 
 

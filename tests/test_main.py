@@ -96,7 +96,7 @@ def test_few_epochs_have_a_short_warm_up():
         ("train --profile huge", "argument --profile: invalid choice: 'huge'"),
         ("train --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
         ("train --seed -1", "argument --seed: expected a whole number from 0, found '-1'"),
-        ("train --epochs 0", "argument --epochs: expected a whole number from 1, found '0'"),
+        ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
         (
             "train --image-size 100000 100000",
             "argument --image-size: expected a whole number from 16 to 4096",
@@ -150,6 +150,9 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
             "weights 'no.pth': expected 'random', 'imagenet' or a file",
         ),
         ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "fewer than epochs=3"),
+        ("train --profile smoke --epochs 0", 2, "fewer than epochs=0"),
+        ("train --profile smoke --images 1", 2, "hard mining needs at least 2 x 2"),
+        ("train --profile smoke --precision int8", 2, "it is one of: 'float32', 'bf16', 'fp16'"),
         (
             "train --profile smoke --cnn none --cnn-weights random",
             2,

@@ -63,14 +63,14 @@ def test_notebooks_run_in_this_interpreter_with_the_values(folder, capsys, monke
     show = "import os, sys\nprint(PROFILE, SEEDS, os.getcwd(), sys.executable)"
     before = write(folder, "00_a.ipynb", show).read_text()
     monkeypatch.setenv("FUSIONREID_PROFILE", "paper")
-    rows = reproduce.reproduce("smoke", given={"SEEDS": [1, 2]}, progress=False)
+    rows = reproduce.reproduce("smoke", given={"SEEDS": [1, 2]})
     assert os.environ["FUSIONREID_PROFILE"] == "paper"
     executed = paths.RUNS / "notebooks" / "smoke-synthetic" / "00_a.ipynb"
     assert text(executed).split() == ["smoke", "[1,", "2]", str(folder), sys.executable]
     assert (folder / "00_a.ipynb").read_text() == before
     assert [row["notebook"] for row in rows] == ["00_a"]
     assert 0 < rows[0]["seconds"] < 120
-    assert float(re.search(r"all .* peak ([\d.]+) GiB", capsys.readouterr().out)[1]) > 0.1
+    assert re.search(r"all +0 min \d\d s", capsys.readouterr().out)
 
 
 def test_what_papermill_injects_is_resolved_in_the_notebook(monkeypatch):
@@ -125,7 +125,7 @@ def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(fol
     )
     write(folder, "12_summary.ipynb", "import pathlib\nprint(pathlib.Path('d').exists())")
     write(folder, "14_c.ipynb")
-    rows = reproduce.reproduce("smoke", progress=False)
+    rows = reproduce.reproduce("smoke")
     assert {row["notebook"] for row in rows[:2]} == {"00_a", "01_b"}
     assert text(paths.RUNS / "notebooks" / "smoke-synthetic" / "12_summary.ipynb") == "True\n"
 
@@ -189,7 +189,7 @@ def test_update_writes_outputs_back_without_traces_of_the_machine(folder):
     source = f"import sys\nprint('a', flush=True)\n{noise}\nprint('b')\n3"
     path = write(folder, "00_a.ipynb", source)
     ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
-    reproduce.reproduce("demo", overwrite=True, progress=False)
+    reproduce.reproduce("demo", overwrite=True)
     notebook = nbformat.read(path, as_version=4)
     assert [cell.id for cell in notebook.cells] == ids
     stream, result = notebook.cells[2].outputs

@@ -48,18 +48,14 @@ class Retrieval(NamedTuple):
         gallery = np.hstack([self.gallery_features[name] for name in names])
         return normalised(query), normalised(gallery)
 
-    def rank(
-        self, feature: str = "all", *, max_rank: int = 50, rerank=None, device=None
-    ) -> Ranking:
+    def rank(self, feature: str = "all", *, rerank=None, device=None) -> Ranking:
         """CMC, mAP and mINP of one feature, or of "all"; options as of `evaluate_ranking`."""
         distances = distances_between(*self.select(feature), rerank, device)
-        return rank_by(distances, self.query, self.gallery, max_rank)
+        return rank_by(distances, self.query, self.gallery)
 
-    def nearest(
-        self, feature: str = "all", *, top: int = 10, rerank=None, device=None
-    ) -> RankedList:
+    def nearest(self, feature: str = "all", *, top: int = 10, rerank=None) -> RankedList:
         """The first `top` gallery images for every query, as `rank` ranks them."""
-        distances = distances_between(*self.select(feature), rerank, device)
+        distances = distances_between(*self.select(feature), rerank)
         return nearest_by(distances, self.query, self.gallery, top)
 
 

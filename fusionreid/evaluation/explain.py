@@ -24,7 +24,7 @@ from .embedding import device_of, evaluating
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
     """Queries of up to `people` people, and a match of each: an image from another camera."""
     random = np.random.default_rng(seed)
-    chosen: dict[int, tuple[Record, Record]] = {}  # by identity
+    chosen = {}  # by identity, a query and its match
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
         matches = [

@@ -162,7 +162,7 @@ class Gallery:
         options: dict,
     ) -> None:
         """Adds the vectors of pictures, and writes all."""
-        unreadable: dict[int, str] = {}
+        unreadable = {}  # by index, why
         paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
@@ -204,26 +204,22 @@ def write_sheet(
 ) -> None:
     """Writes a contact sheet: a row for each query, with the query first.
 
-    `results` are the pictures of each query, most similar first, and their similarities.
+    `results` are the pictures of each query, most similar first, and their similarities; all
+    queries have equally many.
     """
-    height, width = 128, 64  # of a picture
-    gap = 8
-    line = 14  # of text
-    font = ImageFont.load_default(11)
-    columns = 1 + max(len(row) for row in results)
-    row_height = height + line + gap
-    size = (columns * (width + gap) + 2 * gap, len(queries) * row_height + gap)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-
-    def place(picture: Path, label: str, x: int, y: int) -> None:
-        sheet.paste(Image.fromarray(decode(picture, (height, width))), (x, y))
-        draw.text((x, y + height), label, "black", font)
-
-    for number, (query, row) in enumerate(zip(queries, results, strict=True)):
-        y = gap + number * row_height
-        place(query, "query", gap, y)
-        for column, (picture, similarity) in enumerate(row, start=1):
-            place(picture, f"{similarity:.4f}", 2 * gap + column * (width + gap), y)
+    rows = []
+    for query, hits in zip(queries, results, strict=True):
+        tiles = [_tile(query, "query")]
+        tiles += [_tile(picture, f"{similarity:.4f}") for picture, similarity in hits]
+        rows.append(np.hstack(tiles))
     with atomic_write(path) as temporary:
-        sheet.save(temporary)
+        Image.fromarray(np.vstack(rows)).save(temporary)
+
+
+def _tile(picture: Path, label: str) -> np.ndarray:
+    """A picture of 128 x 64 pixels on white, with a label below."""
+    pixels = decode(picture, (128, 64))
+    tile = Image.new("RGB", (72, 150), "white")
+    tile.paste(Image.fromarray(pixels), (4, 4))
+    ImageDraw.Draw(tile).text((4, 133), label, "black", ImageFont.load_default(11))
+    return np.asarray(tile)

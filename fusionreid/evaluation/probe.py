@@ -154,14 +154,15 @@ def contrast(table: pd.DataFrame, cnn: str = "cnn", transformer: str = "transfor
     Every base counts alike, with its mean over strengths. Raises ValueError for a feature that is
     not in the table.
     """
-    for name, feature in (("cnn", cnn), ("transformer", transformer)):
-        one_of(name, feature, table["feature"].unique())
+    for feature in (cnn, transformer):
+        one_of("feature", feature, table["feature"].unique())
     means = table.pivot_table("accuracy", ["kind", "cue", "group"], "feature")
     ahead = means[cnn] - means[transformer]
     rng = np.random.default_rng(0)
     draws = {kind: _draws(rows, "cue", rng) for kind, rows in ahead.groupby("kind")}
     low, high = _ends(draws["local"] - draws["global"])
-    on_local, on_global = (float(ahead[kind].mean()) for kind in ("local", "global"))
+    on_local = float(ahead["local"].mean())
+    on_global = float(ahead["global"].mean())
     return Contrast(on_local, on_global, on_local - on_global, low, high, len(ahead))
 
 

@@ -4,7 +4,6 @@ A claim is a weighted sum of accuracies, most often one row less another; `claim
 The sign of the paper's own sum is looked for in the recorded runs and in the reader's own.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,8 @@ def judge(results: Results) -> pd.DataFrame:
     Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; the sums `paper`,
     `recorded` and `ours` in points, ours as the mean over the reader's seeds; `low` and `high`, the
     interval of `recorded`, and its `runs`; `verdict` of the recorded runs, one of VERDICTS, where
-    "undecided" is an interval that holds zero; `sign` of the own run, "yes", "no", "equal" or
-    "not run"; and for `totals` the `part` and the `size`, of the paper's sum.
+    "undecided" is an interval that holds zero; and `sign` of the own run, "yes", "no", "equal" or
+    "not run".
     """
     terms = CLAIMS.merge(results.runs)
     if results.setting.profile.backbones:
@@ -73,13 +72,9 @@ def judge(results: Results) -> pd.DataFrame:
                         interval.low, interval.high, printed, "undecided", "not recorded"
                     ),
                     "sign": _agrees(ours, ours, printed, "equal", "not run"),
-                    "part": "Table VI" if name == "table6" else "all others",
                 }
             )
-    judged = pd.DataFrame(rows)
-    sizes = ["under 1 point", "1 to 3", "3 and more"]
-    size = pd.cut(judged["paper"].abs(), [0, 1, 3, np.inf], right=False, labels=sizes)
-    return judged.assign(size=size)
+    return pd.DataFrame(rows)
 
 
 def _agrees(low: float, high: float, printed: float, zero: str, unknown: str) -> str:
@@ -91,14 +86,9 @@ def _agrees(low: float, high: float, printed: float, zero: str, unknown: str) ->
     return "yes" if low * printed > 0 else "no"
 
 
-def totals(judged: pd.DataFrame, by: Sequence[str] = ("part", "size")) -> pd.DataFrame:
-    """How many cases have which verdict, and how many of those run have the paper's sign.
-
-    `by` are columns of `judge` besides the metric. `part` keeps Table VI, which has most of the
-    cases, apart.
-    """
-    # Sizes ascend; claims stay in their order.
-    groups = judged.groupby([*by, "metric"], sort="size" in by, observed=True)
+def totals(judged: pd.DataFrame) -> pd.DataFrame:
+    """By claim and metric: how many cases have which verdict, and how many own runs agree."""
+    groups = judged.groupby(["claim", "metric"], sort=False)
     counts = groups["verdict"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=VERDICTS, fill_value=0).rename_axis(columns=None)
     counts["own run"] = groups["sign"].agg(
@@ -132,12 +122,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 
 
 def _points(difference: float, half: float = np.nan) -> str:
-    """A difference in points, signed and never 0.0 where it is not zero, ± half its interval."""
+    """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
-    text = f"{difference:+.1f}" if abs(difference) >= 0.05 else f"{difference:+.2f}"
-    if difference == 0:
-        text = "0.0"
-    if half >= 0:
-        text += f" ± {half:.1f}"
-    return text
+    return f"{difference:+.1f}" if np.isnan(half) else f"{difference:+.1f} ± {half:.1f}"

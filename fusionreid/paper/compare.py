@@ -69,10 +69,9 @@ class Results:
             means in percent. Those recorded are over the runs that all rows of the experiment have,
             because draws of people differ. `paper_less`, `recorded_less` and `ours_less` are
             differences from the reference row (`BASES`) in points, NaN for that row itself; `low`
-            to `high` is the interval of `recorded_less` over seeds and people, with its
-            `homogeneity` (see `intervals.Interval`). `runs` counts recorded runs, or pairs of them
-            for a difference. `std` is the deviation of `ours` over its seeds, and `missing` counts
-            seeds that have not been run.
+            to `high` is the interval of `recorded_less` over seeds and people. `runs` counts
+            recorded runs, or pairs of them for a difference. `std` is the deviation of `ours` over
+            its seeds, and `missing` counts seeds that have not been run.
     """
 
     setting: Setting
@@ -112,33 +111,6 @@ class Results:
             ours=rows["ours_less"],
         )
 
-    def decides(self) -> pd.DataFrame:
-        """What the recorded runs can decide: half the width of the intervals, in points.
-
-        A difference of half the interval's width is decided half of the time, a smaller one less
-        often. Returns a row per experiment and metric: `half width` (median), `widest`, the median
-        size of the `paper`'s differences, and how many `rows` there are. Of these, the interval of
-        those `decided` leaves out zero, and the data seeds of those `uneven` differ by more than
-        chance at 5 %.
-        """
-        rows = pd.concat([self.shown(name) for name in self.rows["experiment"].unique()])
-        rows = rows.dropna(subset=["low", "high"])
-        rows["size"] = rows["paper_less"].abs()
-        rows = rows.eval("""
-            half = (high - low) / 2
-            decided = low * high > 0
-            uneven = homogeneity < 0.05
-        """)
-        columns = {
-            "half width": ("half", "median"),
-            "widest": ("half", "max"),
-            "paper": ("size", "median"),
-            "rows": ("half", "size"),
-            "decided": ("decided", "sum"),
-            "uneven": ("uneven", "sum"),
-        }
-        return rows.groupby(["experiment", "metric"], sort=False).agg(**columns)
-
     def curves(self, name: str) -> dict[str, pd.DataFrame]:
         """Fig. 5 or 6 for `plots.accuracy_curves`, by "paper", "recorded" and "ours".
 
@@ -148,11 +120,8 @@ class Results:
         """
         shown = set(self.shown(name)["feature"])
         runs = self.runs[(self.runs["experiment"] == name) & self.runs["feature"].isin(shown)]
-        points = []
-        for variant in variants(name):
-            fusion = variant.config.fusion
-            points.append({"depth": fusion.depth, "dim": fusion.dim, "variant": variant.name})
-        points = pd.DataFrame(points)
+        points = [asdict(each.config.fusion) | {"variant": each.name} for each in variants(name)]
+        points = pd.DataFrame(points)[["depth", "dim", "variant"]]
         points["here"] = points["dim"] // self.setting.profile.dim_divisor
         runs = points.merge(runs)
         point = [*points, "feature", "configuration"]
@@ -231,7 +200,7 @@ def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
         weights = {(base_configuration, feature): -1.0, (configuration, feature): 1.0}
         intervals.append(recorded.contrast(weights, metric))
     rows = rows.join(pd.DataFrame(intervals).rename(columns={"mean": "recorded_less"}))
-    less = ["paper_less", "recorded_less", "ours_less", "low", "high", "homogeneity"]
+    less = ["paper_less", "recorded_less", "ours_less", "low", "high"]
     rows.loc[is_base, less] = math.nan
     return rows
 

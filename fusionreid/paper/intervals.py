@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-TINY = 1e-300  # in place of a variance of zero in a denominator
-
 
 def half_width(standard_error, freedom):
     """Half the width of the interval of a mean, by Student's t."""
@@ -25,10 +23,9 @@ class Interval(NamedTuple):
     low: float
     high: float
     runs: int  # pairs of runs
-    homogeneity: float  # the probability that data seeds differ as much as here by chance
 
 
-UNKNOWN = Interval(np.nan, np.nan, np.nan, 0, np.nan)
+UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 
 
 def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
@@ -54,8 +51,7 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     runs = int(counts.sum())
     shares = counts / runs
     run_means = [differences @ weights / weights.sum() for differences, weights in parts]
-    means = np.array([part.mean() for part in run_means])
-    mean = float(shares @ means)
+    mean = float(shares @ [part.mean() for part in run_means])
     seed_freedom = runs - len(parts)
     if seed_freedom == 0:
         return UNKNOWN._replace(mean=mean, runs=runs)
@@ -69,10 +65,10 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     components = shares**2 @ np.stack([seed_variance, people_variance], axis=1)
     variance = components.sum()
     uncertainty = (components**2 / [seed_freedom, people_freedom]).sum()
-    freedom = max(variance**2 / max(uncertainty, TINY), 1.0)
+    # Where nothing varies, both are zero.
+    freedom = max(variance**2 / uncertainty, 1.0) if uncertainty else 1.0
     half = half_width(np.sqrt(variance), freedom)
-    homogeneity = _homogeneity(means, seed_variance + people_variance, freedom)
-    return Interval(mean, mean - half, mean + half, runs, homogeneity)
+    return Interval(mean, mean - half, mean + half, runs)
 
 
 def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
@@ -87,19 +83,6 @@ def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
         residual = weights * (centred - person)
         variance -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
     return max(0.0, float(variance))
-
-
-def _homogeneity(means: np.ndarray, variances: np.ndarray, freedom: float) -> float:
-    """The probability that means differ as much as these by chance; NaN for a single one.
-
-    Cochran's test of homogeneity (Biometrics 1954), by F.
-    """
-    if len(means) == 1:
-        return np.nan
-    precision = 1 / np.maximum(variances, TINY)
-    centred = means - precision @ means / precision.sum()
-    ratio = precision @ centred**2 / (len(means) - 1)
-    return float(stats.f.sf(ratio, len(means) - 1, freedom))
 
 
 def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -151,37 +134,3 @@ def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict
 def _mean_of_each_person(scores: pd.DataFrame, measure: str, kind: dict) -> pd.Series:
     matches = (scores[list(kind)] == pd.Series(kind)).all(axis=1)
     return scores[matches].groupby("person")[measure].mean()
-
-
-def mean_by(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """The share of `found` rows by the values of other columns, with its interval over people.
-
-    Rows of one person are not independent, so the variance is that of a ratio of sums over people
-    (Cochran, Sampling Techniques, 1977, Sec. 6.4). Where all people have the same share, that
-    variance is zero, and the interval is the binomial one of as many trials as people.
-
-    Returns `mean`, `low` and `high` (0 to 1), and the numbers of `rows`, `queries` and `people`.
-    """
-    shares = table.groupby(by, observed=True)[[*table]].apply(_share_found)
-    return shares.astype({"rows": int, "queries": int, "people": int})
-
-
-def _share_found(rows: pd.DataFrame) -> pd.Series:
-    mean = rows["found"].mean()
-    people = rows.groupby("identity")["found"].agg(["sum", "size"])
-    count = len(people)
-    spread = ((people["sum"] - mean * people["size"]) ** 2).sum()
-    half = 1 - 0.025 ** (1 / count)
-    if spread:
-        error = np.sqrt(spread * count / max(count - 1, 1)) / len(rows)
-        half = half_width(error, count - 1)
-    return pd.Series(
-        {
-            "mean": mean,
-            "low": max(0, mean - half),
-            "high": min(1, mean + half),
-            "rows": len(rows),
-            "queries": rows["query"].nunique(),
-            "people": count,
-        }
-    )

@@ -4,7 +4,7 @@ Each function takes plain arrays or DataFrames, computes nothing slow, and retur
 attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numbers as its twin CSV.
 """
 
-from .comparisons import attention_and_mean, differences, plane, structures
+from .comparisons import attention_and_mean, differences, plane
 from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
@@ -23,6 +23,5 @@ __all__ = [
     "probe_curves",
     "retrieved_lists",
     "save",
-    "structures",
     "training_curves",
 ]

@@ -1,28 +1,21 @@
-"""The paper beside ours: differences in accuracy, and structures (Fig. 4).
+"""The paper beside ours: differences in accuracy. Attention beside a mean. Images in a plane."""
 
-Attention beside a plain mean. Images in a plane.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from .style import (
     BLACK,
-    BLUE,
     FEATURE_LABELS,
     FEATURE_STYLES,
     GREEN,
     GREY,
     MEASURES,
     PURPLE,
-    VERMILLION,
-    expect_columns,
     legend_below,
     styled,
 )
@@ -38,18 +31,20 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
             points. Missing values are gaps.
         titles: what "paper", "recorded" and "ours" are.
         label: of the axes; it follows the name of the metric.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    columns = ["case", "metric", "paper", "recorded", "low", "high", "ours"]
-    expect_columns(data, columns, "differences")
     cases = data["case"].unique()
     places = np.arange(len(cases))
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
     for axes, (metric, (name, colour)) in zip(panels, MEASURES.items(), strict=True):
         rows = data[data["metric"] == metric].set_index("case").reindex(cases)
-        axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2.5, alpha=0.6)
+        axes.errorbar(
+            rows["recorded"].where(rows["low"].notna()),
+            places,
+            xerr=(rows["high"] - rows["low"]) / 2,
+            fmt="o",
+            color=colour,
+            label=f"{titles['recorded']}, 95 % interval",
+        )
         if data["paper"].notna().any():
             axes.scatter(
                 rows["paper"],
@@ -60,20 +55,13 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
                 edgecolors=BLACK,
                 label=titles["paper"],
             )
-        axes.scatter(
-            rows["recorded"].where(rows["low"].notna()),
-            places,
-            s=40,
-            color=colour,
-            label=f"{titles['recorded']}, 95 % interval",
-        )
         axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=GREY, label=titles["ours"])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(xlabel=f"{name} {label} (points)")
     panels[0].set_yticks(places, cases)
     panels[0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0], 3)
-    figure.drawn = data[columns]
+    figure.drawn = data[["case", "metric", "paper", "recorded", "low", "high", "ours"]]
     return figure
 
 
@@ -87,24 +75,19 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             the width of its interval, in points.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    heads = entropy["branch"] + entropy["head"].astype(str)
-    thin = {"units": heads, "estimator": None, "linewidth": 0.6, "alpha": 0.4, "legend": False}
-    thick = {"errorbar": None, "linewidth": 2.5}
-    colours = {"seu": GREEN, "mfu": PURPLE}
-    for width in (thin, thick):
-        sns.lineplot(
-            entropy,
-            x="epoch",
-            y="entropy",
-            hue="unit",
-            style="layer",
-            palette=colours,
-            marker="",
-            ax=left,
-            **width,
-        )
+    sns.lineplot(
+        entropy,
+        x="epoch",
+        y="entropy",
+        hue="unit",
+        style="layer",
+        palette={"seu": GREEN, "mfu": PURPLE},
+        marker="",
+        errorbar=("pi", 100),
+        ax=left,
+    )
     left.axhline(1, color=GREY, linestyle="--")
-    left.set(ylabel="entropy / its maximum", title="heads (thin) and their mean; 1: a plain mean")
+    left.set(ylabel="entropy / its maximum", title="the heads' mean and range; 1: a plain mean")
     for shift, (feature, rows) in enumerate(costs.groupby("feature", sort=False)):
         places = np.arange(len(rows)) + 0.2 * shift
         look = FEATURE_STYLES[feature] | {"linestyle": "", "label": FEATURE_LABELS[feature]}
@@ -119,58 +102,13 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
 
 
 @styled
-def structures(units: Mapping[str, tuple[Sequence[str], bool, bool]]) -> Figure:
-    """Fig. 4: one HTM of each structure. A box over both lines is a unit that both branches share.
-
-    Args:
-        units: name of the structure -> the order of "seu" and "mfu", whether SEU is shared, and
-            whether MFU is.
-    """
-    figure, panels = plt.subplots(1, len(units), figsize=(2.5 * len(units), 1.9), squeeze=False)
-    drawn = []
-    for axes, name in zip(panels[0], units, strict=True):
-        order, share_seu, share_mfu = units[name]
-        for height, colour in ((1, BLUE), (0, VERMILLION)):
-            axes.annotate(
-                "",
-                (len(order) + 0.45, height),
-                (-0.55, height),
-                arrowprops={"arrowstyle": "->", "color": colour},
-                zorder=0,
-            )
-        for place, unit in enumerate(order):
-            shared = share_seu if unit == "seu" else share_mfu
-            colour = GREEN if unit == "seu" else PURPLE
-            drawn.append({"structure": name, "place": place, "unit": unit, "shared": shared})
-            height = 1.6 if shared else 0.6
-            for centre in (0.5,) if shared else (0, 1):
-                corner = place, centre - height / 2
-                axes.add_patch(Rectangle(corner, 0.7, height, fc="white", ec=colour, lw=2))
-                axes.text(
-                    place + 0.35, centre, unit.upper(), ha="center", va="center", color=colour
-                )
-        axes.set_title(name)
-        axes.set_xlim(-0.6, 2.5)
-        axes.set_ylim(-0.5, 1.5)
-        axes.axis("off")
-    for branch, height in (("CNN", 1), ("Transformer", 0)):
-        panels[0, 0].text(-0.65, height, branch, ha="right", va="center", fontsize=9)
-    figure.drawn = pd.DataFrame(drawn)
-    return figure
-
-
-@styled
 def plane(points: pd.DataFrame, colour: str) -> Figure:
     """Images as points of a plane: queries are squares, gallery images dots.
 
     Args:
         points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
         colour: the column whose values have colours of their own, up to nine.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    expect_columns(points, ["x", "y", "split", colour], "plane")
     figure, axes = plt.subplots(figsize=(7.0, 5.0))
     values = sorted(points[colour].unique())
     sns.scatterplot(

@@ -9,16 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..config import FEATURES, LABELS
-from .style import (
-    BLACK,
-    FEATURE_LABELS,
-    FEATURE_STYLES,
-    GREY,
-    MEASURES,
-    expect_columns,
-    legend_below,
-    styled,
-)
+from .style import BLACK, FEATURE_LABELS, FEATURE_STYLES, GREY, MEASURES, legend_below, styled
 
 
 @styled
@@ -37,7 +28,6 @@ def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
         axes.plot(drawn["rank"], percent, label=f"{name} (rank-1 {percent[0]:.1f} %)")
     axes.set(xlabel="rank", ylabel="queries matched (%)", xlim=(0.5, length + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(top=min(100.5, axes.get_ylim()[1] + 1))
     axes.legend(loc="lower right")
     figure.drawn = drawn
     return figure
@@ -51,31 +41,20 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
         metrics: the lines of a run's metrics.jsonl, with columns `epoch`, `learning_rate`,
             `cross_entropy/<feature>` and `triplet/<feature>`. Lines without a loss are left out.
     """
-    expect_columns(metrics, ["epoch", "learning_rate"], "training_curves")
     losses = list(metrics.filter(regex="^(cross_entropy|triplet)/"))
     steps = metrics.dropna(subset=losses, how="all")
     drawn = steps.groupby("epoch")[["learning_rate", *losses]].mean()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
     entropy, triplet, rate = panels
-    every = max(1, len(drawn) // 8)  # epochs between two markers
     for column in losses:
         loss, feature = column.split("/")
         axes = entropy if loss == "cross_entropy" else triplet
         look = FEATURE_STYLES[feature]
-        axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=every, **look)
+        axes.plot(drawn[column], label=FEATURE_LABELS[feature], markevery=0.12, **look)
     rate.plot(drawn["learning_rate"], color=BLACK, marker="")
     # The soft margin of two equal distances: log(1 + e^0).
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
-    triplet.annotate(
-        "log 2: the hardest positive as far\nas the hardest negative",
-        (0.98, np.log(2)),
-        xycoords=("axes fraction", "data"),
-        fontsize=8,
-        ha="right",
-        va="bottom",
-        color=GREY,
-    )
-    titles = ("label-smoothed cross entropy", "triplet loss", "learning rate")
+    titles = ("label-smoothed cross entropy", "triplet loss (dashed: log 2)", "learning rate")
     for axes, title in zip(panels, titles, strict=True):
         axes.set(xlabel="epoch", title=title)
         axes.set_ylim(bottom=0)
@@ -94,9 +73,7 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Fi
             fraction of 1, are drawn.
         baselines: name -> mAP, a fraction of 1.
     """
-    columns = ["epoch", "feature", "mAP"]
-    expect_columns(metrics, columns, "map_by_epoch")
-    evaluations = metrics.dropna(subset=["feature", "mAP"])[columns]
+    evaluations = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
     figure, axes = plt.subplots(figsize=(7.6, 4.0))
     _draw_features(axes, evaluations.assign(mAP=100 * evaluations["mAP"]), "epoch", "mAP")
     for (name, value), dash in zip(baselines.items(), ("--", "-.", ":"), strict=False):
@@ -123,17 +100,15 @@ def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
         seeds = rows.groupby(x)[y]
         mean = seeds.mean()
         deviation = seeds.std()
-        look = FEATURE_STYLES[feature]
-        axes.plot(mean, label=FEATURE_LABELS[feature], **look)
-        if deviation.notna().any():
-            axes.fill_between(
-                mean.index,
-                mean - deviation,
-                mean + deviation,
-                color=look["color"],
-                alpha=0.15,
-                linewidth=0,
-            )
+        _draw_feature(axes, feature, mean, mean - deviation, mean + deviation)
+
+
+def _draw_feature(axes, feature: str, mean: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Draws the line of a feature, and a band from `low` to `high` where these are known."""
+    look = FEATURE_STYLES[feature]
+    axes.plot(mean, label=FEATURE_LABELS[feature], **look)
+    if low.notna().any():
+        axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
 @styled
@@ -144,12 +119,7 @@ def probe_curves(table: pd.DataFrame) -> Figure:
 
     Args:
         table: of `evaluation.probe.accuracies`; of the features, those of the branches are drawn.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    columns = ["feature", "kind", "cue", "strength", "accuracy", "low", "high"]
-    expect_columns(table, columns, "probe_curves")
     drawn = table[table["feature"].isin(FEATURES) & (table["cue"] != "all")]
     cues = drawn.groupby("kind", sort=False)["cue"].unique()
     across = max(map(len, cues))
@@ -160,13 +130,9 @@ def probe_curves(table: pd.DataFrame) -> Figure:
         for axes, cue in zip(row, cues[kind], strict=True):
             axes.axhline(50, color=GREY, linewidth=1.2, linestyle="--")
             for feature, rows in drawn[drawn["cue"] == cue].groupby("feature", sort=False):
-                look = FEATURE_STYLES[feature]
-                low = 100 * rows["low"]
-                high = 100 * rows["high"]
-                band = {"color": look["color"], "alpha": 0.08, "linewidth": 0}
-                axes.fill_between(rows["strength"], low, high, **band)
-                label = FEATURE_LABELS[feature]
-                axes.plot(rows["strength"], 100 * rows["accuracy"], label=label, **look)
+                percent = 100 * rows.set_index("strength")[["accuracy", "low", "high"]]
+                ends = percent["low"], percent["high"]
+                _draw_feature(axes, feature, percent["accuracy"], *ends)
             axes.set(title=f"{cue} ({kind})", xticks=drawn["strength"].unique())
         row[0].set_ylabel("right choices (%)")
     for axes in panels[-1]:
@@ -192,30 +158,17 @@ def accuracy_curves(
             paper's. Where they are known, `here` (D in the profile), `parameters` (M) and `macs`
             (G) are written below it.
         titles: what each of the sides is.
-
-    Raises:
-        ValueError: if a column is missing.
     """
-    for side, data in sides.items():
-        expect_columns(data, [x, "feature", *MEASURES], f"{side}, by {x}")
-    paper = sides["paper"]
     recorded = sides["recorded"]
     ours = sides["ours"]
     figure, (above, below) = plt.subplots(2, 2, figsize=(9, 7.6))
-    _draw_side(above, x, paper, titles["paper"], ticks=paper)
+    _draw_side(above, x, sides["paper"], titles["paper"], ticks=sides["paper"])
     title = f"{titles['recorded']}\nthin marks: {titles['ours']}"
     _draw_side(below, x, recorded, title, ticks=ours if recorded.empty else recorded)
     for axes, measure in zip(below, MEASURES, strict=True):
         for feature, points in ours.groupby("feature"):
-            axes.plot(
-                points[x],
-                points[measure],
-                "_",
-                color=FEATURE_STYLES[feature]["color"],
-                markersize=9,
-                markeredgewidth=0.8,
-                alpha=0.8,
-            )
+            colour = FEATURE_STYLES[feature]["color"]
+            axes.plot(points[x], points[measure], "_", color=colour, markersize=9, alpha=0.8)
     legend_below(figure, above[0], 4)
     figure.drawn = pd.concat(data.assign(source=titles[side]) for side, data in sides.items())
     return figure

@@ -109,13 +109,11 @@ class _Grid:
                 linespacing=1.05,
             )
 
-    def frame(self, row: int, column: int, **look) -> None:
-        """Draws a rectangle around an image."""
+    def frame(self, row: int, column: int, text: str, colour: str) -> None:
+        """Frames an image, with a sign on a disc in its lower right corner."""
         corner = self.left[column] - 0.5, self.top[row] - 0.5
-        self.axes.add_patch(Rectangle(corner, self.wide, self.high, clip_on=False, **look))
-
-    def sign(self, row: int, column: int, text: str, colour: str) -> None:
-        """Draws a sign on a disc in the lower right corner of an image."""
+        look = {"fill": False, "ec": colour, "lw": 2, "clip_on": False}
+        self.axes.add_patch(Rectangle(corner, self.wide, self.high, **look))
         self.axes.text(
             self.left[column] + 0.82 * self.wide,
             self.top[row] + self.high - 0.18 * self.wide,
@@ -143,6 +141,8 @@ def contact_sheet(
 ) -> Figure:
     """What the data look like: identities in rows, cameras in columns, one image of each.
 
+    Where a camera did not see somebody there is none.
+
     Args:
         records: of one split.
         identities: how many to show; they are drawn with `seed` among those that most cameras saw.
@@ -156,9 +156,7 @@ def contact_sheet(
     grid = _Grid(paths.index, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
-        if pd.isna(path):
-            grid.frame(row, column, fc="#F4F4F4", ec="#BBBBBB", hatch="///", lw=0.6)
-        else:
+        if pd.notna(path):
             image = Image.open(path).convert("RGB").resize(tile[::-1])
             grid.add(row, column, np.asarray(image))
     files = paths.stack().dropna().map(lambda path: Path(path).name)
@@ -191,8 +189,8 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
 def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similarities=None) -> Figure:
     """Queries, and the gallery images ranked first for each.
 
-    An image of the query's person has a solid green frame and a tick, another one a dashed orange
-    frame and a cross.
+    An image of the query's person has a green frame and a tick, another one an orange frame and a
+    cross.
 
     Args:
         queries: (Q, H, W, 3) uint8 or (Q, 3, H, W).
@@ -204,10 +202,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
     queries = as_pixels(queries)
     lists = [as_pixels(images) for images in lists]
     right = _array(right).astype(bool)
-    shape = len(queries), len(lists[0])
-    if right.shape != shape:
-        raise ValueError(f"right: expected shape {shape}, found {right.shape}")
-    columns = ["query", *range(1, 1 + shape[1])]
+    columns = ["query", *range(1, 1 + right.shape[1])]
     caption_lines = 0 if similarities is None else 1
     size = queries.shape[1:3]
     grid = _Grid(labels, columns, size, gutters=(1,), caption_lines=caption_lines)
@@ -218,12 +213,8 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
             rank = place + 1
             caption = "" if similarities is None else f"{similarities[row][place]:.3f}"
             grid.add(row, rank, lists[row][place], caption)
-            colour = GREEN if match else VERMILLION
-            dash = "-" if match else (0, (2.2, 1.2))
-            sign = "✓" if match else "✗"
-            thickness = min(3.0, 0.04 * grid.points)
-            grid.frame(row, rank, fill=False, ec=colour, ls=dash, lw=thickness)
-            grid.sign(row, rank, sign, colour)
+            sign, colour = ("✓", GREEN) if match else ("✗", VERMILLION)
+            grid.frame(row, rank, sign, colour)
             drawn.append({"query": labels[row], "rank": rank, "right": match})
     return grid.finish(pd.DataFrame(drawn))
 
@@ -243,33 +234,56 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     large = small.resize((width, height), Image.Resampling.BICUBIC)
     heat = np.clip(large, 0, 1)[..., None]  # a bicubic curve swings beyond its values
     colours = 255 * HEAT(heat[..., 0])[..., :3]
-    red_green_blue = np.array([0.299, 0.587, 0.114], np.float32)  # as the eye weighs them
-    grey = image.astype(np.float32) @ red_green_blue
+    grey = np.asarray(Image.fromarray(image).convert("L"))
     opacity = 0.3 + 0.45 * heat
     mixed = (1 - opacity) * grey[..., None] + opacity * colours
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
-def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options) -> Figure:
-    """As `heat_maps`, with labels of the columns. `peaks`: each map's highest value is below it."""
+@styled
+def heat_maps(
+    images,
+    maps: Mapping[str, Sequence],
+    *,
+    gutters: Sequence[int] = (),
+    labels: Sequence[str] = (),
+    width: float = 10.0,
+    scores: Mapping[str, Sequence[float]] | None = None,
+    peaks: bool = False,
+) -> Figure:
+    """Maps laid over images: an image a row, a kind of map a column (Fig. 7, Fig. 9).
+
+    Each map has a colour scale of its own.
+
+    Args:
+        images: (N, 3, H, W) or (N, H, W, 3).
+        maps: title of the column -> (N, h, w), or a list of N maps on grids of different sizes.
+        gutters: columns before which a wider gap separates groups; the image is column 0.
+        labels: of the rows.
+        width: of the figure in inches.
+        scores: title of the column -> (N,), a number to write under each map.
+        peaks: whether to write the highest value under each map.
+    """
     pixels = as_pixels(images)
-    lines = sum([bool(scores), peaks])
     rows = labels or [""] * len(pixels)
-    grid = _Grid(rows, columns, pixels.shape[1:3], caption_lines=lines, bar=0.7, **options)
+    columns = ["image", *maps]
+    lines = sum([bool(scores), peaks])
+    grid = _Grid(
+        rows, columns, pixels.shape[1:3], gutters=gutters, caption_lines=lines, width=width, bar=0.7
+    )
     for row, image in enumerate(pixels):
         grid.add(row, 0, image)
     drawn = []
     for column, (title, heats) in enumerate(maps.items(), start=1):
         for row, heat in enumerate(map(_array, heats)):
             numbers = {"image": labels[row] if labels else row, "map": title}
-            caption = []
+            caption = ""
             if scores:
                 numbers["score"] = float(scores[title][row])
-                caption.append(f"{numbers['score']:.2f}")
+                caption = f"{numbers['score']:.2f}\n"
             if peaks:
-                caption.append(f"max {heat.max():.2f}")
-            picture = overlay(pixels[row], heat)
-            grid.add(row, column, picture, "\n".join(caption))
+                caption += f"max {heat.max():.2f}"
+            grid.add(row, column, overlay(pixels[row], heat), caption.strip())
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))
@@ -287,41 +301,6 @@ def _draw_maps(images, maps, scores, *, labels, columns, peaks=False, **options)
     return grid.finish(numbers.replace("\n", " ", regex=True))
 
 
-@styled
-def heat_maps(
-    images,
-    maps: Mapping[str, Sequence],
-    *,
-    gutters: Sequence[int] = (),
-    labels: Sequence[str] = (),
-    width: float = 10.0,
-    scores: Mapping[str, Sequence[float]] | None = None,
-) -> Figure:
-    """Maps laid over images: an image a row, a kind of map a column (Fig. 7, Fig. 9).
-
-    Each map has a colour scale of its own.
-
-    Args:
-        images: (N, 3, H, W) or (N, H, W, 3).
-        maps: title of the column -> (N, h, w), or a list of N maps on grids of different sizes.
-        gutters: columns before which a wider gap separates groups; the image is column 0.
-        labels: of the rows.
-        width: of the figure in inches.
-        scores: title of the column -> (N,), a number to write under each map.
-
-    Raises:
-        ValueError: if a column has not one map (h, w) for each image.
-    """
-    for title, heats in maps.items():
-        shapes = [tuple(heat.shape) for heat in heats]
-        if [len(shape) for shape in shapes] != [2] * len(images):
-            raise ValueError(f"maps[{title!r}]: expected {len(images)} of (h, w), found {shapes}")
-    return _draw_maps(
-        images, maps, scores, labels=labels, columns=["image", *maps], gutters=gutters, width=width
-    )
-
-
-@styled
 def attention_heads(
     image, maps: Mapping[str, Sequence], scores: Mapping[str, Sequence] | None = None
 ) -> Figure:
@@ -336,19 +315,16 @@ def attention_heads(
         scores: title of the row -> (heads,).
     """
 
-    def by_head(values: Mapping) -> dict[int, tuple]:
-        return dict(enumerate(zip(*values.values(), strict=True), start=1))
+    def by_head(values: Mapping) -> dict[str, tuple]:
+        columns = zip(*values.values(), strict=True)
+        return {f"head\n{number}": column for number, column in enumerate(columns, start=1)}
 
-    heads = by_head(maps)
-    figure = _draw_maps(
-        np.repeat(as_pixels(image[None]), len(maps), axis=0),
-        heads,
-        by_head(scores or {}),
+    images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
+    return heat_maps(
+        images,
+        by_head(maps),
         labels=list(maps),
-        columns=["image", "head 1", *range(2, len(heads) + 1)],
-        peaks=True,
+        scores=by_head(scores or {}),
         gutters=(1,),
-        width=10.0,
+        peaks=True,
     )
-    figure.drawn = figure.drawn.rename(columns={"image": "unit", "map": "head"})
-    return figure

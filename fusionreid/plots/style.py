@@ -1,11 +1,10 @@
 """The one style of all figures: colours, dashes and markers, and how a figure is saved."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ..config import LABELS, SYMBOLS
@@ -55,14 +54,6 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         return figure
 
     return wrapper
-
-
-def expect_columns(data: pd.DataFrame, expected: Sequence[str], name: str) -> None:
-    """Raises a ValueError, which begins with `name`, unless the data have all expected columns."""
-    missing = [column for column in expected if column not in data]
-    if missing:
-        columns = f"expected columns {list(expected)}, missing {missing}, found {list(data)}"
-        raise ValueError(f"{name}: {columns}")
 
 
 def legend_below(figure: Figure, axes, columns: int) -> None:

@@ -189,11 +189,12 @@ def test_every_kind_that_embed_takes_is_listed(suffix, folder):
 
 def test_the_sheet_shows_queries_and_what_was_found(folder, tmp_path):
     one, two = folder / "1.png", folder / "2.png"
-    write_sheet(tmp_path / "sheet.png", [one, two], [[(two, 0.5)], [(one, 0.5), (two, 1.0)]])
+    write_sheet(tmp_path / "sheet.png", [one, two], [[(two, 0.5)], [(one, 0.5)]])
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
     shown = np.asarray(Image.open(one).resize((64, 128), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(pixels[8 : 8 + 128, 8 : 8 + 64], shown)
+    np.testing.assert_array_equal(pixels[4 : 4 + 128, 4 : 4 + 64], shown)
+    assert pixels.shape == (2 * 150, 2 * 72, 3)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_contrast_is_the_slow_loop(choices):
     assert "12 bases" in str(found)
     opposite = probe.contrast(choices, "transformer", "cnn")
     assert opposite.mean == pytest.approx(-found.mean)
-    with pytest.raises(ValueError, match="cnn='resnet' is not known"):
+    with pytest.raises(ValueError, match="feature='resnet' is not known"):
         probe.contrast(choices, "resnet")
 
 

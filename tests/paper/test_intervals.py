@@ -7,29 +7,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fusionreid.paper.intervals import difference_interval, mean_by, paired_difference, summarise
+from fusionreid.paper.intervals import difference_interval, paired_difference, summarise
 
 
 def simulate(
-    random,
-    *,
-    data=0.0,
-    seed=0.0,
-    person=0.0,
-    residual=0.0,
-    sets=2,
-    seeds=4,
-    people=160,
-    weighted=False,
+    random, *, seed=0.0, person=0.0, residual=0.0, sets=2, seeds=4, people=160, weighted=False
 ):
     """Differences around zero, with known standard deviations.
 
-    These are between data seeds, training seeds and people, and of the rest.
+    These are between training seeds and between people, and of the rest.
     """
     return [
         (
-            data * random.normal()
-            + seed * random.normal(size=(seeds, 1))
+            seed * random.normal(size=(seeds, 1))
             + person * random.normal(size=(1, people))
             + residual * random.normal(size=(seeds, people)),
             random.integers(2, 7, people) if weighted else np.ones(people),
@@ -90,20 +80,6 @@ def test_more_seeds_and_more_people_are_surer():
     )
 
 
-def test_data_seeds_that_differ_by_more_than_chance_are_told():
-    random = np.random.default_rng(3)
-
-    def share(**case):
-        found = [
-            difference_interval(simulate(random, seed=1, person=6, residual=10, **case))
-            for _ in range(300)
-        ]
-        return np.mean([each.homogeneity < 0.05 for each in found])
-
-    assert 0.01 < share() < 0.09 and share(data=8) > 0.7
-    assert np.isnan(difference_interval(simulate(random, seed=1, sets=1)).homogeneity)
-
-
 def test_too_little_is_no_interval():
     assert np.isnan(difference_interval([]).mean) and difference_interval([]).runs == 0
     one = difference_interval([(np.ones((1, 4)), np.ones(4))])
@@ -147,50 +123,3 @@ def test_a_difference_is_paired_and_may_be_undecided():
     assert abs(found["difference"]) < half and found["here"] == "undecided"
     assert paired_difference(table, "energy", far, seu)["here"] == "yes"
     assert paired_difference(table, "energy", seu, far)["here"] == "the opposite"
-
-
-def test_means_are_the_slow_loop():
-    random = np.random.default_rng(5)
-    kinds = np.array(["global", "local", ""])
-    table = pd.DataFrame(
-        {
-            "identity": np.repeat(np.arange(12), 5),
-            "query": np.repeat(np.arange(30), 2),
-            "kind": kinds[np.repeat(np.arange(12), 5) % 3],
-            "found": random.random(60) < 0.6,
-        }
-    )
-    found = mean_by(table, "kind")
-    assert found.index.tolist() == sorted(set(table["kind"]))
-    for kind, row in found.iterrows():
-        part = table[table["kind"] == kind]
-        assert row["mean"] == pytest.approx(part["found"].mean())
-        assert (row["rows"], row["people"]) == (len(part), part["identity"].nunique())
-        assert (
-            row["queries"] == part["query"].nunique()
-            and 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
-        )
-
-
-def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says():
-    """Rows of a person are alike: an interval over rows would hold the truth far less often."""
-    random, held = np.random.default_rng(0), 0
-    for _ in range(400):
-        shares, sizes = random.beta(2, 3, 60), random.integers(2, 20, 60)
-        identity = np.repeat(np.arange(60), sizes)
-        table = pd.DataFrame({"identity": identity, "query": identity, "all": 0})
-        table["found"] = random.random(len(table)) < shares[identity]
-        row = mean_by(table, "all").loc[0]
-        held += row["low"] <= 0.4 <= row["high"]
-    assert 0.91 < held / 400 < 0.98
-
-
-def test_where_all_people_are_alike_they_count_as_trials():
-    table = pd.DataFrame(
-        {"identity": [1, 1, 2, 3], "query": [0, 1, 2, 3], "all": 0, "found": False}
-    )
-    row = mean_by(table, "all").loc[0]
-    assert (row["mean"], row["low"]) == (0, 0)
-    assert (1 - row["high"]) ** 3 == pytest.approx(
-        0.025
-    )  # three people not found, each with this chance

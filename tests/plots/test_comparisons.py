@@ -1,4 +1,4 @@
-"""Differences, structures and the plane are drawn from the numbers given."""
+"""Differences and the plane are drawn from the numbers given."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ RANDOM = np.random.default_rng(0)
 TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
 POINTS = pd.DataFrame(
     [
-        [case, metric, 1.0, recorded, 0.2, 2.0, 3.0]
+        [case, metric, 1.0, recorded, recorded - 0.75, recorded + 0.75, 3.0]
         for metric in ("mAP", "rank-1")
         for case, recorded in (("DFE + LRU", 0.5), ("DFE + LRU + SEU", 1.5))
     ],
     columns=["case", "metric", "paper", "recorded", "low", "high", "ours"],
 )
-UNITS = {"a": (("seu", "mfu"), True, False), "b": (("mfu",), True, True)}
 PLANE = pd.DataFrame(
     {
         "x": RANDOM.random(9),
@@ -51,7 +50,6 @@ COSTS = pd.DataFrame(
 FIGURES = {
     "attention_and_mean": lambda: plots.attention_and_mean(HEADS, COSTS),
     "differences": lambda: plots.differences(POINTS, titles=TITLES, label="less that of DFE"),
-    "structures": lambda: plots.structures(UNITS),
     "plane": lambda: plots.plane(PLANE, "cue"),
 }
 
@@ -71,13 +69,12 @@ def labelled(axes, label):
     return np.ma.filled(points.get_offsets(), np.nan)[:, 0].tolist()
 
 
-def test_heads_are_thin_lines_and_their_means_thick_ones():
+def test_lines_are_means_of_heads_in_a_band_from_the_lowest_to_the_highest():
     left, right = plots.attention_and_mean(HEADS, COSTS).axes
-    widths = [line.get_linewidth() for line in left.lines]
-    assert widths.count(0.6) == 2 * 2 * 2 * 3  # layers, units, branches, heads
-    thick = [line for line in left.lines if line.get_linewidth() == 2.5 and len(line.get_xdata())]
-    means = sorted(line.get_ydata()[-1] for line in thick)
+    means = sorted(line.get_ydata()[-1] for line in left.lines[:4])
     assert means == pytest.approx([0.6, 0.6, 0.8, 0.8])
+    lowest = [band.get_paths()[0].vertices[:, 1].min() for band in left.collections]
+    assert sorted(lowest) == pytest.approx([0.4, 0.4, 0.7, 0.7])
     assert [line.get_xdata().tolist() for line in right.lines[:3]] == [[-0.5] * 5] * 3
     segments = right.collections[0].get_segments()
     assert [segment[:, 0].tolist() for segment in segments] == [[-0.75, -0.25]] * 5
@@ -87,8 +84,11 @@ def test_heads_are_thin_lines_and_their_means_thick_ones():
 def test_differences_are_dots_with_intervals():
     first, second = plots.differences(POINTS, titles=TITLES, label="less that of DFE").axes
     (interval,) = [lines for lines in first.collections if hasattr(lines, "get_segments")]
-    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [[0.2, 2.0]] * 2
-    assert labelled(first, "Recorded, 95 % interval") == [0.5, 1.5]
+    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [
+        [-0.25, 1.25],
+        [0.75, 2.25],
+    ]
+    assert first.lines[0].get_xdata().tolist() == [0.5, 1.5]
     assert labelled(first, "Paper") == [1, 1]
     assert labelled(first, "Own run") == [3, 3]
     assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
@@ -97,7 +97,7 @@ def test_differences_are_dots_with_intervals():
 def test_a_recorded_difference_without_an_interval_has_no_dot():
     lone = POINTS.assign(low=math.nan, high=math.nan)
     axes = plots.differences(lone, titles=TITLES, label="more").axes[0]
-    assert np.isnan(labelled(axes, "Recorded, 95 % interval")).all()
+    assert not np.isfinite(np.asarray(axes.lines[0].get_xdata(), float)).any()
 
 
 def test_missing_runs_are_gaps():
@@ -112,24 +112,9 @@ def test_without_a_difference_of_the_paper_the_legend_has_none():
     assert "Paper" not in axes.get_legend_handles_labels()[1]
 
 
-def test_a_shared_unit_is_one_box():
-    figure = plots.structures(UNITS)
-    assert [len(axes.patches) for axes in figure.axes] == [1 + 2, 1]
-    assert [len(axes.texts) for axes in figure.axes] == [1 + 2 + 2 + 2, 1 + 2]
-    assert figure.drawn["shared"].tolist() == [True, False, True]
-    assert figure.drawn["unit"].tolist() == ["seu", "mfu", "mfu"]
-
-
 def test_every_value_of_the_plane_has_a_colour():
     axes = plots.plane(PLANE, "cue").axes[0]
     colours = axes.collections[0].get_facecolors()
     assert len(np.unique(colours, axis=0)) == 3
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["cue", "a", "b", "c", "split", "query", "gallery"]
-
-
-def test_a_missing_column_is_named():
-    with pytest.raises(ValueError, match=r"differences: .*missing \['low'\]"):
-        plots.differences(POINTS.drop(columns="low"), titles=TITLES, label="")
-    with pytest.raises(ValueError, match=r"plane: .*missing \['cue'\]"):
-        plots.plane(PLANE.drop(columns="cue"), "cue")

@@ -184,13 +184,3 @@ def test_missing_runs_are_gaps():
 def test_the_numbers_say_whose_they_are():
     drawn = plots.accuracy_curves("depth", DEPTHS, titles=TITLES).drawn
     assert drawn["source"].unique().tolist() == ["Paper", "Recorded", "Own run"]
-
-
-def test_a_missing_column_is_named():
-    sides = WIDTHS | {"ours": DIMENSIONS.drop(columns="mAP")}
-    with pytest.raises(ValueError, match=r"ours, by dim: .*missing \['mAP'\]"):
-        plots.accuracy_curves("dim", sides, titles=TITLES)
-    with pytest.raises(ValueError, match=r"training_curves: .*missing \['learning_rate'\]"):
-        plots.training_curves(metrics().drop(columns="learning_rate"))
-    with pytest.raises(ValueError, match=r"map_by_epoch: .*missing \['feature'\]"):
-        plots.map_by_epoch(metrics().drop(columns="feature"), baselines={})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 
 from fusionreid import plots
 from fusionreid.config import LABELS
-from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES, expect_columns, styled
+from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES, styled
 
 
 def drawn_figure():
@@ -58,11 +57,3 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
     for name in ("first", "second"):
         plots.save(styled(drawn_figure)(), name, folder=tmp_path)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-
-
-def test_a_missing_column_is_named():
-    data = pd.DataFrame(np.zeros((1, 2)), columns=["a", "b"])
-    expect_columns(data, ["a", "b"], "name")
-    message = r"name: expected columns \['a', 'c'\], missing \['c'\], found \['a', 'b'\]"
-    with pytest.raises(ValueError, match=message):
-        expect_columns(data, ["a", "c"], "name")
