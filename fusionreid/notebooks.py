@@ -45,6 +45,8 @@ def _resolve(name: str, value):
             return [expect(name, seed, int, 0) for seed in value]
         case "SEED":
             return expect(name, value, int, 0)
+        case "ALL":
+            return expect(name, value, bool)
         case "TOLERANCE":
             return expect(name, value, float, 0)
         case "QUERIES" | "PEOPLE" | "TRIED" | "MEASURED" | "MAPPED" | "SHOWN":

@@ -97,6 +97,18 @@ _CONFIGURATIONS = {
     },
 }
 
+# Of these tables the notebooks train only some rows by themselves, as the others cost as much again.
+OWN_ROWS = {
+    "table6": [
+        "ResNet50",
+        "T2T-ViT-14",
+        "ViT-B/16*",
+        "ResNet50 + T2T-ViT-14",
+        "ResNet50 + ViT-B/16*",
+    ],
+    "figure6": ["D = 384", "D = 768", "D = 1152"],
+}
+
 
 def changes(config: ModelConfig) -> str:
     """The fields that differ from PAPER's: "share_seu=False, share_mfu=True"; "" for PAPER."""
@@ -117,6 +129,12 @@ def variants(name: str) -> list[Variant]:
     """
     one_of("experiment", name, _CONFIGURATIONS)
     return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
+
+
+def own_rows(name: str, everything: bool = False) -> list[str]:
+    """The variants of an experiment that its notebook trains; all of them with `everything`."""
+    names = [variant.name for variant in variants(name)]
+    return names if everything else OWN_ROWS.get(name, names)
 
 
 @dataclass(frozen=True)

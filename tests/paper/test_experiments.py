@@ -78,3 +78,11 @@ def test_unknown_names_list_the_known_ones():
         variants("table7")
     with pytest.raises(ValueError, match="'tiny'.*'smoke'"):
         experiments.setting("tiny")
+
+
+def test_notebooks_train_some_rows_of_the_long_tables():
+    for name in experiments.EXPERIMENTS:
+        names = [variant.name for variant in experiments.variants(name)]
+        assert set(experiments.own_rows(name)) <= set(names)
+        assert experiments.own_rows(name, everything=True) == names
+    assert len(experiments.own_rows("table6")) == 5
