@@ -32,7 +32,6 @@ TRAINING = {
     "epochs": "default: the profile's",
     "warmup_epochs": "default: the profile's, and fewer than --epochs",
     "learning_rate": "the highest (default: the profile's)",
-    "fusion_learning_rate": "factor on it outside the two branches (default: the profile's, 1)",
     "identities": "P of a batch of P x K images (default: the profile's)",
     "images": "K of a batch (default: the profile's)",
     "precision": f"{', '.join(PRECISIONS)} (default: the profile's)",

@@ -179,8 +179,6 @@ class TrainConfig:
         schedule: "paper", or "released" for the released code's curve (see `train.learning_rate`).
         momentum: of SGD; AdamW's first beta.
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
-        fusion_learning_rate: the factor on the learning rate of all that is outside the two
-            branches: LRU, SEU, MFU, and the necks and classifiers of every feature.
         identities, images: P and K; a batch is P x K images.
         triplet_distance: "euclidean", or "squared" as Eq. 11 is printed.
         flip, erasing: probabilities of a horizontal flip and of a random erasing.
@@ -197,7 +195,6 @@ class TrainConfig:
     learning_rate: float = 5e-3
     learning_rate_end: float = 0.0
     bias_learning_rate: float = 1.0
-    fusion_learning_rate: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     identities: int = 8
@@ -217,7 +214,6 @@ class TrainConfig:
             learning_rate=(0,),
             learning_rate_end=(0,),
             bias_learning_rate=(0,),
-            fusion_learning_rate=(0,),
             weight_decay=(0,),
             padding=(0,),
             evaluate_every=(1,),

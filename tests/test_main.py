@@ -58,7 +58,6 @@ def test_data_check_names_every_picture_that_cannot_be_read(tmp_path, capsys):
 def test_options_of_training_and_of_a_draw_reach_the_run():
     options = "--learning-rate 0.003 --identities 4 --images 6 --size full --data-seed 2"
     given = run("--dataset", "market1501", *options.split())
-    assert run("--fusion-learning-rate", "3").train.fusion_learning_rate == 3
     assert (given.train.learning_rate, given.train.identities, given.train.images) == (0.003, 4, 6)
     assert (given.data.name, given.data.size, given.data.seed) == ("market1501", "full", 2)
     draw = run("--profile", "paper", "--size", "demo")

@@ -90,9 +90,6 @@ class RunConfig:
     def to_dict(self) -> dict:
         """The run as plain data, for JSON."""
         plain = asdict(self)
-        # A field that is younger than the recorded runs: at its default they keep their names.
-        if self.train.fusion_learning_rate == 1:
-            del plain["train"]["fusion_learning_rate"]
         plain["cnn_start"] = str(self.cnn_start)
         plain["transformer_start"] = str(self.transformer_start)
         return plain

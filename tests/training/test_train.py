@@ -94,20 +94,6 @@ def test_biases_have_a_rate_of_their_own():
     )
 
 
-def test_what_is_outside_the_branches_has_a_rate_of_its_own():
-    model = train.build_model(RUN.model, 4, 6)
-    config = replace(RELEASED_TRAINING, fusion_learning_rate=3.0)
-    factors = {}
-    for group in train.make_optimizer(model, config).param_groups:
-        factors |= dict.fromkeys(group["params"], group["factor"])
-    for name, parameter in model.named_parameters():
-        expected = 2.0 if name.endswith("bias") else 1.0
-        if name.startswith(("fusion.", "necks.")):
-            expected *= 3
-        assert factors.get(parameter, expected) == expected, name
-    assert set(factors) == {each for each in model.parameters() if each.requires_grad}
-
-
 def test_a_run_leaves_everything_behind(tiny_dataset, tmp_path):
     folder = run_tiny(tiny_dataset, tmp_path)
     assert {path.name for path in folder.path.iterdir()} == {
