@@ -402,11 +402,7 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.all:
         given["ALL"] = True
     reproduce(
-        options.profile,
-        options.dataset,
-        only=options.only,
-        given=given,
-        overwrite=options.update,
+        options.profile, options.dataset, only=options.only, given=given, overwrite=options.update
     )
 
 

@@ -97,7 +97,7 @@ _CONFIGURATIONS = {
     },
 }
 
-# Of these tables the notebooks train only some rows by themselves, as the others cost as much again.
+# Of these tables the notebooks train some rows only, as the others cost as much again.
 OWN_ROWS = {
     "table6": [
         "ResNet50",
