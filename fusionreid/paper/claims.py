@@ -97,6 +97,32 @@ def totals(judged: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
+def sentences(judged: pd.DataFrame) -> str:
+    """A line for each case, in mAP: the paper's difference, the recorded one, and the verdict.
+
+    The cases of a claim that has more than four of them are counted in one line.
+    """
+    lines = []
+    for claim, cases in judged[judged["metric"] == "mAP"].groupby("claim", sort=False):
+        if len(cases) > 4:
+            words = cases["verdict"].value_counts().reindex(VERDICTS).dropna()
+            found = ", ".join(f"{count:.0f} {word}" for word, count in words.items())
+            ranges = []
+            for side in ("paper", "recorded"):
+                if cases[side].notna().any():
+                    ends = map(_points, (cases[side].min(), cases[side].max()))
+                    ranges.append(f"{side} {' to '.join(ends)}")
+            lines.append(f"{claim} ({len(cases)} cases): {', '.join(ranges)}: {found}.")
+            continue
+        for row in cases.itertuples():
+            found = row.verdict
+            if found != "not recorded":
+                known = _points(row.recorded, (row.high - row.low) / 2)
+                found = f"recorded {known} ({row.runs} runs): {found}"
+            lines.append(f"{claim} ({row.case}): paper {_points(row.paper)}, {found}.")
+    return "\n".join(lines)
+
+
 def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Writes `<path>.csv`.
 

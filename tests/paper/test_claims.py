@@ -9,7 +9,7 @@ import pytest
 from fusionreid.config import PROFILES
 from fusionreid.paper import compare
 from fusionreid.paper import numbers as paper
-from fusionreid.paper.claims import CLAIMS, VERDICTS, judge, save, totals
+from fusionreid.paper.claims import CLAIMS, VERDICTS, judge, save, sentences, totals
 from fusionreid.paper.compare import results
 from fusionreid.paper.experiments import BACKBONES, EXPERIMENTS, variants
 
@@ -121,6 +121,25 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
         shown["mAP", "holds"].tolist() == verdicts.tolist() and (tmp_path / "orders.csv").exists()
     )
     assert shown["mAP", "recorded"].str.contains(" ± ").sum() == (verdicts != "not recorded").sum()
+
+
+def test_a_sentence_says_what_was_recorded(setting, record):
+    record("table2", {"DFE + LRU": 0, "DFE + LRU + SEU": 6})
+    lines = sentences(judge(results("table2", setting()))).splitlines()
+    adds = next(line for line in lines if line.startswith("SEU adds (DFE + LRU + SEU >"))
+    assert adds.endswith("(8 runs): yes.") and ": paper +1.0, recorded +" in adds and " ± " in adds
+    assert "LRU adds (DFE + LRU > DFE): paper +0.2, not recorded." in lines
+
+
+def test_many_cases_are_counted_in_one_sentence(setting, record):
+    record("figure5", {"L = 1": 0, "L = 2": 1})  # all features of a run alike
+    lines = sentences(judge(results("figure5", setting()))).splitlines()
+    assert [line.split(" (")[0] for line in lines[:2]] == [
+        "refined beats backbone",
+        "fused beats refined",
+    ]
+    assert lines[1].startswith("fused beats refined (12 cases): paper +")
+    assert lines[1].endswith(", recorded +0.0 to +0.0: 4 undecided, 8 not recorded.")
 
 
 def test_an_interval_against_the_paper_is_a_no(setting, record):
