@@ -8,7 +8,6 @@ import numpy as np
 from ..data import Dataset, ImageCache, Record
 from .embedding import normalised
 from .evaluate import Retrieval
-from .ranking import Ranking
 
 COLOURS = {  # what `colour_bands` is told, from the weakest
     "colour, whole frame": {"bands": 1, "middle": False, "per_camera": False},
@@ -84,12 +83,3 @@ def plain_features(
         return by_name
 
     return Retrieval.of(dataset, features)
-
-
-def rank_by_colour(
-    dataset: Dataset, image_size: tuple[int, int], cache_directory: str | Path
-) -> Ranking:
-    """The ranking of highest mAP among those by each of `COLOURS`."""
-    retrieval = plain_features(dataset, image_size, cache_directory)
-    rankings = [retrieval.rank(name) for name in COLOURS]
-    return max(rankings, key=lambda ranking: ranking.mAP)

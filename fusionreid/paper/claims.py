@@ -86,17 +86,6 @@ def _agrees(low: float, high: float, printed: float, zero: str, unknown: str) ->
     return "yes" if low * printed > 0 else "no"
 
 
-def totals(judged: pd.DataFrame) -> pd.DataFrame:
-    """By claim and metric: how many cases have which verdict, and how many own runs agree."""
-    groups = judged.groupby(["claim", "metric"], sort=False)
-    counts = groups["verdict"].value_counts().unstack(fill_value=0)
-    counts = counts.reindex(columns=VERDICTS, fill_value=0).rename_axis(columns=None)
-    counts["own run"] = groups["sign"].agg(
-        lambda signs: f"{sum(signs == 'yes')} of {sum(signs != 'not run')}"
-    )
-    return counts
-
-
 def sentences(judged: pd.DataFrame) -> str:
     """A line for each case, in mAP: the paper's difference, the recorded one, and the verdict.
 

@@ -131,12 +131,6 @@ def variants(name: str) -> list[Variant]:
     return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
 
 
-def own_rows(name: str, everything: bool = False) -> list[str]:
-    """The variants of an experiment that its notebook trains; all of them with `everything`."""
-    names = [variant.name for variant in variants(name)]
-    return names if everything else OWN_ROWS.get(name, names)
-
-
 @dataclass(frozen=True)
 class Setting:
     """What experiments are run with, and where their data and runs lie; `setting` makes one."""

@@ -19,7 +19,7 @@ from traitlets import Any, Int, List, Unicode
 
 from ..config import LABELS
 from ..data import Record, load_images
-from ..data.truth import attributes, has_truth, masks
+from ..data.truth import has_truth, masks
 from ..evaluation.explain import model_inputs, record_attention, stages
 from ..evaluation.map_scores import score
 from ..models.fusion import BRANCHES
@@ -102,8 +102,6 @@ class Explorer:
         self.records = [*data.query, *data.gallery]
         self.labels = pd.DataFrame(self.records).drop(columns="path")
         self.has_truth = has_truth(data)
-        if self.has_truth:
-            self.labels["group"] = attributes(self.records)["group"]
         self.lists = w.VBox([*self._switches(), self._ranked_list()])
         self.maps = self._maps()
         self.plane = self._plane(points)
@@ -121,9 +119,8 @@ class Explorer:
         self.rerank = tick("re-ranking")
         self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", **slow)
         self.embedding = tick("camera embedding", value=True)
-        self.alike = tick("only look-alikes", disabled=not self.has_truth)
         self.wrong = tick("only wrong")
-        switches = [self.rerank, self.weight, self.embedding, self.alike, self.wrong]
+        switches = [self.rerank, self.weight, self.embedding, self.wrong]
         asked = [self.query, self.feature, self.camera]
         return [row(asked, self._show_list), row(switches, self._show_list)]
 
@@ -200,8 +197,6 @@ class Explorer:
         self.lassoed.value = f"{count} {len(gallery)} gallery images"
         if self.camera.value is not None:
             among &= gallery["camera"] == self.camera.value
-        if self.alike.value:
-            among &= (gallery["group"] == query["group"]) & (query["group"] > 0)
         if self.wrong.value:
             among &= gallery["identity"] != query["identity"]
         return np.asarray(among)
