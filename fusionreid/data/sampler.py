@@ -46,8 +46,8 @@ class PKSampler:
         distinct, labels = np.unique(np.asarray(identities), return_inverse=True)
         if len(distinct) < num_identities:
             raise ValueError(
-                f"num_identities={num_identities}; "
-                f"expected at most {len(distinct)}, those of the images"
+                f"a batch of {num_identities} identities (TrainConfig.identities) "
+                f"needs as many, but the training images are of {len(distinct)}"
             )
         # The indices of each identity's images.
         self._images = [np.flatnonzero(labels == label) for label in range(len(distinct))]

@@ -207,14 +207,23 @@ def train(
             return folder
         if dataset is None:
             dataset = open_data(run.data, data_root)
+        # What cannot be trained or ranked is found now, and not after the first epoch.
+        labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
+        sampler = PKSampler(
+            labels[:, 0].tolist(),
+            config.identities,
+            config.images,
+            seed=run.seed,
+            rank=state.process_index,
+            world_size=processes,
+        )
+        valid_queries(Labels.of(dataset.query), Labels.of(dataset.gallery))
         cache = paths.cache(data_root)
         size = run.model.image_size
         bar_wanted = bool(progress)
         images = ImageCache(
             dataset.train, size, cache, interpolation="bicubic", progress=bar_wanted
         )
-        # A set that cannot be ranked or read is found now, and not after the first epoch.
-        valid_queries(Labels.of(dataset.query), Labels.of(dataset.gallery))
         for records in (dataset.query, dataset.gallery):
             ImageCache(records, size, cache, progress=bar_wanted)
         objective = objective or PaperObjective(dataset.num_identities, config)
@@ -231,15 +240,6 @@ def train(
         if main:
             folder.write_config(used, report)
 
-        labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
-        sampler = PKSampler(
-            labels[:, 0].tolist(),
-            config.identities,
-            config.images,
-            seed=run.seed,
-            rank=state.process_index,
-            world_size=processes,
-        )
         augment = Augment(config.flip, config.padding, config.erasing)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

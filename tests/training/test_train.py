@@ -43,6 +43,15 @@ def run_tiny(tiny_dataset, folder, run=RUN, progress=False, **options):
     )
 
 
+def test_too_few_people_are_said_before_anything_is_decoded(tiny_dataset, tmp_path):
+    run = replace(RUN, train=replace(RUN.train, identities=99))
+    people = tiny_dataset.num_identities
+    message = rf"batch of 99 identities \(TrainConfig.identities\).* of {people}$"
+    with pytest.raises(ValueError, match=message):
+        run_tiny(tiny_dataset, tmp_path, run)
+    assert not list((tmp_path / "data").rglob("*.images"))
+
+
 def comparable(path):
     """The lines of metrics.jsonl without how long they took."""
     return [
