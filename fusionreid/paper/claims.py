@@ -94,8 +94,8 @@ def sentences(judged: pd.DataFrame) -> str:
     lines = []
     for claim, cases in judged[judged["metric"] == "mAP"].groupby("claim", sort=False):
         if len(cases) > 4:
-            words = cases["verdict"].value_counts().reindex(VERDICTS).dropna()
-            found = ", ".join(f"{count:.0f} {word}" for word, count in words.items())
+            words = cases["verdict"].value_counts()
+            found = ", ".join(f"{count} {word}" for word, count in words.items())
             ranges = []
             for side in ("paper", "recorded"):
                 if cases[side].notna().any():

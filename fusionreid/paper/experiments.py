@@ -104,6 +104,7 @@ OWN_ROWS = {
     "table6": ["ResNet50", "ViT-B/16*", "ResNet50 + ViT-B/16*"],
     "figure5": ["L = 1", "L = 2", "L = 3"],
     "figure6": ["D = 384", "D = 768", "D = 1152"],
+    "differences": ["PAPER", "MFU as printed", "one SEU for each branch"],
 }
 
 
