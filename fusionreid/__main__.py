@@ -146,8 +146,9 @@ def parser() -> argparse.ArgumentParser:
     add("-p", "--parameter", help="a value for a parameter of the notebooks; repeatable", **value)
     update_help = "write the outputs into notebooks/, to be committed"
     add("--update", action="store_true", help=update_help)
-    all_help = "train every row of every table; by default Table VI and Fig. 6 train some rows"
-    add("--all", action="store_true", help=all_help)
+    every = ("ALL", "True")
+    all_help = "train every row of every table"
+    add("--all", action="append_const", dest="parameter", const=every, help=all_help)
     return top
 
 
@@ -398,11 +399,12 @@ def reproduce(options: argparse.Namespace) -> None:
     """Run the notebooks in order, without a browser; executed copies go to runs/notebooks/."""
     from .reproduce import reproduce
 
-    given = {name: literal(value) for name, value in options.parameter}
-    if options.all:
-        given["ALL"] = True
     reproduce(
-        options.profile, options.dataset, only=options.only, given=given, overwrite=options.update
+        options.profile,
+        options.dataset,
+        only=options.only,
+        given={name: literal(value) for name, value in options.parameter},
+        overwrite=options.update,
     )
 
 

@@ -18,7 +18,6 @@ from .compare import Results
 # A row per term: of which experiment, claim and case, and the weight of which variant's feature.
 # `order` marks orders of backbones, which hold by construction where these have stand-ins.
 CLAIMS = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
-VERDICTS = ("yes", "no", "undecided", "not recorded")
 
 
 def judge(results: Results) -> pd.DataFrame:
@@ -29,8 +28,8 @@ def judge(results: Results) -> pd.DataFrame:
 
     Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; the sums `paper`,
     `recorded` and `ours` in points, ours as the mean over the reader's seeds; `low` and `high`, the
-    interval of `recorded`, and its `runs`; `verdict` of the recorded runs, one of VERDICTS, where
-    "undecided" is an interval that holds zero; and `sign` of the own run, "yes", "no", "equal" or
+    interval of `recorded`, and its `runs`; `verdict` of the recorded runs, "yes", "no",
+    "undecided", an interval that holds zero, or "not recorded"; and `sign` of the own run, "yes", "no", "equal" or
     "not run".
     """
     terms = CLAIMS.merge(results.runs)
