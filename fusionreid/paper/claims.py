@@ -29,8 +29,8 @@ def judge(results: Results) -> pd.DataFrame:
     Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; the sums `paper`,
     `recorded` and `ours` in points, ours as the mean over the reader's seeds; `low` and `high`, the
     interval of `recorded`, and its `runs`; `verdict` of the recorded runs, "yes", "no",
-    "undecided", an interval that holds zero, or "not recorded"; and `sign` of the own run, "yes", "no", "equal" or
-    "not run".
+    "undecided", an interval that holds zero, or "not recorded"; and `sign` of the own run, "yes",
+    "no", "equal" or "not run".
     """
     terms = CLAIMS.merge(results.runs)
     if results.setting.profile.backbones:
