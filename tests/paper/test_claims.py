@@ -136,7 +136,7 @@ def test_many_cases_are_counted_in_one_sentence(setting, record):
         "fused beats refined",
     ]
     assert lines[1].startswith("fused beats refined (12 cases): paper +")
-    assert lines[1].endswith(", recorded +0.0 to +0.0: 4 undecided, 8 not recorded.")
+    assert lines[1].endswith(", recorded +0.0 to +0.0: 8 not recorded, 4 undecided.")
 
 
 def test_an_interval_against_the_paper_is_a_no(setting, record):
