@@ -35,10 +35,10 @@ def tried(market: Path, draws: list[int], data_seed: int, seeds: list[int]) -> p
             if variant.name not in ROWS:
                 continue
             run = setting.run(variant.config, seed)
-            model = RunFolder(run, setting.runs_root).model()
-            table = cross_domain(model, real, cache_directory=paths.cache())
+            folder = RunFolder(run, setting.runs_root)
+            table = cross_domain(folder.model(), real, cache_directory=paths.cache())
             table.insert(0, "row", variant.name)
-            table.insert(1, "trained on", f"{setting.data.name} {setting.data.version}")
+            table.insert(1, "trained on", "{name} {version}".format(**folder.result["data"]))
             table.insert(2, "seed", seed)
             tables.append(table)
     return pd.concat(tables)

@@ -208,9 +208,8 @@ def train(
         if dataset is None:
             dataset = open_data(run.data, data_root)
         # What cannot be trained or ranked is found now, and not after the first epoch.
-        labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
         sampler = PKSampler(
-            labels[:, 0].tolist(),
+            [record.identity for record in dataset.train],
             config.identities,
             config.images,
             seed=run.seed,
@@ -240,6 +239,7 @@ def train(
         if main:
             folder.write_config(used, report)
 
+        labels = torch.tensor([(record.identity, record.camera) for record in dataset.train])
         augment = Augment(config.flip, config.padding, config.erasing)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

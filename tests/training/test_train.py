@@ -383,11 +383,12 @@ def test_an_unreadable_picture_is_named_before_training(tiny_dataset, tmp_path, 
         run_tiny(replace(tiny_dataset, **{split: records}), tmp_path)
 
 
-def test_one_identity_is_an_error(tiny_dataset, tmp_path):
+@pytest.mark.parametrize("people", [0, 1])
+def test_fewer_than_two_identities_are_an_error(people, tiny_dataset, tmp_path):
     lonely = replace(
-        tiny_dataset, train=[record for record in tiny_dataset.train if record.identity == 0]
+        tiny_dataset, train=[record for record in tiny_dataset.train if record.identity < people]
     )
-    with pytest.raises(ValueError, match="training images are of 1$"):
+    with pytest.raises(ValueError, match=f"training images are of {people}$"):
         run_tiny(lonely, tmp_path)
 
 

@@ -245,7 +245,7 @@ def _passer_by(identity: int) -> int:
 
 
 def _photograph(
-    folder: Path, size: Size, seed: int, shots: list[Shot], template: Template, bodies: list
+    folder: Path, size: Size | Pairs, seed: int, shots: list[Shot], template: Template, bodies: list
 ) -> int:
     """Writes the pictures of one identity and returns how many.
 
