@@ -263,19 +263,25 @@ def heat_maps(
         width: of the figure in inches.
         scores: title of the column -> (N,), a number to write under each map.
         peaks: whether to write the highest value under each map.
+
+    Raises ValueError if a column has not one map for each image.
     """
     pixels = as_pixels(images)
     rows = labels or [""] * len(pixels)
-    columns = ["image", *maps]
-    lines = sum([bool(scores), peaks])
     grid = _Grid(
-        rows, columns, pixels.shape[1:3], gutters=gutters, caption_lines=lines, width=width, bar=0.7
+        rows,
+        ["image", *maps],
+        pixels.shape[1:3],
+        gutters=gutters,
+        caption_lines=bool(scores) + peaks,
+        width=width,
+        bar=0.7,
     )
     for row, image in enumerate(pixels):
         grid.add(row, 0, image)
     drawn = []
     for column, (title, heats) in enumerate(maps.items(), start=1):
-        for row, heat in enumerate(map(_array, heats)):
+        for row, (image, heat) in enumerate(zip(pixels, map(_array, heats), strict=True)):
             numbers = {"image": labels[row] if labels else row, "map": title}
             caption = ""
             if scores:
@@ -283,7 +289,7 @@ def heat_maps(
                 caption = f"{numbers['score']:.2f}\n"
             if peaks:
                 caption += f"max {heat.max():.2f}"
-            grid.add(row, column, overlay(pixels[row], heat), caption.strip())
+            grid.add(row, column, overlay(image, heat), caption.strip())
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))
@@ -297,8 +303,8 @@ def heat_maps(
     )
     bar.set_ticks([0, 1], labels=["low", "high"])
     bar.outline.set_visible(False)
-    numbers = pd.concat(drawn, ignore_index=True)
-    return grid.finish(numbers.replace("\n", " ", regex=True))
+    drawn = pd.concat(drawn, ignore_index=True)
+    return grid.finish(drawn.replace("\n", " ", regex=True))
 
 
 def attention_heads(

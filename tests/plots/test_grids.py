@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -165,6 +166,13 @@ def test_a_head_has_a_colour_scale_of_its_own():
     second = first + 32 + GAP
     pixels = canvas(figure)[:64]
     np.testing.assert_array_equal(pixels[:, first : first + 32], pixels[:, second : second + 32])
+
+
+def test_a_column_has_a_map_for_each_image():
+    for count in (1, 3):
+        with pytest.raises(ValueError, match="argument 2 is"):
+            plots.heat_maps(PIXELS[:2], {"a": np.zeros((count, 5, 2))})
+    plt.close("all")
 
 
 def test_an_overlay_goes_from_grey_to_bright():
