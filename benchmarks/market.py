@@ -108,31 +108,12 @@ def spoken(seconds: float) -> str:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """A frame of numbers with its index as a table; NaN is an empty cell."""
+    """A frame with its index as a table; NaN is an empty cell."""
     rows = [[frame.index.name or "", *map(str, frame.columns)], ["---"] * (1 + len(frame.columns))]
     for index, values in zip(frame.index, frame.to_numpy(), strict=True):
-        rows.append([str(index), *("" if value != value else f"{value:.1f}" for value in values)])
+        cells = [value if isinstance(value, str) else f"{value:.1f}" for value in values]
+        rows.append([str(index), *(cell.replace("nan", "") for cell in cells)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def carried(name: str, real: Setting) -> pd.DataFrame:
-    """The rows' mAP less the base row's, here and on synthetic people, in points."""
-    synthetic = setting(real.profile, "synthetic", real.seeds)
-    here = mean_average_precision(name, real)
-    there = mean_average_precision(name, synthetic)
-    columns = {
-        "paper": there["paper_less"],
-        "here": here["ours_less"],
-        "synthetic": there["recorded_less"].fillna(there["ours_less"]),
-    }
-    table = pd.DataFrame(columns).dropna(how="all")
-    return table.rename_axis(f"{name}, mAP less base")
-
-
-def mean_average_precision(name: str, chosen: Setting) -> pd.DataFrame:
-    """The rows of an experiment that are of mAP and of all features, by variant."""
-    rows = compare.results(name, chosen).shown(name, ["all"])
-    return rows[rows["metric"] == "mAP"].set_index("variant")
 
 
 def full_model(folder: RunFolder, dataset: Dataset, root: Path, report_folder: Path) -> list[str]:
@@ -172,15 +153,15 @@ def report(
         )
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
-        if scale.backbones:
-            parts.append("Do the orders of synthetic people carry over?")
-            parts.append(as_markdown(carried(name, chosen)))
+    agreement = compare.rank_agreement(measured)
+    if len(agreement):
+        parts.append("Do the rows stand in one order? Kendall's tau, 1: they do, -1: the reverse.")
+        parts.append(as_markdown(agreement.set_index("sources").round(2).astype(str)))
     judged = claims.judge(measured)
-    signs = judged[judged["sign"] != "not run"]["sign"]
-    kept = f"{(signs == 'yes').sum()} of {len(signs)} have its sign"
-    parts.append(
-        f"Of the paper's differences that were run, {kept}. Without intervals none is decided."
-    )
+    signs = judged.loc[judged["source"] == "own", "verdict"]
+    signs = signs[signs != "not run"]
+    kept = f"{(signs == 'yes').sum()} of {len(signs)} of your own runs have its sign"
+    parts.append(f"Of the paper's differences, {kept}. One run decides none of them.")
     write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
     return folder / "report.md"
 

@@ -295,6 +295,14 @@ STAND_INS = {
     "deit_base_patch16_224": "test_deit_small",
     "t2t_vit_14": "test_t2t_vit",
 }
+STAND_IN_NAMES = {
+    "test_resnet_small": "small CNN",
+    "test_resnet_deep": "deep CNN",
+    "test_resnet_deeper": "deeper CNN",
+    "test_vit_small": "small Transformer",
+    "test_deit_small": "small DeiT",
+    "test_t2t_vit": "small T2T-ViT",
+}
 
 PROFILES = {
     "smoke": Profile(

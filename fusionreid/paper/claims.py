@@ -1,142 +1,148 @@
 """What the paper says of its numbers (Sec. IV.D), and whether the measured ones agree.
 
-A claim is a weighted sum of accuracies, most often one row less another; `claims.csv` holds them.
-The sign of the paper's own sum is looked for in the recorded runs and in the reader's own.
+A claim is a difference in mAP that should be above zero. It is a weighted sum of accuracies, most
+often one row less another; `claims.csv` holds the terms. Where a claim has several cases, nine
+pairs of backbones for example, it is judged by their mean. Two claims are no statements of the
+paper, but differences between its numbers: what training together does to the branches' own
+features. One, on MFU as printed, has no number in the paper.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from .. import paths
 from ..files import atomic_write
 from . import numbers as paper
 from . import recorded
-from .compare import Results
+from .compare import SOURCES, Results
 
 # A row per term: of which experiment, claim and case, and the weight of which variant's feature.
 # `order` marks orders of backbones, which hold by construction where these have stand-ins.
 CLAIMS = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
+MARGIN = 0.5  # in mAP: a difference that is surely smaller is none. It was set before any run.
+LEVEL = 0.05  # of significance, as all intervals are of 95 %
 
 
 def judge(results: Results) -> pd.DataFrame:
-    """Each claim on some experiments, beside what was measured.
+    """Each claim on some experiments, beside what was measured, in mAP.
 
-    Left out are draws in the paper; what an experiment before has claimed of the same models; and
-    orders of backbones where a profile has stand-ins, which were chosen by how they do alone.
+    Left out are orders of backbones where a profile has stand-ins, which were chosen by how they do
+    alone, and claims that need other experiments too.
 
-    Returns a row per case and metric: `experiment`, `claim`, `case`, `metric`; the sums `paper`,
-    `recorded` and `ours` in points, ours as the mean over the reader's seeds; `low` and `high`, the
-    interval of `recorded`, and its `runs`; `verdict` of the recorded runs, "yes", "no",
-    "undecided", an interval that holds zero, or "not recorded"; and `sign` of the own run, "yes",
-    "no", "equal" or "not run".
+    Returns a row per claim and source: `experiment`, `claim`, `source`, `metric` ("mAP"); `case`,
+    which names the row; `difference` in points, of own runs as the mean over seeds. Of recorded
+    runs, `low` to `high` is its interval, `p` that of Student's test, and `runs` their number.
+    `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
+    is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Of own runs
+    it is the sign: "yes", "no", "equal" or "not run".
     """
-    terms = CLAIMS.merge(results.runs)
+    runs = results.runs[results.runs["metric"] == "mAP"]
+    terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
     if results.setting.profile.backbones:
         terms = terms[terms["order"] != "yes"]
-    terms = terms.eval("""
-        paper = weight * paper
-        ours = weight * ours
-    """)
     rows = []
-    seen = set()
-    for (name, metric), of_metric in terms.groupby(["experiment", "metric"], sort=False):
-        for (claim, case), case_terms in of_metric.groupby(["claim", "case"], sort=False):
-            keys = zip(case_terms["configuration"], case_terms["feature"], strict=True)
-            weights = dict(zip(keys, case_terms["weight"], strict=True))
-            sums = (
-                case_terms.groupby("seed")[["paper", "ours"]].sum(min_count=len(weights)).round(6)
-            )
-            printed = sums["paper"].iloc[0]
-            same = (metric, frozenset(weights.items()))
-            if printed == 0 or same in seen:
-                continue
-            seen.add(same)
-            interval = recorded.contrast(weights, metric)
-            ours = round(sums["ours"].mean(), 6)
-            rows.append(
-                {
-                    "experiment": name,
-                    "claim": claim,
-                    "case": case,
-                    "metric": metric,
-                    "paper": printed,
-                    "recorded": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "runs": interval.runs,
-                    "ours": ours,
-                    "verdict": _agrees(
-                        interval.low, interval.high, printed, "undecided", "not recorded"
-                    ),
-                    "sign": _agrees(ours, ours, printed, "equal", "not run"),
-                }
-            )
-    return pd.DataFrame(rows)
+    for claim, whole in CLAIMS.groupby("claim", sort=False):
+        of_claim = terms[terms["claim"] == claim]
+        of_one_seed = of_claim.drop_duplicates(["case", "variant", "feature"])
+        if len(of_one_seed) < len(whole):
+            continue
+        cases = whole["case"].nunique()
+        name = whole["experiment"].iloc[0]
+        for source in SOURCES:
+            row = {"experiment": name, "claim": claim, "case": claim, "metric": "mAP"}
+            row["source"] = source
+            if source in recorded.SOURCES:
+                interval = recorded.contrast(_weights(of_one_seed, source, cases), "mAP")
+                row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
+            else:
+                values = of_claim["weight"] * of_claim[source] / cases
+                sums = values.groupby(of_claim["seed"]).sum(min_count=len(whole))
+                row["mean"] = round(sums.mean(), 6)
+                row["verdict"] = _sign(row["mean"]) if source == "own" else ""
+            rows.append(row)
+    return pd.DataFrame(rows).rename(columns={"mean": "difference"})
 
 
-def _agrees(low: float, high: float, printed: float, zero: str, unknown: str) -> str:
-    """Whether an interval is on the paper's side of zero; `zero` if it holds zero."""
+def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
+    """The weight of each row of the recorded runs in the mean over a claim's cases."""
+    weights = terms.groupby([source, "feature"])["weight"].sum() / cases
+    return weights[weights != 0].to_dict()
+
+
+def _verdict(mean: float, low: float, high: float) -> str:
     if np.isnan(low):
-        return unknown
-    if low <= 0 <= high:
-        return zero
-    return "yes" if low * printed > 0 else "no"
+        return "not recorded" if np.isnan(mean) else "too few runs"
+    if low > 0:
+        return "yes"
+    if high < 0:
+        return "no"
+    return "no difference" if max(-low, high) <= MARGIN else "undecided"
+
+
+def _sign(difference: float) -> str:
+    if np.isnan(difference):
+        return "not run"
+    return {1: "yes", 0: "equal", -1: "no"}[int(np.sign(difference))]
+
+
+def corrected(judged: pd.DataFrame) -> pd.Series:
+    """The verdicts when many claims are judged at once, by Benjamini and Hochberg (1995).
+
+    In each source, at most one "yes" or "no" in twenty is then expected to be wrong. One that does
+    not last becomes "undecided".
+    """
+    verdicts = judged["verdict"].copy()
+    for source in recorded.SOURCES:
+        p = judged.loc[judged["source"] == source, "p"].dropna()
+        lost = p.index[false_discovery_control(p) > LEVEL] if len(p) else p.index
+        verdicts[lost] = verdicts[lost].replace(["yes", "no"], "undecided")
+    return verdicts
 
 
 def sentences(judged: pd.DataFrame) -> str:
-    """A line for each case, in mAP: the paper's difference, the recorded one, and the verdict.
-
-    The cases of a claim that has more than four of them are counted in one line.
-    """
+    """A line for each claim: the paper's difference, and each recorded one with its verdict."""
     lines = []
-    for claim, cases in judged[judged["metric"] == "mAP"].groupby("claim", sort=False):
-        if len(cases) > 4:
-            words = cases["verdict"].value_counts()
-            found = ", ".join(f"{count} {word}" for word, count in words.items())
-            ranges = []
-            for side in ("paper", "recorded"):
-                if cases[side].notna().any():
-                    ends = map(_points, (cases[side].min(), cases[side].max()))
-                    ranges.append(f"{side} {' to '.join(ends)}")
-            lines.append(f"{claim} ({len(cases)} cases): {', '.join(ranges)}: {found}.")
-            continue
-        for row in cases.itertuples():
-            found = row.verdict
-            if found != "not recorded":
-                known = _points(row.recorded, (row.high - row.low) / 2)
-                found = f"recorded {known} ({row.runs} runs): {found}"
-            lines.append(f"{claim} ({row.case}): paper {_points(row.paper)}, {found}.")
+    for claim, rows in judged.groupby("claim", sort=False):
+        rows = rows.set_index("source")
+        parts = [f"paper {_points(rows.loc['paper', 'difference']) or 'nothing'}"]
+        for source in recorded.SOURCES:
+            row = rows.loc[source]
+            found = f"{source} people {row['verdict']}"
+            if row["verdict"] != "not recorded":
+                found += f", {_points(row['difference'], row['low'], row['high'])}"
+                found += f" ({row['runs']:.0f} runs)"
+            parts.append(found)
+        lines.append(f"{claim}: {'; '.join(parts)}.")
     return "\n".join(lines)
 
 
 def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Writes `<path>.csv`.
+    """Writes `<path>.csv`, a row per claim and source.
 
-    Returns a table to show: of each case and metric the differences, the verdict and the own sign.
+    Returns a table to show, a row per claim: the differences, and what each source says.
     """
     with atomic_write(f"{path}.csv") as temporary:
         judged.to_csv(temporary, index=False, float_format="%.4f")
-    half = (judged["high"] - judged["low"]) / 2
-    shown = pd.DataFrame(
-        {
-            "paper": judged["paper"].map(_points),
-            "recorded": list(map(_points, judged["recorded"], half)),
-            "holds": judged["verdict"],
-            "own run": judged["sign"],
-        }
-    )
-    titles = judged["experiment"].map(paper.TITLES).str.split(":").str[0]
-    keys = judged.assign(of=titles)[["of", "claim", "case", "metric"]]
-    shown.index = pd.MultiIndex.from_frame(keys)
-    metrics = shown.groupby("metric", sort=False)
-    parts = {metric: rows.droplevel("metric") for metric, rows in metrics}
-    return pd.concat(parts, axis=1).fillna("")  # a draw of one metric has no row
+    points = list(map(_points, judged["difference"], judged["low"], judged["high"]))
+    of = judged["experiment"].map(paper.TITLES).str.split(":").str[0]
+    rows = judged.assign(of=of, points=points).set_index(["of", "claim"])
+    columns = {"paper": rows.loc[rows["source"] == "paper", "points"]}
+    for source in recorded.SOURCES:
+        of_source = rows[rows["source"] == source]
+        columns[f"{source} people"] = of_source["points"]
+        columns[f"holds on {source} people"] = of_source["verdict"]
+        if "corrected" in rows:
+            columns[f"{source}, corrected"] = of_source["corrected"]
+    columns["own run"] = rows.loc[rows["source"] == "own", "verdict"]
+    return pd.DataFrame(columns)
 
 
-def _points(difference: float, half: float = np.nan) -> str:
+def _points(difference: float, low: float = np.nan, high: float = np.nan) -> str:
     """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
-    return f"{difference:+.1f}" if np.isnan(half) else f"{difference:+.1f} ± {half:.1f}"
+    text = f"{difference:+.1f}".replace("-0.0", "+0.0")
+    return text if np.isnan(low) else f"{text} ± {(high - low) / 2:.1f}"

@@ -1,23 +1,25 @@
 """The paper's numbers meet ours here, and nowhere else: what tables, claims and curves show.
 
-Ours are the recorded runs (`recorded`) and the reader's own. What has not been run is a gap in a
-frame, not an error.
+Ours are the recorded runs (`recorded`), on real and on synthetic people, and the reader's own. What
+has not been run is a gap in a frame, not an error.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
 from ..config import DATASETS, FEATURES, LABELS, ModelConfig, Profile
 from ..models.cost import measure
 from ..training.runs import read_result
 from . import numbers as paper
 from . import recorded
-from .experiments import Setting, names_of, variants
+from .experiments import Setting, label, names_of, variants
 from .numbers import ACCURACY
 
 COSTED = ("table2", "table3", "table4", "table5", "table6")
@@ -33,6 +35,8 @@ BASES = {
     "figure6": "D = 768",
     "differences": "PAPER",
 }
+SOURCES = ("paper", *recorded.SOURCES, "own")
+ROW = ["experiment", "variant", "feature", "metric"]  # what tells the rows of a source apart
 # Which features an experiment shows. All others show "all", the features side by side.
 SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATURES, "all")}
 
@@ -61,17 +65,20 @@ def papers_dataset(name: str, dataset: str) -> str:
 class Results:
     """The paper's numbers beside ours, of some experiments in one setting; `results` makes it.
 
+    Four sources stay apart: "paper"; "real" and "synthetic", the recorded runs on draws of real and
+    on synthetic people; and "own", the reader's runs.
+
     Attributes:
-        runs: a row per experiment, variant, feature, metric and seed. `paper` and `ours` are in
-            percent, NaN where the paper has no number or the run is `missing`. `result` is what
-            the run's result.json holds, None if it is missing; `configuration` see `recorded`.
-        rows: a row per experiment, variant, feature and metric. `paper`, `recorded` and `ours` are
-            means in percent. Those recorded are over the runs that all rows of the experiment have,
-            because draws of people differ. `paper_less`, `recorded_less` and `ours_less` are
-            differences from the reference row (`BASES`) in points, NaN for that row itself; `low`
-            to `high` is the interval of `recorded_less` over seeds and people. `runs` counts
-            recorded runs, or pairs of them for a difference. `std` is the deviation of `ours` over
-            its seeds, and `missing` counts seeds that have not been run.
+        runs: a row per experiment, variant, feature, metric and seed of the own runs. `paper` and
+            `own` are in percent, NaN where the paper has no number or the run is `missing`.
+            `result` is what the run's result.json holds, None if it is missing. `real` and
+            `synthetic` are the configurations of the recorded runs (`recorded.configuration`).
+        rows: a row per experiment, variant, feature, metric and source. `value` is a mean in
+            percent, `difference` its difference from the reference row (`BASES`) in points, NaN for
+            that row itself. Both are paired by seed. Of recorded runs, `low` to `high` is the
+            interval of the difference over seeds and people, `runs` the number of pairs, and the
+            value is the reference row's mean plus the difference. Of own runs, `std` is the
+            deviation over their seeds, and `missing` counts seeds that have not been run.
     """
 
     setting: Setting
@@ -83,56 +90,43 @@ class Results:
         features = features or SHOWN.get(name, ("all",))
         return self.rows.query("experiment == @name and feature in @features")
 
+    def label(self, variant: str) -> str:
+        """The name of a row, with the stand-ins of this profile."""
+        return label(variant, self.setting.profile)
+
     def titles(self, name: str) -> dict[str, str]:
-        """What "paper", "recorded" and "ours", the reader's own run, are numbers of."""
+        """What the numbers of each source are of."""
+        profile = self.setting.profile.name
         data = self.setting.data.name
-        ours = f"{DATASETS[data]} ({self.setting.profile.name})"
-        return {
-            "paper": f"Paper, {DATASETS[papers_dataset(name, data)]}",
-            "recorded": f"Recorded, {ours}",
-            "ours": f"Own run, {ours}",
-        }
+        titles = {"paper": f"Paper, {DATASETS[papers_dataset(name, data)]}"}
+        for source, dataset in recorded.SOURCES.items():
+            people = f"{source} people"
+            if source == "real":
+                people = f"{people} ({DATASETS[dataset]})"
+            titles[source] = f"Recorded, {people}, {profile}"
+        return titles | {"own": f"Own run, {DATASETS[data]}, {profile}"}
 
     def dots(self, name: str, features: Sequence[str] | None = None) -> pd.DataFrame:
         """The differences from the reference row, for `plots.differences`.
 
-        Returns `shown` without that row. `case` names the row, and `paper`, `recorded` and `ours`
-        are the differences in points.
+        Returns `shown` without that row, and `case`, which names the row.
         """
         rows = self.shown(name, features)
         rows = rows[rows["variant"] != BASES[name]]
-        case = rows["variant"]
+        case = rows["variant"].map(self.label)
         if rows["feature"].nunique() > 1:
             case = case + ", " + rows["feature"].map(LABELS)
-        return rows.assign(
-            case=case,
-            paper=rows["paper_less"],
-            recorded=rows["recorded_less"],
-            ours=rows["ours_less"],
-        )
+        return rows.assign(case=case)
 
-    def curves(self, name: str) -> dict[str, pd.DataFrame]:
-        """Fig. 5 or 6 for `plots.accuracy_curves`, by "paper", "recorded" and "ours".
+    def points(self, name: str) -> pd.DataFrame:
+        """The rows of Fig. 5 or 6, for `plots.accuracy_curves` and `plots.difference_curves`.
 
-        Each has a row per point, feature and seed or recorded run. Columns: `variant`, `depth` and
-        `dim` at the paper's scale, of ours `here` (D in this profile), `feature`, `mAP` and
-        `rank-1` in percent. What has not been run is left out.
+        Returns `shown` with `depth` and `dim` at the paper's scale, and `here`, D in this profile.
         """
-        shown = set(self.shown(name)["feature"])
-        runs = self.runs[(self.runs["experiment"] == name) & self.runs["feature"].isin(shown)]
         points = [asdict(each.config.fusion) | {"variant": each.name} for each in variants(name)]
-        points = pd.DataFrame(points)[["depth", "dim", "variant"]]
+        points = pd.DataFrame(points)[["variant", "depth", "dim"]]
         points["here"] = points["dim"] // self.setting.profile.dim_divisor
-        runs = points.merge(runs)
-        point = [*points, "feature", "configuration"]
-        sides = {}
-        for side in ("paper", "ours"):
-            values = runs.pivot(index=[*point, "seed"], columns="metric", values=side)
-            sides[side] = values.dropna().reset_index()
-        sides["paper"] = sides["paper"].drop(columns="here")
-        rows = recorded.archive().rows[["configuration", "feature", "seed", *ACCURACY]]
-        sides["recorded"] = runs[point].drop_duplicates().merge(rows)
-        return sides
+        return self.shown(name).merge(points)
 
 
 def results(names: str | Sequence[str], setting: Setting) -> Results:
@@ -144,65 +138,127 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
     rows = []
     for name in names_of(names):
         runs.append(pd.DataFrame(_runs(name, setting)))
-        rows.append(_rows(runs[-1], BASES[name]))
-    return Results(setting, pd.concat(runs, ignore_index=True), pd.concat(rows, ignore_index=True))
+        for source in ("paper", "own"):
+            rows.append(_given_rows(runs[-1], BASES[name], source))
+        for source in recorded.SOURCES:
+            rows.append(_recorded_rows(runs[-1], BASES[name], source))
+    rows = pd.concat(rows, ignore_index=True)
+    is_base = rows["variant"] == rows["experiment"].map(BASES)
+    rows.loc[is_base, ["difference", "low", "high"]] = math.nan
+    return Results(setting, pd.concat(runs, ignore_index=True), rows)
+
+
+def rank_agreement(results: Results) -> pd.DataFrame:
+    """Whether the rows of experiments stand in one order by every two sources, in mAP.
+
+    Returns a row for each pair of sources: Kendall's `tau`, 1 for the same order and -1 for the
+    reverse; `low` to `high`, its interval of 95 % over people and training seeds, by bootstrap,
+    where the paper's order is fixed (after arXiv 2209.05047); `rows`, their number; `turned`, the
+    pairs of rows whose order differs. Rows that a source lacks are left out.
+    """
+    runs = results.runs.query("feature == 'all' and metric == 'mAP'")
+    runs = runs.drop_duplicates([*recorded.SOURCES])  # a model that several experiments have
+    table = []
+    for pair in combinations(("paper", *recorded.SOURCES), 2):
+        rows = runs.dropna(subset="paper") if "paper" in pair else runs
+        known = {key[0] for key in recorded.archive().runs}
+        for source in set(pair) - {"paper"}:
+            rows = rows[rows[source].isin(known)]
+        if len(rows) < 3:
+            continue
+        means = {}
+        drawn = {}
+        for source in pair:
+            if source == "paper":
+                means[source] = rows["paper"].to_numpy()
+                drawn[source] = itertools.repeat(means[source])
+            else:
+                drawn[source] = recorded.resampled_means([*rows[source]])
+                means[source] = drawn[source].mean(axis=0)
+        taus = [kendalltau(*both).statistic for both in zip(*drawn.values(), strict=False)]
+        low, high = np.quantile(taus, [0.025, 0.975])
+        first, second = (np.sign(np.subtract.outer(each, each)) for each in means.values())
+        turned = np.argwhere(np.triu(first * second < 0))
+        names = rows["variant"].map(results.label).to_numpy()
+        table.append(
+            {
+                "sources": " and ".join(pair),
+                "tau": kendalltau(*means.values()).statistic,
+                "low": low,
+                "high": high,
+                "rows": len(rows),
+                "turned": "; ".join(f"{names[one]}, {names[other]}" for one, other in turned),
+            }
+        )
+    return pd.DataFrame(table)
 
 
 def _runs(name: str, setting: Setting) -> Iterator[dict]:
     """The rows of `Results.runs` of one experiment."""
     printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
-    for variant, seed in product(variants(name), setting.seeds):
-        run = setting.run(variant.config, seed)
-        result = read_result(run.fingerprint, setting.runs_root)
-        accuracies = result["features"] if result else {}
-        configuration = recorded.configuration(run)
-        for feature, metric in product(features_of(variant.config), ACCURACY):
-            yield {
-                "experiment": name,
-                "variant": variant.name,
-                "feature": feature,
-                "metric": metric,
-                "seed": seed,
-                "paper": printed.get((variant.name, feature, metric), math.nan),
-                "ours": 100 * accuracies.get(feature, {}).get(metric, math.nan),
-                "missing": result is None,
-                "configuration": configuration,
-                "result": result,
-            }
+    for variant in variants(name):
+        configurations = {
+            source: recorded.configuration_of(variant.config, setting.profile, source)
+            for source in recorded.SOURCES
+        }
+        for seed in setting.seeds:
+            run = setting.run(variant.config, seed)
+            result = read_result(run.fingerprint, setting.runs_root)
+            accuracies = result["features"] if result else {}
+            for feature, metric in product(features_of(variant.config), ACCURACY):
+                yield {
+                    "experiment": name,
+                    "variant": variant.name,
+                    "feature": feature,
+                    "metric": metric,
+                    "seed": seed,
+                    "paper": printed.get((variant.name, feature, metric), math.nan),
+                    "own": 100 * accuracies.get(feature, {}).get(metric, math.nan),
+                    "missing": result is None,
+                    "result": result,
+                    **configurations,
+                }
 
 
-def _rows(runs: pd.DataFrame, base: str) -> pd.DataFrame:
-    """The rows of `Results.rows` of one experiment, from those of `Results.runs`."""
+def _given_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
+    """The rows of `Results.rows` of one experiment, of the paper or of the own runs."""
     # Differences are taken seed by seed, because a seed that one row lacks says nothing of them.
     keys = ["feature", "metric", "seed"]
-    of_base = runs[runs["variant"] == base].set_index(keys)[["paper", "ours"]]
-    runs = runs.join(of_base.add_suffix("_base"), on=keys)
-    runs = runs.eval("""
-        paper_less = paper - paper_base
-        ours_less = ours - ours_base
-    """)
-    keys = ["configuration", "feature", "metric"]
-    groups = runs.groupby(["experiment", "variant", *keys], sort=False)
-    rows = groups[["paper", "paper_less", "ours", "ours_less"]].mean()
-    rows["std"] = groups["ours"].std()
-    rows["missing"] = groups["missing"].sum()
-    rows = rows.reset_index()
+    of_base = runs[runs["variant"] == base].set_index(keys)[source].rename("base")
+    runs = runs.join(of_base, on=keys)
+    runs["difference"] = runs[source] - runs["base"]
+    groups = runs.groupby(ROW, sort=False)
+    rows = groups[[source, "difference"]].mean().rename(columns={source: "value"})
+    if source == "own":
+        rows["std"] = groups[source].std()
+        rows["missing"] = groups["missing"].sum()
+    return rows.assign(source=source).reset_index()
 
-    shared = recorded.shared_rows(rows["configuration"])
-    means = shared.groupby(["configuration", "feature"])[[*ACCURACY]].agg(np.mean)
-    means = means.stack().rename("recorded").rename_axis(keys)
-    rows = rows.join(means, on=keys)
-    is_base = rows["variant"] == base
-    base_configuration = rows.loc[is_base, "configuration"].iloc[0]
-    intervals = []
-    for configuration, feature, metric in rows[keys].itertuples(index=False):
-        # For the reference row itself both are one term of weight 1, which is blanked below.
-        weights = {(base_configuration, feature): -1.0, (configuration, feature): 1.0}
-        intervals.append(recorded.contrast(weights, metric))
-    rows = rows.join(pd.DataFrame(intervals).rename(columns={"mean": "recorded_less"}))
-    less = ["paper_less", "recorded_less", "ours_less", "low", "high"]
-    rows.loc[is_base, less] = math.nan
-    return rows
+
+def _recorded_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
+    """The rows of `Results.rows` of one experiment, of one of the recorded sources."""
+    base = runs.loc[runs["variant"] == base, source].iloc[0]
+    rows = []
+    for row in runs.drop_duplicates(ROW)[[*ROW, source]].to_dict("records"):
+        configuration = row.pop(source)
+        reference = {(base, row["feature"]): 1.0}
+        # For the reference row itself both are one term, of weight 1.
+        difference = {(base, row["feature"]): -1.0, (configuration, row["feature"]): 1.0}
+        mean = recorded.contrast(reference, row["metric"]).mean
+        interval = recorded.contrast(difference, row["metric"])
+        added = 0 if configuration == base else interval.mean
+        rows.append(
+            row
+            | {
+                "source": source,
+                "value": mean + added,
+                "difference": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "runs": interval.runs,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.DataFrame:

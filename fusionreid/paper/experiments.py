@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import paths
-from ..config import PAPER, DataConfig, ModelConfig, Profile, one_of
+from ..config import PAPER, STAND_IN_NAMES, DataConfig, ModelConfig, Profile, one_of
 from ..config import profile as find_profile
 from ..data.datasets import find_version
 from ..training.runs import RunConfig, make_run, with_versions
@@ -98,7 +98,7 @@ _CONFIGURATIONS = {
 }
 
 # Of these the notebooks train some rows only, as the others cost more than all else together.
-OWN_ROWS = {
+_OWN_ROWS = {
     "table1": ["FusionReID*", "FusionReID"],
     "table4": ["SEU shared, MFU unshared", "SEU unshared, MFU unshared"],
     "table6": ["ResNet50", "ViT-B/16*", "ResNet50 + ViT-B/16*"],
@@ -127,6 +127,21 @@ def variants(name: str) -> list[Variant]:
     """
     one_of("experiment", name, _CONFIGURATIONS)
     return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
+
+
+def own_rows(name: str, every: bool = False) -> list[str]:
+    """The variants of an experiment that its notebook trains: some, or every one."""
+    rows = [variant.name for variant in variants(name)]
+    return rows if every else _OWN_ROWS.get(name, rows)
+
+
+def label(name: str, profile: Profile) -> str:
+    """The name of a row, with what stands for its backbones: "ResNet50 (ours: small CNN)"."""
+    stand_ins = []
+    for part in name.split(" + "):
+        backbone = profile.backbones.get(BACKBONES.get(part))
+        stand_ins.append(STAND_IN_NAMES.get(backbone))
+    return name if None in stand_ins else f"{name} (ours: {' + '.join(stand_ins)})"
 
 
 @dataclass(frozen=True)

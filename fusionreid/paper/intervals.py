@@ -23,6 +23,7 @@ class Interval(NamedTuple):
     low: float
     high: float
     runs: int  # pairs of runs
+    p: float = np.nan  # of Student's test that the true difference is zero, two-sided
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
@@ -43,6 +44,9 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
         parts: for each data seed, the differences (seeds, people) and the weight of each person
             (people,), the number of their queries.
 
+    Where chance makes the residual larger than the part between people, the difference of both says
+    nothing. So the variance is never less than that between people alone.
+
     Returns the mean over all runs. Its interval is NaN if no data seed has two runs.
     """
     if not parts:
@@ -59,30 +63,36 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     # The variance of the mean of each data seed, in two components.
     squares = sum(((part - part.mean()) ** 2).sum() for part in run_means)
     seed_variance = squares / seed_freedom / counts
-    people_variance = np.array([_people_variance(*part) for part in parts])
+    people = np.array([_people_variance(*part) for part in parts])
     people_freedom = sum(len(weights) - 1 for _, weights in parts)
 
-    components = shares**2 @ np.stack([seed_variance, people_variance], axis=1)
-    variance = components.sum()
-    uncertainty = (components**2 / [seed_freedom, people_freedom]).sum()
+    people_variance, residual = shares**2 @ people
+    components = [shares**2 @ seed_variance, max(0.0, people_variance - residual)]
+    variance = sum(components)
+    uncertainty = components[0] ** 2 / seed_freedom + components[1] ** 2 / people_freedom
     # Where nothing varies, both are zero.
     freedom = max(variance**2 / uncertainty, 1.0) if uncertainty else 1.0
-    half = half_width(np.sqrt(variance), freedom)
-    return Interval(mean, mean - half, mean + half, runs)
+    if people_variance > variance:
+        variance = people_variance
+        freedom = people_freedom
+    error = np.sqrt(variance)
+    half = half_width(error, freedom)
+    p = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
+    return Interval(mean, mean - half, mean + half, runs, p)
 
 
-def _people_variance(differences: np.ndarray, weights: np.ndarray) -> float:
-    """The part of a mean's variance that is between people, without the residual; at least 0."""
+def _people_variance(differences: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The variance of a mean that people see, and the residual that it contains."""
     seeds, people = differences.shape
     run_means = differences @ weights / weights.sum()
     weights = weights / weights.mean()
     centred = differences - run_means[:, None]
     person = centred.mean(axis=0)
     variance = (weights * person) @ (weights * person) / (people * (people - 1))
-    if seeds > 1:
-        residual = weights * (centred - person)
-        variance -= (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
-    return max(0.0, float(variance))
+    if seeds == 1:
+        return variance, 0.0
+    residual = weights * (centred - person)
+    return variance, (residual**2).sum() / (seeds * (seeds - 1) * people * (people - 1))
 
 
 def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -35,7 +35,7 @@ class Table:
             difference, the standard deviation of own runs over their seeds.
         missing: how many seeds of the own run are missing, by row; NaN for other people's methods.
         caption: where the numbers come from.
-        notes: on the paper's numbers.
+        notes: on the paper's numbers, and whether the own runs are as the recorded ones.
     """
 
     numbers: pd.DataFrame
@@ -107,10 +107,10 @@ def _with_flat_heads(frame: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
 
 
 def comparison(results: Results, name: str, features: Sequence[str] | None = None) -> Table:
-    """An experiment's table: the paper's columns, the recorded runs' and the reader's own run's.
+    """An experiment's table: columns of the paper, of each recorded source, and of the own run.
 
-    Beside each accuracy is its difference from the reference row. `features` are by default those
-    that the experiment shows.
+    Beside each mAP is its difference from the reference row. `features` are by default those
+    that the experiment shows. A source without any run of the experiment has no columns.
     """
     rows = results.shown(name, features)
     titles = results.titles(name)
@@ -118,36 +118,32 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
     if name == "table1":
         published = _published()
         index = published.index
-    values = rows.drop(columns=["experiment", "configuration"])
-    wide = values.pivot(index=KEYS, columns="metric").reindex(index).astype(float)
+    rows = rows.assign(half=(rows["high"] - rows["low"]) / 2)
+    wide = rows.pivot(index=KEYS, columns=["source", "metric"]).reindex(index).sort_index(axis=1)
 
-    sides = ["paper", "recorded", "ours"]
-    is_recorded = rows["recorded"].notna().any()
-    if not is_recorded:
-        sides.remove("recorded")
-    if name in ("table1", "differences"):
-        sides.remove("paper")  # Table I is whole in `published`; the other is no table
     numbers = {}
-    for side in sides:
-        for metric in ACCURACY:
-            numbers[titles[side], metric] = wide[side, metric]
-            if side != "ours" or not is_recorded:
-                numbers[titles[side], f"Δ {metric}"] = wide[f"{side}_less", metric]
     spread = {}
-    for metric in ACCURACY:
-        half = (wide["high", metric] - wide["low", metric]) / 2
-        spread[titles["recorded"], f"Δ {metric}"] = half
-        spread[titles["ours"], metric] = wide["std", metric]
+    for source, title in titles.items():
+        if source != "own" and wide["value", source].isna().all(axis=None):
+            continue  # nothing of it is recorded, or the paper has no such table
+        if source == "paper" and name == "table1":
+            continue  # whole in `published`
+        numbers[title, "mAP"] = wide["value", source, "mAP"]
+        numbers[title, "Δ mAP"] = wide["difference", source, "mAP"]
+        spread[title, "Δ mAP"] = wide["half", source, "mAP"]
+        numbers[title, "rank-1"] = wide["value", source, "rank-1"]
+        for metric in ACCURACY:
+            spread[title, metric] = wide["std", source, metric]
     numbers = pd.DataFrame(numbers)
     if name == "table1":
         numbers = pd.concat([published, numbers], axis=1)
-    labels = _labels(name, index)
+    labels = _labels(results, name, index)
     return Table(
         numbers.set_axis(labels),
         pd.DataFrame(spread).set_axis(labels),
-        wide["missing", "mAP"].set_axis(labels),
+        wide["missing", "own", "mAP"].set_axis(labels),
         _caption(results, name),
-        _notes(results, name, set(rows["feature"])),
+        _notes(results, name, set(rows["feature"])) + _check(results, name),
     )
 
 
@@ -165,16 +161,17 @@ def _published() -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def _labels(name: str, index: pd.MultiIndex) -> pd.Index:
+def _labels(results: Results, name: str, index: pd.MultiIndex) -> pd.Index:
     """The names of rows: the variant and, if several features are shown, the feature in words."""
     if set(index.get_level_values("feature")) == {"all"}:
-        return index.droplevel("feature").rename("method" if name == "table1" else "variant")
+        names = index.droplevel("feature").map(results.label)
+        return names.rename("method" if name == "table1" else "variant")
     features = {variant.name: features_of(variant.config) for variant in variants(name)}
     labels = []
     for variant, feature in index:
         if len(features[variant]) == 2:
             feature = features[variant][0]  # a branch alone has one feature, which is "all" too
-        labels.append((variant, LABELS[feature]))
+        labels.append((results.label(variant), LABELS[feature]))
     return pd.MultiIndex.from_tuples(labels, names=index.names)
 
 
@@ -194,7 +191,10 @@ def _caption(results: Results, name: str) -> str:
     sentences = [
         f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}, ± its 95 % interval over seeds and people.",
-        f"Recorded: {recorded.about(runs['configuration'])}.",
+        *(
+            f"Recorded, {source} people: {recorded.about(runs[source])}."
+            for source in recorded.SOURCES
+        ),
         f"Own run: profile {profile.name}, data {DATASETS[data.name]} "
         f"{versions or data.version}, {own}, commit {commits or 'none yet'}, "
         f"device {devices or 'none yet'}.",
@@ -226,6 +226,28 @@ def _notes(results: Results, name: str, features: set[str]) -> list[str]:
             if note.startswith(("misprint", "lost", "printed", "plotted")):
                 rows_by_note.setdefault(note, {})[label] = None
     return [f"{', '.join(rows)}: {note}" for note, rows in rows_by_note.items()]
+
+
+def _check(results: Results, name: str) -> list[str]:
+    """Whether own runs lie where one more of the recorded runs would, if they are of the same data.
+
+    None where nothing of this data set and draw is recorded.
+    """
+    outside = []
+    count = 0
+    done = results.runs.query("experiment == @name and feature == 'all' and metric == 'mAP'")
+    configs = {variant.name: variant.config for variant in variants(name)}
+    for row in done[~done["missing"]].itertuples():
+        run = results.setting.run(configs[row.variant], row.seed)
+        low, high = recorded.expected(recorded.configuration(run), run.data.seed)
+        count += low <= high  # neither is NaN
+        if not low <= row.own <= high and low <= high:
+            label = results.label(row.variant)
+            outside.append(f"{label} {row.own:.1f}, expected {low:.1f} to {high:.1f}")
+    if not count:
+        return []
+    found = f"{count - len(outside)} of {count} own runs are where 95 % of recorded runs would be"
+    return ["; ".join([found, *outside])]
 
 
 def switched(name: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The paper beside ours: differences in accuracy. Attention beside a mean. Images in a plane."""
+"""Differences in accuracy by source. Attention beside a mean. Images in a plane."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .style import (
-    BLACK,
     FEATURE_LABELS,
     FEATURE_STYLES,
     GREEN,
     GREY,
-    MEASURES,
     PURPLE,
+    SOURCE_STYLES,
     legend_below,
     styled,
 )
@@ -23,46 +22,53 @@ from .style import (
 
 @styled
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
-    """Differences in accuracy: the paper's, the recorded ones with intervals, and the reader's.
+    """Differences in accuracy by source, with intervals where they are known; a panel a metric.
 
     Args:
-        data: a row per case and metric, as `Results.dots` and `claims.judge` return: `case`,
-            `metric`, `paper`, `recorded`, its interval from `low` to `high`, and `ours`, all in
+        data: a row per case, metric and source, as `Results.dots` and `claims.judge` return:
+            `case`, `metric`, `source`, `difference`, and its interval from `low` to `high`, in
             points. Missing values are gaps.
-        titles: what "paper", "recorded" and "ours" are.
+        titles: what each source is.
         label: of the axes; it follows the name of the metric.
     """
     cases = data["case"].unique()
-    places = np.arange(len(cases))
-    figure, panels = plt.subplots(1, 2, figsize=(10, 0.4 * len(cases) + 1.9), sharey=True)
-    for axes, (metric, (name, colour)) in zip(panels, MEASURES.items(), strict=True):
-        rows = data[data["metric"] == metric].set_index("case").reindex(cases)
-        axes.errorbar(
-            rows["recorded"].where(rows["low"].notna()),
-            places,
-            xerr=(rows["high"] - rows["low"]) / 2,
-            fmt="o",
-            color=colour,
-            label=f"{titles['recorded']}, 95 % interval",
-        )
-        if data["paper"].notna().any():
-            axes.scatter(
-                rows["paper"],
-                places - 0.2,
-                s=30,
-                marker="D",
-                facecolors="none",
-                edgecolors=BLACK,
-                label=titles["paper"],
-            )
-        axes.scatter(rows["ours"], places + 0.2, s=60, marker="|", color=GREY, label=titles["ours"])
+    places = pd.Series(np.arange(len(cases)), cases)
+    metrics = data["metric"].unique()
+    figure, panels = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(2 + 4 * len(metrics), 0.36 * len(cases) + 1.9),
+        sharey=True,
+        squeeze=False,
+    )
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        rows = data[data["metric"] == metric]
+        for source, shift in zip(SOURCE_STYLES, (-0.27, -0.09, 0.09, 0.27), strict=True):
+            _draw_source(axes, rows, source, titles[source], places + shift)
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
-        axes.set(xlabel=f"{name} {label} (points)")
-    panels[0].set_yticks(places, cases)
-    panels[0].set_ylim(len(cases) - 0.5, -0.5)
-    legend_below(figure, panels[0], 3)
-    figure.drawn = data[["case", "metric", "paper", "recorded", "low", "high", "ours"]]
+        axes.set(xlabel=f"{metric} {label} (points)")
+    panels[0, 0].set_yticks(places, cases)
+    panels[0, 0].set_ylim(len(cases) - 0.5, -0.5)
+    legend_below(figure, panels[0, 0], 2)
+    figure.drawn = data[["case", "metric", "source", "difference", "low", "high"]]
     return figure
+
+
+def _draw_source(axes, rows: pd.DataFrame, source: str, title: str, places: pd.Series) -> None:
+    """Draws the differences of one source at the places of their cases, if there are any."""
+    rows = rows[(rows["source"] == source) & rows["difference"].notna()]
+    if rows.empty:
+        return
+    half = (rows["high"] - rows["low"]) / 2
+    if half.notna().any():
+        title += ", 95 % interval"
+    axes.errorbar(
+        rows["difference"],
+        places[rows["case"]],
+        xerr=half,
+        label=title,
+        **SOURCE_STYLES[source] | {"linestyle": ""},
+    )
 
 
 @styled

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import FEATURES, LABELS
-from .style import BLACK, FEATURE_LABELS, FEATURE_STYLES, GREY, MEASURES, legend_below, styled
+from ..config import FEATURES
+from .style import BLACK, FEATURE_LABELS, FEATURE_STYLES, GREY, SOURCE_STYLES, legend_below, styled
 
 
 @styled
@@ -89,26 +89,9 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Fi
 
 
 def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
-    """Draws a line of each feature through the means over seeds.
-
-    With several seeds it lies in a band of one standard deviation to both sides.
-    """
-    for feature in LABELS:
-        rows = data[data["feature"] == feature]
-        if rows.empty:
-            continue
-        seeds = rows.groupby(x)[y]
-        mean = seeds.mean()
-        deviation = seeds.std()
-        _draw_feature(axes, feature, mean, mean - deviation, mean + deviation)
-
-
-def _draw_feature(axes, feature: str, mean: pd.Series, low: pd.Series, high: pd.Series) -> None:
-    """Draws the line of a feature, and a band from `low` to `high` where these are known."""
-    look = FEATURE_STYLES[feature]
-    axes.plot(mean, label=FEATURE_LABELS[feature], **look)
-    if low.notna().any():
-        axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.1, linewidth=0)
+    """Draws a line for each feature."""
+    for feature, rows in data.groupby("feature", sort=False):
+        axes.plot(rows[x], rows[y], label=FEATURE_LABELS[feature], **FEATURE_STYLES[feature])
 
 
 @styled
@@ -130,9 +113,11 @@ def probe_curves(table: pd.DataFrame) -> Figure:
         for axes, cue in zip(row, cues[kind], strict=True):
             axes.axhline(50, color=GREY, linewidth=1.2, linestyle="--")
             for feature, rows in drawn[drawn["cue"] == cue].groupby("feature", sort=False):
-                percent = 100 * rows.set_index("strength")[["accuracy", "low", "high"]]
-                ends = percent["low"], percent["high"]
-                _draw_feature(axes, feature, percent["accuracy"], *ends)
+                colour = FEATURE_STYLES[feature]["color"]
+                ends = 100 * rows["low"], 100 * rows["high"]
+                axes.fill_between(rows["strength"], *ends, color=colour, alpha=0.1, linewidth=0)
+            percent = drawn[drawn["cue"] == cue].assign(accuracy=100 * drawn["accuracy"])
+            _draw_features(axes, percent, "strength", "accuracy")
             axes.set(title=f"{cue} ({kind})", xticks=drawn["strength"].unique())
         row[0].set_ylabel("right choices (%)")
     for axes in panels[-1]:
@@ -143,52 +128,55 @@ def probe_curves(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def accuracy_curves(
-    x: str, sides: Mapping[str, pd.DataFrame], *, titles: Mapping[str, str]
-) -> Figure:
-    """Accuracy by the number of stacked HTMs (Fig. 5) or by the fused dimension D (Fig. 6).
+def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) -> Figure:
+    """Fig. 5 or 6: mAP of each feature above, a panel a source; differences below.
 
-    The paper's mAP and rank-1 are above. Below are recorded runs, and the reader's own run as thin
-    marks.
+    The panel below has all six features of every source, as differences from the reference point.
+    So the shapes of the curves can be compared, whatever their heights.
 
     Args:
+        points: of `Results.points`, a row per point, feature, metric and source. Where they are
+            known, `parameters` (M) and `macs` (G) at the paper's scale are written below a point.
         x: "depth" for Fig. 5, "dim" for Fig. 6.
-        sides: "paper", "recorded" and "ours", as `Results.curves` gives them: a row per point,
-            feature and seed, with columns `x`, `feature`, `mAP` and `rank-1` in percent. D is the
-            paper's. Where they are known, `here` (D in the profile), `parameters` (M) and `macs`
-            (G) are written below it.
-        titles: what each of the sides is.
+        titles: what each of the sources is.
     """
-    recorded = sides["recorded"]
-    ours = sides["ours"]
-    figure, (above, below) = plt.subplots(2, 2, figsize=(9, 7.6))
-    _draw_side(above, x, sides["paper"], titles["paper"], ticks=sides["paper"])
-    title = f"{titles['recorded']}\nthin marks: {titles['ours']}"
-    _draw_side(below, x, recorded, title, ticks=ours if recorded.empty else recorded)
-    for axes, measure in zip(below, MEASURES, strict=True):
-        for feature, points in ours.groupby("feature"):
-            colour = FEATURE_STYLES[feature]["color"]
-            axes.plot(points[x], points[measure], "_", color=colour, markersize=9, alpha=0.8)
-    legend_below(figure, above[0], 4)
-    figure.drawn = pd.concat(data.assign(source=titles[side]) for side, data in sides.items())
-    return figure
-
-
-def _draw_side(panels, x: str, data: pd.DataFrame, title: str, ticks: pd.DataFrame) -> None:
-    """Draws mAP and rank-1 of one side; the ticks are at the points of `ticks`."""
+    drawn = points[(points["metric"] == "mAP") & points["value"].notna()]
+    sources = [source for source in titles if source in set(drawn["source"])]
+    figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
+    above, below = figure.subfigures(2, 1)
+    panels = above.subplots(1, len(sources), squeeze=False)[0]
+    for axes, source in zip(panels, sources, strict=True):
+        _draw_features(axes, drawn[drawn["source"] == source], x, "value")
+        axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
+    lower = below.subplots()
+    of_all = drawn[drawn["feature"] == "all"].fillna({"difference": 0})  # the reference point's
+    apart = 0.02 * np.ptp(of_all[x])
+    for place, source in enumerate(sources):
+        rows = of_all[of_all["source"] == source]
+        places = rows[x] + apart * place
+        half = (rows["high"] - rows["low"]) / 2
+        look = SOURCE_STYLES[source]
+        lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
+    lower.axhline(0, color=GREY, linewidth=1)
+    lower.set_ylabel("mAP of all six, difference (points)")
     label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
-    points = ticks.groupby(x).first()
-    texts = [_tick(x, place, point) for place, point in points.iterrows()]
-    for axes, (measure, (name, _)) in zip(panels, MEASURES.items(), strict=True):
-        _draw_features(axes, data, x, measure)
-        axes.set(xlabel=label, ylabel=f"{name} (%)", title=title)
-        axes.set_xticks(points.index, texts, fontsize=8)
+    ticks = of_all.groupby(x).first()
+    texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
+    for axes in panels:
+        axes.set_xticks(ticks.index, [f"{place:g}" for place in ticks.index], fontsize=8)
+    lower.set_xticks(ticks.index, texts, fontsize=8)
+    lower.set_xlabel(label)
+    panels[0].set_ylabel("mAP (%)")
+    legend_below(above, panels[0], 4)
+    legend_below(below, lower, 2)
+    figure.drawn = drawn
+    return figure
 
 
 def _tick(x: str, place: float, point: pd.Series) -> str:
     """A point's place on the axis; D in a smaller profile and costs where they are known."""
     lines = [f"{place:g}"]
-    if x == "dim" and point.get("here", place) != place:
+    if x == "dim" and point["here"] != place:
         lines.append(f"({point['here']:g} here)")
     if "macs" in point:
         lines += [f"{point['parameters']:.3g} M", f"{point['macs']:.2g} G"]

@@ -34,8 +34,13 @@ FEATURE_STYLES = {
     "all": {"color": BLACK, "linestyle": "-", "marker": "D"},
 }
 FEATURE_LABELS = {name: f"{label}, ${SYMBOLS[name]}$" for name, label in LABELS.items()}
-# Measure -> its name on an axis, and its colour.
-MEASURES = {"mAP": ("mAP", GREEN), "rank-1": ("Rank-1", PURPLE)}
+# A source of numbers, as `compare.SOURCES`: the paper is hollow.
+SOURCE_STYLES = {
+    "paper": {"color": BLACK, "marker": "D", "markerfacecolor": "none", "linestyle": ":"},
+    "real": {"color": GREEN, "marker": "o", "linestyle": ":"},
+    "synthetic": {"color": PURPLE, "marker": "s", "linestyle": ":"},
+    "own": {"color": GREY, "marker": "|", "markersize": 9, "linestyle": ":"},
+}
 
 SHEET = Path(__file__).with_name("figures.mplstyle")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pandas as pd
 import pytest
 
+from fusionreid import paths
 from fusionreid.config import FEATURES, PROFILES
 from fusionreid.data.synthetic import RENDERER
 from fusionreid.models.fusionreid import build_model
@@ -17,11 +21,11 @@ def test_a_row_for_each_variant_feature_metric_and_seed(setting, finish):
     runs = results("table6", setting(seeds=(0, 1))).runs
     assert len(runs) == (6 * 2 + 9 * 7) * 2 * 2
     assert not runs.duplicated(["experiment", "variant", "feature", "metric", "seed"]).any()
-    assert (runs["missing"] == runs["ours"].isna()).all()
+    assert (runs["missing"] == runs["own"].isna()).all()
     done = runs[~runs["missing"] & (runs["feature"] == "all")]
     assert done["variant"].tolist() == ["ResNet50"] * 2 + ["ResNet152"] * 2
     assert set(done["seed"]) == {0}
-    assert done["ours"].tolist() == pytest.approx([50, 50, 60, 60])
+    assert done["own"].tolist() == pytest.approx([50, 50, 60, 60])
     assert done["paper"].tolist() == [54.3, 78.1, 61.0, 82.7]
     for result in done["result"]:
         assert result["commit"] == "0123abc"
@@ -30,11 +34,13 @@ def test_a_row_for_each_variant_feature_metric_and_seed(setting, finish):
 
 def test_an_empty_folder_is_all_gaps(setting):
     measured = results(EXPERIMENTS, setting())
-    assert measured.runs["missing"].all() and measured.runs["ours"].isna().all()
-    assert measured.rows["recorded"].isna().all() and not measured.rows["runs"].any()
+    assert measured.runs["missing"].all() and measured.runs["own"].isna().all()
+    assert set(measured.rows["source"]) == set(compare.SOURCES)
+    ours = measured.rows[measured.rows["source"] != "paper"]
+    assert ours["value"].isna().all() and not ours["runs"].any()
     for name in EXPERIMENTS:
-        shown = measured.shown(name)
-        assert len(shown) and not shown["paper"].isna().any()
+        shown = measured.shown(name).query("source == 'paper'")
+        assert len(shown) and not shown["value"].isna().any()
 
 
 def test_an_experiment_shows_all_features_side_by_side_unless_others_are_asked_for(setting):
@@ -56,8 +62,9 @@ def test_an_experiment_shows_all_features_side_by_side_unless_others_are_asked_f
 )
 def test_the_papers_data_set_is_the_same_or_msmt17(setting, dataset, depth_one, full):
     measured = results(["table1", "figure5"], setting(dataset))
-    assert measured.shown("figure5", ["all"])["paper"].iloc[0] == depth_one
-    assert measured.shown("table1")["paper"].iloc[0] == full
+    first = measured.rows.query("source == 'paper' and feature == 'all'")
+    first = first.groupby("experiment")["value"].first()
+    assert first["figure5"] == depth_one and first["table1"] == full
 
 
 def test_another_data_set_and_seed_have_runs_of_their_own(setting, finish):
@@ -95,18 +102,40 @@ def test_rows_hold_the_recorded_runs_and_the_own_one(setting, finish, record):
     assert record("table5", {"GeM": 10, "GAP": 4}) == 16
     finish("table5", [50.0, 40.0])  # the own run of data seed 0, seed 0, after it was recorded
     measured = results("table5", setting())
-    rows = measured.shown("table5").set_index(["variant", "metric"])
+    rows = measured.shown("table5").set_index(["variant", "metric", "source"])
     gap = rows.loc["GAP", "mAP"]
-    assert gap["paper_less"] == pytest.approx(68.6 - 69.5)
-    assert gap["ours_less"] == pytest.approx(-10)
-    assert gap["low"] < -6 < gap["high"] and gap["runs"] == 8
-    assert gap["recorded_less"] == pytest.approx(-6, abs=2)
+    assert gap["difference"]["paper"] == pytest.approx(68.6 - 69.5)
+    assert gap["difference"]["own"] == pytest.approx(-10)
+    ours = gap.loc["synthetic"]
+    assert ours["low"] < -6 < ours["high"] and ours["runs"] == 8
+    assert ours["difference"] == pytest.approx(-6, abs=2)
     gem = rows.loc["GeM", "mAP"]
-    assert gem["recorded"] - gap["recorded"] == pytest.approx(-gap["recorded_less"], abs=0.05)
-    assert gem[["paper_less", "recorded_less", "low", "ours_less"]].isna().all()
+    assert gem["value"]["synthetic"] - ours["value"] == pytest.approx(-ours["difference"])
+    assert gem[["difference", "low"]].isna().all(axis=None)
+    assert gem["value"]["real"] != gem["value"]["real"], "nothing of real people is recorded"
     dots = measured.dots("table5")
-    assert dots["case"].tolist() == ["GAP", "GAP"]
-    assert dots["recorded"].iloc[0] == gap["recorded_less"]
+    assert set(dots["case"]) == {"GAP"} and len(dots) == 2 * 4
+    synthetic = dots.query("metric == 'mAP' and source == 'synthetic'")
+    assert synthetic["difference"].item() == ours["difference"]
+
+
+def test_real_people_stand_apart_from_synthetic_ones(setting, record, monkeypatch):
+    record("table5", {"GeM": 10, "GAP": 4})
+    key = partial(recorded.configuration_of, profile=setting().profile)
+    keys = {
+        key(variant.config, source="synthetic"): key(variant.config, source="real")
+        for variant in variants("table5")
+    }
+    # The same rows as if they were of draws of Market-1501.
+    path = paths.RECORDED / "recorded.csv"
+    rows = pd.read_csv(path)
+    rows.assign(configuration=rows["configuration"].map(keys)).to_csv(path, index=False)
+    recorded._read.cache_clear()
+    found = results("table5", setting()).shown("table5").groupby("source")["value"]
+    assert found.count()["real"] == 4 and found.count()["synthetic"] == 0
+    titles = results("table5", setting()).titles("table5")
+    assert titles["real"] == "Recorded, real people (Market1501), smoke"
+    assert titles["synthetic"] == "Recorded, synthetic people, smoke"
 
 
 def test_dots_name_the_feature_where_there_are_several(setting):
@@ -114,54 +143,58 @@ def test_dots_name_the_feature_where_there_are_several(setting):
     assert dots["case"].unique().tolist() == ["GAP, CNN fused", "GAP, all six"]
 
 
-def test_recorded_means_are_of_the_runs_that_all_rows_have(setting, record):
+def test_a_recorded_row_that_has_fewer_runs_is_compared_on_those(setting, record):
+    """Its mean is the reference row's plus the paired difference."""
     record("table5", {"GeM": 10})
     record("table5", {"GAP": 4}, seeds=(1, 2), data_seeds=(1,))
     rows = results("table5", setting()).shown("table5")
-    rows = rows.set_index(["metric", "variant"]).loc["mAP"]
-    keys = rows["configuration"]
-    gem = recorded.archive().rows.query("configuration == @keys['GeM'] and feature == 'all'")
-    gem = gem.set_index(["data_seed", "seed"])["mAP"]
-    assert len(gem) == 8
-    assert rows["recorded"]["GeM"] == pytest.approx(gem.loc[[(1, 1), (1, 2)]].mean())
-    assert rows["recorded"]["GeM"] != pytest.approx(gem.mean(), abs=0.1)
-    assert rows["recorded"].diff()["GAP"] == pytest.approx(rows["recorded_less"]["GAP"], abs=0.05)
-    assert recorded.about([*keys]).startswith(
-        "2 to 8 runs a row, means of the 2 that all have, training seeds 0, 1,"
-    )
-    record("table5", {"GAP": 4}, seeds=(0,), data_seeds=(0,))
-    shared = recorded.shared_rows(keys).query("feature == 'all'")
-    assert set(zip(shared["data_seed"], shared["seed"], strict=True)) == {(1, 1), (1, 2), (0, 0)}
-    assert len(shared) == 2 * 3
+    rows = rows.query("metric == 'mAP' and source == 'synthetic'").set_index("variant")
+    archive = recorded.archive().rows.query("feature == 'all'")
+    runs = archive.pivot(index=["data_seed", "seed"], columns="row", values="mAP")
+    gem = runs["table1: FusionReID*"]
+    paired = (runs["table5: GAP"] - gem).dropna()
+    assert len(gem) == 8 and len(paired) == 2
+    assert rows["value"]["GeM"] == pytest.approx(gem.mean(), abs=0.05)
+    assert rows["difference"]["GAP"] == pytest.approx(paired.mean(), abs=0.05)
+    assert rows["value"]["GAP"] == pytest.approx(gem.mean() + paired.mean(), abs=0.05)
+    about = recorded.about(archive["configuration"])
+    assert about.startswith("2 to 8 runs a row, training seeds 0, 1, 2, 3, data seeds 0, 1")
 
 
 def test_own_differences_are_paired_by_seed(setting, finish):
     finish("table5", (40, 30), seed=0)
     finish("table5", (50, 48), seed=1)
     finish("table5", (60, None), seed=2)
-    rows = results("table5", setting(seeds=(0, 1, 2))).rows
+    rows = results("table5", setting(seeds=(0, 1, 2))).rows.query("source == 'own'")
     gap = rows.set_index(["variant", "feature", "metric"]).loc["GAP", "all", "mAP"]
     # -10 and -2; the seed that only one of them has says nothing of their difference.
-    assert gap["ours_less"] == pytest.approx(-6)
-    assert gap["missing"] == 1 and rows["recorded"].isna().all()
+    assert gap["difference"] == pytest.approx(-6)
+    assert gap["missing"] == 1
 
 
-def test_the_curves_have_the_papers_scale_and_a_row_for_each_run(setting, finish, record):
-    assert results("figure6", setting()).curves("figure6")["recorded"].empty
+def test_the_points_of_a_figure_have_their_place_at_the_papers_scale(setting, finish, record):
     record("figure6", {"D = 768": 10})
     finish("figure6", [50.0] * 3)
     measured = results(["figure5", "figure6"], setting())
-    paper, theirs, ours = (
-        measured.curves("figure6")[side].query("feature == 'all'")
-        for side in ("paper", "recorded", "ours")
-    )
-    assert paper["dim"].tolist() == list(DIMENSIONS)
-    assert theirs["dim"].tolist() == [768] * 8
-    assert ours["dim"].tolist() == list(DIMENSIONS[:3]) and ours["here"].tolist() == [24, 36, 48]
-    depths = measured.curves("figure5")
-    assert set(depths["recorded"]["depth"]) == {2}, "the same runs"
-    assert sorted(depths["paper"]["depth"].unique()) == [1, 2, 3, 4, 5, 6]
-    assert depths["paper"].groupby("depth")["feature"].nunique().eq(7).all()
+    points = measured.points("figure6").query("metric == 'mAP' and value == value")
+    by_source = points.groupby("source")["dim"].apply(list)
+    assert by_source["paper"] == list(DIMENSIONS)
+    assert by_source["synthetic"] == [768]
+    assert by_source["own"] == list(DIMENSIONS[:3])
+    assert points.query("source == 'own'")["here"].tolist() == [24, 36, 48]
+    depths = measured.points("figure5")
+    assert sorted(depths["depth"].unique()) == [1, 2, 3, 4, 5, 6]
+    assert depths.groupby("depth")["feature"].nunique().eq(7).all()
+
+
+def test_orders_agree_or_are_turned(setting, record):
+    points = {"ResNet50": -13, "ViT-B/16*": -3, "DFE": 0, "DFE + LRU": 4, "DFE + LRU + SEU": 3}
+    record("table2", points, spread=0.01)
+    (row,) = compare.rank_agreement(results("table2", setting())).itertuples()
+    assert row.sources == "paper and synthetic" and row.rows == 5
+    assert row.turned == "DFE + LRU, DFE + LRU + SEU", "of ten pairs"
+    assert (row.tau, row.low, row.high) == pytest.approx((0.8, 0.8, 0.8)), "hardly any noise"
+    assert compare.rank_agreement(results("table5", setting())).empty
 
 
 @pytest.mark.slow

@@ -81,5 +81,19 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_notebooks_train_some_rows_of_the_long_tables():
-    for name, rows in experiments.OWN_ROWS.items():
-        assert set(rows) < {variant.name for variant in experiments.variants(name)}
+    trained = {name: experiments.own_rows(name) for name in (*EXPERIMENTS, "differences")}
+    for name, rows in trained.items():
+        every = [variant.name for variant in experiments.variants(name)]
+        assert set(rows) <= set(every)
+        assert experiments.own_rows(name, every=True) == every
+    whole = [name for name, rows in trained.items() if len(rows) == len(variants(name))]
+    assert whole == ["table2", "table3", "table5"]
+
+
+def test_a_row_names_the_stand_ins_of_a_profile():
+    small = PROFILES["demo"]
+    assert experiments.label("ResNet50", small) == "ResNet50 (ours: small CNN)"
+    pair = "ResNet101 + T2T-ViT-14"
+    assert experiments.label(pair, small) == f"{pair} (ours: deep CNN + small T2T-ViT)"
+    assert experiments.label("DFE + LRU", small) == "DFE + LRU"
+    assert experiments.label(pair, PROFILES["paper"]) == pair

@@ -80,6 +80,22 @@ def test_more_seeds_and_more_people_are_surer():
     )
 
 
+def test_two_seeds_that_agree_do_not_make_people_certain():
+    """The two means are equal, and the residual seems larger than what is between people."""
+    differences = np.array([[1.0, -1.0, 3.0, -3.0], [-1.0, 1.0, -2.0, 2.0]])
+    found = difference_interval([(differences, np.ones(4))])
+    people = differences.mean(axis=0)
+    half = stats.t.ppf(0.975, 3) * people.std(ddof=1) / 2
+    assert (found.low, found.high) == pytest.approx((-half, half))
+
+
+def test_p_is_that_of_the_interval():
+    values = np.random.default_rng(1).normal(1, 1, size=8)
+    found = difference_interval([(np.repeat(values[:, None], 5, axis=1), np.ones(5))])
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert difference_interval([(np.zeros((2, 3)), np.ones(3))]).p == 1
+
+
 def test_too_little_is_no_interval():
     assert np.isnan(difference_interval([]).mean) and difference_interval([]).runs == 0
     one = difference_interval([(np.ones((1, 4)), np.ones(4))])

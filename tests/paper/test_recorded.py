@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from fusionreid import paths
 from fusionreid.config import PAPER, DataConfig
@@ -124,7 +125,7 @@ def test_only_seeds_that_both_rows_have_are_compared(record):
     assert recorded.about([gem]).startswith(
         "6 runs a row, training seeds 0, 1, 2, data seeds 0, 1, 80 test people"
     )
-    assert recorded.about(["0123456789ab"]) == "nothing of this setting"
+    assert recorded.about(["0123456789ab"]) == "no runs"
 
 
 def test_runs_on_other_data_are_not_recorded(setting, finish, people):
@@ -137,3 +138,40 @@ def test_nothing_finished_records_nothing(setting, people):
     assert (
         recorded.record(setting(data_root=people / "smoke-0")) == 0 and not paths.RECORDED.exists()
     )
+
+
+def test_rows_of_real_people_are_found_without_their_files(setting):
+    """The version comes from the files, and a reader of the rows may not have them."""
+    profile = setting().profile
+    data = replace(profile.data, name="market1501", version="3f2a9c01", seed=1)
+    run = setting(data).run(PAPER, 2)
+    assert recorded.configuration(run) == recorded.configuration_of(PAPER, profile, "real")
+    own = setting().run(PAPER, 0)
+    assert recorded.configuration(own) == recorded.configuration_of(PAPER, profile, "synthetic")
+    pictures = setting(replace(profile.data, version="3f2a9c01")).run(PAPER, 0)
+    assert recorded.configuration(pictures) != recorded.configuration(own)
+
+
+def test_one_more_run_is_expected_where_the_others_are(record):
+    record("table5", {"GeM": 10}, seeds=(0, 1, 2))
+    rows = recorded.archive().rows.query("feature == 'all' and data_seed == 1")
+    low, high = recorded.expected(rows["configuration"].iloc[0], 1)
+    mean = rows["mAP"].mean()
+    half = stats.t.ppf(0.975, 2) * rows["mAP"].std() * np.sqrt(4 / 3)
+    assert (low, high) == pytest.approx((mean - half, mean + half))
+    assert np.isnan(recorded.expected(rows["configuration"].iloc[0], 7)).all()
+
+
+def test_means_are_drawn_again_over_people_and_seeds(record):
+    record("table5", {"GeM": 10, "GAP": 4})
+    rows = recorded.archive().rows.query("feature == 'all'")
+    keys = [rows.loc[rows["row"] == row, "configuration"].iloc[0]
+            for row in ("table1: FusionReID*", "table5: GAP")]  # fmt: skip
+    means = recorded.resampled_means(keys, draws=400)
+    assert means.shape == (400, 2)
+    recorded_mean = rows.loc[rows["configuration"] == keys[0], "mAP"].mean() / 100
+    assert means[:, 0].mean() == pytest.approx(recorded_mean, abs=0.005)
+    # Forty people of two draws differ by ten points: 10 / sqrt(80) = 1.1 points.
+    assert 0.008 < means[:, 0].std() < 0.016
+    assert (means[:, 0] > means[:, 1]).all(), "the same people are drawn for all rows"
+    assert recorded.resampled_means(["0123456789ab", keys[0]]).shape == (0, 2)

@@ -11,15 +11,18 @@ import pytest
 from fusionreid import plots
 
 RANDOM = np.random.default_rng(0)
-TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
+TITLES = {"paper": "Paper", "real": "Real", "synthetic": "Synthetic", "own": "Own run"}
+MIDDLES = {"paper": 1.0, "real": 0.5, "synthetic": math.nan, "own": 3.0}
 POINTS = pd.DataFrame(
     [
-        [case, metric, 1.0, recorded, recorded - 0.75, recorded + 0.75, 3.0]
+        [case, metric, source, middle + step, middle + step - 0.75, middle + step + 0.75]
         for metric in ("mAP", "rank-1")
-        for case, recorded in (("DFE + LRU", 0.5), ("DFE + LRU + SEU", 1.5))
+        for step, case in enumerate(("DFE + LRU", "DFE + LRU + SEU"))
+        for source, middle in MIDDLES.items()
     ],
-    columns=["case", "metric", "paper", "recorded", "low", "high", "ours"],
+    columns=["case", "metric", "source", "difference", "low", "high"],
 )
+POINTS.loc[POINTS["source"] != "real", ["low", "high"]] = math.nan
 PLANE = pd.DataFrame(
     {
         "x": RANDOM.random(9),
@@ -63,10 +66,9 @@ def test_every_public_function_is_drawn_here(public_functions):
     assert public_functions("comparisons") <= set(FIGURES)
 
 
-def labelled(axes, label):
-    """The x of the points with a label; nan is a gap."""
-    (points,) = [points for points in axes.collections if points.get_label() == label]
-    return np.ma.filled(points.get_offsets(), np.nan)[:, 0].tolist()
+def drawn(axes) -> dict[str, list[float]]:
+    """The x of the points of each source, by their label."""
+    return {line.get_label(): line.lines[0].get_xdata().tolist() for line in axes.containers}
 
 
 def test_lines_are_means_of_heads_in_a_band_from_the_lowest_to_the_highest():
@@ -83,33 +85,33 @@ def test_lines_are_means_of_heads_in_a_band_from_the_lowest_to_the_highest():
 
 def test_differences_are_dots_with_intervals():
     first, second = plots.differences(POINTS, titles=TITLES, label="less that of DFE").axes
-    (interval,) = [lines for lines in first.collections if hasattr(lines, "get_segments")]
-    assert [segment[:, 0].tolist() for segment in interval.get_segments()] == [
-        [-0.25, 1.25],
-        [0.75, 2.25],
-    ]
-    assert first.lines[0].get_xdata().tolist() == [0.5, 1.5]
-    assert labelled(first, "Paper") == [1, 1]
-    assert labelled(first, "Own run") == [3, 3]
-    assert second.get_xlabel() == "Rank-1 less that of DFE (points)"
+    found = drawn(first)
+    assert found == {"Paper": [1, 2], "Real, 95 % interval": [0.5, 1.5], "Own run": [3, 4]}
+    (segments,) = [lines.lines[2][0].get_segments() for lines in first.containers if
+                   lines.get_label().startswith("Real")]  # fmt: skip
+    ends = [segment[:, 0].tolist() for segment in segments]
+    assert ends == [[-0.25, 1.25], [0.75, 2.25]]
+    assert second.get_xlabel() == "rank-1 less that of DFE (points)"
 
 
-def test_a_recorded_difference_without_an_interval_has_no_dot():
-    lone = POINTS.assign(low=math.nan, high=math.nan)
-    axes = plots.differences(lone, titles=TITLES, label="more").axes[0]
-    assert not np.isfinite(np.asarray(axes.lines[0].get_xdata(), float)).any()
+def test_claims_have_one_panel():
+    figure = plots.differences(POINTS.query("metric == 'mAP'"), titles=TITLES, label="more")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*POINTS["case"].unique()]
+
+
+def test_sources_of_a_case_lie_beside_each_other():
+    axes = plots.differences(POINTS, titles=TITLES, label="more").axes[0]
+    heights = [line.lines[0].get_ydata()[0] for line in axes.containers]
+    assert heights == sorted(heights) and len(set(heights)) == 3
+    assert max(map(abs, heights)) < 0.5
 
 
 def test_missing_runs_are_gaps():
-    nothing = POINTS.assign(recorded=math.nan, low=math.nan, high=math.nan)
+    nothing = POINTS.assign(difference=POINTS["difference"].where(POINTS["source"] == "own"))
     figure = plots.differences(nothing, titles=TITLES, label="more")
-    assert figure.drawn["recorded"].isna().all()
-    assert labelled(figure.axes[0], "Own run") == [3, 3]
-
-
-def test_without_a_difference_of_the_paper_the_legend_has_none():
-    axes = plots.differences(POINTS.assign(paper=math.nan), titles=TITLES, label="more").axes[0]
-    assert "Paper" not in axes.get_legend_handles_labels()[1]
+    assert drawn(figure.axes[0]) == {"Own run": [3, 4]}
+    assert figure.drawn["difference"].isna().sum() == 12
 
 
 def test_every_value_of_the_plane_has_a_colour():

@@ -11,7 +11,7 @@ from fusionreid.config import FEATURES, LABELS
 
 CURVES = {"CNN": np.linspace(0.4, 0.9, 50), "FusionReID": np.linspace(0.6, 1.0, 50)}
 LOSSES = [f"{loss}/{name}" for loss in ("cross_entropy", "triplet") for name in FEATURES]
-TITLES = {"paper": "Paper", "recorded": "Recorded", "ours": "Own run"}
+TITLES = {"paper": "Paper", "real": "Real", "synthetic": "Synthetic", "own": "Own run"}
 
 
 def metrics() -> pd.DataFrame:
@@ -42,39 +42,30 @@ def right_choices() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def depths(*seeds: int) -> pd.DataFrame:
+def points(x: str, places: list[int], sources: dict[str, float]) -> pd.DataFrame:
+    """Fig. 5 or 6: mAP grows by a point from place to place, from the value of each source on."""
     rows = []
-    for depth in range(1, 7):
-        for place, name in enumerate(LABELS):
-            for seed in seeds:
-                accuracy = {"mAP": 50 + depth + seed + 3 * place, "rank-1": 60 + depth}
-                rows.append({"depth": depth, "feature": name, "seed": seed} | accuracy)
-    return pd.DataFrame(rows, columns=["depth", "feature", "seed", "mAP", "rank-1"])
+    for source, start in sources.items():
+        for step, place in enumerate(places):
+            for feature in LABELS:
+                row = {"metric": "mAP", "source": source, "feature": feature, x: place}
+                row |= {"value": start + step, "difference": step - 1, "here": place // 8}
+                rows.append(row | {"low": step - 1.5, "high": step - 0.5})
+    rows = pd.DataFrame(rows)
+    rows.loc[rows["source"] == "paper", ["low", "high"]] = np.nan
+    return rows
 
 
-DEPTHS = {"paper": depths(0), "recorded": depths(0, 1), "ours": depths(1)}
-DIMENSIONS = pd.DataFrame(
-    {
-        "dim": [384, 768, 1536],
-        "feature": "all",
-        "mAP": [60, 61, 60.5],
-        "rank-1": [80, 82, 81],
-        "parameters": [1.0, 2, 3],
-        "macs": [0.1, 0.2, 0.3],
-    }
-)
-WIDTHS = {
-    "paper": DIMENSIONS,
-    "recorded": DIMENSIONS.assign(here=[48, 96, 192]),
-    "ours": DIMENSIONS,
-}
+DEPTHS = points("depth", [1, 2, 3, 4, 5, 6], {"paper": 69, "real": 60, "own": 50})
+DIMENSIONS = points("dim", [384, 768, 1536], {"paper": 69, "synthetic": 50})
+DIMENSIONS = DIMENSIONS.assign(parameters=1.0, macs=0.1)
 FIGURES = {
     "cmc_curves": lambda: plots.cmc_curves(CURVES),
     "training_curves": lambda: plots.training_curves(metrics()),
     "probe_curves": lambda: plots.probe_curves(right_choices()),
     "map_by_epoch": lambda: plots.map_by_epoch(metrics(), baselines={"colour histogram": 0.2}),
-    "accuracy_curves": lambda: plots.accuracy_curves("depth", DEPTHS, titles=TITLES),
-    "accuracy_curves by dimension": lambda: plots.accuracy_curves("dim", WIDTHS, titles=TITLES),
+    "accuracy_curves": lambda: plots.accuracy_curves(DEPTHS, "depth", titles=TITLES),
+    "accuracy_curves by dimension": lambda: plots.accuracy_curves(DIMENSIONS, "dim", titles=TITLES),
 }
 
 
@@ -138,49 +129,41 @@ def test_baselines_are_level_lines():
     assert figure.drawn.set_index("feature")["mAP"]["colour"] == 0.2
 
 
-def test_a_line_is_the_mean_over_seeds_in_a_band_of_one_deviation():
-    above, _, below, _ = plots.accuracy_curves("depth", DEPTHS, titles=TITLES).axes
-    assert below.lines[0].get_ydata()[0] == pytest.approx(51.5)
-    assert len(below.collections) == 7, "one band for each feature"
-    deviation = np.std([51, 52], ddof=1)
-    heights = below.collections[0].get_paths()[0].vertices[:, 1]
-    assert heights.min() == pytest.approx(51.5 - deviation)
-    assert len(above.collections) == 0, "the paper has one value a point"
+def test_every_source_has_a_panel_with_a_line_for_each_feature():
+    *above, below = plots.accuracy_curves(DEPTHS, "depth", titles=TITLES).axes
+    assert [axes.get_title() for axes in above] == ["Paper", "Real", "Own run"]
+    assert [len(axes.lines) for axes in above] == [7, 7, 7]
+    assert above[1].lines[0].get_ydata().tolist() == [60, 61, 62, 63, 64, 65]
+    assert below.get_ylabel().startswith("mAP of all six, difference")
 
 
-def test_the_own_run_is_drawn_as_thin_marks():
-    above, _, below, _ = plots.accuracy_curves("depth", DEPTHS, titles=TITLES).axes
-    assert len(above.lines) == 7
-    assert len(below.lines) == 14
-    assert min(line.get_ydata()[0] for line in below.lines[7:]) == 52
+def test_differences_of_all_sources_share_a_panel():
+    below = plots.accuracy_curves(DEPTHS, "depth", titles=TITLES).axes[-1]
+    labels = below.get_legend_handles_labels()[1]
+    assert labels == ["Paper", "Real", "Own run"]
+    paper, real, own = below.containers
+    assert paper.lines[0].get_ydata().tolist() == [-1, 0, 1, 2, 3, 4]
+    segments = real.lines[2][0].get_segments()
+    assert [segment[:, 1].tolist() for segment in segments][:2] == [[-1.5, -0.5], [-0.5, 0.5]]
 
 
-def test_the_papers_curves_have_axes_of_their_own():
-    sides = DEPTHS | {"paper": depths(0).assign(mAP=10.0)}
-    above, _, below, _ = plots.accuracy_curves("depth", sides, titles=TITLES).axes
-    assert above.get_title() == "Paper"
-    assert set(above.lines[0].get_ydata()) == {10.0}
-    assert below.get_title() == "Recorded\nthin marks: Own run"
-    assert min(below.lines[0].get_ydata()) > 50
+def test_the_reference_point_is_drawn_at_zero():
+    at_reference = DEPTHS["depth"] == 2
+    gap = DEPTHS.assign(difference=DEPTHS["difference"].mask(at_reference))
+    below = plots.accuracy_curves(gap, "depth", titles=TITLES).axes[-1]
+    assert below.containers[0].lines[0].get_ydata()[1] == 0
 
 
 def test_dimensions_say_their_costs_and_their_width_here():
-    above, _, below, _ = plots.accuracy_curves("dim", WIDTHS, titles=TITLES).axes
-    paper = [label.get_text() for label in above.get_xticklabels()]
-    recorded = [label.get_text() for label in below.get_xticklabels()]
-    assert paper == ["384\n1 M\n0.1 G", "768\n2 M\n0.2 G", "1536\n3 M\n0.3 G"]
-    assert recorded[0] == "384\n(48 here)\n1 M\n0.1 G"
+    below = plots.accuracy_curves(DIMENSIONS, "dim", titles=TITLES).axes[-1]
+    first = below.get_xticklabels()[0].get_text()
+    assert first == "384\n(48 here)\n1 M\n0.1 G"
 
 
 def test_missing_runs_are_gaps():
-    sides = DEPTHS | {"recorded": depths()}
-    below = plots.accuracy_curves("depth", sides, titles=TITLES).axes[2]
-    assert len(below.lines) == 7, "marks of the own run alone"
-    assert [label.get_text() for label in below.get_xticklabels()] == list("123456")
-    nothing = sides | {"ours": depths()}
-    assert not plots.accuracy_curves("depth", nothing, titles=TITLES).axes[2].lines
-
-
-def test_the_numbers_say_whose_they_are():
-    drawn = plots.accuracy_curves("depth", DEPTHS, titles=TITLES).drawn
-    assert drawn["source"].unique().tolist() == ["Paper", "Recorded", "Own run"]
+    known = DEPTHS["depth"] < 4
+    part = DEPTHS.assign(value=DEPTHS["value"].where(known | (DEPTHS["source"] == "paper")))
+    figure = plots.accuracy_curves(part, "depth", titles=TITLES)
+    assert figure.axes[1].lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == list("123456")
+    assert set(figure.drawn["source"]) == {"paper", "real", "own"}
