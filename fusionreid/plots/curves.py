@@ -76,7 +76,7 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Fi
     evaluations = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
     figure, axes = plt.subplots(figsize=(7.6, 4.0))
     _draw_features(axes, evaluations.assign(mAP=100 * evaluations["mAP"]), "epoch", "mAP")
-    for (name, value), dash in zip(baselines.items(), ("--", "-.", ":"), strict=False):
+    for (name, value), dash in zip(baselines.items(), ("--", "-.", ":", (0, (1, 5))), strict=False):
         label = f"{name} ({100 * value:.1f} %)"
         axes.axhline(100 * value, color=GREY, linewidth=1.2, linestyle=dash, label=label)
     axes.set(xlabel="epoch", ylabel="mAP (%)")

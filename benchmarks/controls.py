@@ -1,0 +1,159 @@
+"""Simple reasons for the paper's gains, tried on the recorded runs; and the probe of its thesis.
+
+    python benchmarks/controls.py --market /data --data-seeds 0 1 --seeds 0 1 2 3
+
+Trains nothing: it reads the finished runs of Table II (demo profile) on draws of Market-1501 and of
+synthetic people. Writes two tables to benchmarks/results/.
+
+- controls.csv: are two different branches more than two networks of one kind, side by side? Do
+  features that are scaled to equal length before they stand side by side do as well?
+- probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
+
+Only numbers of real people are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fusionreid import experiments, paths
+from fusionreid.config import DataConfig
+from fusionreid.data.datasets import open_data, open_probe
+from fusionreid.evaluation import probe
+from fusionreid.evaluation.embedding import normalised
+from fusionreid.evaluation.evaluate import Retrieval, retrieve
+from fusionreid.paper.intervals import difference_interval
+from fusionreid.training.runs import RunFolder
+
+RESULTS = paths.ROOT / "benchmarks/results"
+ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "full": "FusionReID*"}
+STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
+# Each control less what it is compared with, both in mAP.
+CONTRASTS = {
+    "CNN and Transformer, less two CNNs": ("CNN + Transformer", "CNN + CNN"),
+    "CNN and Transformer, less two Transformers": (
+        "CNN + Transformer",
+        "Transformer + Transformer",
+    ),
+    "two Transformers, less one": ("Transformer + Transformer", "Transformer"),
+    "trained together (DFE), less trained apart": ("DFE", "CNN + Transformer"),
+    "DFE, features of equal length": ("DFE, equal length", "DFE"),
+    "full model, features of equal length": ("full, equal length", "full"),
+}
+
+
+def side_by_side(*parts: Retrieval) -> Retrieval:
+    """The features of several networks, each of them scaled to length 1."""
+    query = {}
+    gallery = {}
+    for place, part in enumerate(parts):
+        for name, features in part.query_features.items():
+            query[f"{place} {name}"] = normalised(features)
+            gallery[f"{place} {name}"] = normalised(part.gallery_features[name])
+    return parts[0]._replace(query_features=query, gallery_features=gallery)
+
+
+def of_people(retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
+    """The mean average precision of each person's queries, and how many these are."""
+    ranking = retrieval.rank()
+    owners = retrieval.query.ids[ranking.queries]
+    people, queries = np.unique(owners, return_counts=True)
+    return ranking.average_precision @ (owners[:, None] == people) / queries, queries
+
+
+def scores(setting, dataset, seeds: list[int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each network or combination: the mAP of each seed and person, and their queries."""
+    configs = {variant.name: variant.config for variant in experiments.variants("table2")}
+    cache = paths.cache(setting.data_root)
+    models = {}
+    for name, row in ROWS.items():
+        for seed in seeds:
+            folder = RunFolder(setting.run(configs[row], seed), setting.runs_root)
+            if not folder.finished:
+                raise SystemExit(f"{folder.path}: expected a finished run of {row}, found none")
+            models[name, seed] = retrieve(folder.model(), dataset, cache_directory=cache)
+    found = {}
+    for place, seed in enumerate(seeds):
+        other = seeds[(place + 1) % len(seeds)]  # a network of the same kind, trained apart
+        cnn = models["CNN", seed]
+        transformer = models["Transformer", seed]
+        tried = {name: models[name, seed] for name in ROWS} | {
+            "CNN + CNN": side_by_side(cnn, models["CNN", other]),
+            "Transformer + Transformer": side_by_side(transformer, models["Transformer", other]),
+            "CNN + Transformer": side_by_side(cnn, models["Transformer", other]),
+            "DFE, equal length": side_by_side(models["DFE", seed]),
+            "full, equal length": side_by_side(models["full", seed]),
+        }
+        for name, retrieval in tried.items():
+            found.setdefault(name, []).append(of_people(retrieval))
+    return {name: (np.stack([of for of, _ in runs]), runs[0][1]) for name, runs in found.items()}
+
+
+def controls(settings: list, seeds: list[int]) -> pd.DataFrame:
+    """A row for each contrast: its two means and their difference, with its interval, in mAP."""
+    parts = []
+    for setting in settings:
+        dataset = open_data(setting.data, setting.data_root)
+        print(f"{dataset.name} {dataset.version}", flush=True)
+        parts.append(scores(setting, dataset, seeds))
+    rows = []
+    for contrast, (one, other) in CONTRASTS.items():
+        less = [(100 * (of[one][0] - of[other][0]), of[one][1]) for of in parts]
+        means = {}
+        for side, name in (("value", one), ("beside", other)):
+            means[side] = 100 * np.mean(
+                [values @ queries / queries.sum() for values, queries in (of[name] for of in parts)]
+            )
+        interval = difference_interval(less)
+        rows.append({"contrast": contrast} | means | interval._asdict())
+    return pd.DataFrame(rows).rename(columns={"mean": "difference"})
+
+
+def probed(settings: list, seeds: list[int]) -> pd.DataFrame:
+    """A row for each full model and stage: the probe's contrast, in points of right choices."""
+    rows = []
+    for setting in settings:
+        people = open_probe(paths.DATA, setting.data.seed)
+        for seed in seeds:
+            run = setting.run(experiments.variants("table2")[-1].config, seed)
+            model = RunFolder(run, setting.runs_root).model()
+            choices = probe.of_model(model, people, cache_directory=paths.cache())
+            for name, stage in STAGES.items():
+                found = probe.contrast(choices, f"cnn{stage}", f"transformer{stage}")
+                where = {"data_seed": setting.data.seed, "seed": seed, "features": name}
+                points = {"difference": found.mean, "low": found.low, "high": found.high}
+                points = {key: 100 * value for key, value in points.items()}
+                rows.append(where | points | {"bases": found.bases})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--market", type=Path, help="holds Market-1501's folder (default: skip it)")
+    parser.add_argument("--data-seeds", type=int, nargs="*", default=[0, 1], help="of the draws")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of training")
+    options = parser.parse_args()
+
+    def settings(name: str, root: Path) -> list:
+        data = [DataConfig(name=name, size="demo", seed=seed) for seed in options.data_seeds]
+        return [experiments.setting("demo", each, options.seeds, data_root=root) for each in data]
+
+    synthetic = settings("synthetic", paths.DATA)
+    tables = [controls(synthetic, options.seeds).assign(people="synthetic")]
+    if options.market:
+        real = settings("market1501", options.market)
+        tables.append(controls(real, options.seeds).assign(people="real"))
+    table = pd.concat(tables)
+    table.to_csv(RESULTS / "controls.csv", index=False, float_format="%.3f")
+    print(table.round(2).to_string(index=False))
+    table = probed(synthetic, options.seeds)
+    table.to_csv(RESULTS / "probe.csv", index=False, float_format="%.3f")
+    print(table.round(1).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
