@@ -20,6 +20,7 @@ from .style import GREEN, VERMILLION, styled
 
 MAX_HEIGHT = 8.5  # inches of a grid, so that it fits a screen and a page
 HEAT = matplotlib.colormaps["inferno"]
+HIGHEST = 3  # the brightest colour of every map, in times its mean
 
 
 def _array(values) -> np.ndarray:
@@ -84,7 +85,7 @@ class _Grid:
         self.figure, self.axes = plt.subplots(
             figsize=(scale * across + beside, scale * down + above)
         )
-        self.figure.saved_dpi = 120  # more would only enlarge the file: the images are small
+        self.figure.saved_dpi = 100  # more would only enlarge the file: the images are small
         self.points = 72 * scale * self.wide  # the width of an image in points
         self.axes.set_xticks(self.left + self.wide / 2, columns)
         self.axes.set_yticks(self.top + self.high / 2, rows)
@@ -220,19 +221,20 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map laid over an image in colours, from its lowest to its highest value.
+    """A map laid over an image in colours, from 0 to `HIGHEST` times the map's mean.
 
-    The image turns grey. It is seen best where the map is low.
+    All maps share this scale, so an even map looks even. The image turns grey. It is seen best
+    where the map is low.
 
     Args:
         image: (H, W, 3) uint8.
-        heat: (h, w), resized to the image.
+        heat: (h, w), not negative; resized to the image.
     """
-    heat = (heat - heat.min()) / max(np.ptp(heat), 1e-12)
+    heat = heat / max(HIGHEST * heat.mean(), 1e-12)
     small = Image.fromarray(heat.astype(np.float32))
     height, width, _ = image.shape
     large = small.resize((width, height), Image.Resampling.BICUBIC)
-    heat = np.clip(large, 0, 1)[..., None]  # a bicubic curve swings beyond its values
+    heat = np.clip(large, 0, 1)[..., None]
     colours = 255 * HEAT(heat[..., 0])[..., :3]
     grey = np.asarray(Image.fromarray(image).convert("L"))
     opacity = 0.3 + 0.45 * heat
@@ -249,11 +251,10 @@ def heat_maps(
     labels: Sequence[str] = (),
     width: float = 10.0,
     scores: Mapping[str, Sequence[float]] | None = None,
-    peaks: bool = False,
 ) -> Figure:
     """Maps laid over images: an image a row, a kind of map a column (Fig. 7, Fig. 9).
 
-    Each map has a colour scale of its own.
+    All maps share the colour scale of `overlay`.
 
     Args:
         images: (N, 3, H, W) or (N, H, W, 3).
@@ -262,7 +263,6 @@ def heat_maps(
         labels: of the rows.
         width: of the figure in inches.
         scores: title of the column -> (N,), a number to write under each map.
-        peaks: whether to write the highest value under each map.
 
     Raises ValueError if a column has not one map for each image.
     """
@@ -273,7 +273,7 @@ def heat_maps(
         ["image", *maps],
         pixels.shape[1:3],
         gutters=gutters,
-        caption_lines=bool(scores) + peaks,
+        caption_lines=1 if scores else 0,
         width=width,
         bar=0.7,
     )
@@ -286,10 +286,8 @@ def heat_maps(
             caption = ""
             if scores:
                 numbers["score"] = float(scores[title][row])
-                caption = f"{numbers['score']:.2f}\n"
-            if peaks:
-                caption += f"max {heat.max():.2f}"
-            grid.add(row, column, overlay(image, heat), caption.strip())
+                caption = f"{numbers['score']:.2f}"
+            grid.add(row, column, overlay(image, heat), caption)
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))
@@ -301,7 +299,8 @@ def heat_maps(
         aspect=30,
         shrink=0.6,
     )
-    bar.set_ticks([0, 1], labels=["low", "high"])
+    labels = ["0", "1\nthe map's mean", "2", f"{HIGHEST} times\nand more"]
+    bar.set_ticks([0, 1 / 3, 2 / 3, 1], labels=labels)
     bar.outline.set_visible(False)
     drawn = pd.concat(drawn, ignore_index=True)
     return grid.finish(drawn.replace("\n", " ", regex=True))
@@ -312,8 +311,7 @@ def attention_heads(
 ) -> Figure:
     """Fig. 8: the weights of every head for one person; a row is one unit of one layer.
 
-    Each head has a colour scale of its own. Its highest weight stands under it, below its score if
-    there is one.
+    All heads share the colour scale of `overlay`. Its score stands under a head if there is one.
 
     Args:
         image: (3, H, W) or (H, W, 3).
@@ -332,5 +330,4 @@ def attention_heads(
         labels=list(maps),
         scores=by_head(scores or {}),
         gutters=(1,),
-        peaks=True,
     )
