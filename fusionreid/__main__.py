@@ -347,6 +347,8 @@ def search(options: argparse.Namespace) -> None:
             print(f"  {value:.4f}{same}  {path}")
     write_sheet(options.to, options.queries, lists)
     print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
+    if calibration:
+        print(f"same person: if {options.prior:.0%} of all pairs asked about are genuine (--prior)")
 
 
 def export(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from .comparisons import attention_and_mean, differences, plane
 from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .style import save
+from .verification import reliability_curves, roc_curves
 
 __all__ = [
     "accuracy_curves",
@@ -21,7 +22,9 @@ __all__ = [
     "map_by_epoch",
     "plane",
     "probe_curves",
+    "reliability_curves",
     "retrieved_lists",
+    "roc_curves",
     "save",
     "training_curves",
 ]
