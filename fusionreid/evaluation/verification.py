@@ -227,14 +227,18 @@ def fit(counts: np.ndarray) -> Calibration:
     return Calibration(float(slope / spread), float(offset - slope * mean / spread))
 
 
-def calibrate(model: FusionReID, dataset: Dataset, *, device=None, **options) -> Calibration:
+def training_pairs(dataset: Dataset) -> Dataset:
+    """The people of training in place of the test's: every second image is a query."""
+    return replace(dataset, query=dataset.train[::2], gallery=dataset.train[1::2])
+
+
+def calibrate(model: FusionReID, dataset: Dataset, **options) -> Calibration:
     """Calibrates a model on people of training; `options` are of `retrieve`.
 
-    Every second image is a query, the others are the gallery. The model has seen these people, so
-    it tells them apart too well: look at the `reliability` on others.
+    The model has seen these people and tells them apart too well. So look at the `reliability` on
+    others: notebook 15 measures it.
     """
-    halves = replace(dataset, query=dataset.train[::2], gallery=dataset.train[1::2])
-    return fit(pairs_by_cosine(retrieve(model, halves, **options), device=device))
+    return fit(pairs_by_cosine(retrieve(model, training_pairs(dataset), **options)))
 
 
 def reliability(calibration: Calibration, counts: np.ndarray, prior: float = 0.5) -> pd.DataFrame:
