@@ -254,35 +254,38 @@ def verify(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from .evaluation import verification
+    from .evaluation.embedding import device_of
     from .evaluation.evaluate import retrieve
     from .training.trained import load, read_calibrations, write_calibrations
 
     model = load(options.model, options.device)
     dataset = opened(options, options.dataset, options.data_seed)
     place = {"cache_directory": paths.cache(options.data_root)}
-    names = {True: "with cameras", False: "without cameras"}
-    retrievals = {use: retrieve(model, dataset, use_cameras=use, **place) for use in names}
+    device = device_of(model)
+    retrievals = {}
     rates = {}
-    for use, name in names.items():
+    for use, name in verification.CAMERAS.items():
+        retrievals[use] = retrieve(model, dataset, use_cameras=use, **place)
         for feature in ("all", *model.widths) if use else ("all",):
-            found = verification.verify(retrievals[use], feature, device=options.device)
+            found = verification.verify(retrievals[use], feature, device=device)
             rates[f"{feature}, {name}"] = found.rates
     print(f"{dataset}\n\n{found.genuine:,} genuine and {found.impostors:,} impostor pairs, in %:")
     print(pd.DataFrame(rates).T.map(str).to_string())
 
     if options.calibrate:
         calibrations = {}
-        for use in names:
+        for use in retrievals:
             calibrations[use] = verification.calibrate(model, dataset, use_cameras=use, **place)
         data = f"{dataset.name} {dataset.version}"
         print(f"\nkept: {write_calibrations(options.model, model, data, calibrations)}")
     else:
         calibrations = read_calibrations(options.model, model)
     for use, calibration in calibrations.items():
-        counts = verification.pairs_by_cosine(retrievals[use], device=options.device)
+        counts = verification.pairs_by_cosine(retrievals[use], device=device)
         table = verification.reliability(calibration, counts, options.prior)
         error = verification.calibration_error(table)
-        print(f"\nProbabilities {names[use]} (%), off by {100 * error:.1f} points in the mean:")
+        name = verification.CAMERAS[use]
+        print(f"\nProbabilities {name} (%), off by {100 * error:.1f} points in the mean:")
         print_percent(table)
 
 

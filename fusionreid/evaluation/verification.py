@@ -28,6 +28,7 @@ from ..data import Dataset
 from ..models.fusionreid import FusionReID
 from ..options import expect
 from .distances import blocks, in_threads
+from .embedding import device_of
 from .evaluate import Retrieval, retrieve
 from .ranking import Labels, distances_between, valid_queries
 
@@ -35,6 +36,8 @@ FARS = {"TAR at FAR 1e-2": 1e-2, "TAR at FAR 1e-3": 1e-3}
 DRAWS = 1000  # of the bootstrap
 POINTS = 2000  # of the curve, at most, that the bootstrap draws; the rates themselves use all
 COSINES = np.linspace(-1, 1, 20_001)  # to which a calibration rounds
+# Cosines differ by whether the camera embedding is used, so each way has its own calibration.
+CAMERAS = {True: "with cameras", False: "without cameras"}
 
 
 class Rate(NamedTuple):
@@ -238,7 +241,8 @@ def calibrate(model: FusionReID, dataset: Dataset, **options) -> Calibration:
     The model has seen these people and tells them apart too well. So look at the `reliability` on
     others: notebook 15 measures it.
     """
-    return fit(pairs_by_cosine(retrieve(model, training_pairs(dataset), **options)))
+    retrieval = retrieve(model, training_pairs(dataset), **options)
+    return fit(pairs_by_cosine(retrieval, device=device_of(model)))
 
 
 def reliability(calibration: Calibration, counts: np.ndarray, prior: float = 0.5) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import paths
 from ..devices import default_device
-from ..evaluation.verification import Calibration
+from ..evaluation.verification import CAMERAS, Calibration
 from ..files import read_json, write_json
 from ..models import checkpoints, released
 from ..models.fusionreid import FusionReID
@@ -78,18 +78,18 @@ def write_calibrations(
     Args:
         source: where `model` was loaded from.
         data: on whose people they were made.
-        calibrations: by whether cameras are known, True and False.
+        calibrations: by whether the camera embedding is used, True and False.
     """
     file = _calibration_file(source)
     content = {"digest": checkpoints.digest(model), "data": data}
-    for known, calibration in calibrations.items():
-        content[_KNOWN[known]] = calibration._asdict()
+    for use, calibration in calibrations.items():
+        content[CAMERAS[use]] = calibration._asdict()
     write_json(file, content)
     return file
 
 
 def read_calibrations(source: str | Path, model: FusionReID) -> dict[bool, Calibration]:
-    """The calibrations kept beside the checkpoint of `model`, by whether cameras are known.
+    """The calibrations kept beside the checkpoint of `model`, by whether cameras are used.
 
     None if there is no file. Raises ValueError, naming the file, if it is of another model, or
     damaged.
@@ -100,7 +100,7 @@ def read_calibrations(source: str | Path, model: FusionReID) -> dict[bool, Calib
     content = read_json(file)
     try:
         made_for = content["digest"]
-        calibrations = {known: Calibration(**content[key]) for known, key in _KNOWN.items()}
+        calibrations = {use: Calibration(**content[name]) for use, name in CAMERAS.items()}
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: expected a calibration, found something else ({error!r})"
@@ -112,9 +112,6 @@ def read_calibrations(source: str | Path, model: FusionReID) -> dict[bool, Calib
             f"{made_for}; make it again: fusionreid verify {source} --calibrate"
         )
     return calibrations
-
-
-_KNOWN = {True: "with cameras", False: "without cameras"}
 
 
 def _calibration_file(source: str | Path) -> Path:

@@ -39,7 +39,7 @@ def test_a_figure_has_its_twin(figure, saved_twin):
 
 
 def test_every_public_function_is_drawn_here(public_functions):
-    assert public_functions("verification") == {"roc_curves", "reliability_curves"}
+    assert public_functions("roc") == {"roc_curves", "reliability_curves"}
 
 
 def test_a_curve_is_of_the_last_point_whose_far_is_not_higher():
