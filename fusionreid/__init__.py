@@ -2,6 +2,7 @@
 
 from . import data
 from .config import PAPER, RELEASED, FusionConfig, ModelConfig
+from .evaluation import verification
 from .evaluation.embedding import embed
 from .evaluation.evaluate import evaluate
 from .evaluation.ranking import evaluate_ranking
@@ -30,5 +31,6 @@ __all__ = [
     "make_run",
     "released",
     "train",
+    "verification",
 ]
 __version__ = "0.1.0"

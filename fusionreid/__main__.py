@@ -101,6 +101,16 @@ def parser() -> argparse.ArgumentParser:
     add("--data-seed", type=whole(0), default=0, help="of the synthetic set (default: 0)")
     add("--out", type=Path, metavar="CSV", help="the table with its intervals")
 
+    add = command(verify, which, sets, machine)
+    add("model", help=MODEL)
+    add("--dataset", choices=DATASETS, default="synthetic", help="default: %(default)s")
+    add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
+    calibrate_help = "on its training people, and keep that beside the model for search"
+    add("--calibrate", action="store_true", help=calibrate_help)
+    prior = {"type": float, "default": 0.5, "metavar": "SHARE"}
+    prior["help"] = "of genuine pairs among all pairs asked about (default: %(default)s)"
+    add("--prior", **prior)
+
     add = command(search, machine)
     add("gallery", type=Path, metavar="GALLERY_FOLDER", help="pictures, in folders below too")
     add("queries", type=Path, nargs="+", metavar="QUERY_IMAGE")
@@ -109,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     index_help = "folder of the gallery's features (default: GALLERY_FOLDER/.fusionreid)"
     add("--index", type=Path, help=index_help)
     add("--to", type=Path, default="search.png", help="the contact sheet (default: %(default)s)")
+    add("--prior", **prior)
 
     add = command(export)
     add("model", help=f"a finished run; for ONNX {MODEL}")
@@ -213,16 +224,12 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Rank data sets by a trained model, with and without its camera embedding."""
     from . import parallel
-    from .data.datasets import open_data
     from .evaluation.evaluate import cross_domain
     from .training.trained import load
 
     state, device = parallel.start(options.device)
     model = load(options.model, device)
-    sets = {}
-    for name in options.dataset:
-        size = options.size or ("demo" if name == "synthetic" else "full")
-        sets[name] = open_data(DataConfig(name=name, size=size), options.data_root)
+    sets = {name: opened(options, name) for name in options.dataset}
     table = cross_domain(
         model,
         sets,
@@ -231,6 +238,54 @@ def evaluate(options: argparse.Namespace) -> None:
         cache_directory=paths.cache(options.data_root),
     )
     if state.is_main_process:
+        print_percent(table)
+
+
+def opened(options: argparse.Namespace, name: str, seed: int = 0):
+    """The `Dataset` that the options of `evaluate` or `verify` name."""
+    from .data.datasets import open_data
+
+    size = options.size or ("demo" if name == "synthetic" else "full")
+    return open_data(DataConfig(name, size, seed), options.data_root)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Is it the same person? TAR at FAR, equal error rate, and whether probabilities come true."""
+    import pandas as pd
+
+    from .evaluation import verification
+    from .evaluation.embedding import device_of
+    from .evaluation.evaluate import retrieve
+    from .training.trained import load, read_calibrations, write_calibrations
+
+    model = load(options.model, options.device)
+    dataset = opened(options, options.dataset, options.data_seed)
+    place = {"cache_directory": paths.cache(options.data_root)}
+    device = device_of(model)
+    retrievals = {}
+    rates = {}
+    for use, name in verification.CAMERAS.items():
+        retrievals[use] = retrieve(model, dataset, use_cameras=use, **place)
+        for feature in ("all", *model.widths) if use else ("all",):
+            found = verification.verify(retrievals[use], feature, device=device)
+            rates[f"{feature}, {name}"] = found.rates
+    print(f"{dataset}\n\n{found.genuine:,} genuine and {found.impostors:,} impostor pairs, in %:")
+    print(pd.DataFrame(rates).T.map(str).to_string())
+
+    if options.calibrate:
+        calibrations = {}
+        for use in retrievals:
+            calibrations[use] = verification.calibrate(model, dataset, use_cameras=use, **place)
+        data = f"{dataset.name} {dataset.version}"
+        print(f"\nkept: {write_calibrations(options.model, model, data, calibrations)}")
+    else:
+        calibrations = read_calibrations(options.model, model)
+    for use, calibration in calibrations.items():
+        counts = verification.pairs_by_cosine(retrievals[use], device=device)
+        table = verification.reliability(calibration, counts, options.prior)
+        error = verification.calibration_error(table)
+        name = verification.CAMERAS[use]
+        print(f"\nProbabilities {name} (%), off by {100 * error:.1f} points in the mean:")
         print_percent(table)
 
 
@@ -271,11 +326,12 @@ def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
     from .evaluation.embedding import embed
     from .evaluation.gallery import SUFFIXES, Gallery, pictures_in, write_sheet
-    from .training.trained import load
+    from .training.trained import load, read_calibrations
 
     one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
     pictures = pictures_in(options.gallery)
     model = load(options.model, options.device)
+    calibration = read_calibrations(options.model, model).get(False)  # pictures have no camera
     vectors = embed(model, options.queries)
     index = options.index or options.gallery / ".fusionreid"
     gallery = Gallery(index, model, pictures, progress=True)
@@ -288,9 +344,14 @@ def search(options: argparse.Namespace) -> None:
         lists.append(hits)
         print(query)
         for path, value in hits:
-            print(f"  {value:.4f}  {path}")
+            same = ""
+            if calibration:
+                same = f"  same person: {calibration.probability(value, options.prior):.2f}"
+            print(f"  {value:.4f}{same}  {path}")
     write_sheet(options.to, options.queries, lists)
     print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
+    if calibration:
+        print(f"same person: if {options.prior:.0%} of all pairs asked about are genuine (--prior)")
 
 
 def export(options: argparse.Namespace) -> None:

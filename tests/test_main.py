@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +15,11 @@ from released_checkpoint import released_tensors
 from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
 from fusionreid.config import PAPER, RELEASED, profile
+from fusionreid.evaluation.verification import Calibration
 from fusionreid.models import checkpoints
 from fusionreid.paper import recorded
 from fusionreid.paper.experiments import EXPERIMENTS
+from fusionreid.training import trained
 from fusionreid.training.runs import make_run
 from fusionreid.training.train import learning_rate
 
@@ -235,6 +238,23 @@ def test_a_folder_is_searched_from_a_shell(searched, tmp_path, capsys):
     assert last.startswith("60 pictures searched")
     assert (tmp_path / "sheet.png").is_file()
     assert any((tmp_path / "index").iterdir())
+
+
+def test_a_search_prints_probabilities_where_the_model_is_calibrated(searched, tmp_path, capsys):
+    source = tmp_path / "model.safetensors"
+    lines = {True: Calibration(0, 9), False: Calibration(4, -4)}  # a picture has no camera
+    trained.write_calibrations(source, trained.load(source, "cpu"), "", lines)
+    assert main(searched) == 0
+    _, first, second, _, last = capsys.readouterr().out.strip().splitlines()
+    assert first.split()[:4] == ["1.0000", "same", "person:", "0.50"]
+    cosine = float(second.split()[0])
+    assert float(second.split()[3]) == pytest.approx(1 / (1 + np.exp(4 - 4 * cosine)), abs=0.006)
+    assert "50%" in last
+    assert main([*searched, "--prior", "0.1"]) == 0
+    _, first, _, _, last = capsys.readouterr().out.strip().splitlines()
+    assert first.split()[3] == "0.10" and "10%" in last
+    assert main([*searched, "--prior", "7"]) == 2
+    assert "prior=7.0; expected a number from 0 to 1" in capsys.readouterr().err
 
 
 def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_path, capsys):

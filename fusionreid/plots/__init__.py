@@ -7,6 +7,7 @@ attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numb
 from .comparisons import attention_and_mean, differences, plane
 from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
+from .roc import reliability_curves, roc_curves
 from .style import save
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "map_by_epoch",
     "plane",
     "probe_curves",
+    "reliability_curves",
     "retrieved_lists",
+    "roc_curves",
     "save",
     "training_curves",
 ]

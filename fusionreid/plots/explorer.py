@@ -22,6 +22,7 @@ from ..data import Record, load_images
 from ..data.truth import has_truth, masks
 from ..evaluation.explain import model_inputs, record_attention, stages
 from ..evaluation.map_scores import score
+from ..evaluation.verification import Calibration
 from ..models.fusion import BRANCHES
 from .browse import Rankings, Switches, pair_maps
 from .grids import as_pixels, overlay
@@ -93,11 +94,19 @@ class Explorer:
         rankings: of the test set.
         points: (Q + G, 2), the places of queries, then of gallery images, in the plane, 0 to 1. An
             image whose place is nan is left out.
+        calibrations: of all features, by whether the camera embedding is used. With one, the pair
+            that is explained has its probability of being one person.
     """
 
-    def __init__(self, rankings: Rankings, points: np.ndarray):
+    def __init__(
+        self,
+        rankings: Rankings,
+        points: np.ndarray,
+        calibrations: dict[bool, Calibration] | None = None,
+    ):
         data = rankings.dataset
         self.rankings = rankings
+        self.calibrations = calibrations or {}
         self.queries = len(data.query)
         self.records = [*data.query, *data.gallery]
         self.labels = pd.DataFrame(self.records).drop(columns="path")
@@ -210,6 +219,7 @@ class Explorer:
         ranked, cosines = self.rankings.listed([query], switches, top=SHOWN, among=among)
         left = ranked.gallery[0] >= 0
         self.listed = self.queries + ranked.gallery[0][left]
+        self.cosines = cosines[0]
         for place, tile in enumerate(self.tiles):
             if place >= len(self.listed):
                 tile.layout.visibility = "hidden"
@@ -255,13 +265,20 @@ class Explorer:
             use_cameras=self.embedding.value,
         )
         person = masks(pair, images.shape[2:]) if self.has_truth else None
-        names = ["query", f"image {self.place + 1}"]
+        names = ["query<br>&nbsp;", f"image {self.place + 1}<br>{self._same_person()}"]
         html = ""
         for side, pixels in enumerate(as_pixels(images)):
-            html += figure(pixels, f"{names[side]}<br>&nbsp;", 90)
+            html += figure(pixels, names[side], 90)
             for title, maps in (("Grad-CAM", cam), ("attention", attention)):
                 caption = f"{title}<br>"
                 if self.has_truth:
                     caption += f"energy {score(maps, person)['energy'][side]:.2f}"
                 html += figure(overlay(pixels, maps[side].numpy()), caption, 90)
         self.explained.value = html
+
+    def _same_person(self) -> str:
+        """The probability that the pair is one person, where all features are calibrated."""
+        calibration = self.calibrations.get(self.embedding.value)
+        if calibration is None or self.feature.value != "all":
+            return "&nbsp;"
+        return f"same: {calibration.probability(self.cosines[self.place]):.2f}"

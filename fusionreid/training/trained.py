@@ -8,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from .. import paths
 from ..devices import default_device
-from ..files import read_json
+from ..evaluation.verification import CAMERAS, Calibration
+from ..files import read_json, write_json
 from ..models import checkpoints, released
 from ..models.fusionreid import FusionReID
 from .runs import read_result
@@ -32,7 +33,7 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
             warnings.warn(
                 f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
             )
-        path = path / "checkpoint.safetensors"
+    path = _checkpoint(path)
     if _is_released(path):
         model = released.load(path)
     else:
@@ -67,6 +68,59 @@ def find(source: str | Path) -> Path:
         f"model {str(source)!r}: expected 'demo', a run (runs/<fingerprint>) or a checkpoint's "
         f"file, found none of that name; {paths.RUNS} has {len(runs)} runs with a checkpoint"
     )
+
+
+def write_calibrations(
+    source: str | Path, model: FusionReID, data: str, calibrations: dict[bool, Calibration]
+) -> Path:
+    """Keeps the calibrations of a model beside its checkpoint, and returns the file.
+
+    Args:
+        source: where `model` was loaded from.
+        data: on whose people they were made.
+        calibrations: by whether the camera embedding is used, True and False.
+    """
+    file = _calibration_file(source)
+    content = {"digest": checkpoints.digest(model), "data": data}
+    for use, calibration in calibrations.items():
+        content[CAMERAS[use]] = calibration._asdict()
+    write_json(file, content)
+    return file
+
+
+def read_calibrations(source: str | Path, model: FusionReID) -> dict[bool, Calibration]:
+    """The calibrations kept beside the checkpoint of `model`, by whether cameras are used.
+
+    None if there is no file. Raises ValueError, naming the file, if it is of another model, or
+    damaged.
+    """
+    file = _calibration_file(source)
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    try:
+        made_for = content["digest"]
+        calibrations = {use: Calibration(**content[name]) for use, name in CAMERAS.items()}
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: expected a calibration, found something else ({error!r})"
+        ) from error
+    digest = checkpoints.digest(model)
+    if made_for != digest:
+        raise ValueError(
+            f"{file}: expected the calibration of a model of digest {digest}, found one of "
+            f"{made_for}; make it again: fusionreid verify {source} --calibrate"
+        )
+    return calibrations
+
+
+def _calibration_file(source: str | Path) -> Path:
+    return _checkpoint(find(source)).with_suffix(".calibration.json")
+
+
+def _checkpoint(path: Path) -> Path:
+    """The file of weights of what `find` gives."""
+    return path / "checkpoint.safetensors" if path.is_dir() else path
 
 
 def publish(source: str | Path, path: str | Path) -> dict:

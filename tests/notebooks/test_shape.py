@@ -34,6 +34,7 @@ NAMES = [
     "12_summary",
     "13_explore",
     "14_text_and_code",
+    "15_verification",
 ]
 CELL_LINES, FUNCTION_LINES, FILE_BYTES = 15, 10, 2 * 2**20
 MACHINE_PATH = re.compile(

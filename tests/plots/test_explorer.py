@@ -13,6 +13,7 @@ import torch
 
 from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
+from fusionreid.evaluation.verification import Calibration
 from fusionreid.plots.browse import Rankings, Switches
 
 explorers = pytest.importorskip("fusionreid.plots.explorer")  # ipywidgets and anywidget
@@ -123,6 +124,22 @@ def test_a_chosen_image_is_explained(explorer):
     explorer.head.value = 1
     assert explorer.explained.value != before
     assert explorer.explained.value.count("Grad-CAM") == 2
+
+
+def test_a_pair_has_its_probability_where_all_features_are_calibrated(rankings, explorer):
+    assert "same:" not in explorer.explained.value
+    points = np.zeros((explorer.queries + len(rankings.gallery.ids), 2))
+    calibrated = explorers.Explorer(rankings, points, {True: Calibration(30.0, -29.0)})
+    calibrated.choose(2)
+    cosine = float(calibrated.buttons[2].description[2:])
+    shown = float(calibrated.explained.value.split("image 3<br>same: ")[1][:4])
+    assert shown == pytest.approx(1 / (1 + np.exp(29 - 30 * cosine)), abs=0.02)
+    for switch, value in ((calibrated.feature, "cnn"), (calibrated.embedding, False)):
+        before = switch.value
+        switch.value = value
+        assert "same:" not in calibrated.explained.value
+        switch.value = before
+        assert "same:" in calibrated.explained.value
 
 
 def test_the_colour_follows_what_is_chosen(explorer):

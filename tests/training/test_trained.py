@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fusionreid import build_model, load, paths
 from fusionreid.config import PAPER, RELEASED, ModelConfig, profile
+from fusionreid.evaluation.verification import Calibration
 from fusionreid.models import checkpoints
 from fusionreid.training import trained
 
@@ -104,6 +105,46 @@ def test_changed_weights_are_noticed(run, tmp_path):
         ValueError, match="demo.safetensors: expected weights of digest [0-9a-f]{16}, found"
     ):
         load(path)
+
+
+CALIBRATIONS = {True: Calibration(20.0, -15.0), False: Calibration(10.0, -7.5)}
+
+
+def test_calibrations_lie_beside_the_checkpoint(run, tmp_path):
+    folder, model = run
+    assert trained.read_calibrations(folder, model) == {}
+    file = trained.write_calibrations(folder.name, model, "synthetic v3", CALIBRATIONS)
+    assert file == folder / "checkpoint.calibration.json"
+    assert json.loads(file.read_text())["data"] == "synthetic v3"
+    for source in (folder.name, folder, folder / "checkpoint.safetensors"):
+        assert trained.read_calibrations(source, model) == CALIBRATIONS
+    (tmp_path / "theirs.pth").touch()
+    file = trained.write_calibrations(tmp_path / "theirs.pth", model, "", CALIBRATIONS)
+    assert file == tmp_path / "theirs.calibration.json"
+
+
+def test_a_calibration_of_another_model_or_damaged_is_named(run):
+    folder, model = run
+    file = trained.write_calibrations(folder, model, "", CALIBRATIONS)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    with pytest.raises(
+        ValueError, match="calibration.json: expected the calibration of a model of"
+    ):
+        trained.read_calibrations(folder, model)
+    for text in ('{"digest": "0"}', "[]", '{"digest": "0", "with cameras": {"slope": 1}}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="calibration.json: expected a calibration, found"):
+            trained.read_calibrations(folder, model)
+
+
+def test_the_demo_has_a_calibration_of_its_weights():
+    """Made by `fusionreid verify demo --calibrate`."""
+    kept = trained.read_calibrations("demo", load("demo", "cpu"))
+    assert set(kept) == {True, False}
+    for calibration in kept.values():
+        unlike, like = calibration.probability([0.89, 0.97])
+        assert unlike < 0.02 and like > 0.9
 
 
 def test_what_cannot_be_loaded_says_why(run, tmp_path):
