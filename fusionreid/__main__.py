@@ -270,14 +270,22 @@ def print_percent(table) -> None:
 def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
     from .evaluation.embedding import embed
-    from .evaluation.gallery import SUFFIXES, Gallery, pictures_in, write_sheet
+    from .evaluation.gallery import (
+        SUFFIXES,
+        Gallery,
+        known_sheets,
+        pictures_in,
+        remember_sheets,
+        write_sheet,
+    )
     from .training.trained import load
 
     one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
-    pictures = pictures_in(options.gallery)
+    index = options.index or options.gallery / ".fusionreid"
+    sheets = known_sheets(index) | {options.to.resolve()}
+    pictures = pictures_in(options.gallery, sheets)
     model = load(options.model, options.device)
     vectors = embed(model, options.queries)
-    index = options.index or options.gallery / ".fusionreid"
     gallery = Gallery(index, model, pictures, progress=True)
     for reason in gallery.unreadable.values():
         print(f"skipped {reason}", file=sys.stderr)
@@ -290,6 +298,7 @@ def search(options: argparse.Namespace) -> None:
         for path, value in hits:
             print(f"  {value:.4f}  {path}")
     write_sheet(options.to, options.queries, lists)
+    remember_sheets(index, sheets)
     print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
 
 

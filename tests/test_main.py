@@ -1,5 +1,7 @@
 """The command line: options become the run they say; wrong ones are one line that names them."""
 
+import errno
+import shutil
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -246,6 +248,43 @@ def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_pat
         (line,) = capsys.readouterr().err.splitlines()
         assert "the ending of --to=" in line
         assert "it is one of: '.avif', '.bmp', '.gif', '.jfif'" in line
+
+
+def test_a_contact_sheet_is_nobody_that_a_search_finds(searched, tmp_path, monkeypatch, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(searched[1], people)
+    command, _, query, *options = searched
+    monkeypatch.chdir(people)
+    own = [command, ".", query, "--model", options[1], "--device", "cpu", "--top", "99"]
+    for sheet in ("search.png", "search.png", "other.jpg", "search.png"):
+        assert main([*own, "--to", sheet]) == 0
+        found = capsys.readouterr().out
+        assert "60 pictures searched" in found and (people / sheet).is_file()
+        assert "  search.png" not in found and "  other.jpg" not in found
+    # The features may lie elsewhere, and the folder may be moved.
+    moved = people.rename(tmp_path / "moved")
+    assert main([command, str(moved), query, *options]) == 0
+    assert "62 pictures searched" in capsys.readouterr().out  # of another index, which knows none
+    assert main([*own[:1], str(moved), *own[2:], "--to", str(tmp_path / "new.png")]) == 0
+    assert "60 pictures searched" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_names_the_option(searched, monkeypatch, capsys):
+    real = Path.mkdir
+
+    def read_only(path, *arguments, **options):
+        if path.name == ".fusionreid":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    place = searched.index("--index")
+    assert main([*searched[:place], *searched[place + 2 :]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    folder = Path(searched[1]) / ".fusionreid"
+    assert line.startswith(f"fusionreid: {folder}: Permission denied")
+    assert "--index FOLDER" in line
+    assert main(searched) == 0
 
 
 def test_a_search_without_its_pictures_names_them(searched, tmp_path, capsys):
