@@ -192,7 +192,9 @@ class Gallery:
 def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]:
     """The image files in a folder and below, in order, without hidden ones.
 
-    `sheets` are left out, too; they are resolved paths, as of `known_sheets`. Raises ValueError if there are none.
+    `sheets` are left out, too; they are resolved paths, as of `known_sheets`.
+
+    Raises ValueError if there are no others.
     """
     folder = Path(folder)
     names = {path.name for path in sheets}
