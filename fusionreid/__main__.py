@@ -25,6 +25,7 @@ from .files import atomic_write
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
 
+SETS = f"{', '.join(DATASETS)}, or your own: a folder in Market-1501's layout, or a CSV file"
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 WEIGHTS = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's)"
 # Options of `train` that are fields of TrainConfig, which checks their values.
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     default = os.environ.get("FUSIONREID_PROFILE") or "demo"
     profile_help = "default: $FUSIONREID_PROFILE, or demo"
     scale.add_argument("--profile", choices=PROFILES, default=default, help=profile_help)
-    scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
+    scale.add_argument("--dataset", metavar="NAME", help=f"{SETS} (default: the profile's)")
     which = argparse.ArgumentParser(add_help=False)
     size_help = "default: the profile's, demo, or all of a real set, of which demo is a draw"
     which.add_argument("--size", choices=SIZES, help=size_help)
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' as above")
     add("--cnn-weights", help=WEIGHTS)
     add("--transformer-weights", help="the same for the Transformer")
+    add("--start", metavar="MODEL", help=f"fine-tune a trained model: {MODEL}")
     side = {"nargs": 2, "type": whole(16, 4096), "metavar": ("HEIGHT", "WIDTH")}
     add("--image-size", default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
     stride_help = "of the ViT's patches: 12 (default) overlaps, 16 not"
@@ -90,8 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(evaluate, which, sets, machine)
     add("model", help=MODEL)
-    names = {"nargs": "+", "choices": DATASETS, "metavar": "NAME", "help": ", ".join(DATASETS)}
-    add("--dataset", required=True, **names)
+    add("--dataset", required=True, nargs="+", metavar="NAME", help=SETS)
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
 
     add = command(probe, sets, machine)
@@ -135,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(data, which, sets)
     add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
-    add("name", nargs="?", choices=DATASETS, default="synthetic", help="of the set to check")
+    add("name", nargs="?", default="synthetic", help=SETS)
     add("--seed", type=whole(0), default=0, help="of that set or draw (default: 0)")
 
     add = command(pretrain, sets, runs)
@@ -152,15 +153,25 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def place(name: str, root: Path) -> tuple[str, Path]:
+    """The name of a set and where it lies; one's own may be given by its path."""
+    path = Path(name)
+    if os.sep in name or (path.suffix == ".csv" and path.is_file()):
+        return path.name, path.parent
+    return name, root
+
+
 def data_of(options: argparse.Namespace, seed: int = 0) -> DataConfig:
-    """The data set that the options of `train` or `experiments` name."""
+    """The data set that the options of `train` or `experiments` name; sets its root in them."""
     default = profile(options.profile).data
-    return DataConfig(options.dataset or default.name, options.size or default.size, seed)
+    name, options.data_root = place(options.dataset or default.name, options.data_root)
+    return DataConfig(name, options.size or default.size, seed)
 
 
 def run_of(options: argparse.Namespace):
     """The `RunConfig` that the options of `train` describe."""
     from .training.runs import make_run
+    from .training.trained import fine_tuned
 
     backbones = {"cnn": options.cnn, "transformer": options.transformer}
     starts = {"cnn": options.cnn_weights, "transformer": options.transformer_weights}
@@ -188,26 +199,38 @@ def run_of(options: argparse.Namespace):
             training[name] = getattr(RELEASED_TRAINING, name)
     scale = replace(scale, train=replace(scale.train, **training))
     data = data_of(options, options.data_seed)
-    return make_run(scale, config, seed=options.seed, data=data, weights=weights)
+    run = make_run(scale, config, seed=options.seed, data=data, weights=weights)
+    if not options.start:
+        return run
+    if weights or config != preset:
+        taken = "its model is taken, and all its weights"
+        raise ValueError(f"--start {options.start}: {taken}; expected no option that changes them")
+    return fine_tuned(run, options.start)
 
 
 def train(options: argparse.Namespace) -> None:
     """Train a configuration, or load it if it is trained; print what each feature reaches."""
     import pandas as pd
 
-    from .training.train import train
+    from .training.train import train, without_cameras
 
+    run = run_of(options)
+    roots = {"data_root": options.data_root, "device": options.device}
     folder = train(
-        run_of(options),
-        data_root=options.data_root,
+        run,
         runs_root=options.runs_root,
-        device=options.device,
         resume=not options.restart,
         compile=options.compile,
+        **roots,
     )
+    unaware = without_cameras(folder, **roots)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
         print(f"{folder.path}: {RESULT.format(**folder.result)}")
-        print_percent(pd.DataFrame(folder.result["features"]).T)
+        table = pd.DataFrame(folder.result["features"]).T
+        if unaware:
+            columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]
+            table = table.join(columns.add_suffix(" without cameras"))
+        print_percent(table)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -220,9 +243,10 @@ def evaluate(options: argparse.Namespace) -> None:
     state, device = parallel.start(options.device)
     model = load(options.model, device)
     sets = {}
-    for name in options.dataset:
+    for given in options.dataset:
+        name, root = place(given, options.data_root)
         size = options.size or ("demo" if name == "synthetic" else "full")
-        sets[name] = open_data(DataConfig(name=name, size=size), options.data_root)
+        sets[given] = open_data(DataConfig(name=name, size=size), root)
     table = cross_domain(
         model,
         sets,
@@ -232,6 +256,9 @@ def evaluate(options: argparse.Namespace) -> None:
     )
     if state.is_main_process:
         print_percent(table)
+        for name, dataset in sets.items():
+            if not dataset.num_cameras:
+                print(f"{name} has no cameras: scored without the camera rule")
 
 
 def probe(options: argparse.Namespace) -> None:
@@ -386,7 +413,8 @@ def data(options: argparse.Namespace) -> int:
     from .data.cache import unreadable
     from .data.datasets import open_dataset, table, verdict
 
-    dataset = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
+    name, root = place(options.name, options.data_root)
+    dataset = open_dataset(name, root, size=options.size, seed=options.seed)
     print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}".rstrip())
     pictures = [record.path for split in dataset.splits.values() for record in split]
     problems = unreadable(pictures)

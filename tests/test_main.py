@@ -1,6 +1,7 @@
 """The command line: options become the run they say; wrong ones are one line that names them."""
 
 import errno
+import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -95,7 +96,6 @@ def test_few_epochs_have_a_short_warm_up():
     "arguments, message",
     [
         ("train --profile huge", "argument --profile: invalid choice: 'huge'"),
-        ("train --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
         ("train --seed -1", "argument --seed: expected a whole number from 0, found '-1'"),
         ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
         (
@@ -127,7 +127,6 @@ def test_few_epochs_have_a_short_warm_up():
             "experiments table4 --processes 0",
             "argument --processes: expected a whole number from 1, found '0'",
         ),
-        ("reproduce --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
     ],
 )
 def test_a_wrong_value_names_its_option(arguments, message, capsys):
@@ -177,6 +176,16 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
             "--data-seeds [0, 1]: the whole of market1501 has no draws",
         ),
         ("data check market1501", 1, "market1501: "),
+        ("data check cuhk03", 2, "data set 'cuhk03' is not known; it is one of: 'market1501'"),
+        ("train --dataset cuhk03", 2, "data set 'cuhk03' is not known; it is one of: 'market1501'"),
+        ("evaluate demo --dataset cuhk03", 2, "or a set of your own: a folder "),
+        ("experiments table5 --dataset cuhk03", 2, "cuhk03.csv with the columns path, identity"),
+        (
+            "train --start demo --stride 16",
+            2,
+            "--start demo: its model is taken, and all its weights; expected no option",
+        ),
+        ("train --start nowhere", 1, "model 'nowhere': expected 'demo', a run"),
     ],
 )
 def test_other_errors_are_one_message(arguments, code, message, tmp_path, capsys):
@@ -185,6 +194,11 @@ def test_other_errors_are_one_message(arguments, code, message, tmp_path, capsys
         assert main([*arguments.split(), "--root", str(tmp_path)]) == code
     error = capsys.readouterr().err
     assert message in error and error.startswith("fusionreid: ") and "Traceback" not in error
+
+
+def test_no_notebook_runs_on_an_unknown_set(capsys):
+    assert main(["reproduce", "--dataset", "cuhk03"]) == 2
+    assert "data set 'cuhk03' is not known; it is one of: 'market1501'" in capsys.readouterr().err
 
 
 def test_a_wrong_profile_in_the_environment_is_an_error(monkeypatch, capsys):
@@ -343,10 +357,10 @@ def test_a_parameter_that_is_half_a_literal(capsys):
     )
 
 
-def test_a_warning_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_warning_is_one_line(tiny_dataset, tmp_path, monkeypatch, capsys):
     warn = partial(warnings.warn, "two sets;\nthe first is read", stacklevel=1)
     monkeypatch.setattr("fusionreid.__main__.print_percent", lambda _: warn())
-    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: None)
+    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: tiny_dataset)
     monkeypatch.setattr("fusionreid.evaluation.evaluate.cross_domain", lambda *_, **__: None)
     assert main(["evaluate", "demo", "--dataset", "synthetic", "--data-root", str(tmp_path)]) == 0
     assert capsys.readouterr().err == "fusionreid: warning: two sets; the first is read\n"
@@ -358,6 +372,46 @@ def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):
     assert main(["train", "--profile", "smoke", "--epochs", "1", "--device", "cpu", *roots]) == 0
     written = capsys.readouterr().out
     assert "synthetic tiny, seed 0, 1 epochs" in written and "transformer_fused" in written
+
+
+def write_own(dataset, folder, cameras):
+    """A CSV file for the tiny set, in another folder."""
+    rows = [f"path,identity,{'camera,' if cameras else ''}split"]
+    for split, records in dataset.splits.items():
+        for path, identity, camera in records:
+            rows.append(f"{path},{identity},{f'{camera},' if cameras else ''}{split}")
+    (folder / "mine.csv").write_text("\n".join(rows))
+    return str(folder / "mine.csv")
+
+
+def test_a_set_of_ones_own_trains_fine_tunes_and_is_evaluated(
+    tiny_dataset, tmp_path, monkeypatch, capsys
+):
+    own = write_own(tiny_dataset, tmp_path, cameras=True)
+    train = "train --profile smoke --epochs 1 --device cpu --runs-root".split()
+    train += [str(tmp_path), "--dataset"]
+    assert main([*train, own]) == 0
+    written = capsys.readouterr().out
+    assert "mine.csv " in written and ", seed 0, 1 epochs" in written
+    header, first = written.splitlines()[1:3]
+    assert "mAP without cameras  rank-1 without cameras" in header
+    (run,) = tmp_path.glob("*/result.json")
+    aware = json.loads(run.read_text())["features"]["all"]["mAP"]
+    unaware = json.loads((run.parent / "without_cameras.json").read_text())["all"]["mAP"]
+    assert first.split()[1] == f"{100 * aware:.1f}" and first.split()[-2] == f"{100 * unaware:.1f}"
+
+    # From the name alone, of the run's model, and where cameras are not known.
+    monkeypatch.chdir(tmp_path)
+    write_own(tiny_dataset, tmp_path, cameras=False)
+    assert main([*train, "mine", "--root", ".", "--start", str(run.parent)]) == 0
+    written = capsys.readouterr().out
+    assert "tensors taken; new: 6 classifiers of 4 people, camera embedding of 0" in written
+    assert "mine no cameras, " in written and "without cameras" not in written.split("mine no")[1]
+    assert len(list(tmp_path.glob("*/result.json"))) == 2
+    assert main(["evaluate", str(run.parent), "--dataset", "mine.csv"]) == 0
+    written = capsys.readouterr().out
+    assert "mine.csv has no cameras: scored without the camera rule" in written
+    assert "True" not in written
 
 
 EXPERIMENTS_OF_TABLE5 = ["experiments", "table5", "--profile", "smoke"]
