@@ -24,6 +24,7 @@ from .config import (
 from .files import atomic_write
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
+from .processes import speed
 
 SETS = f"{', '.join(DATASETS)}, or your own: a folder in Market-1501's layout, or a CSV file"
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
@@ -226,6 +227,8 @@ def train(options: argparse.Namespace) -> None:
     unaware = without_cameras(folder, **roots)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
         print(f"{folder.path}: {RESULT.format(**folder.result)}")
+        epochs = folder.metrics.query("kind == 'epoch'")
+        print(speed(int(epochs["images"].sum()), epochs["seconds"].sum()))
         table = pd.DataFrame(folder.result["features"]).T
         if unaware:
             columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]
@@ -316,6 +319,8 @@ def search(options: argparse.Namespace) -> None:
     gallery = Gallery(index, model, pictures, progress=True)
     for reason in gallery.unreadable.values():
         print(f"skipped {reason}", file=sys.stderr)
+    if gallery.embedded:
+        print(speed(gallery.embedded, gallery.seconds), file=sys.stderr)
     similarities, rows = gallery.search(vectors, options.top)
     lists = []
     for query, nearest, values in zip(options.queries, rows, similarities, strict=True):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -244,13 +245,17 @@ def searched(tiny_dataset, tmp_path):
 def test_a_folder_is_searched_from_a_shell(searched, tmp_path, capsys):
     query = searched[2]
     assert main(searched) == 0
-    named, first, second, last = capsys.readouterr().out.strip().splitlines()
+    written = capsys.readouterr()
+    named, first, second, last = written.out.strip().splitlines()
+    assert re.fullmatch(r"60 images in [\d.]+ s, [\d,]+ images/s\n", written.err)
     assert named == query
     assert first.split() == ["1.0000", query]
     assert float(second.split()[0]) < 1
     assert last.startswith("60 pictures searched")
     assert (tmp_path / "sheet.png").is_file()
     assert any((tmp_path / "index").iterdir())
+    assert main(searched) == 0
+    assert capsys.readouterr().err == "", "nothing new was embedded"
 
 
 def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_path, capsys):
@@ -393,7 +398,8 @@ def test_a_set_of_ones_own_trains_fine_tunes_and_is_evaluated(
     assert main([*train, own]) == 0
     written = capsys.readouterr().out
     assert "mine.csv " in written and ", seed 0, 1 epochs" in written
-    header, first = written.splitlines()[1:3]
+    speed, header, first = written.splitlines()[1:4]
+    assert re.fullmatch(r"\d+ images in [\d.]+ s, [\d,]+ images/s", speed)
     assert "mAP without cameras  rank-1 without cameras" in header
     (run,) = tmp_path.glob("*/result.json")
     aware = json.loads(run.read_text())["features"]["all"]["mAP"]

@@ -214,14 +214,16 @@ def embed_batches(
         first = batch[0] + rank * size
         return [min(index, batch[-1]) for index in range(first, first + size)]
 
-    bar = tqdm(batches, desc="embed", disable=rank > 0 or not bars(progress), leave=False, delay=1)
-    shares = prefetch(images, map(share, bar), device)
-    with evaluating(model):
+    hidden = rank > 0 or not bars(progress)
+    bar = tqdm(total=len(cameras), desc="embed", unit="image", disable=hidden, leave=False, delay=1)
+    shares = prefetch(images, map(share, batches), device)
+    with evaluating(model), bar:
         for batch, (indices, pixels) in zip(batches, shares, strict=True):
             with torch.inference_mode(), autocast(device, precision):
                 vectors = model.embed(normalise(pixels.to(device)), cameras[indices].to(device))
                 vectors = gather(vectors.float(), processes)
             yield batch, vectors[: len(batch)].cpu().numpy()
+            bar.update(len(batch))
 
 
 def device_of(model: nn.Module) -> torch.device:

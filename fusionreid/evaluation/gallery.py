@@ -62,6 +62,7 @@ class Gallery:
         paths: the pictures, in the order of `images`, each once.
         features: (N, D) float16, L2-normalised, a row for each of them.
         unreadable: why a picture was left out, by its path.
+        embedded: how many pictures were embedded just now, in so many `seconds`.
 
     Raises:
         FileNotFoundError: a picture, which is named, is not there.
@@ -82,6 +83,8 @@ class Gallery:
         precision = options.get("precision", "float32")
         self.file = self._root / f"{digest(model)}-{precision}.npz"
         self.unreadable: dict[Path, str] = {}
+        self.embedded = 0
+        self.seconds = 0.0
         entries = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
         vectors = self._read()
         if set(vectors) != set(entries):
@@ -177,7 +180,8 @@ class Gallery:
         paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
-        saved = time.monotonic()
+        started = time.monotonic()
+        saved = started
         for indices, batch in embed_batches(model, pictures, cameras, **options):
             for index, vector in zip(indices, normalised(batch).astype(np.float16), strict=True):
                 if index not in unreadable:
@@ -185,6 +189,8 @@ class Gallery:
             if time.monotonic() - saved > SAVE_EVERY:
                 self._write(vectors)
                 saved = time.monotonic()
+        self.seconds = time.monotonic() - started
+        self.embedded = len(entries)
         self._write(vectors)
         self.unreadable = {paths[index]: why for index, why in unreadable.items()}
 

@@ -315,7 +315,7 @@ def train(
                 )
             if is_evaluated(epoch):
                 rankings = evaluate_epoch(epoch)
-            bar.set_postfix_str(f"loss {loss:.2f}")
+            bar.set_postfix_str(f"loss {loss:.2f}, {count / elapsed:,.0f} images/s")
             if main and callable(progress):
                 progress(folder)
             state.wait_for_everyone()

@@ -1,5 +1,7 @@
 """Pictures of any kind become the vectors that the model gives for their pixels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from fusionreid import build_model, embed, load
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
+from fusionreid.evaluation import embedding
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.models import checkpoints
 from fusionreid.models.pretrained import load_weights
@@ -210,3 +213,12 @@ def test_a_frame_that_cannot_be_decoded_is_named(model, tmp_path):
         embed(model, tmp_path / "frame.jpg", boxes=[(0, 0, 9, 9)])
     with pytest.raises(TypeError, match="expected paths, PIL images or arrays"):
         embed(model, ["frame.jpg"], boxes=[(0, 0, 9, 9)])
+
+
+def test_the_bar_counts_images(model, paths, monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    shown = partial(embedding.tqdm, mininterval=0)
+    monkeypatch.setattr(embedding, "tqdm", lambda **options: shown(**options | {"delay": 0}))
+    embed(model, paths, batch_size=2)
+    bar = capsys.readouterr().err
+    assert "embed:" in bar and " 4/5 " in bar and "image/s]" in bar
