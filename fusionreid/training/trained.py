@@ -70,6 +70,35 @@ def find(source: str | Path) -> Path:
     )
 
 
+def publish(source: str | Path, path: str | Path) -> dict:
+    """Writes a finished run as one small file: weights in float16, and their origin in the header.
+
+    Returns the header: "run" (the run's configuration), "result" (with commit, data and seed) and
+    "digest".
+
+    Raises:
+        FileNotFoundError: the run is not there or not finished.
+        ValueError: a weight is too large for float16.
+    """
+    folder = find(source)
+    result = read_result(folder.name, folder.parent) if folder.is_dir() else None
+    if result is None:
+        raise FileNotFoundError(
+            f"{folder}: expected the folder of a finished run, found no result.json; train it first"
+        )
+    model = checkpoints.load(folder / "checkpoint.safetensors").half()
+    for name, tensor in checkpoints.tensors(model).items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{folder}: numbers too large for float16 in {name}")
+    header = {
+        "run": read_json(folder / "config.json"),
+        "result": result,
+        "digest": checkpoints.digest(model),
+    }
+    checkpoints.save(path, model, **header)
+    return header
+
+
 def fine_tuned(run: RunConfig, source: str | Path) -> RunConfig:
     """The run with the model, the configuration and the weights, of a trained one to start from.
 
@@ -108,35 +137,6 @@ def take_weights(model: FusionReID, source: str | Path) -> str:
         f"{source}: {len(places)} tensors taken; new: {len(model.necks)} classifiers of "
         f"{model.num_classes} people, camera embedding of {model.num_cameras} cameras"
     )
-
-
-def publish(source: str | Path, path: str | Path) -> dict:
-    """Writes a finished run as one small file: weights in float16, and their origin in the header.
-
-    Returns the header: "run" (the run's configuration), "result" (with commit, data and seed) and
-    "digest".
-
-    Raises:
-        FileNotFoundError: the run is not there or not finished.
-        ValueError: a weight is too large for float16.
-    """
-    folder = find(source)
-    result = read_result(folder.name, folder.parent) if folder.is_dir() else None
-    if result is None:
-        raise FileNotFoundError(
-            f"{folder}: expected the folder of a finished run, found no result.json; train it first"
-        )
-    model = checkpoints.load(folder / "checkpoint.safetensors").half()
-    for name, tensor in checkpoints.tensors(model).items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{folder}: numbers too large for float16 in {name}")
-    header = {
-        "run": read_json(folder / "config.json"),
-        "result": result,
-        "digest": checkpoints.digest(model),
-    }
-    checkpoints.save(path, model, **header)
-    return header
 
 
 def _is_released(path: Path) -> bool:

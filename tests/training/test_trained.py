@@ -1,6 +1,7 @@
 """Trained models by name, and a run made one small file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fusionreid import build_model, load, paths
-from fusionreid.config import PAPER, RELEASED, DataConfig, ModelConfig, profile
+from fusionreid.config import PAPER, RELEASED, ModelConfig, profile
 from fusionreid.models import checkpoints
 from fusionreid.training import trained
 from fusionreid.training.runs import make_run, with_versions
@@ -160,7 +161,7 @@ def test_weights_of_another_digest_are_refused(tmp_path):
 
 def test_a_run_starts_from_all_of_a_trained_model(run, tmp_path):
     folder, model = run
-    new = make_run("demo", data=DataConfig(name="mine"))
+    new = make_run("demo", data=replace(RUN.data, name="mine"))
     tuned = trained.fine_tuned(new, folder)
     assert (tuned.model, tuned.data, tuned.train) == (MODEL, new.data, new.train)
     versions = [with_versions(trained.fine_tuned(RUN, source)) for source in (folder, folder.name)]
