@@ -227,8 +227,9 @@ def train(options: argparse.Namespace) -> None:
     unaware = without_cameras(folder, **roots)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
         print(f"{folder.path}: {RESULT.format(**folder.result)}")
-        epochs = folder.metrics.query("kind == 'epoch'")
-        print(speed(int(epochs["images"].sum()), epochs["seconds"].sum()))
+        metrics = folder.metrics
+        if "images" in metrics:  # in the lines of epochs
+            print(speed(int(metrics["images"].sum()), metrics["seconds"].sum()))
         table = pd.DataFrame(folder.result["features"]).T
         if unaware:
             columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]

@@ -38,6 +38,7 @@ NAMES = {
 }
 REAL = NAMES.keys() - {"synthetic"}
 COLUMNS = ("path", "identity", "split")  # of a CSV file, which may have "camera" too
+MOST = {"identity": 2**63 - 1, "camera": 9999}  # a camera more is a row more of the model
 
 
 def find_own(name: str, root: Path) -> Path | None:
@@ -99,7 +100,10 @@ def read(name: str, folder: Path) -> Splits:
     missing.
     """
     if folder.is_file():
-        splits = _read_csv(folder)
+        try:
+            splits = _read_csv(folder)
+        except csv.Error as error:
+            raise ValueError(f"{folder}: expected a CSV file, found no such ({error})") from error
     elif is_market_layout(folder):
         splits = {split: _read_folder(name, folder / sub) for split, sub in MARKET_FOLDERS.items()}
     else:
@@ -275,10 +279,11 @@ def _read_csv(file: Path) -> Splits:
             place = f"{file}, line {rows.line_num}"
             if None in row or None in row.values():
                 raise ValueError(f"{place}: expected {len(columns)} values, as in line 1")
-            for column in ("identity", "camera"):
+            for column, most in MOST.items():
                 value = row.setdefault(column, "-1")
-                if column in columns and not value.isdecimal():
-                    expected = "expected a whole number from 0"
+                fits = value.isdecimal() and int(value) <= most
+                if column in columns and not fits:
+                    expected = f"expected a whole number from 0 to {most}"
                     raise ValueError(f"{place}, column {column}: {expected}, found {value!r}")
             if row["split"] not in splits:
                 expected = f"expected {', '.join(splits)}"

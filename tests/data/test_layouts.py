@@ -314,8 +314,14 @@ def test_a_csv_file_is_a_set(tmp_path):
             "line 1: expected the columns path, identity, split .* found path",
         ),
         (1, "", "line 1: expected the columns .* found nothing"),
-        (2, "photos/a.jpg,anna,1,train", "line 2, column identity: expected .* 0, found 'anna'"),
+        (2, "photos/a.jpg,anna,1,train", "line 2, column identity: expected .* found 'anna'"),
         (3, "photos/a.jpg,-1,1,train", "line 3, column identity: expected .* found '-1'"),
+        (
+            3,
+            "photos/a.jpg,1,20261129,train",
+            "line 3, column camera: .* from 0 to 9999, found '2026",
+        ),
+        (2, f"photos/a.jpg,{2**63},1,train", "line 2, column identity: expected a whole number"),
         (3, "photos/a.jpg,1,,train", "line 3, column camera: expected a whole number.* found ''"),
         (
             4,
@@ -334,6 +340,13 @@ def test_a_wrong_line_of_a_csv_file_is_named_with_its_column(tmp_path, number, l
     lines[number - 1] = line
     with pytest.raises((ValueError, FileNotFoundError), match=f"mine.csv.*({message})"):
         read("mine", make_csv(tmp_path, lines))
+
+
+def test_a_file_that_is_no_csv_is_named(tmp_path):
+    file = make_csv(tmp_path)
+    file.write_text("path,identity,split\n" + 200_000 * "x")
+    with pytest.raises(ValueError, match="mine.csv: expected a CSV file.*larger than field limit"):
+        read("mine", file)
 
 
 def test_a_folder_of_ones_own_has_its_own_name(tmp_path):
