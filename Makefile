@@ -4,15 +4,18 @@
 PYTHON  ?= python3
 PROFILE ?= $(or $(FUSIONREID_PROFILE),demo)
 ARGS    ?=
+# "cpu" installs PyTorch without its 4 GB of packages for GPUs: make setup BACKEND=cpu
+BACKEND ?=
 WORKERS ?= 2
 
 VENV := .venv
 BIN  := $(VENV)/bin
 DONE := $(VENV)/.installed
+PINNED := $(if $(BACKEND),--torch-backend $(BACKEND) -c requirements.lock -e '.[all]',-r requirements.lock)
 DATA := $(or $(FUSIONREID_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce market gpu test test-browser test-slurm site lint lab lock clean
+.PHONY: help setup reproduce market gpu test test-nbclient test-browser test-slurm site lint lab lock clean
 
 help:  ## list these targets
 	@echo "make <target>, with PROFILE=smoke|demo|paper (default: $(PROFILE)):"
@@ -28,7 +31,8 @@ $(DONE): requirements.lock pyproject.toml
 	  { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)"; exit 1; }
 	@export VIRTUAL_ENV="$(CURDIR)/$(VENV)"; \
 	  { $(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv; } && \
-	  $(BIN)/uv pip install -r requirements.lock && $(BIN)/uv pip install --no-deps -e . || { \
+	  $(BIN)/uv pip install $(PINNED) && $(BIN)/uv pip install --no-deps -e . || { \
+	    [ -z "$(BACKEND)" ] || exit 1; \
 	    echo "setup: uv failed; trying pip, which is slower"; \
 	    $(BIN)/python -m pip install --quiet -r requirements.lock && $(BIN)/python -m pip install --quiet --no-deps -e .; }
 	@touch $@
@@ -49,6 +53,9 @@ $(DATA)/synthetic/smoke-0/manifest.json: | $(DONE)
 test: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run the tests, and every notebook at smoke size (ARGS="-m 'not slow'": three minutes)
 	OMP_NUM_THREADS=1 TQDM_DISABLE=1 FUSIONREID_PROFILE=smoke \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+test-nbclient: setup $(DATA)/synthetic/smoke-0/manifest.json  ## run every notebook at smoke size by nbclient, without nbval
+	FUSIONREID_NBCLIENT=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest tests/notebooks/test_nbclient.py $(ARGS)
 
 test-slurm: setup  ## a job a run on a Slurm of this machine alone (root; Debian: slurm-wlm and munge)
 	FUSIONREID_SLURM=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -rs tests/slurm $(ARGS)

@@ -24,7 +24,9 @@ from .config import (
 from .files import atomic_write
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
+from .processes import speed
 
+SETS = f"{', '.join(DATASETS)}, or your own: a folder in Market-1501's layout, or a CSV file"
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
 WEIGHTS = "'random', 'imagenet' (fetched by timm) or a file (default: the profile's)"
 # Options of `train` that are fields of TrainConfig, which checks their values.
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     default = os.environ.get("FUSIONREID_PROFILE") or "demo"
     profile_help = "default: $FUSIONREID_PROFILE, or demo"
     scale.add_argument("--profile", choices=PROFILES, default=default, help=profile_help)
-    scale.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
+    scale.add_argument("--dataset", metavar="NAME", help=f"{SETS} (default: the profile's)")
     which = argparse.ArgumentParser(add_help=False)
     size_help = "default: the profile's, demo, or all of a real set, of which demo is a draw"
     which.add_argument("--size", choices=SIZES, help=size_help)
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' as above")
     add("--cnn-weights", help=WEIGHTS)
     add("--transformer-weights", help="the same for the Transformer")
+    add("--start", metavar="MODEL", help=f"fine-tune a trained model: {MODEL}")
     side = {"nargs": 2, "type": whole(16, 4096), "metavar": ("HEIGHT", "WIDTH")}
     add("--image-size", default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
     stride_help = "of the ViT's patches: 12 (default) overlaps, 16 not"
@@ -90,8 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(evaluate, which, sets, machine)
     add("model", help=MODEL)
-    names = {"nargs": "+", "choices": DATASETS, "metavar": "NAME", "help": ", ".join(DATASETS)}
-    add("--dataset", required=True, **names)
+    add("--dataset", required=True, nargs="+", metavar="NAME", help=SETS)
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
 
     add = command(probe, sets, machine)
@@ -103,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(verify, which, sets, machine)
     add("model", help=MODEL)
-    add("--dataset", choices=DATASETS, default="synthetic", help="default: %(default)s")
+    add("--dataset", default="synthetic", metavar="NAME", help=f"{SETS} (default: %(default)s)")
     add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
     calibrate_help = "on its training people, and keep that beside the model for search"
     add("--calibrate", action="store_true", help=calibrate_help)
@@ -146,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(data, which, sets)
     add("action", choices=["check", "synthetic"], help="check a set, or render the synthetic one")
-    add("name", nargs="?", choices=DATASETS, default="synthetic", help="of the set to check")
+    add("name", nargs="?", default="synthetic", help=SETS)
     add("--seed", type=whole(0), default=0, help="of that set or draw (default: 0)")
 
     add = command(pretrain, sets, runs)
@@ -163,15 +165,25 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def place(name: str, root: Path) -> tuple[str, Path]:
+    """The name of a set and where it lies; one's own may be given by its path."""
+    path = Path(name)
+    if os.sep in name or (path.suffix == ".csv" and path.is_file()):
+        return path.name, path.parent
+    return name, root
+
+
 def data_of(options: argparse.Namespace, seed: int = 0) -> DataConfig:
-    """The data set that the options of `train` or `experiments` name."""
+    """The data set that the options of `train` or `experiments` name; sets its root in them."""
     default = profile(options.profile).data
-    return DataConfig(options.dataset or default.name, options.size or default.size, seed)
+    name, options.data_root = place(options.dataset or default.name, options.data_root)
+    return DataConfig(name, options.size or default.size, seed)
 
 
 def run_of(options: argparse.Namespace):
     """The `RunConfig` that the options of `train` describe."""
     from .training.runs import make_run
+    from .training.trained import fine_tuned
 
     backbones = {"cnn": options.cnn, "transformer": options.transformer}
     starts = {"cnn": options.cnn_weights, "transformer": options.transformer_weights}
@@ -199,26 +211,41 @@ def run_of(options: argparse.Namespace):
             training[name] = getattr(RELEASED_TRAINING, name)
     scale = replace(scale, train=replace(scale.train, **training))
     data = data_of(options, options.data_seed)
-    return make_run(scale, config, seed=options.seed, data=data, weights=weights)
+    run = make_run(scale, config, seed=options.seed, data=data, weights=weights)
+    if not options.start:
+        return run
+    if weights or config != preset:
+        taken = "its model is taken, and all its weights"
+        raise ValueError(f"--start {options.start}: {taken}; expected no option that changes them")
+    return fine_tuned(run, options.start)
 
 
 def train(options: argparse.Namespace) -> None:
     """Train a configuration, or load it if it is trained; print what each feature reaches."""
     import pandas as pd
 
-    from .training.train import train
+    from .training.train import train, without_cameras
 
+    run = run_of(options)
+    roots = {"data_root": options.data_root, "device": options.device}
     folder = train(
-        run_of(options),
-        data_root=options.data_root,
+        run,
         runs_root=options.runs_root,
-        device=options.device,
         resume=not options.restart,
         compile=options.compile,
+        **roots,
     )
+    unaware = without_cameras(folder, **roots)
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes the first one speaks
         print(f"{folder.path}: {RESULT.format(**folder.result)}")
-        print_percent(pd.DataFrame(folder.result["features"]).T)
+        metrics = folder.metrics
+        if "images" in metrics:  # in the lines of epochs
+            print(speed(int(metrics["images"].sum()), metrics["seconds"].sum()))
+        table = pd.DataFrame(folder.result["features"]).T
+        if unaware:
+            columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]
+            table = table.join(columns.add_suffix(" without cameras"))
+        print_percent(table)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -239,14 +266,18 @@ def evaluate(options: argparse.Namespace) -> None:
     )
     if state.is_main_process:
         print_percent(table)
+        for name, dataset in sets.items():
+            if not dataset.num_cameras:
+                print(f"{name} has no cameras: scored without the camera rule")
 
 
-def opened(options: argparse.Namespace, name: str, seed: int = 0):
+def opened(options: argparse.Namespace, given: str, seed: int = 0):
     """The `Dataset` that the options of `evaluate` or `verify` name."""
     from .data.datasets import open_data
 
+    name, root = place(given, options.data_root)
     size = options.size or ("demo" if name == "synthetic" else "full")
-    return open_data(DataConfig(name, size, seed), options.data_root)
+    return open_data(DataConfig(name, size, seed), root)
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -260,12 +291,12 @@ def verify(options: argparse.Namespace) -> None:
 
     model = load(options.model, options.device)
     dataset = opened(options, options.dataset, options.data_seed)
-    place = {"cache_directory": paths.cache(options.data_root)}
+    cache = {"cache_directory": paths.cache(options.data_root)}
     device = device_of(model)
     retrievals = {}
     rates = {}
     for use, name in verification.CAMERAS.items():
-        retrievals[use] = retrieve(model, dataset, use_cameras=use, **place)
+        retrievals[use] = retrieve(model, dataset, use_cameras=use, **cache)
         for feature in ("all", *model.widths) if use else ("all",):
             found = verification.verify(retrievals[use], feature, device=device)
             rates[f"{feature}, {name}"] = found.rates
@@ -275,7 +306,7 @@ def verify(options: argparse.Namespace) -> None:
     if options.calibrate:
         calibrations = {}
         for use in retrievals:
-            calibrations[use] = verification.calibrate(model, dataset, use_cameras=use, **place)
+            calibrations[use] = verification.calibrate(model, dataset, use_cameras=use, **cache)
         data = f"{dataset.name} {dataset.version}"
         print(f"\nkept: {write_calibrations(options.model, model, data, calibrations)}")
     else:
@@ -325,18 +356,28 @@ def print_percent(table) -> None:
 def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
     from .evaluation.embedding import embed
-    from .evaluation.gallery import SUFFIXES, Gallery, pictures_in, write_sheet
+    from .evaluation.gallery import (
+        SUFFIXES,
+        Gallery,
+        known_sheets,
+        pictures_in,
+        remember_sheets,
+        write_sheet,
+    )
     from .training.trained import load, read_calibrations
 
     one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
-    pictures = pictures_in(options.gallery)
+    index = options.index or options.gallery / ".fusionreid"
+    sheets = known_sheets(index) | {options.to.resolve()}
+    pictures = pictures_in(options.gallery, sheets)
     model = load(options.model, options.device)
     calibration = read_calibrations(options.model, model).get(False)  # pictures have no camera
     vectors = embed(model, options.queries)
-    index = options.index or options.gallery / ".fusionreid"
     gallery = Gallery(index, model, pictures, progress=True)
     for reason in gallery.unreadable.values():
         print(f"skipped {reason}", file=sys.stderr)
+    if gallery.embedded:
+        print(speed(gallery.embedded, gallery.seconds), file=sys.stderr)
     similarities, rows = gallery.search(vectors, options.top)
     lists = []
     for query, nearest, values in zip(options.queries, rows, similarities, strict=True):
@@ -349,6 +390,7 @@ def search(options: argparse.Namespace) -> None:
                 same = f"  same person: {calibration.probability(value, options.prior):.2f}"
             print(f"  {value:.4f}{same}  {path}")
     write_sheet(options.to, options.queries, lists)
+    remember_sheets(index, sheets)
     print(f"{len(gallery.paths)} pictures searched; contact sheet: {options.to}")
     if calibration:
         print(f"same person: if {options.prior:.0%} of all pairs asked about are genuine (--prior)")
@@ -438,7 +480,8 @@ def data(options: argparse.Namespace) -> int:
     from .data.cache import unreadable
     from .data.datasets import open_dataset, table, verdict
 
-    dataset = open_dataset(options.name, options.data_root, size=options.size, seed=options.seed)
+    name, root = place(options.name, options.data_root)
+    dataset = open_dataset(name, root, size=options.size, seed=options.seed)
     print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}".rstrip())
     pictures = [record.path for split in dataset.splits.values() for record in split]
     problems = unreadable(pictures)

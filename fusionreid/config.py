@@ -6,6 +6,7 @@ released code computes.
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from .options import expect, expect_fields, one_of
 
@@ -38,12 +39,18 @@ SYMBOLS = {
 }
 PRECISIONS = ("float32", "bf16", "fp16")
 SIZES = ("smoke", "demo", "pretrain", "full")  # of a data set
-DATASETS = {
-    "market1501": "Market1501",
-    "dukemtmc": "DukeMTMC",
-    "msmt17": "MSMT17",
-    "synthetic": "synthetic",
-}
+
+
+class _Names(dict):
+    """The sets that are known and how tables call them; a set of one's own has its own name."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+DATASETS = _Names(
+    market1501="Market1501", dukemtmc="DukeMTMC", msmt17="MSMT17", synthetic="synthetic"
+)
 
 
 @dataclass(frozen=True)
@@ -151,8 +158,9 @@ class DataConfig:
     """Which images. Where their files lie does not belong to a run.
 
     Attributes:
+        name: one of `DATASETS`, or of a set of one's own (`data.layouts.find_own`).
         size, seed: which synthetic set, or which draw of a real one ("demo" is a draw, every other
-            size is the whole set; see `data.datasets.draw_people`).
+            size is the whole set; see `data.datasets.draw_people`). A set of one's own is whole.
         version: of the files, as `data.datasets.find_version` finds it; "" is not looked up yet.
     """
 
@@ -163,8 +171,14 @@ class DataConfig:
 
     def __post_init__(self):
         expect_fields(self, seed=(0,))
-        one_of("DataConfig.name", self.name, DATASETS)
         one_of("DataConfig.size", self.size, SIZES)
+        if self.name not in DATASETS:
+            if not self.name or Path(self.name).name != self.name:
+                raise ValueError(
+                    f"DataConfig.name={self.name!r}; expected one of {', '.join(DATASETS)}, or the "
+                    "name of a set of one's own, without its folder"
+                )
+            object.__setattr__(self, "size", "full")
 
 
 @dataclass(frozen=True)

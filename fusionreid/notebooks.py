@@ -33,7 +33,10 @@ def _resolve(name: str, value):
         case "PROFILE":
             return profile(value or os.environ.get("FUSIONREID_PROFILE") or "demo").name
         case "DATASET":
-            return DataConfig(name=value).name
+            from .data.layouts import check_name  # brings torch
+
+            check_name(DataConfig(name=value).name, paths.DATA)
+            return value
         case "MODEL":
             return expect(name, value, str)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Processes, cores and progress bars."""
+"""Processes, cores, progress bars and speed."""
 
 import multiprocessing
 import os
@@ -16,6 +16,11 @@ def bars(progress: bool) -> bool:
     (tqdm does not look at the variable itself where it is given `disable`.)
     """
     return progress and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+
+
+def speed(images: int, seconds: float) -> str:
+    """How fast images went through a model."""
+    return f"{images:,} images in {seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
 
 
 def cores() -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from fusionreid import build_model
 from fusionreid.config import (
+    DATASETS,
     FEATURES,
     LABELS,
     PAPER,
@@ -65,6 +66,13 @@ def test_features_have_words_and_symbols():
     assert set(LABELS) == set(SYMBOLS) == {*FEATURES, "all"}
 
 
+def test_a_set_of_ones_own_has_its_own_name_and_is_whole():
+    assert DATASETS["market1501"] == "Market1501" and DATASETS["mine"] == "mine"
+    assert "mine" not in DATASETS
+    assert DataConfig(name="mine", size="demo") == DataConfig(name="mine", size="full")
+    assert DataConfig().size == "demo"
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -82,7 +90,8 @@ def test_features_have_words_and_symbols():
         (lambda: TrainConfig(epochs=5), "warmup_epochs=10"),
         (lambda: TrainConfig(evaluate_every=0), "evaluate_every=0"),
         (lambda: TrainConfig(precision="fp8"), "'float32', 'bf16', 'fp16'"),
-        (lambda: DataConfig(name="cuhk03"), "'market1501'"),
+        (lambda: DataConfig(name="a/mine"), "market1501, .* or the name of a set .*without its"),
+        (lambda: DataConfig(name=""), "DataConfig.name=''; expected one of market1501"),
         (lambda: FusionConfig(dim="768"), "FusionConfig.dim='768'; expected a whole number from 1"),
         (lambda: FusionConfig(depth=1.5), "FusionConfig.depth=1.5; expected a whole number"),
         (lambda: FusionConfig(units=None), r"FusionConfig.units=None; expected tuple\[str, ...\]"),

@@ -1,5 +1,9 @@
 """The command line: options become the run they say; wrong ones are one line that names them."""
 
+import errno
+import json
+import re
+import shutil
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -96,7 +100,6 @@ def test_few_epochs_have_a_short_warm_up():
     "arguments, message",
     [
         ("train --profile huge", "argument --profile: invalid choice: 'huge'"),
-        ("train --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
         ("train --seed -1", "argument --seed: expected a whole number from 0, found '-1'"),
         ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
         (
@@ -128,7 +131,6 @@ def test_few_epochs_have_a_short_warm_up():
             "experiments table4 --processes 0",
             "argument --processes: expected a whole number from 1, found '0'",
         ),
-        ("reproduce --dataset cuhk03", "argument --dataset: invalid choice: 'cuhk03'"),
     ],
 )
 def test_a_wrong_value_names_its_option(arguments, message, capsys):
@@ -178,6 +180,16 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
             "--data-seeds [0, 1]: the whole of market1501 has no draws",
         ),
         ("data check market1501", 1, "market1501: "),
+        ("data check cuhk03", 2, "data set 'cuhk03' is not known; it is one of: 'market1501'"),
+        ("train --dataset cuhk03", 2, "data set 'cuhk03' is not known; it is one of: 'market1501'"),
+        ("evaluate demo --dataset cuhk03", 2, "or a set of your own: a folder "),
+        ("experiments table5 --dataset cuhk03", 2, "cuhk03.csv with the columns path, identity"),
+        (
+            "train --start demo --stride 16",
+            2,
+            "--start demo: its model is taken, and all its weights; expected no option",
+        ),
+        ("train --start nowhere", 1, "model 'nowhere': expected 'demo', a run"),
     ],
 )
 def test_other_errors_are_one_message(arguments, code, message, tmp_path, capsys):
@@ -186,6 +198,11 @@ def test_other_errors_are_one_message(arguments, code, message, tmp_path, capsys
         assert main([*arguments.split(), "--root", str(tmp_path)]) == code
     error = capsys.readouterr().err
     assert message in error and error.startswith("fusionreid: ") and "Traceback" not in error
+
+
+def test_no_notebook_runs_on_an_unknown_set(capsys):
+    assert main(["reproduce", "--dataset", "cuhk03"]) == 2
+    assert "data set 'cuhk03' is not known; it is one of: 'market1501'" in capsys.readouterr().err
 
 
 def test_a_wrong_profile_in_the_environment_is_an_error(monkeypatch, capsys):
@@ -231,13 +248,17 @@ def searched(tiny_dataset, tmp_path):
 def test_a_folder_is_searched_from_a_shell(searched, tmp_path, capsys):
     query = searched[2]
     assert main(searched) == 0
-    named, first, second, last = capsys.readouterr().out.strip().splitlines()
+    written = capsys.readouterr()
+    named, first, second, last = written.out.strip().splitlines()
+    assert re.fullmatch(r"60 images in [\d.]+ s, [\d,]+ images/s\n", written.err)
     assert named == query
     assert first.split() == ["1.0000", query]
     assert float(second.split()[0]) < 1
     assert last.startswith("60 pictures searched")
     assert (tmp_path / "sheet.png").is_file()
     assert any((tmp_path / "index").iterdir())
+    assert main(searched) == 0
+    assert capsys.readouterr().err == "", "nothing new was embedded"
 
 
 def test_a_search_prints_probabilities_where_the_model_is_calibrated(searched, tmp_path, capsys):
@@ -266,6 +287,43 @@ def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_pat
         (line,) = capsys.readouterr().err.splitlines()
         assert "the ending of --to=" in line
         assert "it is one of: '.avif', '.bmp', '.gif', '.jfif'" in line
+
+
+def test_a_contact_sheet_is_nobody_that_a_search_finds(searched, tmp_path, monkeypatch, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(searched[1], people)
+    command, _, query, *options = searched
+    monkeypatch.chdir(people)
+    own = [command, ".", query, "--model", options[1], "--device", "cpu", "--top", "99"]
+    for sheet in ("search.png", "search.png", "other.jpg", "search.png"):
+        assert main([*own, "--to", sheet]) == 0
+        found = capsys.readouterr().out
+        assert "60 pictures searched" in found and (people / sheet).is_file()
+        assert "  search.png" not in found and "  other.jpg" not in found
+    # The features may lie elsewhere, and the folder may be moved.
+    moved = people.rename(tmp_path / "moved")
+    assert main([command, str(moved), query, *options]) == 0
+    assert "62 pictures searched" in capsys.readouterr().out  # of another index, which knows none
+    assert main([*own[:1], str(moved), *own[2:], "--to", str(tmp_path / "new.png")]) == 0
+    assert "60 pictures searched" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_names_the_option(searched, monkeypatch, capsys):
+    real = Path.mkdir
+
+    def read_only(path, *arguments, **options):
+        if path.name == ".fusionreid":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    place = searched.index("--index")
+    assert main([*searched[:place], *searched[place + 2 :]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    folder = Path(searched[1]) / ".fusionreid"
+    assert line.startswith(f"fusionreid: {folder}: Permission denied")
+    assert "--index FOLDER" in line
+    assert main(searched) == 0
 
 
 def test_a_search_without_its_pictures_names_them(searched, tmp_path, capsys):
@@ -324,10 +382,10 @@ def test_a_parameter_that_is_half_a_literal(capsys):
     )
 
 
-def test_a_warning_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_warning_is_one_line(tiny_dataset, tmp_path, monkeypatch, capsys):
     warn = partial(warnings.warn, "two sets;\nthe first is read", stacklevel=1)
     monkeypatch.setattr("fusionreid.__main__.print_percent", lambda _: warn())
-    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: None)
+    monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: tiny_dataset)
     monkeypatch.setattr("fusionreid.evaluation.evaluate.cross_domain", lambda *_, **__: None)
     assert main(["evaluate", "demo", "--dataset", "synthetic", "--data-root", str(tmp_path)]) == 0
     assert capsys.readouterr().err == "fusionreid: warning: two sets; the first is read\n"
@@ -339,6 +397,47 @@ def test_training_from_a_shell(tiny_dataset, tmp_path, monkeypatch, capsys):
     assert main(["train", "--profile", "smoke", "--epochs", "1", "--device", "cpu", *roots]) == 0
     written = capsys.readouterr().out
     assert "synthetic tiny, seed 0, 1 epochs" in written and "transformer_fused" in written
+
+
+def write_own(dataset, folder, cameras):
+    """A CSV file for the tiny set, in another folder."""
+    rows = [f"path,identity,{'camera,' if cameras else ''}split"]
+    for split, records in dataset.splits.items():
+        for path, identity, camera in records:
+            rows.append(f"{path},{identity},{f'{camera},' if cameras else ''}{split}")
+    (folder / "mine.csv").write_text("\n".join(rows))
+    return str(folder / "mine.csv")
+
+
+def test_a_set_of_ones_own_trains_fine_tunes_and_is_evaluated(
+    tiny_dataset, tmp_path, monkeypatch, capsys
+):
+    own = write_own(tiny_dataset, tmp_path, cameras=True)
+    train = "train --profile smoke --epochs 1 --device cpu --runs-root".split()
+    train += [str(tmp_path), "--dataset"]
+    assert main([*train, own]) == 0
+    written = capsys.readouterr().out
+    assert "mine.csv " in written and ", seed 0, 1 epochs" in written
+    speed, header, first = written.splitlines()[1:4]
+    assert re.fullmatch(r"\d+ images in [\d.]+ s, [\d,]+ images/s", speed)
+    assert "mAP without cameras  rank-1 without cameras" in header
+    (run,) = tmp_path.glob("*/result.json")
+    aware = json.loads(run.read_text())["features"]["all"]["mAP"]
+    unaware = json.loads((run.parent / "without_cameras.json").read_text())["all"]["mAP"]
+    assert first.split()[1] == f"{100 * aware:.1f}" and first.split()[-2] == f"{100 * unaware:.1f}"
+
+    # From the name alone, of the run's model, and where cameras are not known.
+    monkeypatch.chdir(tmp_path)
+    write_own(tiny_dataset, tmp_path, cameras=False)
+    assert main([*train, "mine", "--root", ".", "--start", str(run.parent)]) == 0
+    written = capsys.readouterr().out
+    assert "tensors taken; new: 6 classifiers of 4 people, camera embedding of 0" in written
+    assert "mine no cameras, " in written and "without cameras" not in written.split("mine no")[1]
+    assert len(list(tmp_path.glob("*/result.json"))) == 2
+    assert main(["evaluate", str(run.parent), "--dataset", "mine.csv"]) == 0
+    written = capsys.readouterr().out
+    assert "mine.csv has no cameras: scored without the camera rule" in written
+    assert "True" not in written
 
 
 EXPERIMENTS_OF_TABLE5 = ["experiments", "table5", "--profile", "smoke"]

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from fusionreid.processes import bars, cores, pool
+from fusionreid.processes import bars, cores, pool, speed
 
 
 def test_the_environment_lowers_the_number_of_cores_and_never_raises_it(monkeypatch):
@@ -52,3 +52,8 @@ def test_a_pool_has_its_own_threads_and_ends_when_its_work_is_left(tmp_path):
     while not waiting.done():
         assert time.monotonic() < end, "the process sleeps on"
         time.sleep(0.1)
+
+
+def test_a_speed_is_images_a_second():
+    assert speed(3000, 1.5) == "3,000 images in 1.5 s, 2,000 images/s"
+    assert speed(0, 0.0) == "0 images in 0.0 s, 0 images/s"

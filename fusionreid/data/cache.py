@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,9 +34,16 @@ def decode(
     What is transparent is black. Returns uint8 (H, W, 3). Raises FileNotFoundError; or ValueError,
     which names the file, if it cannot be decoded or has more than 8 bits a channel.
     """
+    with opened(path) as image:
+        return fit(image, image_size, interpolation)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image file, to be decoded inside the context; raises as `decode`."""
     try:
         with Image.open(path) as image:
-            return fit(image, image_size, interpolation)
+            yield image
     except FileNotFoundError:
         raise
     except DAMAGED as error:
@@ -195,13 +203,13 @@ class ImageCache:
             disable=not bars(progress),
         )
         # Threads are enough: PIL decodes and resizes outside Python's lock.
-        with bar, open(file, "wb") as opened, ThreadPoolExecutor(cores()) as pool:
+        with bar, open(file, "wb") as target, ThreadPoolExecutor(cores()) as pool:
             # By blocks, as decoded images wait in memory where the disk is slower than the cores.
             for start in range(0, len(self.paths), BLOCK):
                 for image in pool.map(work, self.paths[start : start + BLOCK]):
-                    opened.write(image)
+                    target.write(image)
                     bar.update()
-            opened.write(self._digest)
+            target.write(self._digest)
 
 
 def prefetch(

@@ -1,4 +1,5 @@
-"""Readers of Market-1501, DukeMTMC-reID, MSMT17 (V1 and V2) and the synthetic set (Sec. IV.A).
+"""Readers of Market-1501, DukeMTMC-reID, MSMT17 (V1 and V2), the synthetic set (Sec. IV.A) and sets
+of one's own.
 
 Each set is read in the layout that it is distributed in. Its folder is `root` itself, or a folder
 below it whose name begins with the set's name (`market1501`, `Market-1501-v15.09.15`,
@@ -9,11 +10,13 @@ A draw of a real set, size "demo", is a data set too: some of its people, chosen
 
 This file alone says what a set's version is. `DataConfig.version` names the files, whatever size
 and seed: "v5" is the renderer of the synthetic set; "3f2a9c01" is the digest of a real set's files;
-MSMT17 has its edition before it ("V1, 3f2a9c01"). `Dataset.version` adds size and seed to what was
+MSMT17 has its edition before it ("V1, 3f2a9c01"), a set without camera numbers "no cameras".
+`Dataset.version` adds size and seed to what was
 rendered ("demo-0, v5") or drawn ("3f2a9c01, demo-0").
 """
 
 import hashlib
+import os
 import random
 import sys
 import warnings
@@ -25,12 +28,13 @@ import pandas as pd
 
 from ..config import DataConfig
 from ..files import read_json
-from ..options import one_of
 from .layouts import (
     MARKET_FOLDERS,
     NAMES,
+    REAL,
     Record,
     Splits,
+    check_name,
     find,
     is_market_layout,
     msmt17_version,
@@ -49,7 +53,7 @@ class Dataset:
 
     name: str
     version: str  # of the files, with the size and seed of a synthetic set or of a draw
-    root: Path  # the folder that was read
+    root: Path  # the folder that was read, or the CSV file
     train: list[Record]
     query: list[Record]
     gallery: list[Record]
@@ -65,7 +69,7 @@ class Dataset:
 
     @property
     def num_cameras(self) -> int:
-        """One more than the highest camera index of any split."""
+        """One more than the highest camera index of any split; 0 for a set without cameras."""
         return 1 + max(record.camera for split in self.splits.values() for record in split)
 
     def __str__(self) -> str:
@@ -86,9 +90,11 @@ def find_version(config: DataConfig, root: str | Path) -> str:
     """What `DataConfig.version` is for the files under `root`; "" where they are not there.
 
     A set that was not rendered is read for it: names, sizes and identities of all its images. So
-    all draws of a set have one version.
+    all draws of a set have one version. Raises ValueError for an unknown name that is no set of
+    one's own.
     """
     root = Path(root)
+    check_name(config.name, root)
     try:
         if config.name == "synthetic":
             if not is_market_layout(root):
@@ -135,23 +141,25 @@ def open_probe(root: str | Path, seed: int = 0, size: str = "probe") -> Dataset:
 def open_dataset(
     name: str, root: str | Path = "data", *, size: str | None = None, seed: int = 0
 ) -> Dataset:
-    """Reads "market1501", "dukemtmc", "msmt17" or "synthetic".
+    """Reads "market1501", "dukemtmc", "msmt17", "synthetic", or a set of one's own by its name.
 
     Warns of counts that are not the published ones, of images in two splits and of people in
     training and test.
 
     Args:
-        root: the folder that holds the set's folder, or the set's folder itself.
+        root: the folder that holds the set's folder or CSV file, or the set's folder itself.
         size, seed: which synthetic set (by default "demo"), or which draw of a real set: "demo" is
-            a draw (see `draw_people`), every other size is the whole set, the default.
+            a draw (see `draw_people`), every other size is the whole set, the default. A set of
+            one's own is always whole.
 
     Raises FileNotFoundError: no such folder (with what is there and the layout that is expected),
-    or no such image; ValueError: an unknown name, a file name that is not like the set's, an image
-    listed twice, an empty split, a synthetic set that is not the one of its manifest, fewer people
-    than a draw needs.
+    or no such image; ValueError: an unknown name, a file name that is not like the set's, a wrong
+    line of a CSV file (named with its column), an image listed twice, an empty split, a synthetic
+    set that is not the one of its manifest, fewer people than a draw needs.
     """
-    one_of("name", name, NAMES)
     root = Path(root)
+    if name not in NAMES:
+        size = None
     if name == "synthetic":
         folder = _find_synthetic(root, size or "demo", seed)
         splits = read(name, folder)
@@ -171,7 +179,7 @@ def open_dataset(
     # MSMT17 counts people from 0 in training and in test.
     for fault in overlaps(splits, same_people=name != "msmt17"):
         warnings.warn(f"{folder}: {fault}", stacklevel=2)
-    if name != "synthetic" and size == "demo":
+    if name in REAL and size == "demo":
         splits = draw_people(splits, seed)
     splits["train"] = _renumbered(splits["train"])
     return Dataset(name, version, folder, **splits)
@@ -209,7 +217,7 @@ def count(splits: Splits) -> pd.DataFrame:
         rows[split] = {
             "identities": len({record.identity for record in records}),
             "images": len(records),
-            "cameras": len({record.camera for record in records}),
+            "cameras": len({record.camera for record in records} - {-1}),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -301,16 +309,23 @@ def _full_version(name: str, version: str, size: str | None, seed: int) -> str:
 def _digest(name: str, folder: Path, splits: Splits) -> str:
     """The version of files: a digest of the images' names, sizes, splits and identities.
 
-    MSMT17's edition stands before it.
+    MSMT17's edition stands before it, or that no camera is known.
     """
+    is_csv = folder.is_file()
+    base = folder.parent if is_csv else folder
     lines = []
     for split, records in splits.items():
-        for path, identity, _ in records:
-            file = path.relative_to(folder).as_posix()
-            lines.append(f"{split}/{file}\0{identity}\0{path.stat().st_size}")
+        for path, identity, camera in records:
+            file = Path(os.path.relpath(path, base)).as_posix()
+            line = f"{split}/{file}\0{identity}\0{path.stat().st_size}"
+            if is_csv:  # elsewhere the name has the camera
+                line += f"\0{camera}"
+            lines.append(line)
     text = "\n".join(sorted(lines))
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
     edition = msmt17_version(folder) if name == "msmt17" else ""
+    if all(record.camera < 0 for records in splits.values() for record in records):
+        edition = "no cameras"
     return f"{edition}, {digest}" if edition else digest
 
 

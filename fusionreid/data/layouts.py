@@ -1,5 +1,6 @@
 """Folders and names of files: where a set lies, in which layout, and the records of its splits."""
 
+import csv
 import os
 import re
 import warnings
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """One image: its file, whom it shows, and which camera took it (from 0)."""
+    """One image: its file, whom it shows, and which camera took it (from 0; -1: not known)."""
 
     path: Path
     identity: int
@@ -35,13 +36,43 @@ NAMES = {
     "msmt17": (_MSMT17, "0000_000_01_0303morning_0015_0.jpg"),
     "synthetic": (_MARKET, "0002_c1s1_000451_03.jpg"),
 }
+REAL = NAMES.keys() - {"synthetic"}
+COLUMNS = ("path", "identity", "split")  # of a CSV file, which may have "camera" too
+MOST = {"identity": 2**63 - 1, "camera": 9999}  # a camera more is a row more of the model
+
+
+def find_own(name: str, root: Path) -> Path | None:
+    """The folder or the CSV file of a set of one's own; None if there is none.
+
+    It is `root / name`, `root / name.csv`, or `root` itself. A folder has Market-1501's layout.
+    """
+    for path in (root / name, root / f"{name}.csv", root):
+        if is_market_layout(path) or (path.suffix == ".csv" and path.is_file()):
+            return path
+    return None
+
+
+def check_name(name: str, root: Path) -> None:
+    """Raises ValueError, saying what is known, for an unknown name that is no set of one's own."""
+    if name in NAMES or find_own(name, root):
+        return
+    raise ValueError(
+        f"data set {name!r} is not known; it is one of: {', '.join(map(repr, NAMES))}; or a set of "
+        f"your own: a folder {root / name} with {', '.join(MARKET_FOLDERS.values())}, or a file "
+        f"{root / name.removesuffix('.csv')}.csv with the columns {', '.join(COLUMNS)} and, where "
+        f"it is known, camera. There is in {root}: {_listing(root)}"
+    )
 
 
 def find(name: str, root: Path) -> Path:
     """The folder of a set: `root`, or one called like the set below it, up to three deep.
 
-    Warns if there are several. Raises FileNotFoundError, with what is there and what is expected.
+    Warns if there are several. Raises FileNotFoundError, with what is there and what is expected;
+    ValueError as `check_name`.
     """
+    check_name(name, root)
+    if name not in NAMES:
+        return find_own(name, root)
     matches = {}  # by the folder that a link leads to: a folder and a link to it are one
     level = [root]
     for _ in range(4):
@@ -64,20 +95,26 @@ def find(name: str, root: Path) -> Path:
 def read(name: str, folder: Path) -> Splits:
     """The records of each split; identities are as in the files.
 
-    Raises ValueError: a name that is not like the set's, an image listed twice, an empty split;
-    FileNotFoundError: a list of MSMT17, or an image in it, is missing.
+    Raises ValueError: a name that is not like the set's, a wrong line of a CSV file, an image
+    listed twice, an empty split; FileNotFoundError: a list of MSMT17, or a listed image, is
+    missing.
     """
-    if is_market_layout(folder):
+    if folder.is_file():
+        try:
+            splits = _read_csv(folder)
+        except csv.Error as error:
+            raise ValueError(f"{folder}: expected a CSV file, found no such ({error})") from error
+    elif is_market_layout(folder):
         splits = {split: _read_folder(name, folder / sub) for split, sub in MARKET_FOLDERS.items()}
     else:
         splits = _read_msmt17(folder)
     for split, records in splits.items():
-        # Nobody trains on the synthetic probe.
-        if not records and (name, split) != ("synthetic", "train"):
-            example = NAMES[name][1]
-            raise ValueError(
-                f"{folder}: no image of {split} in {name}; expected names like {example}"
-            )
+        # Nobody trains on the synthetic probe, nor on a set of one's own that only tests.
+        if not records and (split != "train" or name in REAL):
+            expected = f"names like {_names(name)[1]}"
+            if folder.is_file():
+                expected = f"lines of the split {split}"
+            raise ValueError(f"{folder}: no image of {split} in {name}; expected {expected}")
     return splits
 
 
@@ -104,6 +141,11 @@ def msmt17_version(folder: Path) -> str:
         )
         return "V2"
     return version
+
+
+def _names(name: str) -> tuple[re.Pattern, str]:
+    """The pattern of a set's file names, and an example."""
+    return NAMES.get(name, NAMES["market1501"])
 
 
 def _missing(name: str, root: Path) -> str:
@@ -163,7 +205,7 @@ def _read_folder(name: str, folder: Path) -> list[Record]:
 
 def _parse(name: str, path: Path) -> Record:
     """The record of a file, from its name; there cameras count from 1."""
-    pattern, example = NAMES[name]
+    pattern, example = _names(name)
     match = pattern.match(path.name)
     numbers = [int(group) for group in match.groups() if group] if match else []
     if not match or numbers[1] < 1:
@@ -218,4 +260,42 @@ def _read_msmt17(folder: Path) -> Splits:
             listed[path] = place
             record = _parse("msmt17", path)
             splits[split].append(record._replace(identity=int(match[2])))
+    return splits
+
+
+def _read_csv(file: Path) -> Splits:
+    """The records of each split, from a line for each image; paths are from the file's folder."""
+    splits = {split: [] for split in MARKET_FOLDERS}
+    listed = {}  # where each image is listed
+    # With or without a byte order mark. What is not UTF-8 is shown in the error of its line.
+    with open(file, encoding="utf-8-sig", errors="replace", newline="") as opened:
+        rows = csv.DictReader(opened)
+        columns = rows.fieldnames or []
+        if not {*COLUMNS} <= {*columns}:
+            expected = f"the columns {', '.join(COLUMNS)} and, where it is known, camera"
+            found = ", ".join(columns) or "nothing"
+            raise ValueError(f"{file}, line 1: expected {expected}, found {found}")
+        for row in rows:
+            place = f"{file}, line {rows.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{place}: expected {len(columns)} values, as in line 1")
+            for column, most in MOST.items():
+                value = row.setdefault(column, "-1")
+                fits = value.isdecimal() and int(value) <= most
+                if column in columns and not fits:
+                    expected = f"expected a whole number from 0 to {most}"
+                    raise ValueError(f"{place}, column {column}: {expected}, found {value!r}")
+            if row["split"] not in splits:
+                expected = f"expected {', '.join(splits)}"
+                raise ValueError(f"{place}, column split: {expected}, found {row['split']!r}")
+            path = file.parent / row["path"]
+            if not path.is_file():
+                raise FileNotFoundError(f"{place}, column path: no such file: {path}")
+            if path in listed:
+                raise ValueError(
+                    f"{place}, column path: {path} is listed twice, first in {listed[path]}"
+                )
+            listed[path] = place
+            record = Record(path, int(row["identity"]), int(row["camera"]))
+            splits[row["split"]].append(record)
     return splits

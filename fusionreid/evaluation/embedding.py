@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data import normalise, prefetch
-from ..data.cache import decode, fit
+from ..data.cache import decode, fit, opened
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
 from ..options import expect
@@ -28,6 +28,7 @@ def embed(
     images_or_paths: Sequence,
     cameras: Sequence[int] | None = None,
     *,
+    boxes: Sequence | None = None,
     batch_size: int = 64,
     precision: str = "float32",
     progress: bool = True,
@@ -39,17 +40,22 @@ def embed(
         images_or_paths: a list of paths, PIL images and uint8 arrays of RGB pixels, (H, W),
             (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), mixed at will; or one array of images.
             They may have any size. What is transparent is black. OpenCV gives BGR: reverse the
-            last axis first.
+            last axis first. With `boxes` it is one of these, a whole frame.
         cameras: (N,) camera numbers of training, -1 for unseen ones. None: all are unseen, so that
             no camera embedding is added.
+        boxes: (N, 4), a detector's x1, y1, x2, y2 in pixels of the frame, which is turned upright
+            first. Each is one picture; what reaches outside is cut off.
         processes: see `embed_batches`.
 
     Raises:
         FileNotFoundError: a file, which is named, is not there.
         TypeError, ValueError: an image has another type or shape, a file, which is named, cannot be
-            decoded, or training has not seen a camera.
+            decoded, training has not seen a camera, or a box, which is named by its index, is
+            empty or outside the frame.
     """
     expect("model", model, FusionReID)
+    if boxes is not None:
+        images_or_paths = cut(images_or_paths, boxes)
     _expect_several(images_or_paths)
     count = len(images_or_paths)
     cameras = whole_numbers([-1] * count if cameras is None else cameras, "cameras", count)
@@ -65,6 +71,34 @@ def embed(
     ):
         vectors[indices] = batch
     return normalised(vectors)
+
+
+def cut(frame, boxes: Sequence) -> list[Image.Image]:
+    """The parts of a frame, a picture as `embed` takes it, in boxes (N, 4) as `embed` takes them.
+
+    Fractions of pixels are rounded outwards.
+    """
+    if isinstance(frame, (str, Path)):
+        with opened(frame) as image:
+            upright = ImageOps.exif_transpose(image)
+    else:
+        upright = ImageOps.exif_transpose(as_image(frame))
+    if isinstance(boxes, Tensor):
+        boxes = boxes.detach().cpu()
+    corners = np.asarray(boxes, float) if len(boxes) else np.empty((0, 4))
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise ValueError(f"boxes: expected shape (boxes, 4), found {corners.shape}")
+    size = np.array(upright.size)
+    low = np.clip(np.floor(corners[:, :2]), 0, size)
+    high = np.clip(np.ceil(corners[:, 2:]), 0, size)
+    is_full = (corners[:, :2] < corners[:, 2:]) & (low < high)  # a NaN is neither
+    for index in np.flatnonzero(~is_full.all(axis=1)):
+        raise ValueError(
+            f"boxes[{index}]: expected x1 < x2 and y1 < y2, in a frame of "
+            f"{size[0]} x {size[1]} pixels, found {corners[index].tolist()}"
+        )
+    parts = np.hstack([low, high]).astype(int)
+    return [upright.crop(part) for part in parts.tolist()]
 
 
 def _expect_several(images) -> None:
@@ -180,14 +214,16 @@ def embed_batches(
         first = batch[0] + rank * size
         return [min(index, batch[-1]) for index in range(first, first + size)]
 
-    bar = tqdm(batches, desc="embed", disable=rank > 0 or not bars(progress), leave=False, delay=1)
-    shares = prefetch(images, map(share, bar), device)
-    with evaluating(model):
+    hidden = rank > 0 or not bars(progress)
+    bar = tqdm(total=len(cameras), desc="embed", unit="image", disable=hidden, leave=False, delay=1)
+    shares = prefetch(images, map(share, batches), device)
+    with evaluating(model), bar:
         for batch, (indices, pixels) in zip(batches, shares, strict=True):
             with torch.inference_mode(), autocast(device, precision):
                 vectors = model.embed(normalise(pixels.to(device)), cameras[indices].to(device))
                 vectors = gather(vectors.float(), processes)
             yield batch, vectors[: len(batch)].cpu().numpy()
+            bar.update(len(batch))
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -110,11 +110,13 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
     """A model on several data sets, with and without its camera embedding: a row each.
 
     With the embedding, a camera of another data set takes the embedding of the training camera of
-    the same number. Without it, every camera is an unseen one. `options` go to `evaluate`.
+    the same number. Without it, every camera is an unseen one; a set without cameras has this row
+    alone. `options` go to `evaluate`.
     """
     rows = []
-    choices = (True, False) if model.num_cameras else (False,)
     for name, dataset in datasets.items():
+        has_both = model.num_cameras and dataset.num_cameras
+        choices = (True, False) if has_both else (False,)
         for use_cameras in choices:
             rankings = evaluate(
                 model, dataset, features=["all"], use_cameras=use_cameras, **options

@@ -2,8 +2,9 @@
 
 import json
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Record
 from ..data.cache import decode
-from ..files import atomic_write, locked
+from ..files import atomic_write, locked, read_json, write_json
 from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
 from ..options import expect
@@ -61,11 +62,12 @@ class Gallery:
         paths: the pictures, in the order of `images`, each once.
         features: (N, D) float16, L2-normalised, a row for each of them.
         unreadable: why a picture was left out, by its path.
+        embedded: how many pictures were embedded just now, in so many `seconds`.
 
     Raises:
         FileNotFoundError: a picture, which is named, is not there.
         ValueError: no picture can be read, or the file of features is damaged.
-        OSError: the file of features, which is named, cannot be written (read-only, disk full).
+        OSError: the folder, which is named, or its file cannot be written (read-only, disk full).
     """
 
     def __init__(
@@ -81,10 +83,12 @@ class Gallery:
         precision = options.get("precision", "float32")
         self.file = self._root / f"{digest(model)}-{precision}.npz"
         self.unreadable: dict[Path, str] = {}
+        self.embedded = 0
+        self.seconds = 0.0
         entries = list(dict.fromkeys(self._entry(image, model.num_cameras) for image in images))
         vectors = self._read()
         if set(vectors) != set(entries):
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._check_writable()
             with locked(self.file.with_suffix(".lock")):
                 vectors = self._read()  # again: another process may have been faster
                 vectors = {entry: vectors[entry] for entry in entries if entry in vectors}
@@ -135,6 +139,16 @@ class Gallery:
     def _path(self, entry: Entry) -> Path:
         return Path(os.path.normpath(self._root / entry.name))
 
+    def _check_writable(self) -> None:
+        """Makes the folder; what cannot be kept is found now, and not after the embedding."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self._root).close()
+        except OSError as error:
+            reason = f"{error.strerror}; the features need a folder that can be written"
+            remedy = "name another one (search: --index FOLDER)"
+            raise OSError(error.errno, f"{reason}: {remedy}", str(self._root)) from error
+
     def _read(self) -> dict[Entry, np.ndarray]:
         """The vectors that the file has."""
         if not self.file.is_file():
@@ -166,7 +180,8 @@ class Gallery:
         paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
-        saved = time.monotonic()
+        started = time.monotonic()
+        saved = started
         for indices, batch in embed_batches(model, pictures, cameras, **options):
             for index, vector in zip(indices, normalised(batch).astype(np.float16), strict=True):
                 if index not in unreadable:
@@ -174,16 +189,21 @@ class Gallery:
             if time.monotonic() - saved > SAVE_EVERY:
                 self._write(vectors)
                 saved = time.monotonic()
+        self.seconds = time.monotonic() - started
+        self.embedded = len(entries)
         self._write(vectors)
         self.unreadable = {paths[index]: why for index, why in unreadable.items()}
 
 
-def pictures_in(folder: str | Path) -> list[Path]:
+def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]:
     """The image files in a folder and below, in order, without hidden ones.
 
-    Raises ValueError if there are none.
+    `sheets` are left out, too; they are resolved paths, as of `known_sheets`.
+
+    Raises ValueError if there are no others.
     """
     folder = Path(folder)
+    names = {path.name for path in sheets}
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ValueError(f"{folder}: expected a folder of pictures, found {found}")
@@ -191,12 +211,29 @@ def pictures_in(folder: str | Path) -> list[Path]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                pictures.append(Path(parent) / name)
+            path = Path(parent) / name
+            is_picture = not name.startswith(".") and path.suffix.lower() in SUFFIXES
+            is_sheet = name in names and path.resolve() in sheets
+            if is_picture and not is_sheet:
+                pictures.append(path)
     if not pictures:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise ValueError(f"{folder}: expected pictures ({suffixes}), found none in it or below")
     return pictures
+
+
+def known_sheets(index: Path) -> set[Path]:
+    """The contact sheets that searches with this folder of features have written."""
+    file = index / "sheets.json"
+    names = read_json(file) if file.is_file() else []
+    return {(index / name).resolve() for name in names}
+
+
+def remember_sheets(index: Path, sheets: Collection[Path]) -> None:
+    """Writes down all contact sheets, by names relative to the folder of features."""
+    if sheets != known_sheets(index):
+        names = sorted(os.path.relpath(sheet, index.resolve()) for sheet in sheets)
+        write_json(index / "sheets.json", names)
 
 
 def write_sheet(

@@ -26,7 +26,7 @@ class Labels(NamedTuple):
     """Who is on the images of a split, and which cameras took them."""
 
     ids: np.ndarray  # (N,) int64 identities; a negative one is a distractor
-    cameras: np.ndarray  # (N,) int64
+    cameras: np.ndarray  # (N,) int64; a negative one is not known
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Labels":
@@ -50,6 +50,7 @@ class Ranking:
     mAP_trapezoid: float  # mAP by the trapezoid rule of the original Market-1501 code
     queries: np.ndarray = field(repr=False)  # (num_valid,) indices of the valid queries
     first_match: np.ndarray = field(repr=False)  # (num_valid,) rank of the first match, from 1
+    camera_rule: bool = True  # False: no camera is known, so no image was left out
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""
@@ -87,8 +88,9 @@ def evaluate_ranking(
         query_features, gallery_features: (Q, D) and (G, D) arrays, memory maps or tensors of any
             real type. They are ranked in float32 and as they are: L2-normalise them first, as
             `fusionreid.embed` does.
-        query_ids, gallery_ids, query_cameras, gallery_cameras: (Q,) and (G,) whole numbers; a
-            negative identity is a distractor.
+        query_ids, gallery_ids: (Q,) and (G,) whole numbers; a negative one is a distractor.
+        query_cameras, gallery_cameras: (Q,) and (G,) whole numbers, of which a negative one is not
+            known; or None for both: then images of the query's own camera are not left out.
         max_rank: length of the CMC curve.
         rerank: None, or True for k-reciprocal re-ranking as published, or its parameters as a dict.
         device: where distances are computed; by default where the features are.
@@ -98,6 +100,15 @@ def evaluate_ranking(
     """
     distances = distances_between(query_features, gallery_features, rerank, device)
     queries, images = distances.shape
+    if query_cameras is None and gallery_cameras is None:
+        query_cameras = [-1] * queries
+        gallery_cameras = [-1] * images
+    for name, cameras in {"query": query_cameras, "gallery": gallery_cameras}.items():
+        if cameras is None:
+            raise ValueError(
+                f"{name}_cameras: expected camera numbers for query and gallery, or None for both "
+                f"(no camera rule), found None for {name} alone"
+            )
     query = Labels(
         whole_numbers(query_ids, "query_ids", queries),
         whole_numbers(query_cameras, "query_cameras", queries),
@@ -140,6 +151,7 @@ def rank_by(distances, query: Labels, gallery: Labels, max_rank: int = 50) -> Ra
         mAP_trapezoid=float(trapezoid.mean()),
         queries=valid,
         first_match=first_match,
+        camera_rule=bool((query.cameras >= 0).any()),
     )
 
 
@@ -164,16 +176,17 @@ def matches_and_junk(query: Labels, gallery: Labels, i: int) -> tuple[np.ndarray
     """The gallery images of the identity of query `i`: (matches,) and (junk,), ascending.
 
     A match was taken by another camera than the query. An image by the query's own camera is junk:
-    it may be the next frame, so finding it proves nothing, and the ranking leaves it out. A
-    distractor matches nobody.
+    it may be the next frame, so finding it proves nothing, and the ranking leaves it out. Where the
+    query's camera is not known there is no junk. A distractor matches nobody.
     """
     identity = query.ids[i]
     if identity < 0:
         nobody = np.empty(0, np.int64)
         return nobody, nobody
     images = np.flatnonzero(gallery.ids == identity)
-    other_camera = gallery.cameras[images] != query.cameras[i]
-    return images[other_camera], images[~other_camera]
+    camera = query.cameras[i]
+    is_junk = (camera >= 0) & (gallery.cameras[images] == camera)
+    return images[~is_junk], images[is_junk]
 
 
 def valid_queries(query: Labels, gallery: Labels) -> np.ndarray:

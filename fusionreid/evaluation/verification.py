@@ -2,9 +2,9 @@
 
 The paper ranks and does not verify. A pair is a query and a gallery image of another camera. It is
 genuine if both show one person, else it is an impostor pair. (The ranking also has other people by
-the query's own camera; they are no pairs here, so that both kinds cross cameras alike.) A threshold
-accepts the pairs up to a distance. TAR is the share of genuine pairs that it accepts, FAR that of
-impostor pairs.
+the query's own camera; they are no pairs here, so that both kinds cross cameras alike. Where the
+query's camera is not known, all its pairs count.) A threshold accepts the pairs up to a distance.
+TAR is the share of genuine pairs that it accepts, FAR that of impostor pairs.
 
 Rates are exact: pairs that are equally far are accepted together or not at all. TAR at a FAR is the
 highest that a threshold reaches without a higher FAR. The equal error rate (EER) is where FAR is
@@ -138,9 +138,10 @@ def _each_query(distances, query: Labels, gallery: Labels, work: Callable) -> No
         for low, block in blocks(distances, queries):
             part = slice(low, low + block.shape[1])
             for i, values in zip(queries, block, strict=True):
-                other_camera = gallery.cameras[part] != query.cameras[i]
+                camera = query.cameras[i]
+                allowed = (camera < 0) | (gallery.cameras[part] != camera)
                 same = gallery.ids[part] == query.ids[i]
-                work(i, values[same & other_camera], values[~same & other_camera])
+                work(i, values[same & allowed], values[~same & allowed])
 
     in_threads(of_rows, len(known))
 

@@ -37,10 +37,15 @@ from ..options import expect_fields, one_of
 
 @dataclass(frozen=True)
 class Start:
-    """What a branch starts from: random weights, ImageNet's, or those of a file."""
+    """What a branch starts from: random weights, ImageNet's, or those of a file.
+
+    With `whole` the file is a trained model of the run's own configuration, and all of it is taken,
+    for both branches and their fusion (`trained.fine_tuned`).
+    """
 
     source: str = "random"  # or "imagenet" (fetched by timm), or the path of a file of weights
     version: str = ""  # timm's tag, or the file's digest; "" is not looked up yet
+    whole: bool = False
 
     def with_version(self, backbone: str | None) -> "Start":
         """The start with its version looked up.
@@ -67,6 +72,8 @@ class Start:
     def __str__(self) -> str:
         """A file is named by its name and digest, wherever it lies."""
         name = Path(self.source).name
+        if self.whole:
+            name = f"all of {name}"
         return f"{name}:{self.version}" if self.version else name
 
 

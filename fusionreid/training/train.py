@@ -19,7 +19,7 @@ from ..devices import autocast, environment, one_thread
 from ..evaluation.attention import attention_entropy
 from ..evaluation.evaluate import evaluate
 from ..evaluation.ranking import Labels, Ranking, valid_queries
-from ..files import write_lines
+from ..files import read_json, write_json, write_lines
 from ..models import checkpoints
 from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
@@ -27,6 +27,7 @@ from ..parallel import gather, share_buffers, start, wrap
 from ..processes import bars
 from .losses import Objective, PaperObjective
 from .runs import RunConfig, RunFolder, with_versions
+from .trained import take_weights
 
 CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for a GPU
 REMEDY = (
@@ -89,6 +90,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 def starting_model(run: RunConfig, num_classes: int, num_cameras: int) -> tuple[FusionReID, str]:
     """The model with its starting weights, and a report of what was loaded from files."""
+    for trained in (run.cnn_start, run.transformer_start):
+        if trained.whole:
+            model = build_model(run.model, num_classes, num_cameras)
+            return model, take_weights(model, trained.source)
     sources = {"cnn": run.cnn_start.source, "transformer": run.transformer_start.source}
     fetched = [branch for branch, source in sources.items() if source == "imagenet"]
     files = {
@@ -310,7 +315,7 @@ def train(
                 )
             if is_evaluated(epoch):
                 rankings = evaluate_epoch(epoch)
-            bar.set_postfix_str(f"loss {loss:.2f}")
+            bar.set_postfix_str(f"loss {loss:.2f}, {count / elapsed:,.0f} images/s")
             if main and callable(progress):
                 progress(folder)
             state.wait_for_everyone()
@@ -318,6 +323,36 @@ def train(
             folder.write_result(rankings, dataset, seconds, used)
         state.wait_for_everyone()
     return folder
+
+
+def without_cameras(
+    folder: RunFolder,
+    *,
+    data_root: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> dict[str, dict[str, float]]:
+    """What each feature of a finished run reaches without the camera embedding.
+
+    It is measured once, and kept in the run's folder. A model without cameras gives {}.
+    """
+    file = folder.path / "without_cameras.json"
+    if file.is_file():
+        return read_json(file)
+    state, device = start(device)
+    model = folder.model(device)
+    if not model.num_cameras:
+        return {}
+    rankings = evaluate(
+        model,
+        open_data(folder.config.data, data_root or paths.DATA),
+        cache_directory=paths.cache(data_root),
+        use_cameras=False,
+        processes=state.num_processes,
+    )
+    scores = {feature: ranking.summary() for feature, ranking in rankings.items()}
+    if state.is_main_process:
+        write_json(file, scores)
+    return scores
 
 
 def _check_weights(model: nn.Module, epoch: int) -> None:

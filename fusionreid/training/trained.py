@@ -1,6 +1,7 @@
 """Trained models by name: the one of the package, a run's, or a file's; and a run as one file."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ..evaluation.verification import CAMERAS, Calibration
 from ..files import read_json, write_json
 from ..models import checkpoints, released
 from ..models.fusionreid import FusionReID
-from .runs import read_result
+from .runs import RunConfig, Start, read_result
 
 
 def load(source: str | Path, device: str | torch.device | None = None) -> FusionReID:
@@ -150,6 +151,44 @@ def publish(source: str | Path, path: str | Path) -> dict:
     }
     checkpoints.save(path, model, **header)
     return header
+
+
+def fine_tuned(run: RunConfig, source: str | Path) -> RunConfig:
+    """The run with the model, the configuration and the weights, of a trained one to start from.
+
+    `source` is as of `load`, and raises as there.
+    """
+    file = _checkpoint(find(source))
+    model = load(source, "cpu").config
+    start = Start(str(file), whole=True)
+    return replace(
+        run,
+        model=model,
+        cnn_start=start if model.cnn else Start(),
+        transformer_start=start if model.transformer else Start(),
+    )
+
+
+def take_weights(model: FusionReID, source: str | Path) -> str:
+    """Copies a trained model's weights, in place, and says what was taken.
+
+    The classifiers and the camera embedding stay as they are: they are of other people and cameras.
+    Raises ValueError as `checkpoints.check_tensors`.
+    """
+    stored = {}
+    places = {}
+    for tensors, of in ((stored, load(source, "cpu")), (places, model)):
+        for name, tensor in checkpoints.tensors(of).items():
+            if not name.endswith(("classifier.weight", "camera_embedding")):
+                tensors[name] = tensor
+    checkpoints.check_tensors(source, stored, places)
+    with torch.no_grad():
+        for name, place in places.items():
+            place.copy_(stored[name])
+    return (
+        f"{source}: {len(places)} tensors taken; new: {len(model.necks)} classifiers of "
+        f"{model.num_classes} people, camera embedding of {model.num_cameras} cameras"
+    )
 
 
 def _is_released(path: Path) -> bool:

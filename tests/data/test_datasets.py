@@ -299,3 +299,40 @@ def test_published_numbers_of_msmt17():
         "query": 3368,
         "gallery": 15913,
     }
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_set_of_ones_own_has_a_version_of_its_files(tmp_path):
+    make(tmp_path / "photos", {"": ["a.jpg", "b.jpg", "c.jpg"]})
+    for name in "abc":
+        (tmp_path / "photos" / f"{name}.jpg").write_text(name)
+    file = tmp_path / "mine.csv"
+    config = DataConfig(name="mine")
+
+    def version(*lines):
+        file.write_text("\n".join(["path,identity,camera,split", *lines]))
+        dataset = open_data(config, tmp_path)
+        assert dataset.version == find_version(config, tmp_path) and dataset.name == "mine"
+        return dataset.version
+
+    lines = "photos/a.jpg,5,0,train", "photos/b.jpg,6,0,query", "photos/c.jpg,6,1,gallery"
+    first = version(*lines)
+    assert version(*lines[::-1]) == first and len(first) == 8
+    assert open_dataset("mine", tmp_path, size="demo").train[0].identity == 0  # no draw
+    others = {
+        version(lines[0], lines[1], "photos/c.jpg,6,2,gallery"),
+        version("photos/a.jpg,4,0,train", *lines[1:]),
+        version(lines[0], "photos/b.jpg,6,0,gallery", "photos/c.jpg,6,1,query"),
+    }
+    assert len(others | {first}) == 4
+    assert version(*lines) == first
+    (tmp_path / "photos" / "a.jpg").write_text("another picture")
+    with pytest.raises(ValueError, match="mine.csv: expected mine .*: other files"):
+        open_data(replace(config, version=first), tmp_path)
+    file.write_text("path,identity,split\nphotos/b.jpg,6,query\nphotos/c.jpg,6,gallery\n")
+    dataset = open_data(config, tmp_path)
+    assert dataset.version.startswith("no cameras, ") and dataset.num_cameras == 0
+    assert count(dataset.splits).loc["query"].tolist() == [1, 1, 0]
+    file.unlink()
+    with pytest.raises(ValueError, match="'mine' is not known.*a file .*mine.csv"):
+        find_version(config, tmp_path)

@@ -270,3 +270,99 @@ def test_links_that_loop_are_passed_over(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find("market1501", tmp_path) == folder
+
+
+LINES = [
+    "path,identity,camera,split",
+    "photos/a.jpg,7,1,train",
+    '"photos/b, c.jpg",7,0,train',
+    "photos/d.jpg,12,2,query",
+    "photos/e.jpg,12,3,gallery",
+]
+
+
+def make_csv(folder, lines=LINES):
+    make(folder / "photos", {"": ["a.jpg", "b, c.jpg", "d.jpg", "e.jpg"]})
+    (folder / "mine.csv").write_text("\n".join(lines) + "\n")
+    return folder / "mine.csv"
+
+
+def test_a_csv_file_is_a_set(tmp_path):
+    file = make_csv(tmp_path)
+    assert find("mine", tmp_path) == find("mine.csv", tmp_path) == file
+    splits = read("mine", file)
+    assert short(splits["train"]) == [("a.jpg", 7, 1), ("b, c.jpg", 7, 0)]
+    assert short(splits["query"]) == [("d.jpg", 12, 2)]
+    assert short(splits["gallery"]) == [("e.jpg", 12, 3)]
+    assert all(record.path.is_file() for split in splits.values() for record in split)
+    file.write_text(
+        "\ufeffsplit,note,path,identity\ngallery,x,photos/e.jpg,0\nquery,,photos/d.jpg,0"
+    )
+    assert read("mine", file) == {
+        "train": [],  # a set may be there to test on alone
+        "query": [(tmp_path / "photos/d.jpg", 0, -1)],
+        "gallery": [(tmp_path / "photos/e.jpg", 0, -1)],
+    }
+
+
+@pytest.mark.parametrize(
+    "number, line, message",
+    [
+        (
+            1,
+            "path,person,split",
+            "line 1: expected the columns path, identity, split .* found path",
+        ),
+        (1, "", "line 1: expected the columns .* found nothing"),
+        (2, "photos/a.jpg,anna,1,train", "line 2, column identity: expected .* found 'anna'"),
+        (3, "photos/a.jpg,-1,1,train", "line 3, column identity: expected .* found '-1'"),
+        (
+            3,
+            "photos/a.jpg,1,20261129,train",
+            "line 3, column camera: .* from 0 to 9999, found '2026",
+        ),
+        (2, f"photos/a.jpg,{2**63},1,train", "line 2, column identity: expected a whole number"),
+        (3, "photos/a.jpg,1,,train", "line 3, column camera: expected a whole number.* found ''"),
+        (
+            4,
+            "photos/d.jpg,1,1,test",
+            "line 4, column split: expected train, query, gallery, .*test",
+        ),
+        (5, "photos/no.jpg,1,1,query", "line 5, column path: no such file: .*photos/no.jpg"),
+        (5, "photos/a.jpg,1,1,query", "line 5, column path: .* twice, first in .*mine.csv, line 2"),
+        (5, "photos/d.jpg,1,1", "line 5: expected 4 values"),
+        (5, "photos/d.jpg,1,1,query,x", "line 5: expected 4 values"),
+        (5, "photos/e.jpg,1,1,query", "no image of gallery in mine; expected lines of the split"),
+    ],
+)
+def test_a_wrong_line_of_a_csv_file_is_named_with_its_column(tmp_path, number, line, message):
+    lines = [*LINES]
+    lines[number - 1] = line
+    with pytest.raises((ValueError, FileNotFoundError), match=f"mine.csv.*({message})"):
+        read("mine", make_csv(tmp_path, lines))
+
+
+def test_a_file_that_is_no_csv_is_named(tmp_path):
+    file = make_csv(tmp_path)
+    file.write_text("path,identity,split\n" + 200_000 * "x")
+    with pytest.raises(ValueError, match="mine.csv: expected a CSV file.*larger than field limit"):
+        read("mine", file)
+
+
+def test_a_folder_of_ones_own_has_its_own_name(tmp_path):
+    folder = make(tmp_path / "mine", MARKET)
+    make_csv(tmp_path / "mine")
+    assert find("mine", tmp_path) == find("anything", folder) == folder
+    assert find("mine.csv", folder) == folder / "mine.csv"
+    assert short(read("mine", folder)["query"]) == [("0001_c1s1_001051_00.jpg", 1, 0)]
+
+
+def test_an_unknown_name_says_what_is_known_and_how_a_set_of_ones_own_is_given(tmp_path):
+    make(tmp_path / "other", {"query": ["0001_c1s1_001051_00.jpg"]})
+    with pytest.raises(ValueError) as error:
+        find("mine", tmp_path)
+    message = str(error.value)
+    assert "'mine' is not known; it is one of: 'market1501', 'dukemtmc', 'msmt17'" in message
+    assert f"a folder {tmp_path / 'mine'} with bounding_box_train, query" in message
+    assert f"a file {tmp_path / 'mine.csv'} with the columns path, identity, split" in message
+    assert message.endswith(f"There is in {tmp_path}: other")

@@ -1,5 +1,7 @@
 """Pictures of any kind become the vectors that the model gives for their pixels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from fusionreid import build_model, embed, load
 from fusionreid.config import PAPER, profile
 from fusionreid.data import load_images, normalise
+from fusionreid.evaluation import embedding
 from fusionreid.evaluation.evaluate import evaluate
 from fusionreid.models import checkpoints
 from fusionreid.models.pretrained import load_weights
@@ -160,3 +163,62 @@ def test_weights_that_did_not_arrive(kind, name, model, tmp_path):
     for read in (load, checkpoints.load, lambda path: load_weights(model, cnn=path)):
         with pytest.raises(ValueError, match=f"{name}: expected .* found {kind}"):
             read(tmp_path / name)
+
+
+def test_a_detectors_boxes_are_embedded_one_by_one(model, tmp_path):
+    frame = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    boxes = [(10, 20, 40, 80), (-5.5, 30.2, 20.7, 99), (0, 0, 120, 90), (100.2, 3, 100.4, 50)]
+    parts = [frame[20:80, 10:40], frame[30:90, :21], frame, frame[3:50, 100:101]]
+    expected = embed(model, parts)
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    for given in (
+        frame,
+        Image.fromarray(frame),
+        tmp_path / "frame.png",
+        str(tmp_path / "frame.png"),
+    ):
+        np.testing.assert_array_equal(embed(model, given, boxes=boxes), expected)
+    np.testing.assert_array_equal(
+        embed(model, frame, boxes=torch.tensor(boxes[:1]), cameras=[2]),
+        embed(model, parts[:1], cameras=[2]),
+    )
+    assert embed(model, frame, boxes=[]).shape == (0, expected.shape[1])
+    turned = Image.fromarray(np.rot90(frame))  # lies on its side, and says so
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(embed(model, tmp_path / "turned.png", boxes=boxes), expected)
+
+
+@pytest.mark.parametrize(
+    "boxes, message",
+    [
+        ([(0, 0, 9, 9), (5, 5, 5, 9)], r"boxes\[1\]: expected x1 < x2 .* frame of 120 x 90 pixels"),
+        ([(9, 0, 5, 9)], r"boxes\[0\]: .*found \[9.0, 0.0, 5.0, 9.0\]"),
+        ([(0, 0, 9, 9), (1, 1, 2, 2), (120, 0, 130, 9)], r"boxes\[2\]: expected"),
+        ([(-9, 0, 0, 9)], r"boxes\[0\]: expected"),
+        ([(0, 0, 9)], r"boxes: expected shape \(boxes, 4\), found \(1, 3\)"),
+        ((0, 0, 9, 9), r"boxes: expected shape \(boxes, 4\), found \(4,\)"),
+        ([(0, 0, float("nan"), 9)], r"boxes\[0\]: .*found \[0.0, 0.0, nan, 9.0\]"),
+    ],
+)
+def test_a_wrong_box_is_named(model, boxes, message):
+    with pytest.raises(ValueError, match=message):
+        embed(model, np.zeros((90, 120, 3), np.uint8), boxes=boxes)
+
+
+def test_a_frame_that_cannot_be_decoded_is_named(model, tmp_path):
+    (tmp_path / "frame.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="frame.jpg: expected an image"):
+        embed(model, tmp_path / "frame.jpg", boxes=[(0, 0, 9, 9)])
+    with pytest.raises(TypeError, match="expected paths, PIL images or arrays"):
+        embed(model, ["frame.jpg"], boxes=[(0, 0, 9, 9)])
+
+
+def test_the_bar_counts_images(model, paths, monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    shown = partial(embedding.tqdm, mininterval=0)
+    monkeypatch.setattr(embedding, "tqdm", lambda **options: shown(**options | {"delay": 0}))
+    embed(model, paths, batch_size=2)
+    bar = capsys.readouterr().err
+    assert "embed:" in bar and " 4/5 " in bar and "image/s]" in bar

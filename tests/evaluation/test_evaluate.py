@@ -1,5 +1,7 @@
 """Features of a split, the six and all together, and embedding of files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,21 @@ def test_cross_domain_has_a_row_with_and_without_cameras(model, tiny_dataset, tm
         ["tiny", False],
     ]
     assert table["mAP"].between(0, 1).all() and table["mAP"].nunique() == 2
+
+
+def test_a_set_without_cameras_is_scored_without_the_rule(model, tiny_dataset, tmp_path):
+    splits = {}
+    for split, records in tiny_dataset.splits.items():
+        splits[split] = [record._replace(camera=-1) for record in records]
+    unknown = replace(tiny_dataset, **splits)
+    assert unknown.num_cameras == 0
+    table = cross_domain(model, {"mine": unknown}, cache_directory=tmp_path)
+    assert table["camera embedding"].tolist() == [False]
+    retrieval = retrieve(model, tiny_dataset, cache_directory=tmp_path, use_cameras=False)
+    labels = retrieval.query.ids, retrieval.gallery.ids
+    expected = evaluate_ranking(*retrieval.select(), *labels, None, None)
+    assert table.loc[0, "mAP"] == pytest.approx(expected.mAP)
+    assert not evaluate(model, unknown, cache_directory=tmp_path)["cnn"].camera_rule
 
 
 def test_the_choice_of_camera_is_measured(model, tiny_dataset, tmp_path):

@@ -87,8 +87,9 @@ def test_pictures_come_change_and_go(model, folder, embedded):
     assert embedded == [9], "forgetting embeds nothing"
     Image.new("RGB", (30, 60), "red").save(folder / "2.png")
     Image.new("RGB", (30, 60), "blue").save(folder / "new.png")
-    check(opened(folder, model), model, pictures_in(folder))
-    assert embedded == [9, 2]
+    gallery = opened(folder, model)
+    check(gallery, model, pictures_in(folder))
+    assert embedded == [9, 2] and gallery.embedded == 2 and gallery.seconds > 0
     for number in (0, 4, 5, 6):
         (folder / f"{number}.png").unlink()
     Image.new("RGB", (30, 60), "green").save(folder / "2.png")

@@ -305,3 +305,21 @@ def test_zero_vectors_are_fine_in_euclidean_space():
     query, gallery, labels = sample("plain")
     gallery[7] = 0
     assert_equal(ranking, reference(squared(query, gallery), *labels))
+
+
+def test_without_cameras_no_image_is_left_out():
+    query, gallery, (query_ids, gallery_ids, *cameras) = sample("ties")
+    ranking = evaluate_ranking(query, gallery, query_ids, gallery_ids, None, None)
+    # Cameras of their own: no image is by the camera of a query.
+    apart = (np.arange(40), np.arange(300) + 40)
+    expected = reference(squared(query, gallery), query_ids, gallery_ids, *apart)
+    np.testing.assert_allclose(ranking.cmc, expected[0])
+    np.testing.assert_allclose(ranking.average_precision, expected[1])
+    assert not ranking.camera_rule
+    ruled = evaluate_ranking(query, gallery, query_ids, gallery_ids, *cameras)
+    assert ruled.camera_rule and ruled.mAP != ranking.mAP
+    unknown = np.full(40, -1), np.full(300, -1)
+    assert evaluate_ranking(query, gallery, query_ids, gallery_ids, *unknown).mAP == ranking.mAP
+    for given, name in [((None, cameras[1]), "query"), ((cameras[0], None), "gallery")]:
+        with pytest.raises(ValueError, match=f"{name}_cameras: .*None for both.*found None"):
+            evaluate_ranking(query, gallery, query_ids, gallery_ids, *given)

@@ -343,3 +343,11 @@ def test_the_command_prints_rates_and_keeps_a_calibration(run, model, tiny_datas
     assert "Probabilities with cameras" in printed and "observed" in printed
     assert command("--prior", "2") == 2
     assert "prior=2.0; expected a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_without_cameras_all_pairs_count():
+    random = np.random.default_rng(5)
+    query = Labels(np.array([0, 1, 2]), np.full(3, -1))
+    gallery = Labels(np.array([0, 1, 2, 2]), np.full(4, -1))
+    found = verification.verify_by(KnownDistances(random.random((3, 4))), query, gallery)
+    assert (found.genuine, found.impostors) == (4, 8)

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -405,6 +406,15 @@ def test_a_full_disk_is_named(tiny_dataset, tmp_path, monkeypatch, theirs):
         run_tiny(tiny_dataset, tmp_path)
     assert caught.value.filename.endswith("checkpoint.safetensors")
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_the_bar_says_images_a_second_and_the_time_left(
+    tiny_dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setattr(train, "tqdm", partial(train.tqdm, mininterval=0))
+    run_tiny(tiny_dataset, tmp_path, progress=True)
+    assert re.search(r"1/3 \[00:\d\d<00:\d\d, .*, \d+ images/s\]", capsys.readouterr().err)
 
 
 def test_what_was_loaded_from_a_file_is_said_and_kept(tiny_dataset, tmp_path, capsys):

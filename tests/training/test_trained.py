@@ -1,6 +1,7 @@
 """Trained models by name, and a run made one small file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from fusionreid.config import PAPER, RELEASED, ModelConfig, profile
 from fusionreid.evaluation.verification import Calibration
 from fusionreid.models import checkpoints
 from fusionreid.training import trained
+from fusionreid.training.runs import make_run, with_versions
+from fusionreid.training.train import starting_model
 
+RUN = make_run("smoke")
 MODEL = profile("smoke").scale(PAPER)
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 64 * 32).reshape(2, 3, 64, 32)
 
@@ -194,3 +198,37 @@ def test_weights_of_another_digest_are_refused(tmp_path):
         match=r"two\.safetensors: expected weights of digest 0{16}, found [0-9a-f]{16}; fetch",
     ):
         trained.load(tmp_path / "two.safetensors", "cpu")
+
+
+def test_a_run_starts_from_all_of_a_trained_model(run, tmp_path):
+    folder, model = run
+    new = make_run("demo", data=replace(RUN.data, name="mine"))
+    tuned = trained.fine_tuned(new, folder)
+    assert (tuned.model, tuned.data, tuned.train) == (MODEL, new.data, new.train)
+    versions = [with_versions(trained.fine_tuned(RUN, source)) for source in (folder, folder.name)]
+    assert versions[0] == versions[1] and versions[0].fingerprint != RUN.fingerprint
+    start = versions[0].to_dict()["cnn_start"]
+    assert start == f"all of checkpoint.safetensors:{versions[0].cnn_start.version}"
+    before = versions[0].fingerprint
+    with torch.no_grad():
+        model.necks["cnn"].classifier.weight.add_(1)
+    checkpoints.save(folder / "checkpoint.safetensors", model, epoch=2)
+    assert with_versions(trained.fine_tuned(RUN, folder)).fingerprint != before
+    with pytest.raises(FileNotFoundError, match="model 'nowhere': expected 'demo', a run"):
+        trained.fine_tuned(RUN, "nowhere")
+
+
+def test_all_but_classifiers_and_cameras_is_taken(run):
+    folder, model = run
+    started, report = starting_model(trained.fine_tuned(RUN, folder), 9, 2)
+    assert (started.num_classes, started.num_cameras) == (9, 2)
+    old, new = (checkpoints.tensors(each) for each in (model, started))
+    differing = {name for name in new if new[name].shape != old[name].shape}
+    assert differing == {name for name in new if "classifier" in name or "camera" in name}
+    assert all(torch.equal(new[name], old[name]) for name in new.keys() - differing)
+    assert report == (
+        f"{folder / 'checkpoint.safetensors'}: {len(new) - 7} tensors taken; "
+        "new: 6 classifiers of 9 people, camera embedding of 2 cameras"
+    )
+    with pytest.raises(ValueError, match="0123456789ab: does not fit the model"):
+        trained.take_weights(build_model(profile("demo").scale(PAPER), 4), folder)
