@@ -325,9 +325,5 @@ def attention_heads(
 
     images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
     return heat_maps(
-        images,
-        by_head(maps),
-        labels=list(maps),
-        scores=by_head(scores or {}),
-        gutters=(1,),
+        images, by_head(maps), labels=list(maps), scores=by_head(scores or {}), gutters=(1,)
     )
