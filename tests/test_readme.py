@@ -12,6 +12,8 @@ from fusionreid import paths
 from fusionreid.__main__ import parser
 from fusionreid.config import FEATURES
 from fusionreid.data.synthetic.build import build
+from fusionreid.paper.compare import results
+from fusionreid.paper.experiments import setting
 
 MOST_WORDS = 1_000  # in the README, tables counted and code blocks not
 PAGES = [
@@ -113,3 +115,23 @@ def test_the_site_has_every_page(page):
     contents = (paths.ROOT / "site" / "_toc.yml").read_text()
     listed = re.findall(r"(?m)^(?:root:|  - file:) (\S+)$", contents)
     assert page.removesuffix(".md") in listed
+
+
+RESULTS = {
+    "small CNN (for ResNet-50) alone": "ResNet50",
+    "small Transformer (for ViT-B/16) alone": "ViT-B/16*",
+    "both side by side (DFE)": "DFE",
+    "DFE + LRU": "DFE + LRU",
+    "FusionReID, the full model": "FusionReID*",
+}
+
+
+def test_the_results_are_those_that_are_recorded():
+    """Of the paper, of real people and of synthetic ones, as mAP / rank-1."""
+    rows = results("table2", setting("demo")).shown("table2")
+    values = rows.set_index(["variant", "source", "metric"])["value"]
+    for title, variant in RESULTS.items():
+        cells = []
+        for source in ("paper", "real", "synthetic"):
+            cells.append(" / ".join(f"{value:.1f}" for value in values[variant, source]))
+        assert f"| {title} | {' | '.join(cells)} |" in TEXTS["README.md"]
