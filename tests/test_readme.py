@@ -12,6 +12,7 @@ from fusionreid import paths
 from fusionreid.__main__ import parser
 from fusionreid.config import FEATURES
 from fusionreid.data.synthetic.build import build
+from fusionreid.paper.claims import judge
 from fusionreid.paper.compare import results
 from fusionreid.paper.experiments import setting
 
@@ -128,10 +129,18 @@ RESULTS = {
 
 def test_the_results_are_those_that_are_recorded():
     """Of the paper, of real people and of synthetic ones, as mAP / rank-1."""
-    rows = results("table2", setting("demo")).shown("table2")
-    values = rows.set_index(["variant", "source", "metric"])["value"]
+    measured = results(["table2", "figure5"], setting("demo"))
+    rows = measured.shown("table2")
+    values = rows.set_index(["variant", "source", "metric"]).sort_index()["value"]
     for title, variant in RESULTS.items():
         cells = []
         for source in ("paper", "real", "synthetic"):
             cells.append(" / ".join(f"{value:.1f}" for value in values[variant, source]))
         assert f"| {title} | {' | '.join(cells)} |" in TEXTS["README.md"]
+    judged = judge(measured).dropna(subset="low")
+    half = (judged["high"] - judged["low"]) / 2
+    known = {
+        f"{mean:+.1f} ± {each:.1f}" for mean, each in zip(judged["difference"], half, strict=True)
+    }
+    said = re.findall(r"[+-][\d.]+ ± [\d.]+\d", TEXTS["README.md"])
+    assert len(said) >= 6 and set(said) <= known
