@@ -9,7 +9,9 @@ synthetic people. Writes two tables to benchmarks/results/.
   features that are scaled to equal length before they stand side by side do as well?
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 
-Only numbers of real people are written.
+With two training seeds a draw has one pair of networks of one kind, so intervals of contrasts with
+such pairs are too narrow: they are over people, and over one half of the seeds. Only numbers of
+real people are written.
 """
 
 from __future__ import annotations
