@@ -3,11 +3,13 @@
     python benchmarks/controls.py --market /data --data-seeds 0 1 --seeds 0 1 2 3
 
 Trains nothing: it reads the finished runs of Table II (demo profile) on draws of Market-1501 and of
-synthetic people. Writes two tables to benchmarks/results/.
+synthetic people. Writes three tables to benchmarks/results/.
 
 - controls.csv: are two different branches more than two networks of one kind, side by side? Do
   features that are scaled to equal length before they stand side by side do as well?
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
+- verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
+  calibrated on people of training, are off on others.
 
 With two training seeds a draw has one pair of networks of one kind, so intervals of contrasts with
 such pairs are too narrow: they are over people, and over one half of the seeds. Only numbers of
@@ -25,7 +27,7 @@ import pandas as pd
 from fusionreid import experiments, paths
 from fusionreid.config import DataConfig
 from fusionreid.data.datasets import open_data, open_probe
-from fusionreid.evaluation import probe
+from fusionreid.evaluation import probe, verification
 from fusionreid.evaluation.embedding import normalised
 from fusionreid.evaluation.evaluate import Retrieval, retrieve
 from fusionreid.paper.intervals import difference_interval
@@ -133,6 +135,27 @@ def probed(settings: list, seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def verified(settings: list, seeds: list[int]) -> pd.DataFrame:
+    """A row for each full model: its rates of verification and its calibration error, in percent."""
+    rows = []
+    for setting in settings:
+        dataset = open_data(setting.data, setting.data_root)
+        cache = {"cache_directory": paths.cache(setting.data_root)}
+        for seed in seeds:
+            run = setting.run(experiments.variants("table2")[-1].config, seed)
+            model = RunFolder(run, setting.runs_root).model()
+            retrieval = retrieve(model, dataset, **cache)
+            found = verification.verify(retrieval)
+            calibration = verification.calibrate(model, dataset, **cache)
+            pairs = verification.pairs_by_cosine(retrieval)
+            table = verification.reliability(calibration, pairs)
+            where = {"data": f"{dataset.name} {dataset.version}", "seed": seed}
+            rates = {name: 100 * rate.value for name, rate in found.rates.items()}
+            error = {"calibration error": 100 * verification.calibration_error(table)}
+            rows.append(where | rates | error | {"people": found.people})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--market", type=Path, help="holds Market-1501's folder (default: skip it)")
@@ -144,17 +167,19 @@ def main() -> None:
         data = [DataConfig(name=name, size="demo", seed=seed) for seed in options.data_seeds]
         return [experiments.setting("demo", each, options.seeds, data_root=root) for each in data]
 
-    synthetic = settings("synthetic", paths.DATA)
-    tables = [controls(synthetic, options.seeds).assign(people="synthetic")]
+    people = {"synthetic": settings("synthetic", paths.DATA)}
     if options.market:
-        real = settings("market1501", options.market)
-        tables.append(controls(real, options.seeds).assign(people="real"))
-    table = pd.concat(tables)
-    table.to_csv(RESULTS / "controls.csv", index=False, float_format="%.3f")
-    print(table.round(2).to_string(index=False))
-    table = probed(synthetic, options.seeds)
-    table.to_csv(RESULTS / "probe.csv", index=False, float_format="%.3f")
-    print(table.round(1).to_string(index=False))
+        people["real"] = settings("market1501", options.market)
+    seeds = options.seeds
+    tables = {
+        "controls": [controls(each, seeds).assign(people=kind) for kind, each in people.items()],
+        "probe": [probed(people["synthetic"], seeds)],
+        "verification": [verified(each, seeds).assign(of=kind) for kind, each in people.items()],
+    }
+    for name, parts in tables.items():
+        table = pd.concat(parts)
+        table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.3f")
+        print(f"\n{table.round(2).to_string(index=False)}")
 
 
 if __name__ == "__main__":
