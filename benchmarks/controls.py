@@ -136,7 +136,7 @@ def probed(settings: list, seeds: list[int]) -> pd.DataFrame:
 
 
 def verified(settings: list, seeds: list[int]) -> pd.DataFrame:
-    """A row for each full model: its rates of verification and its calibration error, in percent."""
+    """A row for each full model: rates of verification and calibration error, in percent."""
     rows = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
