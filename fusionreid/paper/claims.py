@@ -107,7 +107,7 @@ def sentences(judged: pd.DataFrame) -> str:
     lines = []
     for claim, rows in judged.groupby("claim", sort=False):
         rows = rows.set_index("source")
-        parts = [f"paper {_points(rows.loc['paper', 'difference']) or 'nothing'}"]
+        parts = [f"paper {_points(rows.loc['paper', 'difference']) or 'has no number'}"]
         for source in recorded.SOURCES:
             row = rows.loc[source]
             found = f"{source} people {row['verdict']}"

@@ -20,7 +20,6 @@ from .style import GREEN, VERMILLION, styled
 
 MAX_HEIGHT = 8.5  # inches of a grid, so that it fits a screen and a page
 HEAT = matplotlib.colormaps["inferno"]
-HIGHEST = 3  # the brightest colour of every map, in times its mean
 
 
 def _array(values) -> np.ndarray:
@@ -220,17 +219,17 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
     return grid.finish(pd.DataFrame(drawn))
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map laid over an image in colours, from 0 to `HIGHEST` times the map's mean.
+def overlay(image: np.ndarray, heat: np.ndarray, highest: float = 3) -> np.ndarray:
+    """A map laid over an image in colours, from 0 to `highest` times the map's mean.
 
-    All maps share this scale, so an even map looks even. The image turns grey. It is seen best
-    where the map is low.
+    Maps of one scale can be compared, and an even map looks even. The image turns grey. It is seen
+    best where the map is low.
 
     Args:
         image: (H, W, 3) uint8.
         heat: (h, w), not negative; resized to the image.
     """
-    heat = heat / max(HIGHEST * heat.mean(), 1e-12)
+    heat = heat / max(highest * heat.mean(), 1e-12)
     small = Image.fromarray(heat.astype(np.float32))
     height, width, _ = image.shape
     large = small.resize((width, height), Image.Resampling.BICUBIC)
@@ -251,10 +250,11 @@ def heat_maps(
     labels: Sequence[str] = (),
     width: float = 10.0,
     scores: Mapping[str, Sequence[float]] | None = None,
+    highest: int = 3,
 ) -> Figure:
     """Maps laid over images: an image a row, a kind of map a column (Fig. 7, Fig. 9).
 
-    All maps share the colour scale of `overlay`.
+    All maps share one colour scale, that of `overlay`.
 
     Args:
         images: (N, 3, H, W) or (N, H, W, 3).
@@ -263,6 +263,7 @@ def heat_maps(
         labels: of the rows.
         width: of the figure in inches.
         scores: title of the column -> (N,), a number to write under each map.
+        highest: the brightest colour, in times a map's mean.
 
     Raises ValueError if a column has not one map for each image.
     """
@@ -287,7 +288,7 @@ def heat_maps(
             if scores:
                 numbers["score"] = float(scores[title][row])
                 caption = f"{numbers['score']:.2f}"
-            grid.add(row, column, overlay(image, heat), caption)
+            grid.add(row, column, overlay(image, heat, highest), caption)
             y, x = np.indices(heat.shape)
             cells = {"y": y.ravel(), "x": x.ravel(), "value": heat.ravel()}
             drawn.append(pd.DataFrame(numbers | cells))
@@ -299,8 +300,8 @@ def heat_maps(
         aspect=30,
         shrink=0.6,
     )
-    labels = ["0", "1\nthe map's mean", "2", f"{HIGHEST} times\nand more"]
-    bar.set_ticks([0, 1 / 3, 2 / 3, 1], labels=labels)
+    labels = ["0", "1\nthe map's mean", f"{highest} times\nand more"]
+    bar.set_ticks([0, 1 / highest, 1], labels=labels)
     bar.outline.set_visible(False)
     drawn = pd.concat(drawn, ignore_index=True)
     return grid.finish(drawn.replace("\n", " ", regex=True))
@@ -311,7 +312,7 @@ def attention_heads(
 ) -> Figure:
     """Fig. 8: the weights of every head for one person; a row is one unit of one layer.
 
-    All heads share the colour scale of `overlay`. Its score stands under a head if there is one.
+    All heads share one colour scale, that of `overlay`. A head's score, if it has one, is under it.
 
     Args:
         image: (3, H, W) or (H, W, 3).
