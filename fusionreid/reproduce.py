@@ -147,6 +147,9 @@ def reproduce(
     # always need its own.
     share = cores() // at_once + at_once - 1
     environment = {"FUSIONREID_CORES": str(share), "TQDM_DISABLE": "1"}
+    if at_once > 1:
+        # Threads of two kernels that share a core wait for each other: five times as slow.
+        environment["OMP_NUM_THREADS"] = str(max(1, cores() // at_once))
     # The kernels of this interpreter's environment come before those of the user.
     kernels = str(Path(sys.prefix) / "share" / "jupyter")
     os.environ["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])

@@ -109,6 +109,17 @@ def test_seeds_may_be_written_without_brackets(folder, monkeypatch):
     assert asked == [{"PROFILE": "smoke", "SEEDS": [0, 1]}]
 
 
+@pytest.mark.parametrize("count, threads", [(1, None), (2, "2")])
+def test_notebooks_that_run_at_once_share_the_cores(folder, monkeypatch, count, threads):
+    for number in range(count):
+        write(folder, f"0{number}_a.ipynb")
+    asked = []
+    monkeypatch.setattr(reproduce, "cores", lambda: 4)
+    monkeypatch.setattr(reproduce, "execute", lambda *arguments: asked.append(arguments[3]) or 0.0)
+    reproduce.reproduce("smoke")
+    assert [each.get("OMP_NUM_THREADS") for each in asked] == [threads] * count
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(processes.cores() < 2, reason="two notebooks at once need two cores")
 def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(folder):
