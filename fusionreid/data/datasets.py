@@ -11,8 +11,8 @@ A draw of a real set, size "demo", is a data set too: some of its people, chosen
 This file alone says what a set's version is. `DataConfig.version` names the files, whatever size
 and seed: "v5" is the renderer of the synthetic set; "3f2a9c01" is the digest of a real set's files;
 MSMT17 has its edition before it ("V1, 3f2a9c01"), a set without camera numbers "no cameras".
-`Dataset.version` adds size and seed to what was
-rendered ("demo-0, v5") or drawn ("3f2a9c01, demo-0").
+`Dataset.version` adds size and seed to what was rendered ("demo-0, v5") or drawn ("3f2a9c01,
+demo-0").
 """
 
 import hashlib

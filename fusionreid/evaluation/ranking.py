@@ -184,9 +184,13 @@ def matches_and_junk(query: Labels, gallery: Labels, i: int) -> tuple[np.ndarray
         nobody = np.empty(0, np.int64)
         return nobody, nobody
     images = np.flatnonzero(gallery.ids == identity)
-    camera = query.cameras[i]
-    is_junk = (camera >= 0) & (gallery.cameras[images] == camera)
+    is_junk = same_camera(query.cameras[i], gallery.cameras[images])
     return images[~is_junk], images[is_junk]
+
+
+def same_camera(camera: int, cameras: np.ndarray) -> np.ndarray:
+    """(N,) bool, whether images are by a camera; none are where it is not known."""
+    return (camera >= 0) & (cameras == camera)
 
 
 def valid_queries(query: Labels, gallery: Labels) -> np.ndarray:

@@ -30,7 +30,7 @@ from ..options import expect
 from .distances import blocks, in_threads
 from .embedding import device_of
 from .evaluate import Retrieval, retrieve
-from .ranking import Labels, distances_between, valid_queries
+from .ranking import Labels, distances_between, same_camera, valid_queries
 
 FARS = {"TAR at FAR 1e-2": 1e-2, "TAR at FAR 1e-3": 1e-3}
 DRAWS = 1000  # of the bootstrap
@@ -138,8 +138,7 @@ def _each_query(distances, query: Labels, gallery: Labels, work: Callable) -> No
         for low, block in blocks(distances, queries):
             part = slice(low, low + block.shape[1])
             for i, values in zip(queries, block, strict=True):
-                camera = query.cameras[i]
-                allowed = (camera < 0) | (gallery.cameras[part] != camera)
+                allowed = ~same_camera(query.cameras[i], gallery.cameras[part])
                 same = gallery.ids[part] == query.ids[i]
                 work(i, values[same & allowed], values[~same & allowed])
 

@@ -4,7 +4,6 @@ Ours are the recorded runs (`recorded`), on real and on synthetic people, and th
 has not been run is a gap in a frame, not an error.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -156,41 +155,42 @@ def rank_agreement(results: Results) -> pd.DataFrame:
     where the paper's order is fixed (after arXiv 2209.05047); `rows`, their number; `turned`, the
     pairs of rows whose order differs. Rows that a source lacks are left out.
     """
-    runs = results.runs.query("feature == 'all' and metric == 'mAP'")
-    runs = runs.drop_duplicates([*recorded.SOURCES])  # a model that several experiments have
+    row = ["experiment", "variant"]
+    runs = results.runs.query("feature == 'all'").drop_duplicates(row).set_index(row)
+    runs = runs[[*recorded.SOURCES]].add_suffix(" runs")
+    rows = results.rows.query("feature == 'all' and metric == 'mAP'")
+    values = rows.pivot(index=row, columns="source", values="value")
+    values = runs.join(values).drop_duplicates([*runs])  # a model that several experiments have
     table = []
     for pair in combinations(("paper", *recorded.SOURCES), 2):
-        rows = runs.dropna(subset="paper") if "paper" in pair else runs
-        known = {key[0] for key in recorded.archive().runs}
-        for source in set(pair) - {"paper"}:
-            rows = rows[rows[source].isin(known)]
-        if len(rows) < 3:
+        known = values.dropna(subset=[*pair])
+        drawn = [_drawn_again(known, source) for source in pair]
+        if len(known) < 3 or not all(map(len, drawn)):
             continue
-        means = {}
-        drawn = {}
-        for source in pair:
-            if source == "paper":
-                means[source] = rows["paper"].to_numpy()
-                drawn[source] = itertools.repeat(means[source])
-            else:
-                drawn[source] = recorded.resampled_means([*rows[source]])
-                means[source] = drawn[source].mean(axis=0)
-        taus = [kendalltau(*both).statistic for both in zip(*drawn.values(), strict=False)]
+        taus = [kendalltau(*both).statistic for both in zip(*drawn, strict=True)]
         low, high = np.quantile(taus, [0.025, 0.975])
-        first, second = (np.sign(np.subtract.outer(each, each)) for each in means.values())
+        means = [known[source].to_numpy() for source in pair]
+        first, second = (np.sign(np.subtract.outer(each, each)) for each in means)
         turned = np.argwhere(np.triu(first * second < 0))
-        names = rows["variant"].map(results.label).to_numpy()
+        names = known.index.get_level_values("variant").map(results.label)
         table.append(
             {
                 "sources": " and ".join(pair),
-                "tau": kendalltau(*means.values()).statistic,
+                "tau": kendalltau(*means).statistic,
                 "low": low,
                 "high": high,
-                "rows": len(rows),
+                "rows": len(known),
                 "turned": "; ".join(f"{names[one]}, {names[other]}" for one, other in turned),
             }
         )
     return pd.DataFrame(table)
+
+
+def _drawn_again(known: pd.DataFrame, source: str) -> np.ndarray:
+    """(draws, rows) values of a source with other people and seeds; the paper's stay."""
+    if source == "paper":
+        return np.tile(known["paper"], (recorded.DRAWS, 1))
+    return recorded.resampled_means([*known[f"{source} runs"]])
 
 
 def _runs(name: str, setting: Setting) -> Iterator[dict]:

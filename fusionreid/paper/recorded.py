@@ -31,6 +31,7 @@ from .numbers import ACCURACY, TITLES
 SOURCES = {"real": "market1501", "synthetic": "synthetic"}
 # What tells rows apart: a run that is recorded again replaces its rows.
 KEYS = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]
+DRAWS = 1000  # of the bootstrap
 COLUMNS = [*KEYS, *ACCURACY, "version", "commit", "device", "run", "configuration"]
 
 
@@ -203,34 +204,32 @@ def expected(configuration: str, data_seed: int) -> tuple[float, float]:
     return runs.mean() - half, runs.mean() + half
 
 
-def resampled_means(configurations: Sequence[str], draws: int = 1000) -> np.ndarray:
+def resampled_means(configurations: Sequence[str]) -> np.ndarray:
     """The mAP of several rows, measured again with other people and training seeds (bootstrap).
 
     People and training seeds of each draw of the data are drawn with replacement, the same for all
     rows. Seeds that a row lacks are left out.
 
-    Returns (draws, rows), fractions of 1; no rows where the configurations share no run.
+    Returns (`DRAWS`, rows), fractions of 1; (0, rows) where the configurations share no run.
     """
     variants = [archive().runs.get((configuration, "all"), {}) for configuration in configurations]
     shared = sorted(set.intersection(*map(set, variants)))
     random = np.random.default_rng(0)
-    total = np.empty((0, len(variants)))
+    total = np.zeros((DRAWS if shared else 0, len(variants)))
     for data_seed in sorted({data_seed for data_seed, _ in shared}):
         seeds = [seeds for seeds in shared if seeds[0] == data_seed]
         scores = np.array([[variant[each].scores[0] for each in seeds] for variant in variants])
         _, queries = variants[0][seeds[0]].people
-        weights = queries * _drawn(random, len(queries), draws)
+        weights = queries * _drawn(random, len(queries))
         weights = weights / weights.sum(axis=1, keepdims=True)
-        chosen = _drawn(random, len(seeds), draws) / len(seeds)
-        means = np.einsum("rsp,dp,ds->dr", scores, weights, chosen)
-        share = len(seeds) / len(shared)
-        total = total + share * means if len(total) else share * means
+        chosen = _drawn(random, len(seeds)) / len(shared)
+        total += np.einsum("rsp,dp,ds->dr", scores, weights, chosen)
     return total
 
 
-def _drawn(random: np.random.Generator, count: int, draws: int) -> np.ndarray:
+def _drawn(random: np.random.Generator, count: int) -> np.ndarray:
     """How often each of `count` things is drawn when as many are drawn with replacement."""
-    return random.multinomial(count, np.full(count, 1 / count), size=draws)
+    return random.multinomial(count, np.full(count, 1 / count), size=DRAWS)
 
 
 def about(configurations: Iterable[str]) -> str:

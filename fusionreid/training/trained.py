@@ -92,7 +92,7 @@ def write_calibrations(
 def read_calibrations(source: str | Path, model: FusionReID) -> dict[bool, Calibration]:
     """The calibrations kept beside the checkpoint of `model`, by whether cameras are used.
 
-    None if there is no file. Raises ValueError, naming the file, if it is of another model, or
+    {} if there is no file. Raises ValueError, naming the file, if it is of another model, or
     damaged.
     """
     file = _calibration_file(source)
@@ -154,7 +154,7 @@ def publish(source: str | Path, path: str | Path) -> dict:
 
 
 def fine_tuned(run: RunConfig, source: str | Path) -> RunConfig:
-    """The run with the model, the configuration and the weights, of a trained one to start from.
+    """The run with a trained model to start from: its configuration and its weights.
 
     `source` is as of `load`, and raises as there.
     """

@@ -167,8 +167,8 @@ def test_means_are_drawn_again_over_people_and_seeds(record):
     rows = recorded.archive().rows.query("feature == 'all'")
     keys = [rows.loc[rows["row"] == row, "configuration"].iloc[0]
             for row in ("table1: FusionReID*", "table5: GAP")]  # fmt: skip
-    means = recorded.resampled_means(keys, draws=400)
-    assert means.shape == (400, 2)
+    means = recorded.resampled_means(keys)
+    assert means.shape == (1000, 2)
     recorded_mean = rows.loc[rows["configuration"] == keys[0], "mAP"].mean() / 100
     assert means[:, 0].mean() == pytest.approx(recorded_mean, abs=0.005)
     # Forty people of two draws differ by ten points: 10 / sqrt(80) = 1.1 points.
