@@ -164,8 +164,10 @@ def rank_agreement(results: Results) -> pd.DataFrame:
     table = []
     for pair in combinations(("paper", *recorded.SOURCES), 2):
         known = values.dropna(subset=[*pair])
+        if len(known) < 3:
+            continue
         drawn = [_drawn_again(known, source) for source in pair]
-        if len(known) < 3 or not all(map(len, drawn)):
+        if not all(map(len, drawn)):  # the rows share no run
             continue
         taus = [kendalltau(*both).statistic for both in zip(*drawn, strict=True)]
         low, high = np.quantile(taus, [0.025, 0.975])
