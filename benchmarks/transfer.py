@@ -1,65 +1,96 @@
-"""What synthetic people teach for real ones: networks trained on them alone, tried on real people.
+"""What synthetic people teach for real ones, and what they give a training on real people.
 
-    python benchmarks/transfer.py --market /data --draws 0 1 --data-seeds 100
+    python benchmarks/transfer.py --market /data
 
-Trains the missing runs (the single branches and the full model of Table II, demo profile), and
-ranks draws of 150 people of Market-1501 without training there. Prints a table, and writes it to
-benchmarks/results/transfer.csv. Only numbers of real people are written.
+Trains the missing runs of the single branches and the full model (Table II, demo profile), and
+writes two tables to benchmarks/results/. Only numbers of real people are written.
+
+- transfer.csv: networks trained on synthetic people alone, tried on draws of 150 people of
+  Market-1501 and on the whole set, without training there. `--data-seeds` are the synthetic sets.
+- starts.csv: networks trained on draws of Market-1501, from weights pre-trained on synthetic
+  people, and from random weights.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from fusionreid import experiments, jobs, paths
-from fusionreid.config import DataConfig
+from fusionreid.config import PROFILES, DataConfig
 from fusionreid.data import open_dataset
 from fusionreid.evaluation.evaluate import cross_domain
 from fusionreid.training.runs import RunFolder
 
+RESULTS = paths.ROOT / "benchmarks/results"
 ROWS = ["ResNet50", "ViT-B/16*", "FusionReID*"]  # the demo's stand-ins of these
 
 
-def tried(market: Path, draws: list[int], data_seed: int, seeds: list[int]) -> pd.DataFrame:
-    """A row for each run, draw, and with or without the cameras of training."""
-    data = DataConfig(size="demo", seed=data_seed)
-    real = {f"draw {k}": open_dataset("market1501", market, size="demo", seed=k) for k in draws}
+def finished(setting: experiments.Setting) -> list[tuple[str, int, RunFolder]]:
+    """The name, the seed and the run of each row; trains those that are missing."""
+    jobs.run_all("table2", setting, rows=ROWS)
+    runs = []
+    for variant in experiments.variants("table2"):
+        if variant.name in ROWS:
+            for seed in setting.seeds:
+                run = setting.run(variant.config, seed)
+                runs.append((variant.name, seed, RunFolder(run, setting.runs_root)))
+    return runs
+
+
+def tried(market: Path, draws: list[int], data_seeds: list[int], seeds: list[int]) -> pd.DataFrame:
+    """A row for each run and real set, with and without the cameras of training."""
+    real = {"Market-1501": open_dataset("market1501", market)}
+    for draw in draws:
+        real[f"draw {draw}"] = open_dataset("market1501", market, size="demo", seed=draw)
     tables = []
-    for seed in seeds:
-        setting = experiments.setting("demo", data, [seed])
-        jobs.run_all("table2", setting, rows=ROWS)
-        for variant in experiments.variants("table2"):
-            if variant.name not in ROWS:
-                continue
-            run = setting.run(variant.config, seed)
-            folder = RunFolder(run, setting.runs_root)
+    for data_seed in data_seeds:
+        setting = experiments.setting("demo", DataConfig(size="demo", seed=data_seed), seeds)
+        for row, seed, folder in finished(setting):
+            data = "{name} {version}".format(**folder.result["data"])
             table = cross_domain(folder.model(), real, cache_directory=paths.cache())
-            table.insert(0, "row", variant.name)
-            table.insert(1, "trained on", "{name} {version}".format(**folder.result["data"]))
+            table.insert(0, "row", row)
+            table.insert(1, "trained on", data)
             table.insert(2, "seed", seed)
             tables.append(table)
     return pd.concat(tables)
+
+
+def starts(market: Path, draws: list[int], seeds: list[int]) -> pd.DataFrame:
+    """A row for each run on a draw of real people: what it started from, and its accuracy."""
+    rows = []
+    for start in ("pretrained", "random"):
+        profile = replace(PROFILES["demo"], start=start)
+        for draw in draws:
+            data = DataConfig(name="market1501", size="demo", seed=draw)
+            setting = experiments.setting(profile, data, seeds, data_root=market)
+            for row, seed, folder in finished(setting):
+                labels = {"row": row, "start": start, "draw": draw, "seed": seed}
+                rows.append(labels | folder.result["features"]["all"])
+    return pd.DataFrame(rows)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Writes and prints a table, accuracies in percent."""
+    accuracies = table.select_dtypes("float").columns
+    table[accuracies] = (100 * table[accuracies]).round(2)
+    table.to_csv(path, index=False)
+    print(table.to_string(index=False))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--market", type=Path, required=True, help="holds Market-1501's folder")
     parser.add_argument("--draws", type=int, nargs="*", default=[0, 1], help="of Market-1501")
-    parser.add_argument("--data-seeds", type=int, nargs="*", default=[100], help="synthetic sets")
+    parser.add_argument("--data-seeds", type=int, nargs="*", default=[0, 1], help="synthetic sets")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of training")
-    parser.add_argument("--out", type=Path, default=paths.ROOT / "benchmarks/results/transfer.csv")
     options = parser.parse_args()
-    tables = []
-    for data_seed in options.data_seeds:
-        tables.append(tried(options.market, options.draws, data_seed, options.seeds))
-    table = pd.concat(tables)
-    accuracies = table.select_dtypes("float").columns
-    table[accuracies] = (100 * table[accuracies]).round(2)
-    table.to_csv(options.out, index=False)
-    print(table.to_string(index=False))
+    table = tried(options.market, options.draws, options.data_seeds, options.seeds)
+    write(table, RESULTS / "transfer.csv")
+    write(starts(options.market, options.draws, options.seeds), RESULTS / "starts.csv")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def judge(results: Results) -> pd.DataFrame:
 
     Returns a row per claim and source: `experiment`, `claim`, `source`, `metric` ("mAP"); `case`,
     which names the row; `difference` in points, of own runs as the mean over seeds. Of recorded
-    runs, `low` to `high` is its interval, `p` that of Student's test, and `runs` their number.
+    runs, `low` to `high` is its interval, `p` that of Student's test, `above` the probability that
+    the true difference is above zero, which follows from `p`, and `runs` their number.
     `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
     is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Of own runs
     it is the sign: "yes", "no", "equal" or "not run".
@@ -57,6 +58,7 @@ def judge(results: Results) -> pd.DataFrame:
             if source in recorded.SOURCES:
                 interval = recorded.contrast(_weights(of_one_seed, source, cases), "mAP")
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
+                row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
                 values = of_claim["weight"] * of_claim[source] / cases
                 sums = values.groupby(of_claim["seed"]).sum(min_count=len(whole))
@@ -133,6 +135,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     for source in recorded.SOURCES:
         of_source = rows[rows["source"] == source]
         columns[f"{source} people"] = of_source["points"]
+        columns[f"{source}: P(above 0)"] = of_source["above"].map("{:.2f}".format, "ignore")
         columns[f"holds on {source} people"] = of_source["verdict"]
         if "corrected" in rows:
             columns[f"{source}, corrected"] = of_source["corrected"]

@@ -188,6 +188,26 @@ def rank_agreement(results: Results) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def spread(results: Results, name: str) -> pd.DataFrame:
+    """What moves a number of an experiment: other training seeds, other people, other draws.
+
+    Returns a row for each recorded source, for the mAP of all features and for its difference from
+    the reference row: `intervals.deviations`, as root mean squares over the rows.
+    """
+    runs = results.runs.query("experiment == @name and feature == 'all'").set_index("variant")
+    moved = []
+    for source in recorded.SOURCES:
+        configurations = runs[source].drop_duplicates()
+        base = configurations.pop(BASES[name])
+        for configuration in configurations:
+            of_row = {(configuration, "all"): 1.0}
+            less_base = of_row | {(base, "all"): -1.0}
+            for of, weights in {"mAP": of_row, "difference": less_base}.items():
+                moved.append({"source": source, "of": of} | recorded.spread(weights, "mAP"))
+    squares = pd.DataFrame(moved).set_index(["source", "of"]) ** 2
+    return np.sqrt(squares.groupby(level=[0, 1], sort=False).mean())
+
+
 def _drawn_again(known: pd.DataFrame, source: str) -> np.ndarray:
     """(draws, rows) values of a source with other people and seeds; the paper's stay."""
     if source == "paper":

@@ -81,6 +81,28 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     return Interval(mean, mean - half, mean + half, runs, p)
 
 
+def deviations(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """How far a mean over people moves with another seed, other people, and another data seed.
+
+    `parts` is as in `difference_interval`. Returns three standard deviations, in the unit of the
+    values; NaN where they are not known:
+
+    - "seeds": of one run's mean, between training seeds;
+    - "people": of the mean over the runs of a draw, between samples of as many people;
+    - "draws": of the mean of a draw, between data seeds. Seeds and people move these, too.
+    """
+    run_means = [differences @ weights / weights.sum() for differences, weights in parts]
+    seed_freedom = sum(map(len, run_means)) - len(parts)
+    squares = sum(((means - means.mean()) ** 2).sum() for means in run_means)
+    people = pd.Series([_people_variance(*part)[0] for part in parts], dtype=float)
+    draws = pd.Series([means.mean() for means in run_means], dtype=float)
+    return {
+        "seeds": np.sqrt(squares / seed_freedom) if seed_freedom else np.nan,
+        "people": np.sqrt(people.mean()),
+        "draws": draws.std(),
+    }
+
+
 def _people_variance(differences: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """The variance of a mean that people see, and the residual that it contains."""
     seeds, people = differences.shape

@@ -24,7 +24,7 @@ from ..data.synthetic import RENDERER
 from ..files import atomic_write
 from ..training.runs import RunConfig, make_run, read_result, with_versions
 from .experiments import Setting, plan
-from .intervals import Interval, difference_interval, half_width
+from .intervals import Interval, deviations, difference_interval, half_width
 from .numbers import ACCURACY, TITLES
 
 # What recorded runs are of, and the data set of each: of a real one, draws of its people.
@@ -169,13 +169,24 @@ def _write(rows: pd.DataFrame, arrays: dict[str, np.ndarray]) -> None:
             np.savez_compressed(file, **{name: arrays[name] for name in sorted(kept)})
 
 
-def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
+Weights = Mapping[tuple[str, str], float]  # by (configuration, feature)
+
+
+def contrast(weights: Weights, metric: str) -> Interval:
     """The interval of a weighted sum of rows, in points, over the seeds that all of them have.
 
-    Args:
-        weights: by (configuration, feature). One row less another is
-            {(one, "all"): 1, (other, "all"): -1}.
+    One row less another is {(one, "all"): 1, (other, "all"): -1}.
     """
+    return difference_interval(_sums(weights, metric))
+
+
+def spread(weights: Weights, metric: str) -> dict[str, float]:
+    """How far a weighted sum of rows moves with seeds, people and draws (`deviations`)."""
+    return deviations(_sums(weights, metric))
+
+
+def _sums(weights: Weights, metric: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A weighted sum of rows as `difference_interval` takes it, in points."""
     variants = [archive().runs.get(row, {}) for row in weights]
     shared = sorted(set.intersection(*map(set, variants)))
     parts = []
@@ -186,7 +197,7 @@ def contrast(weights: Mapping[tuple[str, str], float], metric: str) -> Interval:
             total = total + weight * np.stack([run.scores[ACCURACY.index(metric)] for run in runs])
         _, queries = runs[0].people
         parts.append((100 * total, queries))
-    return difference_interval(parts)
+    return parts
 
 
 def expected(configuration: str, data_seed: int) -> tuple[float, float]:

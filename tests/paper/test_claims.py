@@ -109,6 +109,7 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
     assert found["verdict"]["two branches beat the CNN alone"] == "not recorded"
     adds = found.loc["SEU adds"]
     assert adds["low"] < 6 < adds["high"] and adds["runs"] == 8 and adds["p"] < 0.05
+    assert found["above"]["SEU adds"] > 0.975 and found["above"]["MFU adds"] < 0.025
     assert set(of_source(judged, "real")["verdict"]) == {"not recorded"}
     own = of_source(judged, "own")["verdict"]
     assert own["SEU adds"] == "yes", "the own run is one of them"

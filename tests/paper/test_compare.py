@@ -197,6 +197,16 @@ def test_orders_agree_or_are_turned(setting, record):
     assert compare.rank_agreement(results("table5", setting())).empty
 
 
+def test_what_moves_a_number(setting, record):
+    record("table2", {"DFE": 0, "DFE + LRU": 4, "DFE + LRU + SEU": 3})
+    spread = compare.spread(results("table2", setting()), "table2")
+    values = spread.loc["synthetic", "mAP"]
+    differences = spread.loc["synthetic", "difference"]
+    assert 0.4 < values["seeds"] < 2, "half a point of the seed, and chance"
+    assert values["people"] > 2 * differences["people"], "a difference leaves hard people out"
+    assert spread.loc["real"].isna().all(axis=None)
+
+
 @pytest.mark.slow
 def test_every_row_costs_what_the_paper_says():
     rows = costs()

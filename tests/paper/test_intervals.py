@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fusionreid.paper.intervals import difference_interval, paired_difference, summarise
+from fusionreid.paper.intervals import (
+    deviations,
+    difference_interval,
+    paired_difference,
+    summarise,
+)
 
 
 def simulate(
@@ -94,6 +99,22 @@ def test_p_is_that_of_the_interval():
     found = difference_interval([(np.repeat(values[:, None], 5, axis=1), np.ones(5))])
     assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert difference_interval([(np.zeros((2, 3)), np.ones(3))]).p == 1
+
+
+def test_deviations_are_those_of_seeds_people_and_draws():
+    random = np.random.default_rng(5)
+    parts = simulate(random, seed=2, person=6, sets=300, people=144)
+    found = deviations(parts)
+    assert found["seeds"] == pytest.approx(2, rel=0.1)
+    assert found["people"] == pytest.approx(6 / np.sqrt(144), rel=0.1)
+    both = np.hypot(2 / np.sqrt(4), 6 / np.sqrt(144))
+    assert found["draws"] == pytest.approx(both, rel=0.1), "draws have no variance of their own"
+
+
+def test_deviations_of_too_little_are_not_known():
+    assert np.isnan(list(deviations([]).values())).all()
+    one = deviations([(np.array([[1.0, 3.0]]), np.ones(2))])
+    assert np.isnan(one["seeds"]) and one["people"] == 1 and np.isnan(one["draws"])
 
 
 def test_too_little_is_no_interval():
