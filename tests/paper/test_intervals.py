@@ -7,12 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fusionreid.paper.intervals import (
-    deviations,
-    difference_interval,
-    paired_difference,
-    summarise,
-)
+from fusionreid.paper.intervals import deviations, difference_interval, paired_difference, summarise
 
 
 def simulate(
