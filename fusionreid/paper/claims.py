@@ -35,7 +35,8 @@ def judge(results: Results) -> pd.DataFrame:
     Returns a row per claim and source: `experiment`, `claim`, `source`, `metric` ("mAP"); `case`,
     which names the row; `difference` in points, of own runs as the mean over seeds. Of recorded
     runs, `low` to `high` is its interval, `p` that of Student's test, `above` the probability that
-    the true difference is above zero, which follows from `p`, and `runs` their number.
+    the true difference is above zero, which follows from `p`, `runs` their number, and `locked` the
+    difference on the locked draws.
     `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
     is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Of own runs
     it is the sign: "yes", "no", "equal" or "not run".
@@ -56,7 +57,9 @@ def judge(results: Results) -> pd.DataFrame:
             row = {"experiment": name, "claim": claim, "case": claim, "metric": "mAP"}
             row["source"] = source
             if source in recorded.SOURCES:
-                interval = recorded.contrast(_weights(of_one_seed, source, cases), "mAP")
+                weights = _weights(of_one_seed, source, cases)
+                interval = recorded.contrast(weights, "mAP")
+                row["locked"] = recorded.contrast(weights, "mAP", locked=True).mean
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
@@ -137,6 +140,8 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         columns[f"{source} people"] = of_source["points"]
         columns[f"{source}: P(above 0)"] = of_source["above"].map("{:.2f}".format, "ignore")
         columns[f"holds on {source} people"] = of_source["verdict"]
+        if of_source["locked"].notna().any():
+            columns[f"{source}, locked draws"] = of_source["locked"].map(_points)
         if "corrected" in rows:
             columns[f"{source}, corrected"] = of_source["corrected"]
     columns["own run"] = rows.loc[rows["source"] == "own", "verdict"]

@@ -31,6 +31,7 @@ from .numbers import ACCURACY, TITLES
 SOURCES = {"real": "market1501", "synthetic": "synthetic"}
 # What tells rows apart: a run that is recorded again replaces its rows.
 KEYS = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]
+LOCKED = (2, 3)  # data seeds that are run once, at the end; they confirm, and enter no other number
 DRAWS = 1000  # of the bootstrap
 COLUMNS = [*KEYS, *ACCURACY, "version", "commit", "device", "run", "configuration"]
 
@@ -172,12 +173,13 @@ def _write(rows: pd.DataFrame, arrays: dict[str, np.ndarray]) -> None:
 Weights = Mapping[tuple[str, str], float]  # by (configuration, feature)
 
 
-def contrast(weights: Weights, metric: str) -> Interval:
+def contrast(weights: Weights, metric: str, locked: bool = False) -> Interval:
     """The interval of a weighted sum of rows, in points, over the seeds that all of them have.
 
-    One row less another is {(one, "all"): 1, (other, "all"): -1}.
+    One row less another is {(one, "all"): 1, (other, "all"): -1}. With `locked`, it is that of the
+    `LOCKED` data seeds alone.
     """
-    return difference_interval(_sums(weights, metric))
+    return difference_interval(_sums(weights, metric, locked))
 
 
 def spread(weights: Weights, metric: str) -> dict[str, float]:
@@ -185,19 +187,32 @@ def spread(weights: Weights, metric: str) -> dict[str, float]:
     return deviations(_sums(weights, metric))
 
 
-def _sums(weights: Weights, metric: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _sums(
+    weights: Weights, metric: str, locked: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """A weighted sum of rows as `difference_interval` takes it, in points."""
     variants = [archive().runs.get(row, {}) for row in weights]
-    shared = sorted(set.intersection(*map(set, variants)))
     parts = []
-    for data_seed in sorted({data_seed for data_seed, _ in shared}):
+    for shared in _shared(variants, locked):
         total = 0  # (seeds, people)
         for variant, weight in zip(variants, weights.values(), strict=True):
-            runs = [variant[seeds] for seeds in shared if seeds[0] == data_seed]
+            runs = [variant[seeds] for seeds in shared]
             total = total + weight * np.stack([run.scores[ACCURACY.index(metric)] for run in runs])
         _, queries = runs[0].people
         parts.append((100 * total, queries))
     return parts
+
+
+def _shared(variants: list[dict], locked: bool = False) -> list[list[tuple[int, int]]]:
+    """The (data seed, seed) that all variants have, a list for each data seed.
+
+    Of the data seeds, those `LOCKED` are taken, or all others.
+    """
+    shared = {}
+    for seeds in sorted(set.intersection(*map(set, variants))):
+        if (seeds[0] in LOCKED) == locked:
+            shared.setdefault(seeds[0], []).append(seeds)
+    return list(shared.values())
 
 
 def expected(configuration: str, data_seed: int) -> tuple[float, float]:
@@ -224,16 +239,16 @@ def resampled_means(configurations: Sequence[str]) -> np.ndarray:
     Returns (`DRAWS`, rows), fractions of 1; (0, rows) where the configurations share no run.
     """
     variants = [archive().runs.get((configuration, "all"), {}) for configuration in configurations]
-    shared = sorted(set.intersection(*map(set, variants)))
+    shared = _shared(variants)
+    runs = sum(map(len, shared))
     random = np.random.default_rng(0)
     total = np.zeros((DRAWS if shared else 0, len(variants)))
-    for data_seed in sorted({data_seed for data_seed, _ in shared}):
-        seeds = [seeds for seeds in shared if seeds[0] == data_seed]
+    for seeds in shared:
         scores = np.array([[variant[each].scores[0] for each in seeds] for variant in variants])
         _, queries = variants[0][seeds[0]].people
         weights = queries * _drawn(random, len(queries))
         weights = weights / weights.sum(axis=1, keepdims=True)
-        chosen = _drawn(random, len(seeds)) / len(shared)
+        chosen = _drawn(random, len(seeds)) / runs
         total += np.einsum("rsp,dp,ds->dr", scores, weights, chosen)
     return total
 
@@ -246,7 +261,7 @@ def _drawn(random: np.random.Generator, count: int) -> np.ndarray:
 def about(configurations: Iterable[str]) -> str:
     """How many seeds and people stand behind recorded runs, and on what these were made."""
     rows, arrays, _ = archive()
-    rows = rows[rows["configuration"].isin(configurations)]
+    rows = rows[rows["configuration"].isin(configurations) & ~rows["data_seed"].isin(LOCKED)]
     if rows.empty:
         return "no runs"
     counts = rows.groupby("configuration")["run"].nunique()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fusionreid.config import PROFILES
-from fusionreid.paper import compare
+from fusionreid.paper import compare, recorded
 from fusionreid.paper import numbers as paper
 from fusionreid.paper.claims import CLAIMS, corrected, judge, save, sentences
 from fusionreid.paper.compare import results
@@ -118,6 +118,18 @@ def test_verdicts_are_the_recorded_runs(setting, finish, record, tmp_path):
     assert shown["synthetic people"].str.contains(" ± ").sum() == found["low"].notna().sum()
     assert shown["paper"]["SEU adds"] == "+0.8" and shown["own run"]["SEU adds"] == "yes"
     assert len(pd.read_csv(tmp_path / "orders.csv")) == len(judged)
+
+
+def test_locked_draws_confirm_in_a_column_of_their_own(setting, record, monkeypatch, tmp_path):
+    record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
+    shown = save(judge(results("table5", setting())), tmp_path / "orders")
+    assert "synthetic, locked draws" not in shown
+    monkeypatch.setattr(recorded, "LOCKED", (1,))
+    judged = judge(results("table5", setting()))
+    assert of_source(judged, "synthetic").loc["GeM beats GAP", "runs"] == 4
+    shown = save(judged, tmp_path / "orders")
+    assert float(shown["synthetic, locked draws"].iloc[0]) == pytest.approx(6, abs=0.5)
+    assert "real, locked draws" not in shown
 
 
 def test_a_difference_that_is_surely_small_is_none(setting, record):

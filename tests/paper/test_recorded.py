@@ -52,6 +52,23 @@ def test_recording_again_replaces_and_adds_in_a_stable_order(record):
     }
 
 
+def test_locked_draws_enter_no_other_number(setting, record, monkeypatch):
+    record("table5", {"GeM": 10, "GAP": 4}, spread=0.1)
+    run = setting().run
+    names = [recorded.configuration(run(each.config, 0)) for each in experiments.variants("table5")]
+    difference = {(names[0], "all"): 1, (names[1], "all"): -1}
+    both = recorded.contrast(difference, "mAP")
+    assert both.runs == 8 and recorded.contrast(difference, "mAP", locked=True).runs == 0
+    monkeypatch.setattr(recorded, "LOCKED", (1,))
+    apart = [recorded.contrast(difference, "mAP", locked=locked) for locked in (False, True)]
+    assert [each.runs for each in apart] == [4, 4]
+    assert (apart[0].mean + apart[1].mean) / 2 == pytest.approx(both.mean)
+    assert "40 test people" in recorded.about(names) and "data seeds 0," in recorded.about(names)
+    assert recorded.resampled_means(names).mean(axis=0) == pytest.approx(
+        [recorded.contrast({(name, "all"): 1}, "mAP").mean / 100 for name in names], abs=0.01
+    )
+
+
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
 def test_on_a_full_disk_both_files_stay_as_they_were(record, monkeypatch, suffix):
     def full(*arguments, **options):
