@@ -36,15 +36,15 @@ from fusionreid.training.runs import RunFolder
 RESULTS = paths.ROOT / "benchmarks/results"
 ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "full": "FusionReID*"}
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
-# Each control less what it is compared with, both in mAP.
+# Each control minus what it is compared with, both in mAP.
 CONTRASTS = {
-    "CNN and Transformer, less two CNNs": ("CNN + Transformer", "CNN + CNN"),
-    "CNN and Transformer, less two Transformers": (
+    "CNN and Transformer, minus two CNNs": ("CNN + Transformer", "CNN + CNN"),
+    "CNN and Transformer, minus two Transformers": (
         "CNN + Transformer",
         "Transformer + Transformer",
     ),
-    "two Transformers, less one": ("Transformer + Transformer", "Transformer"),
-    "trained together (DFE), less trained apart": ("DFE", "CNN + Transformer"),
+    "two Transformers, minus one": ("Transformer + Transformer", "Transformer"),
+    "trained together (DFE), minus trained apart": ("DFE", "CNN + Transformer"),
     "DFE, features of equal length": ("DFE, equal length", "DFE"),
     "full model, features of equal length": ("full, equal length", "full"),
 }

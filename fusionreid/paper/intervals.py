@@ -37,8 +37,9 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     (Invest. Radiol. 1992): between seeds, plus between people, less the residual that both of these
     contain. The degrees of freedom are Satterthwaite's, as in Hillis (Stat. Med. 2007).
 
-    Data seeds have different people, and share one variance between training seeds. They are a
-    fixed factor, because two draws cannot tell how draws vary: the interval is of their mean.
+    Data seeds share one variance between training seeds. They are a fixed factor, because two draws
+    cannot tell how draws vary: the interval is of their mean. Their people count as different ones.
+    Two draws of a real set share some, which makes the interval a little too narrow.
 
     Args:
         parts: for each data seed, the differences (seeds, people) and the weight of each person

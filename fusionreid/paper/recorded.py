@@ -268,8 +268,13 @@ def about(configurations: Iterable[str]) -> str:
     runs = f"{counts.max()} runs a row"
     if counts.min() < counts.max():
         runs = f"{counts.min()} to {runs}"
-    versions = (rows["data"] + " " + rows["version"]).unique()
-    people = sum(arrays[version].shape[1] for version in versions)
+    people = 0
+    for data, of_data in rows.groupby("data"):
+        identities = [arrays[f"{data} {version}"][0] for version in of_data["version"].unique()]
+        if data == "synthetic":  # people of different draws have the same numbers
+            people += sum(map(len, identities))
+        else:
+            people += len(set(np.concatenate(identities)))
 
     def values(column: str, separator: str = ", ") -> str:
         return separator.join(map(str, sorted(rows[column].unique())))

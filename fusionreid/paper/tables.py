@@ -191,7 +191,9 @@ def _caption(results: Results, name: str) -> str:
         own = f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
     sentences = [
         f"{paper.TITLES[name]}; percent, at the last epoch.",
-        f"Δ: difference from the row {BASES[name]}, ± its 95 % interval over seeds and people.",
+        f"Δ: difference from the row {BASES[name]}; ± is half the width of its 95 % interval over "
+        "seeds and people.",
+        f"A recorded value is that of {BASES[name]} plus Δ, so that rows with fewer runs fit in.",
         *(
             f"Recorded, {source} people: {recorded.about(runs[source])}."
             for source in recorded.SOURCES
@@ -230,27 +232,36 @@ def _notes(results: Results, name: str, features: set[str]) -> list[str]:
 
 
 def _check(results: Results, name: str) -> list[str]:
-    """Whether own runs lie where one more of the recorded runs would, if they are of the same data.
+    """How own runs compare with the recorded ones of the same data set and draw, if there are any.
 
-    Nothing is said where nothing of this data set and draw is recorded.
+    A run may have the recorded numbers: it is the recorded one, or was made on such a machine. Any
+    other run is held against the interval in which 95 % of new training seeds lie.
     """
-    outside = []
-    count = 0
     done = results.runs.query("experiment == @name and feature == 'all' and metric == 'mAP'")
     configs = {variant.name: variant.config for variant in variants(name)}
+    rows = recorded.archive().rows
+    known = rows[rows["feature"] == "all"].set_index("run")["mAP"]
+    equal = 0
+    inside = 0
+    outside = []
     for row in done[~done["missing"]].itertuples():
         run = results.setting.run(configs[row.variant], row.seed)
         low, high = recorded.expected(recorded.configuration(run), run.data.seed)
-        if math.isnan(low):
-            continue
-        count += 1
-        if not low <= row.own <= high:
+        if abs(known.get(run.fingerprint, math.nan) - row.own) < 0.001:
+            equal += 1
+        elif low <= row.own <= high:
+            inside += 1
+        elif not math.isnan(low):
             label = results.label(row.variant)
             outside.append(f"{label} {row.own:.1f}, expected {low:.1f} to {high:.1f}")
-    if not count:
-        return []
-    found = f"{count - len(outside)} of {count} own runs are where 95 % of recorded runs would be"
-    return ["; ".join([found, *outside])]
+    notes = []
+    if equal:
+        notes.append(f"{equal} own runs have the recorded numbers")
+    if inside or outside:
+        count = inside + len(outside)
+        found = f"{inside} of {count} other own runs are where 95 % of new seeds would be"
+        notes.append("; ".join([found, *outside]))
+    return notes
 
 
 def switched(name: str) -> pd.DataFrame:

@@ -24,6 +24,9 @@ from .style import (
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
     """Differences in accuracy by source, with intervals where they are known; a panel a metric.
 
+    A recorded difference without an interval, of a single run, is hollow. Cases of which nothing
+    was measured are left out, unless this is so of all.
+
     Args:
         data: a row per case, metric and source, as `Results.dots` and `claims.judge` return:
             `case`, `metric`, `source`, `difference`, and its interval from `low` to `high`, in
@@ -31,6 +34,10 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         titles: what each source is.
         label: of the axes; it follows the name of the metric.
     """
+    is_measured = (data["source"] != "paper") & data["difference"].notna()
+    cases = data.loc[is_measured, "case"].unique()
+    if len(cases):
+        data = data[data["case"].isin(cases)]
     cases = data["case"].unique()
     places = pd.Series(np.arange(len(cases)), cases)
     metrics = data["metric"].unique()
@@ -59,16 +66,17 @@ def _draw_source(axes, rows: pd.DataFrame, source: str, title: str, places: pd.S
     rows = rows[(rows["source"] == source) & rows["difference"].notna()]
     if rows.empty:
         return
-    half = (rows["high"] - rows["low"]) / 2
-    if half.notna().any():
-        title += ", 95 % interval"
-    axes.errorbar(
-        rows["difference"],
-        places[rows["case"]],
-        xerr=half,
-        label=title,
-        **SOURCE_STYLES[source] | {"linestyle": ""},
-    )
+    look = SOURCE_STYLES[source] | {"linestyle": ""}
+    has_interval = rows["low"].notna()
+    if has_interval.any():
+        sure = rows[has_interval]
+        half = (sure["high"] - sure["low"]) / 2
+        label = f"{title}, 95 % interval"
+        axes.errorbar(sure["difference"], places[sure["case"]], xerr=half, label=label, **look)
+    if not has_interval.all():
+        single = rows[~has_interval]
+        look |= {"markerfacecolor": "white", "label": None if has_interval.any() else title}
+        axes.errorbar(single["difference"], places[single["case"]], **look)
 
 
 @styled
@@ -101,7 +109,7 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     right.set_yticks(places, rows["replaced"])
     right.invert_yaxis()
     right.axvline(0, color=GREY)
-    right.set(xlabel="mAP less that as trained (points)", title="attention replaced by a mean")
+    right.set(xlabel="mAP minus that as trained (points)", title="attention replaced by a mean")
     legend_below(figure, right, 3)
     figure.drawn = pd.concat([entropy, costs])
     return figure

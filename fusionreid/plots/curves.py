@@ -101,9 +101,9 @@ def probe_curves(table: pd.DataFrame) -> Figure:
     Bands are intervals over the pairs of people; the dashed line is chance.
 
     Args:
-        table: of `evaluation.probe.accuracies`; of the features, those of the branches are drawn.
+        table: of `evaluation.probe.accuracies`. Of the features, the branches' own are drawn.
     """
-    drawn = table[table["feature"].isin(FEATURES) & (table["cue"] != "all")]
+    drawn = table[table["feature"].isin(FEATURES[:2]) & (table["cue"] != "all")]
     cues = drawn.groupby("kind", sort=False)["cue"].unique()
     across = max(map(len, cues))
     figure, panels = plt.subplots(
@@ -144,13 +144,13 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     sources = [source for source in titles if source in set(drawn["source"])]
     figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
     above, below = figure.subfigures(2, 1)
-    panels = above.subplots(1, len(sources), squeeze=False)[0]
+    panels = above.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         _draw_features(axes, drawn[drawn["source"] == source], x, "value")
         axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
     lower = below.subplots()
     of_all = drawn[drawn["feature"] == "all"].fillna({"difference": 0})  # the reference point's
-    apart = 0.02 * np.ptp(of_all[x])
+    apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
     for place, source in enumerate(sources):
         rows = of_all[of_all["source"] == source]
         places = rows[x] + apart * place

@@ -94,6 +94,17 @@ def test_differences_are_dots_with_intervals():
     assert second.get_xlabel() == "rank-1 less that of DFE (points)"
 
 
+def test_a_single_run_is_hollow_and_what_was_not_measured_is_left_out():
+    points = POINTS.query("metric == 'mAP' and source in ('paper', 'real')").copy()
+    points.loc[points["case"] == "DFE + LRU", ["low", "high"]] = math.nan
+    points.loc[len(POINTS)] = ["not run", "mAP", "paper", 1.0, math.nan, math.nan]
+    (axes,) = plots.differences(points, titles=TITLES, label="more").axes
+    real = [line for line in axes.containers if line.lines[0].get_color() != "black"][-2:]
+    assert [line.lines[0].get_markerfacecolor() == "white" for line in real] == [False, True]
+    assert [len(line.lines[0].get_xdata()) for line in real] == [1, 1]
+    assert "not run" not in [label.get_text() for label in axes.get_yticklabels()]
+
+
 def test_claims_have_one_panel():
     figure = plots.differences(POINTS.query("metric == 'mAP'"), titles=TITLES, label="more")
     (axes,) = figure.axes

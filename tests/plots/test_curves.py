@@ -98,7 +98,10 @@ def test_a_cue_has_a_panel_and_a_feature_a_line():
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["bag (local)", "hair (local)", "build (global)", "gait (global)"]
     chance, *lines = figure.axes[2].lines
-    assert len(lines) == len(FEATURES)
+    assert [line.get_label() for line in lines] == [
+        r"CNN, $\hat{f}_c$",
+        r"Transformer, $\hat{f}_t$",
+    ]
     assert lines[0].get_ydata() == pytest.approx([61, 71, 81]) and chance.get_ydata()[0] == 50
     assert set(figure.drawn["cue"]) == {"bag", "hair", "build", "gait"}
 
