@@ -76,8 +76,9 @@ class Results:
             percent, `difference` its difference from the reference row (`BASES`) in points, NaN for
             that row itself. Both are paired by seed. Of recorded runs, `low` to `high` is the
             interval of the difference over seeds and people, `runs` the number of pairs, and the
-            value is the reference row's mean plus the difference. Of own runs, `std` is the
-            deviation over their seeds, and `missing` counts seeds that have not been run.
+            value is the reference row's mean plus the difference, or the row's own mean where the
+            reference row has no such feature. Of own runs, `std` is the deviation over their seeds,
+            and `missing` counts seeds that have not been run.
     """
 
     setting: Setting
@@ -266,14 +267,18 @@ def _recorded_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
         reference = {(base, row["feature"]): 1.0}
         # For the reference row itself both are one term, of weight 1.
         difference = {(base, row["feature"]): -1.0, (configuration, row["feature"]): 1.0}
-        mean = recorded.contrast(reference, row["metric"]).mean
+        value = recorded.contrast(reference, row["metric"]).mean
         interval = recorded.contrast(difference, row["metric"])
-        added = 0 if configuration == base else interval.mean
+        if math.isnan(value):  # the reference row has no such feature
+            of_row = {(configuration, row["feature"]): 1.0}
+            value = recorded.contrast(of_row, row["metric"]).mean
+        elif configuration != base:
+            value += interval.mean
         rows.append(
             row
             | {
                 "source": source,
-                "value": mean + added,
+                "value": value,
                 "difference": interval.mean,
                 "low": interval.low,
                 "high": interval.high,

@@ -161,6 +161,14 @@ def test_a_recorded_row_that_has_fewer_runs_is_compared_on_those(setting, record
     assert about.startswith("2 to 8 runs a row, training seeds 0, 1, 2, 3, data seeds 0, 1")
 
 
+def test_a_feature_that_the_reference_row_lacks_has_its_own_mean(setting, record):
+    record("table2", {"DFE": 0, "FusionReID*": 6}, spread=0.1)
+    rows = results("table2", setting()).rows
+    rows = rows.query("source == 'synthetic' and variant == 'FusionReID*' and metric == 'mAP'")
+    fused = rows.set_index("feature").loc["cnn_fused"]
+    assert fused["value"] == pytest.approx(56, abs=1.5) and pd.isna(fused["difference"])
+
+
 def test_own_differences_are_paired_by_seed(setting, finish):
     finish("table5", (40, 30), seed=0)
     finish("table5", (50, 48), seed=1)
