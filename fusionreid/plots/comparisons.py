@@ -89,19 +89,25 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             the width of its interval, in points.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    sns.lineplot(
-        entropy,
-        x="epoch",
-        y="entropy",
-        hue="unit",
-        style="layer",
-        palette={"seu": GREEN, "mfu": PURPLE},
-        marker="",
-        errorbar=("pi", 100),
-        ax=left,
-    )
+    for estimator, width in (("mean", 2), ("min", 0.8)):
+        sns.lineplot(
+            entropy,
+            x="epoch",
+            y="entropy",
+            hue="unit",
+            style="layer",
+            palette={"seu": GREEN, "mfu": PURPLE},
+            marker="",
+            estimator=estimator,
+            errorbar=None,
+            linewidth=width,
+            legend=estimator == "mean",
+            ax=left,
+        )
     left.axhline(1, color=GREY, linestyle="--")
-    left.set(ylabel="entropy / its maximum", title="the heads' mean and range; 1: a plain mean")
+    left.set(
+        ylabel="entropy / its maximum", title="mean of the heads (thick), least even head (thin)"
+    )
     for shift, (feature, rows) in enumerate(costs.groupby("feature", sort=False)):
         places = np.arange(len(rows)) + 0.2 * shift
         look = FEATURE_STYLES[feature] | {"linestyle": "", "label": FEATURE_LABELS[feature]}

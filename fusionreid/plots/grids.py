@@ -325,6 +325,7 @@ def attention_heads(
         return {f"head\n{number}": column for number, column in enumerate(columns, start=1)}
 
     images = np.repeat(as_pixels(image[None]), len(maps), axis=0)
+    heads = by_head(maps)
     return heat_maps(
-        images, by_head(maps), labels=list(maps), scores=by_head(scores or {}), gutters=(1,)
+        images, heads, labels=list(maps), scores=by_head(scores or {}), gutters=(1,), width=13
     )
