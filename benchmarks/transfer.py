@@ -31,7 +31,6 @@ from fusionreid.training.runs import RunFolder
 
 RESULTS = paths.ROOT / "benchmarks/results"
 ROWS = ["ResNet50", "ViT-B/16*", "FusionReID*"]  # the demo's stand-ins of these
-PEOPLE = [128, 512, 2400]
 
 
 def finished(
@@ -88,11 +87,11 @@ def write_part(dataset: Dataset, people: int, root: Path) -> str:
     return name
 
 
-def curve(real: dict[str, Dataset], seeds: list[int]) -> pd.DataFrame:
+def curve(real: dict[str, Dataset], counts: list[int], seeds: list[int]) -> pd.DataFrame:
     """A row for each number of synthetic people, run of the full model, and real set."""
     rendered = open_data(DataConfig(size="pretrain", seed=0), paths.DATA)
     tables = []
-    for people in PEOPLE:
+    for people in counts:
         name = write_part(rendered, people, paths.DATA)
         setting = experiments.setting("demo", DataConfig(name=name), seeds)
         for _, seed, folder in finished(setting, ["FusionReID*"]):
@@ -130,6 +129,7 @@ def main() -> None:
     parser.add_argument("--market", type=Path, required=True, help="holds Market-1501's folder")
     parser.add_argument("--draws", type=int, nargs="*", default=[0, 1], help="of Market-1501")
     parser.add_argument("--data-seeds", type=int, nargs="*", default=[0, 1], help="synthetic sets")
+    parser.add_argument("--people", type=int, nargs="*", default=[128, 512, 2400], help="rendered")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of training")
     parser.add_argument("--only", choices=["transfer", "curve", "starts"], help="one table")
     options = parser.parse_args()
@@ -137,7 +137,7 @@ def main() -> None:
     seeds = options.seeds
     tables = {
         "transfer": lambda: tried(real, options.data_seeds, seeds),
-        "curve": lambda: curve(real, seeds),
+        "curve": lambda: curve(real, options.people, seeds),
         "starts": lambda: starts(options.market, options.draws, seeds),
     }
     for name, table in tables.items():
