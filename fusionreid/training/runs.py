@@ -92,7 +92,7 @@ class RunConfig:
     transformer_start: Start = Start()
 
     def __post_init__(self):
-        expect_fields(self, seed=(0,))
+        expect_fields(self)
 
     def to_dict(self) -> dict:
         """The run as plain data, for JSON."""
