@@ -230,8 +230,10 @@ class TrainConfig:
         )
         one_of("TrainConfig.precision", self.precision, PRECISIONS)
         if self.identities < 2 or self.images < 2:
-            batch = f"identities={self.identities} x images={self.images}"
-            raise ValueError(f"TrainConfig: {batch}; hard mining needs at least 2 x 2")
+            raise ValueError(
+                f"TrainConfig: identities={self.identities} x images={self.images}; "
+                "hard mining needs at least 2 x 2"
+            )
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected at least 0 "

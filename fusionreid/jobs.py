@@ -69,8 +69,7 @@ def run_all(
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
     trained = train_missing(runs, setting.runs_root, setting.data_root, side_by_side, progress)
-    results = [read_result(run.fingerprint, setting.runs_root) for run in runs.values()]
-    table = pd.DataFrame(results)
+    table = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
     table["run"] = list(runs)
     table["status"] = ["trained" if name in trained else "loaded" for name in runs]
     return table[["run", "fingerprint", "seed", "status", "seconds"]]
@@ -124,9 +123,12 @@ def train_missing(
     if missing:
         work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
         ended = (side_by_side or on_this_machine)(work, missing)
-        finished = len(runs) - len(missing)
-        hidden = not bars(progress)
-        bar = tqdm(total=len(runs), initial=finished, desc="variants", disable=hidden)
+        bar = tqdm(
+            desc="variants",
+            total=len(runs),
+            initial=len(runs) - len(missing),
+            disable=not bars(progress),
+        )
         with bar, closing(ended):
             for name, error in ended:
                 if error:
@@ -187,8 +189,9 @@ def _message(error: BaseException | None) -> str:
     if error is None:
         return ""
     if isinstance(error, BrokenProcessPool):
-        killed = "its process was killed, often for want of memory"
-        return f"{killed}; the same command continues the run"
+        return (
+            "its process was killed, often for want of memory; the same command continues the run"
+        )
     return "".join(traceback.format_exception(error))
 
 
@@ -202,8 +205,9 @@ def _on_cluster(
     try:
         import submitit
     except ImportError as error:
-        remedy = 'pip install "fusionreid[cluster]"'
-        raise ImportError(f"submitit is not installed; a cluster needs it: {remedy}") from error
+        raise ImportError(
+            'submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"'
+        ) from error
     parameters = {"timeout_min": 24 * 60} | cluster
     executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
     if limit and executor.cluster == "slurm":

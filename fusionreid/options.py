@@ -16,8 +16,9 @@ def one_of(name: str, value, known: Iterable) -> None:
     """Raises ValueError, naming the argument and the known values, if `value` is none of them."""
     known = list(known)
     if value not in known:
-        listed = ", ".join(map(repr, known))
-        raise ValueError(f"{name}={value!r} is not known; it is one of: {listed}")
+        raise ValueError(
+            f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}"
+        )
 
 
 def expect(name: str, value, kind, low: float = -inf, high: float = inf):
@@ -91,8 +92,9 @@ def device(text: str) -> str:
         torch.ones(1, device=text).item()  # reads it back: a tensor on "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         reason = str(error).strip().split("\n")[0]
-        expected = f"expected a device of this machine, found {text!r} ({reason})"
-        raise argparse.ArgumentTypeError(expected) from error
+        raise argparse.ArgumentTypeError(
+            f"expected a device of this machine, found {text!r} ({reason})"
+        ) from error
     return text
 
 

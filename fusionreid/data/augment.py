@@ -122,6 +122,6 @@ def normalise(images: Tensor) -> Tensor:
 
 def _expect_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        dtype = str(images.dtype).removeprefix("torch.")
-        shape = tuple(images.shape)
-        raise ValueError(f"images: expected uint8 (B, 3, H, W), found {dtype} {shape}")
+        raise ValueError(
+            f"images: expected uint8 (B, 3, H, W), found {images.dtype} {tuple(images.shape)}"
+        )

@@ -82,8 +82,7 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
     """
     pixels = np.empty((len(paths), *image_size, 3), np.uint8)
     with ThreadPoolExecutor(cores()) as pool:
-        images = pool.map(partial(decode, image_size=image_size), paths)
-        for index, image in enumerate(images):
+        for index, image in enumerate(pool.map(partial(decode, image_size=image_size), paths)):
             pixels[index] = image
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 

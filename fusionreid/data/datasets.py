@@ -260,9 +260,9 @@ def _find_synthetic(root: Path, size: str, seed: int) -> Path:
     folder = root / "synthetic" / f"{size}-{seed}"
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        command = f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
         raise FileNotFoundError(
-            f"{manifest}: the synthetic set is not there or not finished; make it with: {command}"
+            f"{manifest}: the synthetic set is not there or not finished; make it with: "
+            f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
         )
     return folder
 

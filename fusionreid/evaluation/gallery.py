@@ -145,9 +145,12 @@ class Gallery:
             self._root.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._root).close()
         except OSError as error:
-            reason = f"{error.strerror}; the features need a folder that can be written"
-            remedy = "name another one (search: --index FOLDER)"
-            raise OSError(error.errno, f"{reason}: {remedy}", str(self._root)) from error
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; the features need a folder that can be written: "
+                "name another one (search: --index FOLDER)",
+                str(self._root),
+            ) from error
 
     def _read(self) -> dict[Entry, np.ndarray]:
         """The vectors that the file has."""

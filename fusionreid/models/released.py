@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import RELEASED, FusionConfig, ModelConfig
 from .backbones import T2T_VITS, patch_grid
-from .checkpoints import check_tensors
+from .checkpoints import fill
 from .fusionreid import FusionReID, build_model
 from .pretrained import Source, describe, read_tensors
 from .t2t_vit import soft_split_grids
@@ -87,13 +87,11 @@ def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
     cameras = tensors.get("transformer.base.sie_embed", ())
     with torch.device("meta"):  # random weights would only be overwritten
         model = build_model(config, max(classes, default=1), len(cameras))
-    places = model.state_dict()
-    names = {name: released_name(name, config.fusion) for name in places}
-    check_tensors(
-        describe(checkpoint), tensors, {names[name]: place for name, place in places.items()}
-    )
     model.to_empty(device="cpu")
-    model.load_state_dict({name: tensors[theirs] for name, theirs in names.items()})
+    places = {
+        released_name(name, config.fusion): place for name, place in model.state_dict().items()
+    }
+    fill(describe(checkpoint), tensors, places)
     return model.eval()
 
 

@@ -4,7 +4,6 @@ A grid is one canvas of pixels, however many images it holds. Frames and texts a
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -159,7 +158,7 @@ def contact_sheet(
         if pd.notna(path):
             image = Image.open(path).convert("RGB").resize(tile[::-1])
             grid.add(row, column, np.asarray(image))
-    files = paths.stack().dropna().map(lambda path: Path(path).name)
+    files = paths.stack().dropna().map(lambda path: path.name)
     return grid.finish(files.reset_index(name="file"))
 
 

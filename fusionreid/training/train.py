@@ -224,12 +224,9 @@ def train(
         valid_queries(Labels.of(dataset.query), Labels.of(dataset.gallery))
         cache = paths.cache(data_root)
         size = run.model.image_size
-        bar_wanted = bool(progress)
-        images = ImageCache(
-            dataset.train, size, cache, interpolation="bicubic", progress=bar_wanted
-        )
+        images = ImageCache(dataset.train, size, cache, interpolation="bicubic", progress=progress)
         for records in (dataset.query, dataset.gallery):
-            ImageCache(records, size, cache, progress=bar_wanted)
+            ImageCache(records, size, cache, progress=progress)
         objective = objective or PaperObjective(dataset.num_identities, config)
 
         seed_everything(run.seed)
@@ -282,7 +279,7 @@ def train(
             total=config.epochs,
             initial=done.epoch,
             leave=False,
-            disable=not (bars(bar_wanted) and main),
+            disable=not (bars(progress) and main),
         )
         for epoch in bar:
             started = time.perf_counter()
