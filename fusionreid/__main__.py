@@ -120,8 +120,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the ViT's patches: 12 (default) overlaps, 16 not",
     )
     for name, words in TRAINING.items():
-        kind = TrainConfig.__annotations__[name]
-        add(f"--{name.replace('_', '-')}", type=kind, help=words)
+        add(f"--{name.replace('_', '-')}", type=TrainConfig.__annotations__[name], help=words)
     add("--seed", type=whole(0), default=0, help="default: %(default)s")
     add("--compile", action="store_true", help="torch.compile the model")
     add("--restart", action="store_true", help="begin an unfinished run anew")
@@ -260,10 +259,8 @@ def run_of(options: argparse.Namespace):
     config = replace(preset, **backbones, image_size=options.image_size, stride=options.stride)
 
     scale = profile(options.profile)
-    training = {}
-    for name in TRAINING:
-        if getattr(options, name) is not None:
-            training[name] = getattr(options, name)
+    given = {name: getattr(options, name) for name in TRAINING}
+    training = {name: value for name, value in given.items() if value is not None}
     if options.epochs:
         training.setdefault("warmup_epochs", min(scale.train.warmup_epochs, options.epochs - 1))
     if options.released:
@@ -405,8 +402,7 @@ def probe(options: argparse.Namespace) -> None:
         cnn = f"cnn{stage}"
         transformer = f"transformer{stage}"
         if {cnn, transformer} <= set(table["feature"]):
-            found = probe.contrast(choices, cnn, transformer)
-            print(f"{cnn} less {transformer}: {found}")
+            print(f"{cnn} less {transformer}: {probe.contrast(choices, cnn, transformer)}")
     if options.out:
         with atomic_write(options.out) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
@@ -501,9 +497,10 @@ def experiments(options: argparse.Namespace) -> int:
         cluster = {"cluster": options.cluster}
         cluster |= {name: literal(value) for name, value in options.job}
     roots = options.runs_root, options.data_root
-    settings = []
-    for seed in options.data_seeds:
-        settings.append(setting(scale, replace(data, seed=seed), options.seeds, *roots))
+    settings = [
+        setting(scale, replace(data, seed=seed), options.seeds, *roots)
+        for seed in options.data_seeds
+    ]
     plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
     if options.status:
         for chosen in settings:

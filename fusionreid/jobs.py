@@ -20,7 +20,7 @@ from .files import is_locked
 from .models import checkpoints
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
-from .training.losses import Objective
+from .training.losses import PaperObjective
 from .training.runs import RunConfig, RunFolder, read_result
 from .training.train import train
 
@@ -105,17 +105,16 @@ def train_missing(
     data_root: str | Path | None = None,
     side_by_side: Callable | None = None,
     progress: bool = True,
-    objective: Objective | None = None,
+    objective: PaperObjective | None = None,
 ) -> list[str]:
     """Trains those of the named runs that have no result, by default one a core.
 
     `objective` is as of `train`. Returns the names of the runs that were missing. Raises RunsError
     if some failed.
     """
-    missing = {}
-    for name, run in runs.items():
-        if read_result(run.fingerprint, runs_root) is None:
-            missing[name] = run
+    missing = {
+        name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
+    }
     # The data is rendered and checked once, before several processes want it.
     for data in {run.data for run in missing.values()}:
         open_data(data, data_root or paths.DATA)
@@ -159,8 +158,7 @@ def on_this_machine(
     Each process has a pool of its own: one that is killed loses its own run only.
     """
     if not devices:
-        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        devices = gpus or ["cpu"]
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
     on_cpu = set(devices) == {"cpu"}
     most = processes or (cores() if on_cpu else len(devices))
     count = min(most, len(runs))

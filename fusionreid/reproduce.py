@@ -44,11 +44,13 @@ def plan(
             raise NotebookError(message)
     values = {"PROFILE": profile, "DATASET": dataset, **given}
     values = dict(zip(values, resolve(**values), strict=True))
-    injected = {path: {} for path in notebooks}
+    injected = {}
     for path, literals in own.items():
-        for name, literal in literals.items():
-            if name in values and values[name] != literal:
-                injected[path][name] = values[name]
+        injected[path] = {
+            name: values[name]
+            for name, literal in literals.items()
+            if values.get(name, literal) != literal
+        }
     return injected
 
 

@@ -62,8 +62,7 @@ class Augment:
         seed = int(torch.randint(2**62, (), generator=generator))
         chance = random.Random(seed)
         noise = torch.Generator(images.device).manual_seed(seed)
-        draws = [self.draw(height, width, chance) for _ in images]
-        return self.apply(images, draws, noise)
+        return self.apply(images, [self.draw(height, width, chance) for _ in images], noise)
 
     def draw(self, height: int, width: int, chance: random.Random) -> Draw:
         """Makes the draw of one image of height x width pixels."""

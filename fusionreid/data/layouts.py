@@ -258,8 +258,7 @@ def _read_msmt17(folder: Path) -> Splits:
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: listed in {place}, and not there")
             listed[path] = place
-            record = _parse("msmt17", path)
-            splits[split].append(record._replace(identity=int(match[2])))
+            splits[split].append(_parse("msmt17", path)._replace(identity=int(match[2])))
     return splits
 
 

@@ -54,8 +54,7 @@ def looks(dataset: Dataset) -> np.ndarray:
         raise ValueError(f"{manifest}: expected a field looks; render the set again")
     labels = [record.identity for record in dataset.train]
     people = attributes(dataset.train).groupby(labels).first()
-    classes = [pd.factorize(people[name], sort=True)[0] for name in names]
-    return np.column_stack(classes)
+    return np.column_stack([pd.factorize(people[name], sort=True)[0] for name in names])
 
 
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:

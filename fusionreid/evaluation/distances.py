@@ -212,5 +212,4 @@ def padded(values: Tensor, least: int) -> Tensor:
     """Values (n, ...) with rows of zeros below, so that there are at least `least` rows."""
     if len(values) >= least:
         return values
-    zeros = values.new_zeros(least - len(values), *values.shape[1:])
-    return torch.cat([values, zeros])
+    return torch.cat([values, values.new_zeros(least - len(values), *values.shape[1:])])

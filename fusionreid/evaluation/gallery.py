@@ -125,16 +125,12 @@ class Gallery:
         return -opposites, rows
 
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
-        path = image
-        camera = -1
-        if isinstance(image, Record):
-            path = image.path
-            if image.camera < num_cameras:
-                camera = image.camera
+        path, _, camera = image if isinstance(image, Record) else Record(image, -1, -1)
         status = os.stat(path)
         # A relative name, so that a folder of pictures can be moved with its features inside.
         name = os.path.relpath(path, self._root)
-        return Entry(name, status.st_size, status.st_mtime_ns, camera)
+        is_seen = camera < num_cameras
+        return Entry(name, status.st_size, status.st_mtime_ns, camera if is_seen else -1)
 
     def _path(self, entry: Entry) -> Path:
         return Path(os.path.normpath(self._root / entry.name))

@@ -66,17 +66,14 @@ def measure_model(model: FusionReID) -> Cost:
         attention_macs += pairs * (query.shape[-1] + value.shape[-1])
         return attend(query, key, value, *args, **options)
 
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *model.config.image_size, device=device)
+    image = torch.zeros(1, 3, *model.config.image_size, device=next(model.parameters()).device)
     counted_attention = mock.patch.object(F, "scaled_dot_product_attention", count_attention)
     with register_module_forward_hook(count_layer), counted_attention:
         model.eval()(image)
 
     classifiers = {neck.classifier.weight for neck in model.necks.values()}
-    counted = set()
-    for module in model.modules():
-        if isinstance(module, COUNTED):
-            counted.update(module.parameters())
+    layers = [module for module in model.modules() if isinstance(module, COUNTED)]
+    counted = {parameter for layer in layers for parameter in layer.parameters()}
     return Cost(
         parameters=sum(parameter.numel() for parameter in counted - classifiers),
         macs=macs,

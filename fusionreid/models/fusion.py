@@ -6,9 +6,12 @@ paper, c is the CNN and t the Transformer. Each branch has one global token (B, 
 and `local`, with the keys "cnn" and "transformer".
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import pack, rearrange, reduce, unpack
+from einops.layers.torch import Reduce
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -34,14 +37,8 @@ class GeM(nn.Module):
         return reduce(powers, "b d h w -> b d", "mean").pow(1 / self.exponent)
 
 
-class GAP(nn.Module):
-    """Global average pooling, (B, D, H, W) to (B, D)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return reduce(x, "b d h w -> b d", "mean")
-
-
-POOLING = {"gem": GeM, "gap": GAP}
+# How a map (B, D, H, W) becomes a token (B, D); "gap" is global average pooling.
+POOLING = {"gem": GeM, "gap": partial(Reduce, "b d h w -> b d", "mean")}
 
 
 class LocalRefinementUnit(nn.Module):
@@ -212,10 +209,11 @@ class HeterogeneousTransmissionModule(nn.Module):
         super().__init__()
         # The SEU is made first, also where it runs second: a seed then gives both orders the same
         # initial weights, and Table III compares the orders alone.
-        units = {}
-        for unit in (SharedEncodingUnit, MutualFusionUnit):
-            if unit.name in config.units:
-                units[unit.name] = unit(config)
+        units = {
+            unit.name: unit(config)
+            for unit in (SharedEncodingUnit, MutualFusionUnit)
+            if unit.name in config.units
+        }
         self.units = nn.ModuleList(units[name] for name in config.units)
 
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:

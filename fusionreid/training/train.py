@@ -25,7 +25,7 @@ from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
 from ..parallel import gather, share_buffers, start, wrap
 from ..processes import bars
-from .losses import Objective, PaperObjective
+from .losses import PaperObjective
 from .runs import RunConfig, RunFolder, with_versions
 from .trained import take_weights
 
@@ -111,7 +111,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     config: TrainConfig,
     epoch: int,
-    objective: Objective,
+    objective: PaperObjective,
     processes: int = 1,
 ) -> list[dict]:
     """One pass over the batches: images (B, 3, H, W), identities (B,) and cameras (B,).
@@ -167,7 +167,7 @@ def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
 def train(
     run: RunConfig,
     *,
-    objective: Objective | None = None,
+    objective: PaperObjective | None = None,
     dataset: Dataset | None = None,
     data_root: str | Path | None = None,
     runs_root: str | Path | None = None,

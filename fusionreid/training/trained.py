@@ -30,11 +30,10 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
         ValueError: the file, which is named, is damaged or holds something else.
     """
     path = find(source)
-    if path.is_dir():
-        if not (path / "result.json").is_file():
-            warnings.warn(
-                f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
-            )
+    if path.is_dir() and not (path / "result.json").is_file():
+        warnings.warn(
+            f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
+        )
     path = _checkpoint(path)
     if _is_released(path):
         model = released.load(path)
