@@ -234,9 +234,7 @@ def train(
         model = model.to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        done = folder.restore(model, optimizer, scaler)
-        lines = list(done.lines)
-        seconds = done.seconds
+        done, seconds, lines = folder.restore(model, optimizer, scaler)
         used = environment(device, processes)
         if main:
             folder.write_config(used, report)
@@ -270,14 +268,14 @@ def train(
             return rankings
 
         rankings = {}
-        if is_evaluated(done.epoch):  # the run was cut off after this epoch's checkpoint
-            rankings = evaluate_epoch(done.epoch)
+        if is_evaluated(done):  # the run was cut off after this epoch's checkpoint
+            rankings = evaluate_epoch(done)
         parallel_model = wrap(model, state, device, compile)
         bar = tqdm(
-            range(done.epoch + 1, config.epochs + 1),
+            range(done + 1, config.epochs + 1),
             desc=f"train {run.fingerprint}",
             total=config.epochs,
-            initial=done.epoch,
+            initial=done,
             leave=False,
             disable=not (bars(progress) and main),
         )
