@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ def _expect_several(images) -> None:
         )
 
 
+@dataclass
 class Pictures:
     """Pictures as `embed` takes them, decoded batch by batch; it stands in for an `ImageCache`.
 
@@ -119,15 +121,9 @@ class Pictures:
     the reason by the picture's index. Without it, such a picture raises.
     """
 
-    def __init__(
-        self,
-        images: Sequence,
-        image_size: tuple[int, int],
-        unreadable: dict[int, str] | None = None,
-    ):
-        self.images = images
-        self.image_size = image_size
-        self.unreadable = unreadable
+    images: Sequence
+    image_size: tuple[int, int]
+    unreadable: dict[int, str] | None = None
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
