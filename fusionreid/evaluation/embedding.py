@@ -117,13 +117,13 @@ def _expect_several(images) -> None:
 class Pictures:
     """Pictures as `embed` takes them, decoded batch by batch; it stands in for an `ImageCache`.
 
-    With a dictionary `unreadable`, a picture that cannot be read is black, and the dictionary gets
-    the reason by the picture's index. Without it, such a picture raises.
+    With a dictionary `unreadable`, a path that cannot be read is a black picture, and the
+    dictionary gets the reason by the path. Without it, such a picture raises.
     """
 
     images: Sequence
     image_size: tuple[int, int]
-    unreadable: dict[int, str] | None = None
+    unreadable: dict[Path, str] | None = None
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
@@ -140,7 +140,7 @@ class Pictures:
         except (OSError, ValueError) as error:
             if self.unreadable is None:
                 raise
-            self.unreadable[index] = str(error)
+            self.unreadable[image] = str(error)
             return np.zeros((*self.image_size, 3), np.uint8)
 
 

@@ -175,15 +175,14 @@ class Gallery:
         options: dict,
     ) -> None:
         """Adds the vectors of pictures, and writes all."""
-        unreadable = {}  # by index, why
         paths = [self._path(entry) for entry in entries]
-        pictures = Pictures(paths, model.config.image_size, unreadable)
+        pictures = Pictures(paths, model.config.image_size, self.unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
         started = time.monotonic()
         saved = started
         for indices, batch in embed_batches(model, pictures, cameras, **options):
             for index, vector in zip(indices, normalised(batch).astype(np.float16), strict=True):
-                if index not in unreadable:
+                if paths[index] not in self.unreadable:
                     vectors[entries[index]] = vector
             if time.monotonic() - saved > SAVE_EVERY:
                 self._write(vectors)
@@ -191,7 +190,6 @@ class Gallery:
         self.seconds = time.monotonic() - started
         self.embedded = len(entries)
         self._write(vectors)
-        self.unreadable = {paths[index]: why for index, why in unreadable.items()}
 
 
 def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]:
