@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data import normalise, prefetch
-from ..data.cache import decode, fit, opened
+from ..data.cache import decode, fit, on_all_cores, opened
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
 from ..options import expect
 from ..parallel import gather
-from ..processes import bars, cores
+from ..processes import bars
 from .ranking import whole_numbers
 
 
@@ -127,8 +126,7 @@ class Pictures:
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
-        with ThreadPoolExecutor(cores()) as pool:  # PIL decodes and resizes outside Python's lock
-            pixels = np.stack(list(pool.map(self._pixels, indices)))
+        pixels = np.stack(list(on_all_cores(self._pixels, indices)))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
 
     def _pixels(self, index: int) -> np.ndarray:
