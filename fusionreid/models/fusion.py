@@ -6,12 +6,9 @@ paper, c is the CNN and t the Transformer. Each branch has one global token (B, 
 and `local`, with the keys "cnn" and "transformer".
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from einops import pack, rearrange, reduce, unpack
-from einops.layers.torch import Reduce
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -37,8 +34,14 @@ class GeM(nn.Module):
         return reduce(powers, "b d h w -> b d", "mean").pow(1 / self.exponent)
 
 
-# How a map (B, D, H, W) becomes a token (B, D); "gap" is global average pooling.
-POOLING = {"gem": GeM, "gap": partial(Reduce, "b d h w -> b d", "mean")}
+class GAP(nn.Module):
+    """Global average pooling, (B, D, H, W) to (B, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(x, "b d h w -> b d", "mean")
+
+
+POOLING = {"gem": GeM, "gap": GAP}
 
 
 class LocalRefinementUnit(nn.Module):
