@@ -97,7 +97,8 @@ def test_probabilities_and_ranges():
     for shifts in (top, left):
         shares = torch.bincount(torch.tensor(shifts), minlength=9) / 20_000
         assert len(shares) == 9 and (shares - 1 / 9).abs().max() < 0.01
-    boxes = torch.tensor([drawn for drawn in box if drawn is not None])
+    sides = [(side.start, side.stop) for drawn in box if drawn for side in drawn]
+    boxes = torch.tensor(sides).reshape(-1, 4)  # top, bottom, left, right
     assert abs(len(boxes) / 20_000 - 0.5) < 0.015
     rows, columns = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
     share, aspect = rows * columns / (height * width), rows / columns
