@@ -41,24 +41,50 @@ TRAINING = {
 RESULT = "{data[name]} {data[version]}, seed {seed}, {epochs} epochs, commit {commit}, {device}"
 
 
+def shared(*names: str, **options) -> argparse.ArgumentParser:
+    """An option that several commands share, as a parent of theirs."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(*names, **options)
+    return parent
+
+
 def parser() -> argparse.ArgumentParser:
-    # Options that several commands share.
-    scale = argparse.ArgumentParser(add_help=False)
-    default = os.environ.get("FUSIONREID_PROFILE") or "demo"
-    profile_help = "default: $FUSIONREID_PROFILE, or demo"
-    scale.add_argument("--profile", choices=PROFILES, default=default, help=profile_help)
+    scale = shared(
+        "--profile",
+        choices=PROFILES,
+        default=os.environ.get("FUSIONREID_PROFILE") or "demo",
+        help="default: $FUSIONREID_PROFILE, or demo",
+    )
     scale.add_argument("--dataset", metavar="NAME", help=f"{SETS} (default: the profile's)")
-    which = argparse.ArgumentParser(add_help=False)
-    size_help = "default: the profile's, demo, or all of a real set, of which demo is a draw"
-    which.add_argument("--size", choices=SIZES, help=size_help)
-    sets = argparse.ArgumentParser(add_help=False)
-    sets_help = "of data sets (default: %(default)s)"
-    sets.add_argument("--data-root", "--root", type=Path, default=paths.DATA, help=sets_help)
-    runs = argparse.ArgumentParser(add_help=False)
-    runs_help = "of runs (default: %(default)s)"
-    runs.add_argument("--runs-root", type=Path, default=paths.RUNS, help=runs_help)
-    machine = argparse.ArgumentParser(add_help=False)
-    machine.add_argument("--device", type=device, help="default: the GPU, if there is one")
+    which = shared(
+        "--size",
+        choices=SIZES,
+        help="default: the profile's, demo, or all of a real set, of which demo is a draw",
+    )
+    draw = shared(
+        "--data-seed",
+        type=whole(0),
+        default=0,
+        help="of the synthetic set or of a draw (default: %(default)s)",
+    )
+    sets = shared(
+        "--data-root",
+        "--root",
+        type=Path,
+        default=paths.DATA,
+        help="of data sets (default: %(default)s)",
+    )
+    runs = shared(
+        "--runs-root", type=Path, default=paths.RUNS, help="of runs (default: %(default)s)"
+    )
+    machine = shared("--device", type=device, help="default: the GPU, if there is one")
+    prior = shared(
+        "--prior",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of genuine pairs among all pairs asked about (default: %(default)s)",
+    )
 
     top = Parser(prog="fusionreid", description="FusionReID, reproduced.")
     commands = top.add_subparsers(required=True, metavar="command")
@@ -72,22 +98,30 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added.add_argument
 
-    add = command(train, scale, which, sets, runs, machine)
+    add = command(train, scale, which, draw, sets, runs, machine)
     add("--released", action="store_true", help="compute and train as the authors' code does")
     add("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
     add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' as above")
     add("--cnn-weights", help=WEIGHTS)
     add("--transformer-weights", help="the same for the Transformer")
     add("--start", metavar="MODEL", help=f"fine-tune a trained model: {MODEL}")
-    side = {"nargs": 2, "type": whole(16, 4096), "metavar": ("HEIGHT", "WIDTH")}
-    add("--image-size", default=PAPER.image_size, help="in pixels (default: 256 128)", **side)
-    stride_help = "of the ViT's patches: 12 (default) overlaps, 16 not"
-    add("--stride", type=whole(1, 16), default=PAPER.stride, help=stride_help)
+    add(
+        "--image-size",
+        nargs=2,
+        type=whole(16, 4096),
+        default=PAPER.image_size,
+        metavar=("HEIGHT", "WIDTH"),
+        help="in pixels (default: 256 128)",
+    )
+    add(
+        "--stride",
+        type=whole(1, 16),
+        default=PAPER.stride,
+        help="of the ViT's patches: 12 (default) overlaps, 16 not",
+    )
     for name, words in TRAINING.items():
-        kind = TrainConfig.__annotations__[name]
-        add(f"--{name.replace('_', '-')}", type=kind, help=words)
+        add(f"--{name.replace('_', '-')}", type=TrainConfig.__annotations__[name], help=words)
     add("--seed", type=whole(0), default=0, help="default: %(default)s")
-    add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
     add("--compile", action="store_true", help="torch.compile the model")
     add("--restart", action="store_true", help="begin an unfinished run anew")
 
@@ -96,52 +130,75 @@ def parser() -> argparse.ArgumentParser:
     add("--dataset", required=True, nargs="+", metavar="NAME", help=SETS)
     add("--rerank", action="store_true", help="k-reciprocal re-ranking")
 
-    add = command(probe, sets, machine)
+    add = command(probe, draw, sets, machine)
     add("model", nargs="?", help=f"{MODEL} (default: demo)")
-    features_help = "in place of a model: .npz, query and gallery in the order of the files"
-    add("--features", type=Path, metavar="FILE", help=features_help)
-    add("--data-seed", type=whole(0), default=0, help="of the synthetic set (default: 0)")
+    add(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="in place of a model: .npz, query and gallery in the order of the files",
+    )
     add("--out", type=Path, metavar="CSV", help="the table with its intervals")
 
-    add = command(verify, which, sets, machine)
+    add = command(verify, which, draw, sets, machine, prior)
     add("model", help=MODEL)
     add("--dataset", default="synthetic", metavar="NAME", help=f"{SETS} (default: %(default)s)")
-    add("--data-seed", type=whole(0), default=0, help="of the synthetic set or of a draw")
-    calibrate_help = "on its training people, and keep that beside the model for search"
-    add("--calibrate", action="store_true", help=calibrate_help)
-    prior = {"type": float, "default": 0.5, "metavar": "SHARE"}
-    prior["help"] = "of genuine pairs among all pairs asked about (default: %(default)s)"
-    add("--prior", **prior)
+    add(
+        "--calibrate",
+        action="store_true",
+        help="on its training people, and keep that beside the model for search",
+    )
 
-    add = command(search, machine)
+    add = command(search, machine, prior)
     add("gallery", type=Path, metavar="GALLERY_FOLDER", help="pictures, in folders below too")
     add("queries", type=Path, nargs="+", metavar="QUERY_IMAGE")
     add("--top", type=whole(1), default=10, help="pictures for each query (default: %(default)s)")
     add("--model", default="demo", help=f"{MODEL} (default: %(default)s)")
-    index_help = "folder of the gallery's features (default: GALLERY_FOLDER/.fusionreid)"
-    add("--index", type=Path, help=index_help)
+    add(
+        "--index",
+        type=Path,
+        help="folder of the gallery's features (default: GALLERY_FOLDER/.fusionreid)",
+    )
     add("--to", type=Path, default="search.png", help="the contact sheet (default: %(default)s)")
-    add("--prior", **prior)
 
     add = command(export)
     add("model", help=f"a finished run; for ONNX {MODEL}")
-    to_help = ".safetensors: the weights in float16; .onnx: a graph for ONNX runtimes"
-    add("--to", type=Path, required=True, metavar="FILE", help=to_help)
+    add(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".safetensors: the weights in float16; .onnx: a graph for ONNX runtimes",
+    )
 
     add = command(experiments, scale, which, sets, runs)
-    names_help = "table1 to table6, figure5, figure6, differences, or all"
-    add("names", nargs="+", metavar="experiment", help=names_help)
+    add(
+        "names",
+        nargs="+",
+        metavar="experiment",
+        help="table1 to table6, figure5, figure6, differences, or all",
+    )
     seeds = {"type": whole(0), "nargs": "+", "default": [0]}
     add("--seeds", help="of training (default: 0)", **seeds)
     add("--data-seeds", help="of the synthetic set or of a draw (default: 0)", **seeds)
     add("--rows", nargs="+", metavar="ROW", help='only these, as "DFE + LRU" (default: all)')
-    status_help = "train nothing; say what is done, running, unfinished, missing"
-    add("--status", action="store_true", help=status_help)
-    record_help = "add all finished runs of these seeds to the recorded ones, for git"
-    add("--record", action="store_true", help=record_help)
+    add(
+        "--status",
+        action="store_true",
+        help="train nothing; say what is done, running, unfinished, missing",
+    )
+    add(
+        "--record",
+        action="store_true",
+        help="add all finished runs of these seeds to the recorded ones, for git",
+    )
     add("--processes", type=whole(1), help="at once (default: one a core, or one a GPU)")
-    devices_help = "cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)"
-    add("--devices", type=device, nargs="+", help=devices_help)
+    add(
+        "--devices",
+        type=device,
+        nargs="+",
+        help="cpu, or cuda:0 cuda:1 ... (default: every GPU, or the CPU)",
+    )
     add("--cluster", choices=["slurm", "local"], help="one job a run, by submitit")
     value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("--job", help="what a job of --cluster needs, as gpus_per_node 1; repeatable", **value)
@@ -157,11 +214,14 @@ def parser() -> argparse.ArgumentParser:
     add = command(reproduce, scale)
     add("--only", nargs="+", metavar="NN", help="numbers or names of notebooks")
     add("-p", "--parameter", help="a value for a parameter of the notebooks; repeatable", **value)
-    update_help = "write the outputs into notebooks/, to be committed"
-    add("--update", action="store_true", help=update_help)
-    every = ("ALL", "True")
-    all_help = "train every row of every table"
-    add("--all", action="append_const", dest="parameter", const=every, help=all_help)
+    add("--update", action="store_true", help="write the outputs into notebooks/, to be committed")
+    add(
+        "--all",
+        action="append_const",
+        dest="parameter",
+        const=("ALL", "True"),
+        help="train every row of every table",
+    )
     return top
 
 
@@ -185,27 +245,24 @@ def run_of(options: argparse.Namespace):
     from .training.runs import make_run
     from .training.trained import fine_tuned
 
-    backbones = {"cnn": options.cnn, "transformer": options.transformer}
-    starts = {"cnn": options.cnn_weights, "transformer": options.transformer_weights}
+    backbones = {}
     weights = {}
-    for branch, start in starts.items():
-        if backbones[branch] == "none":
-            backbones[branch] = None
-        if start and backbones[branch] is None:
+    for branch in ("cnn", "transformer"):
+        name = getattr(options, branch)
+        start = getattr(options, f"{branch}_weights")
+        backbones[branch] = None if name == "none" else name
+        if start and name == "none":
             raise ValueError(f"weights {start!r}: expected none for a branch that is left out")
         if start:
-            weights[backbones[branch]] = start
+            weights[name] = start
     preset = RELEASED if options.released else PAPER
     config = replace(preset, **backbones, image_size=options.image_size, stride=options.stride)
 
     scale = profile(options.profile)
-    training = {}
-    for name in TRAINING:
-        if getattr(options, name) is not None:
-            training[name] = getattr(options, name)
+    given = {name: getattr(options, name) for name in TRAINING}
+    training = {name: value for name, value in given.items() if value is not None}
     if options.epochs:
-        short = min(scale.train.warmup_epochs, options.epochs - 1)
-        training.setdefault("warmup_epochs", short)
+        training.setdefault("warmup_epochs", min(scale.train.warmup_epochs, options.epochs - 1))
     if options.released:
         for name in ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate"):
             training[name] = getattr(RELEASED_TRAINING, name)
@@ -215,8 +272,10 @@ def run_of(options: argparse.Namespace):
     if not options.start:
         return run
     if weights or config != preset:
-        taken = "its model is taken, and all its weights"
-        raise ValueError(f"--start {options.start}: {taken}; expected no option that changes them")
+        raise ValueError(
+            f"--start {options.start}: its model is taken, and all its weights; "
+            "expected no option that changes them"
+        )
     return fine_tuned(run, options.start)
 
 
@@ -244,7 +303,7 @@ def train(options: argparse.Namespace) -> None:
         table = pd.DataFrame(folder.result["features"]).T
         if unaware:
             columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]
-            table = table.join(columns.add_suffix(" without cameras"))
+            table = table.join(columns, rsuffix=" without cameras")
         print_percent(table)
 
 
@@ -304,9 +363,10 @@ def verify(options: argparse.Namespace) -> None:
     print(pd.DataFrame(rates).T.map(str).to_string())
 
     if options.calibrate:
-        calibrations = {}
-        for use in retrievals:
-            calibrations[use] = verification.calibrate(model, dataset, use_cameras=use, **cache)
+        calibrations = {
+            use: verification.calibrate(model, dataset, use_cameras=use, **cache)
+            for use in retrievals
+        }
         data = f"{dataset.name} {dataset.version}"
         print(f"\nkept: {write_calibrations(options.model, model, data, calibrations)}")
     else:
@@ -342,8 +402,7 @@ def probe(options: argparse.Namespace) -> None:
         cnn = f"cnn{stage}"
         transformer = f"transformer{stage}"
         if {cnn, transformer} <= set(table["feature"]):
-            found = probe.contrast(choices, cnn, transformer)
-            print(f"{cnn} less {transformer}: {found}")
+            print(f"{cnn} less {transformer}: {probe.contrast(choices, cnn, transformer)}")
     if options.out:
         with atomic_write(options.out) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
@@ -425,19 +484,23 @@ def experiments(options: argparse.Namespace) -> int:
     scale = profile(options.profile)
     data = data_of(options)
     if data.name != "synthetic" and data.size != "demo" and options.data_seeds != [0]:
-        expected = f"the whole of {data.name} has no draws; --size demo has"
-        raise ValueError(f"--data-seeds {options.data_seeds}: {expected}")
+        raise ValueError(
+            f"--data-seeds {options.data_seeds}: the whole of {data.name} has no draws; "
+            "--size demo has"
+        )
     if options.job and not options.cluster:
-        job = " ".join(options.job[0])
-        raise ValueError(f"--job {job}: expected --cluster with it, found none")
+        raise ValueError(
+            f"--job {' '.join(options.job[0])}: expected --cluster with it, found none"
+        )
     cluster = None
     if options.cluster:
         cluster = {"cluster": options.cluster}
         cluster |= {name: literal(value) for name, value in options.job}
     roots = options.runs_root, options.data_root
-    settings = []
-    for seed in options.data_seeds:
-        settings.append(setting(scale, replace(data, seed=seed), options.seeds, *roots))
+    settings = [
+        setting(scale, replace(data, seed=seed), options.seeds, *roots)
+        for seed in options.data_seeds
+    ]
     plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
     if options.status:
         for chosen in settings:

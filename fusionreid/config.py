@@ -7,6 +7,7 @@ released code computes.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from .options import expect, expect_fields, one_of
 
@@ -78,11 +79,11 @@ class FusionConfig:
     units: tuple[str, ...] = ("seu", "mfu")
     share_seu: bool = True
     share_mfu: bool = False
-    pooling: str = "gem"
+    pooling: Literal["gem", "gap"] = "gem"
     heads: int = 12
-    kernel: int = 3
+    kernel: Literal[1, 3, 5, 7] = 3
     seu_norm: bool = False
-    mfu_residual: str = "query"
+    mfu_residual: Literal["query", "attention"] = "query"
 
     def __post_init__(self):
         expect_fields(self, dim=(1,), heads=(1,))
@@ -91,9 +92,6 @@ class FusionConfig:
             self.units,
             [("seu", "mfu"), ("mfu", "seu"), ("seu",), ("mfu",), ()],
         )
-        one_of("FusionConfig.pooling", self.pooling, ["gem", "gap"])
-        one_of("FusionConfig.kernel", self.kernel, [1, 3, 5, 7])
-        one_of("FusionConfig.mfu_residual", self.mfu_residual, ["attention", "query"])
         if self.dim % self.heads:
             raise ValueError(f"FusionConfig.dim={self.dim} is not a multiple of heads={self.heads}")
         if self.depth < 1:
@@ -129,13 +127,12 @@ class ModelConfig:
     image_size: tuple[int, int] = (256, 128)
     stride: int = 12
     fusion: FusionConfig | None = field(default_factory=FusionConfig)
-    stem: str = "imagenet"
+    stem: Literal["imagenet", "released"] = "imagenet"
     camera_scale: float = 3.0
     drop_path: float = 0.1
 
     def __post_init__(self):
         expect_fields(self, stride=(1, 16), drop_path=(0, 1))
-        one_of("ModelConfig.stem", self.stem, ["imagenet", "released"])
         if not self.cnn and not self.transformer:
             raise ValueError(
                 "ModelConfig: cnn and transformer are both None; a model has at least one branch"
@@ -170,7 +167,7 @@ class DataConfig:
     version: str = ""
 
     def __post_init__(self):
-        expect_fields(self, seed=(0,))
+        expect_fields(self)
         one_of("DataConfig.size", self.size, SIZES)
         if self.name not in DATASETS:
             if not self.name or Path(self.name).name != self.name:
@@ -201,10 +198,10 @@ class TrainConfig:
         evaluate_every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     epochs: int = 180
     warmup_epochs: int = 10
-    schedule: str = "paper"
+    schedule: Literal["paper", "released"] = "paper"
     learning_rate_start: float = 5e-4
     learning_rate: float = 5e-3
     learning_rate_end: float = 0.0
@@ -214,7 +211,7 @@ class TrainConfig:
     identities: int = 8
     images: int = 16
     label_smoothing: float = 0.1
-    triplet_distance: str = "euclidean"
+    triplet_distance: Literal["euclidean", "squared"] = "euclidean"
     flip: float = 0.5
     padding: int = 10
     erasing: float = 0.5
@@ -222,27 +219,21 @@ class TrainConfig:
     evaluate_every: int = 30
 
     def __post_init__(self):
+        share = (0, 1)
         expect_fields(
             self,
-            learning_rate_start=(0,),
-            learning_rate=(0,),
-            learning_rate_end=(0,),
-            bias_learning_rate=(0,),
-            weight_decay=(0,),
-            padding=(0,),
             evaluate_every=(1,),
-            momentum=(0, 1),
-            label_smoothing=(0, 1),
-            flip=(0, 1),
-            erasing=(0, 1),
+            momentum=share,
+            label_smoothing=share,
+            flip=share,
+            erasing=share,
         )
-        one_of("TrainConfig.optimizer", self.optimizer, ["sgd", "adamw"])
-        one_of("TrainConfig.schedule", self.schedule, ["paper", "released"])
-        one_of("TrainConfig.triplet_distance", self.triplet_distance, ["euclidean", "squared"])
         one_of("TrainConfig.precision", self.precision, PRECISIONS)
         if self.identities < 2 or self.images < 2:
-            batch = f"identities={self.identities} x images={self.images}"
-            raise ValueError(f"TrainConfig: {batch}; hard mining needs at least 2 x 2")
+            raise ValueError(
+                f"TrainConfig: identities={self.identities} x images={self.images}; "
+                "hard mining needs at least 2 x 2"
+            )
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected at least 0 "

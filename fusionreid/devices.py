@@ -62,12 +62,11 @@ def _git(*arguments: str) -> str:
 
 def environment(device: torch.device, processes: int = 1) -> dict:
     """What a run writes to `environment.json`."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")}
     return {
         "commit": git_commit(),
         "device": device_name(device),
         "processes": processes,
         "python": platform.python_version(),
         "system": platform.system(),
-        **packages,
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
     }

@@ -27,9 +27,12 @@ def writing(path: str | Path) -> Iterator[None]:
         reason = str(getattr(error, "strerror", None) or error)
         if reason.startswith("cannot write"):
             raise
-        kept = "what stood there before is untouched. With space, the same command goes on"
-        code = getattr(error, "errno", None) or EIO
-        raise OSError(code, f"cannot write: {reason}; {kept}", str(path)) from error
+        raise OSError(
+            getattr(error, "errno", None) or EIO,
+            f"cannot write: {reason}; what stood there before is untouched. "
+            "With space, the same command goes on",
+            str(path),
+        ) from error
 
 
 @contextmanager
@@ -92,8 +95,9 @@ def read_lines(path: str | Path) -> list[dict]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            found = f"expected JSON, found {line[:60]!r}"
-            raise ValueError(f"{path}, line {number}: {found}") from error
+            raise ValueError(
+                f"{path}, line {number}: expected JSON, found {line[:60]!r}"
+            ) from error
     return rows
 
 
@@ -129,8 +133,7 @@ def locked(path: str | Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        made = Path(path).with_suffix("").name
-        print(f"Waiting for another process that makes {made}", file=sys.stderr)
+        print(f"Waiting for another process that makes {Path(path).stem}", file=sys.stderr)
         lock.acquire()
     except (OSError, NotImplementedError):
         pass  # a read-only folder, or a file system without locks: there is nothing to hold

@@ -20,7 +20,7 @@ from .files import is_locked
 from .models import checkpoints
 from .paper.experiments import Setting, plan
 from .processes import bars, cores, pool
-from .training.losses import Objective
+from .training.losses import PaperObjective
 from .training.runs import RunConfig, RunFolder, read_result
 from .training.train import train
 
@@ -69,8 +69,7 @@ def run_all(
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
     trained = train_missing(runs, setting.runs_root, setting.data_root, side_by_side, progress)
-    results = [read_result(run.fingerprint, setting.runs_root) for run in runs.values()]
-    table = pd.DataFrame(results)
+    table = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
     table["run"] = list(runs)
     table["status"] = ["trained" if name in trained else "loaded" for name in runs]
     return table[["run", "fingerprint", "seed", "status", "seconds"]]
@@ -106,17 +105,16 @@ def train_missing(
     data_root: str | Path | None = None,
     side_by_side: Callable | None = None,
     progress: bool = True,
-    objective: Objective | None = None,
+    objective: PaperObjective | None = None,
 ) -> list[str]:
     """Trains those of the named runs that have no result, by default one a core.
 
     `objective` is as of `train`. Returns the names of the runs that were missing. Raises RunsError
     if some failed.
     """
-    missing = {}
-    for name, run in runs.items():
-        if read_result(run.fingerprint, runs_root) is None:
-            missing[name] = run
+    missing = {
+        name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
+    }
     # The data is rendered and checked once, before several processes want it.
     for data in {run.data for run in missing.values()}:
         open_data(data, data_root or paths.DATA)
@@ -124,9 +122,12 @@ def train_missing(
     if missing:
         work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
         ended = (side_by_side or on_this_machine)(work, missing)
-        finished = len(runs) - len(missing)
-        hidden = not bars(progress)
-        bar = tqdm(total=len(runs), initial=finished, desc="variants", disable=hidden)
+        bar = tqdm(
+            desc="variants",
+            total=len(runs),
+            initial=len(runs) - len(missing),
+            disable=not bars(progress),
+        )
         with bar, closing(ended):
             for name, error in ended:
                 if error:
@@ -157,8 +158,7 @@ def on_this_machine(
     Each process has a pool of its own: one that is killed loses its own run only.
     """
     if not devices:
-        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        devices = gpus or ["cpu"]
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
     on_cpu = set(devices) == {"cpu"}
     most = processes or (cores() if on_cpu else len(devices))
     count = min(most, len(runs))
@@ -187,8 +187,9 @@ def _message(error: BaseException | None) -> str:
     if error is None:
         return ""
     if isinstance(error, BrokenProcessPool):
-        killed = "its process was killed, often for want of memory"
-        return f"{killed}; the same command continues the run"
+        return (
+            "its process was killed, often for want of memory; the same command continues the run"
+        )
     return "".join(traceback.format_exception(error))
 
 
@@ -202,8 +203,9 @@ def _on_cluster(
     try:
         import submitit
     except ImportError as error:
-        remedy = 'pip install "fusionreid[cluster]"'
-        raise ImportError(f"submitit is not installed; a cluster needs it: {remedy}") from error
+        raise ImportError(
+            'submitit is not installed; a cluster needs it: pip install "fusionreid[cluster]"'
+        ) from error
     parameters = {"timeout_min": 24 * 60} | cluster
     executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
     if limit and executor.cluster == "slurm":

@@ -89,8 +89,9 @@ def parameters(path: Path) -> dict[str, object]:
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises its own kinds for JSON, schema and version
-        reason = f"{type(error).__name__}: {error}"
-        raise NotebookError(f"{path}: not a readable notebook ({reason})") from error
+        raise NotebookError(
+            f"{path}: not a readable notebook ({type(error).__name__}: {error})"
+        ) from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise NotebookError(f"{path}: expected one cell tagged `parameters`, found {len(cells)}")
@@ -103,8 +104,9 @@ def parameters(path: Path) -> dict[str, object]:
                 case _:
                     raise ValueError(f"line {statement.lineno} is no assignment to one name")
     except (SyntaxError, ValueError) as error:
-        expected = "its `parameters` cell must hold literals only, NAME = value"
-        raise NotebookError(f"{path}: {expected}; {error}") from error
+        raise NotebookError(
+            f"{path}: its `parameters` cell must hold literals only, NAME = value; {error}"
+        ) from error
     return values
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from inspect import formatannotation
 from math import inf
 from numbers import Integral, Real
-from typing import get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 _NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}
 
@@ -16,16 +16,20 @@ def one_of(name: str, value, known: Iterable) -> None:
     """Raises ValueError, naming the argument and the known values, if `value` is none of them."""
     known = list(known)
     if value not in known:
-        listed = ", ".join(map(repr, known))
-        raise ValueError(f"{name}={value!r} is not known; it is one of: {listed}")
+        raise ValueError(
+            f"{name}={value!r} is not known; it is one of: {', '.join(map(repr, known))}"
+        )
 
 
 def expect(name: str, value, kind, low: float = -inf, high: float = inf):
-    """Returns `value` if it is of this kind: int, float, tuple[int, int], str | None, a class ...
+    """Returns `value` if it is of this kind: int, tuple[int, int], str | None, Literal, a class ...
 
     A number must be finite, and from `low` to `high`. A list becomes a tuple where one is expected.
     Raises ValueError, naming the argument, what was found and what was expected.
     """
+    if get_origin(kind) is Literal:
+        one_of(name, value, get_args(kind))
+        return value
     words = formatannotation(kind)
     if kind in _NUMBERS:
         number, words = _NUMBERS[kind]
@@ -50,12 +54,12 @@ def expect(name: str, value, kind, low: float = -inf, high: float = inf):
 def expect_fields(config, **ranges: tuple[float, ...]) -> None:
     """Applies `expect` to each field of a frozen dataclass, by its annotation.
 
-    `ranges` are (low,) or (low, high) of numbers, by the name of the field.
+    A number is from 0, unless `ranges` has another (low,) or (low, high) by the name of the field.
     """
     for field in fields(config):
         name = f"{type(config).__name__}.{field.name}"
         value = getattr(config, field.name)
-        value = expect(name, value, field.type, *ranges.get(field.name, ()))
+        value = expect(name, value, field.type, *ranges.get(field.name, (0,)))
         object.__setattr__(config, field.name, value)
 
 
@@ -88,8 +92,9 @@ def device(text: str) -> str:
         torch.ones(1, device=text).item()  # reads it back: a tensor on "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         reason = str(error).strip().split("\n")[0]
-        expected = f"expected a device of this machine, found {text!r} ({reason})"
-        raise argparse.ArgumentTypeError(expected) from error
+        raise argparse.ArgumentTypeError(
+            f"expected a device of this machine, found {text!r} ({reason})"
+        ) from error
     return text
 
 

@@ -22,8 +22,7 @@ from .data import truth
 from .data.datasets import open_data
 from .files import atomic_write
 from .jobs import train_missing
-from .models.fusionreid import Output
-from .training.losses import triplet
+from .training.losses import PaperObjective
 from .training.runs import RunConfig, RunFolder, with_versions
 
 PEOPLE = DataConfig(size="pretrain", seed=1000)
@@ -59,7 +58,7 @@ class PretrainingRun(RunConfig):
     objective: str = "attributes"
 
 
-class AttributeObjective:
+class AttributeObjective(PaperObjective):
     """Tells attributes of people apart, in place of identities; the triplet loss stays.
 
     `looks` (identities, attributes) has the class of each training identity by each attribute. The
@@ -69,15 +68,7 @@ class AttributeObjective:
     def __init__(self, looks: np.ndarray):
         self.looks = torch.as_tensor(looks)
         self.sizes = (self.looks.amax(dim=0) + 1).tolist()  # classes of each attribute
-        self.num_classes = sum(self.sizes)
-
-    def __call__(self, output: Output, identities: Tensor) -> dict[str, Tensor]:
-        losses = {}
-        for name, feature in output.features.items():
-            logits = output.logits[name].float()
-            losses[f"cross_entropy/{name}"] = self.cross_entropy(logits, identities)
-            losses[f"triplet/{name}"] = triplet(feature, identities)
-        return losses
+        super().__init__(sum(self.sizes), _BASE)
 
     def cross_entropy(self, logits: Tensor, identities: Tensor) -> Tensor:
         """The cross entropies of all attributes, summed; logits (B, num_classes)."""
@@ -116,8 +107,7 @@ def pretrain(
     people, and the command that made them.
     """
     runs = {name: run_of(name) for name in names or RECIPES}
-    dataset = open_data(PEOPLE, data_root)
-    objective = AttributeObjective(truth.looks(dataset))
+    objective = AttributeObjective(truth.looks(open_data(PEOPLE, data_root)))
     train_missing(runs, Path(runs_root), data_root, objective=objective)
     files = []
     for name, run in runs.items():

@@ -44,11 +44,13 @@ def plan(
             raise NotebookError(message)
     values = {"PROFILE": profile, "DATASET": dataset, **given}
     values = dict(zip(values, resolve(**values), strict=True))
-    injected = {path: {} for path in notebooks}
+    injected = {}
     for path, literals in own.items():
-        for name, literal in literals.items():
-            if name in values and values[name] != literal:
-                injected[path][name] = values[name]
+        injected[path] = {
+            name: values[name]
+            for name, literal in literals.items()
+            if values.get(name, literal) != literal
+        }
     return injected
 
 
@@ -63,7 +65,6 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
 
     target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_suffix(".log")
-    bar = {"desc": source.stem, "leave": False, "disable": None}
     started = time.perf_counter()
     try:
         with writing(target):
@@ -72,7 +73,7 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
                 target,
                 values,
                 cwd=source.parent,
-                progress_bar=bar,
+                progress_bar={"desc": source.stem, "leave": False, "disable": None},
                 kernel_name="python3",
                 kernel_manager_class=_logged_kernel(log, environment),
                 start_timeout=300,
@@ -85,8 +86,9 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
             f"{error.ename}: {error.evalue}\nThe whole traceback is in {target}"
         ) from error
     except DeadKernelError as error:
-        reason = f"the kernel died, often for want of memory; see {log}"
-        raise NotebookError(f"{source.name}: {reason}") from error
+        raise NotebookError(
+            f"{source.name}: the kernel died, often for want of memory; see {log}"
+        ) from error
     return time.perf_counter() - started
 
 
@@ -131,12 +133,16 @@ def reproduce(
 
     dataset = dataset or config.profile(profile).data.name
     if overwrite and ((profile, dataset) != ("demo", "synthetic") or given):
-        committed = "committed outputs are those of the demo profile on synthetic data"
-        raise NotebookError(f"--update: {committed}, nothing else")
+        raise NotebookError(
+            "--update: committed outputs are those of the demo profile on synthetic data, "
+            "nothing else"
+        )
     if not paths.NOTEBOOKS.is_dir():
-        needed = "the notebooks come with the repository, not with the installed package"
-        remedy = "clone it and run this there, or name the checkout in FUSIONREID_ROOT"
-        raise NotebookError(f"{paths.NOTEBOOKS}: no such folder; {needed}: {remedy}")
+        raise NotebookError(
+            f"{paths.NOTEBOOKS}: no such folder; the notebooks come with the repository, not with "
+            "the installed package: clone it and run this there, or name the checkout in "
+            "FUSIONREID_ROOT"
+        )
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, profile, dataset, given or {})
     folder = paths.RUNS / "notebooks" / f"{profile}-{dataset}"
@@ -151,7 +157,7 @@ def reproduce(
         # Threads of two kernels that share a core wait for each other: five times as slow.
         environment["OMP_NUM_THREADS"] = str(max(1, cores() // at_once))
     # The kernels of this interpreter's environment come before those of the user.
-    kernels = str(Path(sys.prefix) / "share" / "jupyter")
+    kernels = f"{sys.prefix}/share/jupyter"
     os.environ["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])
     rows = []
     waiting = deque(notebooks)

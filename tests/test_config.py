@@ -128,7 +128,7 @@ def test_a_set_of_ones_own_has_its_own_name_and_is_whole():
         (lambda: TrainConfig(padding=-1), "padding=-1; expected a whole number from 0"),
         (lambda: TrainConfig(flip=2), "flip=2; expected a number from 0 to 1"),
         (lambda: TrainConfig(epochs="3"), "epochs='3'; expected a whole number"),
-        (lambda: TrainConfig(optimizer=["sgd"]), r"optimizer=\['sgd'\]; expected str"),
+        (lambda: TrainConfig(optimizer=["sgd"]), r"optimizer=\['sgd'\] is not known"),
         (lambda: DataConfig(seed=-1), "DataConfig.seed=-1; expected a whole number from 0"),
         (lambda: DataConfig(seed="1"), "DataConfig.seed='1'; expected a whole number from 0"),
         (lambda: RunConfig(seed=-1), "RunConfig.seed=-1; expected a whole number from 0"),

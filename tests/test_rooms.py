@@ -18,8 +18,8 @@ PACKAGE = paths.ROOT / "fusionreid"
 # 52,000 without the renderer. These limits are what the package has: they may only be lowered.
 # Twice they were not: for street people, the probe and the attention ablation; and for
 # verification, sets of one's own, and the recorded runs on real people with their claims.
-MOST_TOKENS = 92_200
-MOST_TOKENS_WITHOUT_RENDERER = 70_300
+MOST_TOKENS = 91_120
+MOST_TOKENS_WITHOUT_RENDERER = 69_280
 MOST_TOKENS_A_LINE = 10
 NOT_CODE = {
     tokenize.COMMENT,

@@ -20,22 +20,13 @@ ASPECT = (0.3, 1 / 0.3)  # height / width, log-uniform
 ATTEMPTS = 10  # boxes drawn until one fits into the image
 
 
-class Box(NamedTuple):
-    """A part of an image in pixels; `bottom` and `right` are the first ones outside."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
 class Draw(NamedTuple):
     """What is done to one image."""
 
     flip: bool
     top: int  # of the crop in the padded image, 0 to 2 x padding
     left: int
-    box: Box | None  # to erase, in the crop
+    box: tuple[slice, slice] | None  # rows and columns of the crop to erase
 
 
 class Augment:
@@ -62,8 +53,7 @@ class Augment:
         seed = int(torch.randint(2**62, (), generator=generator))
         chance = random.Random(seed)
         noise = torch.Generator(images.device).manual_seed(seed)
-        draws = [self.draw(height, width, chance) for _ in images]
-        return self.apply(images, draws, noise)
+        return self.apply(images, [self.draw(height, width, chance) for _ in images], noise)
 
     def draw(self, height: int, width: int, chance: random.Random) -> Draw:
         """Makes the draw of one image of height x width pixels."""
@@ -94,14 +84,13 @@ class Augment:
             crop = padded[draw.top : draw.top + height, draw.left : draw.left + width]
             result.copy_(crop).mul_(2 / 255).sub_(1)  # as `normalise`
             if draw.box:
-                top, bottom, left, right = draw.box
-                erased = result[top:bottom, left:right]
+                erased = result[draw.box]
                 erased.copy_(torch.randn(erased.shape, generator=noise, device=images.device))
         return rearrange(results, "b h w c -> b c h w")
 
 
-def draw_box(height: int, width: int, chance: random.Random) -> Box | None:
-    """Draws a box to erase; None if no attempt fits into the image."""
+def draw_box(height: int, width: int, chance: random.Random) -> tuple[slice, slice] | None:
+    """Draws rows and columns to erase; None if no attempt fits into the image."""
     for _ in range(ATTEMPTS):
         area = height * width * chance.uniform(*AREA)
         aspect = math.exp(chance.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
@@ -110,7 +99,7 @@ def draw_box(height: int, width: int, chance: random.Random) -> Box | None:
         if rows < height and columns < width:
             top = chance.randint(0, height - rows)
             left = chance.randint(0, width - columns)
-            return Box(top, top + rows, left, left + columns)
+            return slice(top, top + rows), slice(left, left + columns)
     return None
 
 
@@ -122,6 +111,6 @@ def normalise(images: Tensor) -> Tensor:
 
 def _expect_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        dtype = str(images.dtype).removeprefix("torch.")
-        shape = tuple(images.shape)
-        raise ValueError(f"images: expected uint8 (B, 3, H, W), found {dtype} {shape}")
+        raise ValueError(
+            f"images: expected uint8 (B, 3, H, W), found {images.dtype} {tuple(images.shape)}"
+        )

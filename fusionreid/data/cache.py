@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -75,16 +75,23 @@ def fit(
     return np.asarray(image)
 
 
+def on_all_cores(work: Callable, items: Sequence) -> Iterator:
+    """What `work` gives for each item, in order.
+
+    Threads are enough: PIL decodes and resizes outside Python's lock.
+    """
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from pool.map(work, items)
+
+
 def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
     """Reads images without a cache, resized bilinearly: uint8 (N, 3, H, W).
 
     Raises as `decode` does.
     """
     pixels = np.empty((len(paths), *image_size, 3), np.uint8)
-    with ThreadPoolExecutor(cores()) as pool:
-        images = pool.map(partial(decode, image_size=image_size), paths)
-        for index, image in enumerate(images):
-            pixels[index] = image
+    for index, image in enumerate(on_all_cores(partial(decode, image_size=image_size), paths)):
+        pixels[index] = image
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 
 
@@ -98,8 +105,7 @@ def unreadable(paths: Sequence[str | Path]) -> list[str]:
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(cores()) as pool:
-        return [message for message in pool.map(problem, paths) if message]
+    return [message for message in on_all_cores(problem, paths) if message]
 
 
 class ImageCache:
@@ -202,11 +208,10 @@ class ImageCache:
             unit="image",
             disable=not bars(progress),
         )
-        # Threads are enough: PIL decodes and resizes outside Python's lock.
-        with bar, open(file, "wb") as target, ThreadPoolExecutor(cores()) as pool:
+        with bar, open(file, "wb") as target:
             # By blocks, as decoded images wait in memory where the disk is slower than the cores.
             for start in range(0, len(self.paths), BLOCK):
-                for image in pool.map(work, self.paths[start : start + BLOCK]):
+                for image in on_all_cores(work, self.paths[start : start + BLOCK]):
                     target.write(image)
                     bar.update()
             target.write(self._digest)

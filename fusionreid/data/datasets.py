@@ -212,13 +212,14 @@ def draw_people(splits: Splits, seed: int) -> Splits:
 
 def count(splits: Splits) -> pd.DataFrame:
     """Identities, images and cameras of each split, a row each."""
-    rows = {}
-    for split, records in splits.items():
-        rows[split] = {
+    rows = {
+        split: {
             "identities": len({record.identity for record in records}),
             "images": len(records),
             "cameras": len({record.camera for record in records} - {-1}),
         }
+        for split, records in splits.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -226,13 +227,12 @@ def differences(name: str, splits: Splits) -> list[str]:
     """Which numbers of a whole set are not the published ones, a line each."""
     if name not in PUBLISHED.index:
         return []
-    published = PUBLISHED.loc[name].stack()
-    lines = []
-    for place, number in count(splits).stack().items():
-        if number != published[place]:
-            split, kind = place
-            lines.append(f"{split}: {kind} {number:,} (published: {published[place]:,})")
-    return lines
+    published = PUBLISHED.loc[name]
+    return [
+        f"{split}: {kind} {number:,} (published: {published[kind][split]:,})"
+        for (split, kind), number in count(splits).stack().items()
+        if number != published[kind][split]
+    ]
 
 
 def table(dataset: Dataset) -> str:
@@ -260,9 +260,9 @@ def _find_synthetic(root: Path, size: str, seed: int) -> Path:
     folder = root / "synthetic" / f"{size}-{seed}"
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        command = f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
         raise FileNotFoundError(
-            f"{manifest}: the synthetic set is not there or not finished; make it with: {command}"
+            f"{manifest}: the synthetic set is not there or not finished; make it with: "
+            f"python -m fusionreid data synthetic --size {size} --seed {seed} --root {root}"
         )
     return folder
 

@@ -258,8 +258,7 @@ def _read_msmt17(folder: Path) -> Splits:
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: listed in {place}, and not there")
             listed[path] = place
-            record = _parse("msmt17", path)
-            splits[split].append(record._replace(identity=int(match[2])))
+            splits[split].append(_parse("msmt17", path)._replace(identity=int(match[2])))
     return splits
 
 
@@ -272,9 +271,10 @@ def _read_csv(file: Path) -> Splits:
         rows = csv.DictReader(opened)
         columns = rows.fieldnames or []
         if not {*COLUMNS} <= {*columns}:
-            expected = f"the columns {', '.join(COLUMNS)} and, where it is known, camera"
-            found = ", ".join(columns) or "nothing"
-            raise ValueError(f"{file}, line 1: expected {expected}, found {found}")
+            raise ValueError(
+                f"{file}, line 1: expected the columns {', '.join(COLUMNS)} and, where it is "
+                f"known, camera, found {', '.join(columns) or 'nothing'}"
+            )
         for row in rows:
             place = f"{file}, line {rows.line_num}"
             if None in row or None in row.values():
@@ -283,11 +283,14 @@ def _read_csv(file: Path) -> Splits:
                 value = row.setdefault(column, "-1")
                 fits = value.isdecimal() and int(value) <= most
                 if column in columns and not fits:
-                    expected = f"expected a whole number from 0 to {most}"
-                    raise ValueError(f"{place}, column {column}: {expected}, found {value!r}")
+                    raise ValueError(
+                        f"{place}, column {column}: expected a whole number from 0 to {most}, "
+                        f"found {value!r}"
+                    )
             if row["split"] not in splits:
-                expected = f"expected {', '.join(splits)}"
-                raise ValueError(f"{place}, column split: {expected}, found {row['split']!r}")
+                raise ValueError(
+                    f"{place}, column split: expected {', '.join(splits)}, found {row['split']!r}"
+                )
             path = file.parent / row["path"]
             if not path.is_file():
                 raise FileNotFoundError(f"{place}, column path: no such file: {path}")
@@ -296,6 +299,5 @@ def _read_csv(file: Path) -> Splits:
                     f"{place}, column path: {path} is listed twice, first in {listed[path]}"
                 )
             listed[path] = place
-            record = Record(path, int(row["identity"]), int(row["camera"]))
-            splits[row["split"]].append(record)
+            splits[row["split"]].append(Record(path, int(row["identity"]), int(row["camera"])))
     return splits

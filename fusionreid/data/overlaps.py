@@ -14,9 +14,10 @@ def overlaps(splits: Splits, same_people: bool = True) -> list[str]:
     and test.
     """
     faults = []
-    sizes = {}
-    for split, records in splits.items():
-        sizes[split] = [record.path.stat().st_size for record in records]
+    sizes = {
+        split: [record.path.stat().st_size for record in records]
+        for split, records in splits.items()
+    }
     shared = {*sizes["query"]} & {*sizes["train"], *sizes["gallery"]} - {0}
     contents = {}  # of each split, the file of each content
     for split, records in splits.items():

@@ -37,10 +37,7 @@ def attributes(records: Sequence[Record]) -> pd.DataFrame:
     person's step from the base (0, 1, 2 or 3).
     """
     table = pd.read_csv(_root(records) / "attributes.csv", index_col="file", keep_default_na=False)
-    files = []
-    for record in records:
-        path = Path(record.path)
-        files.append(f"{path.parent.name}/{path.name}")
+    files = [f"{path.parent.name}/{path.name}" for path, *_ in records]
     return table.loc[files].reset_index()
 
 
@@ -57,8 +54,7 @@ def looks(dataset: Dataset) -> np.ndarray:
         raise ValueError(f"{manifest}: expected a field looks; render the set again")
     labels = [record.identity for record in dataset.train]
     people = attributes(dataset.train).groupby(labels).first()
-    classes = [pd.factorize(people[name], sort=True)[0] for name in names]
-    return np.column_stack(classes)
+    return np.column_stack([pd.factorize(people[name], sort=True)[0] for name in names])
 
 
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
@@ -66,8 +62,7 @@ def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
     root = _root(records)
     height, width = size
     arrays = []
-    for record in records:
-        path = Path(record.path)
+    for path, *_ in records:
         with Image.open(root / "masks" / path.parent.name / f"{path.stem}.png") as image:
             resized = image.convert("L").resize((width, height), Image.Resampling.BOX)
         arrays.append(np.asarray(resized) > 127)
@@ -75,7 +70,7 @@ def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
 
 
 def _root(records: Sequence[Record]) -> Path:
-    root = Path(records[0].path).parent.parent
+    root = records[0].path.parent.parent
     table = root / "attributes.csv"
     if not table.is_file():
         raise FileNotFoundError(

@@ -41,9 +41,9 @@ class FeatureDistances:
         query = as_tensor(query, "query_features")
         gallery = as_tensor(gallery, "gallery_features")
         if query.shape[1] != gallery.shape[1]:
-            widths = f"{query.shape[1]} and {gallery.shape[1]}"
             raise ValueError(
-                f"query_features, gallery_features: expected one width, found {widths}"
+                "query_features, gallery_features: expected one width, "
+                f"found {query.shape[1]} and {gallery.shape[1]}"
             )
         self.device = torch.device(device or gallery.device)
         self.shape = len(query), len(gallery)
@@ -212,5 +212,4 @@ def padded(values: Tensor, least: int) -> Tensor:
     """Values (n, ...) with rows of zeros below, so that there are at least `least` rows."""
     if len(values) >= least:
         return values
-    zeros = values.new_zeros(least - len(values), *values.shape[1:])
-    return torch.cat([values, zeros])
+    return torch.cat([values, values.new_zeros(least - len(values), *values.shape[1:])])

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data import normalise, prefetch
-from ..data.cache import decode, fit, opened
+from ..data.cache import decode, fit, on_all_cores, opened
 from ..devices import autocast
 from ..models.fusionreid import FusionReID
 from ..options import expect
 from ..parallel import gather
-from ..processes import bars, cores
+from ..processes import bars
 from .ranking import whole_numbers
 
 
@@ -112,27 +112,21 @@ def _expect_several(images) -> None:
         )
 
 
+@dataclass
 class Pictures:
     """Pictures as `embed` takes them, decoded batch by batch; it stands in for an `ImageCache`.
 
-    With a dictionary `unreadable`, a picture that cannot be read is black, and the dictionary gets
-    the reason by the picture's index. Without it, such a picture raises.
+    With a dictionary `unreadable`, a path that cannot be read is a black picture, and the
+    dictionary gets the reason by the path. Without it, such a picture raises.
     """
 
-    def __init__(
-        self,
-        images: Sequence,
-        image_size: tuple[int, int],
-        unreadable: dict[int, str] | None = None,
-    ):
-        self.images = images
-        self.image_size = image_size
-        self.unreadable = unreadable
+    images: Sequence
+    image_size: tuple[int, int]
+    unreadable: dict[Path, str] | None = None
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """uint8 (B, 3, H, W)."""
-        with ThreadPoolExecutor(cores()) as pool:  # PIL decodes and resizes outside Python's lock
-            pixels = np.stack(list(pool.map(self._pixels, indices)))
+        pixels = np.stack(list(on_all_cores(self._pixels, indices)))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
 
     def _pixels(self, index: int) -> np.ndarray:
@@ -144,7 +138,7 @@ class Pictures:
         except (OSError, ValueError) as error:
             if self.unreadable is None:
                 raise
-            self.unreadable[index] = str(error)
+            self.unreadable[image] = str(error)
             return np.zeros((*self.image_size, 3), np.uint8)
 
 

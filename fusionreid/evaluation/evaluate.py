@@ -101,9 +101,10 @@ def evaluate(
     `rerank` is as of `evaluate_ranking`; `options` are as of `retrieve`.
     """
     retrieval = retrieve(model, dataset, cache_directory=cache_directory, **options)
-    device = device_of(model)
-    names = features or ("all", *model.widths)
-    return {name: retrieval.rank(name, rerank=rerank, device=device) for name in names}
+    return {
+        name: retrieval.rank(name, rerank=rerank, device=device_of(model))
+        for name in features or ("all", *model.widths)
+    }
 
 
 def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> pd.DataFrame:
@@ -116,8 +117,7 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
     rows = []
     for name, dataset in datasets.items():
         has_both = model.num_cameras and dataset.num_cameras
-        choices = (True, False) if has_both else (False,)
-        for use_cameras in choices:
+        for use_cameras in (True, False) if has_both else (False,):
             rankings = evaluate(
                 model, dataset, features=["all"], use_cameras=use_cameras, **options
             )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from ..data import Dataset, Record, load_images, normalise
 from ..models.backbones import BranchOutput
@@ -34,9 +35,7 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
         ]
         if matches and query.identity not in chosen and len(chosen) < people:
             chosen[query.identity] = query, matches[random.integers(len(matches))]
-    queries = [query for query, _ in chosen.values()]
-    matches = [match for _, match in chosen.values()]
-    return queries, matches
+    return [query for query, _ in chosen.values()], [match for _, match in chosen.values()]
 
 
 def model_inputs(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
@@ -132,9 +131,7 @@ def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     def note(module: nn.Module, _inputs, output) -> None:
         outputs.append((module, output))
 
-    with evaluating(cnn), torch.no_grad(), ExitStack() as hooks:
-        for module in cnn.base.modules():
-            hooks.enter_context(module.register_forward_hook(note))
+    with evaluating(cnn), torch.no_grad(), register_module_forward_hook(note):
         local = cnn(image).local
     return next(module for module, output in reversed(outputs) if output is local)
 
@@ -284,9 +281,8 @@ def attention_modules(model: FusionReID) -> dict[tuple[int, str, str], Attention
 
     A module that both branches share is there twice. A model without HTMs has none.
     """
-    stack = model.fusion.stack if model.fusion else []
     modules = {}
-    for layer, htm in enumerate(stack, start=1):
+    for layer, htm in enumerate(model.fusion.stack if model.fusion else [], start=1):
         for unit in htm.units:
             for branch in BRANCHES:
                 modules[layer, unit.name, branch] = unit[branch].attention

@@ -125,16 +125,12 @@ class Gallery:
         return -opposites, rows
 
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
-        path = image
-        camera = -1
-        if isinstance(image, Record):
-            path = image.path
-            if image.camera < num_cameras:
-                camera = image.camera
+        path, _, camera = image if isinstance(image, Record) else Record(image, -1, -1)
         status = os.stat(path)
         # A relative name, so that a folder of pictures can be moved with its features inside.
         name = os.path.relpath(path, self._root)
-        return Entry(name, status.st_size, status.st_mtime_ns, camera)
+        is_seen = camera < num_cameras
+        return Entry(name, status.st_size, status.st_mtime_ns, camera if is_seen else -1)
 
     def _path(self, entry: Entry) -> Path:
         return Path(os.path.normpath(self._root / entry.name))
@@ -145,9 +141,12 @@ class Gallery:
             self._root.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._root).close()
         except OSError as error:
-            reason = f"{error.strerror}; the features need a folder that can be written"
-            remedy = "name another one (search: --index FOLDER)"
-            raise OSError(error.errno, f"{reason}: {remedy}", str(self._root)) from error
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; the features need a folder that can be written: "
+                "name another one (search: --index FOLDER)",
+                str(self._root),
+            ) from error
 
     def _read(self) -> dict[Entry, np.ndarray]:
         """The vectors that the file has."""
@@ -176,15 +175,14 @@ class Gallery:
         options: dict,
     ) -> None:
         """Adds the vectors of pictures, and writes all."""
-        unreadable = {}  # by index, why
         paths = [self._path(entry) for entry in entries]
-        pictures = Pictures(paths, model.config.image_size, unreadable)
+        pictures = Pictures(paths, model.config.image_size, self.unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
         started = time.monotonic()
         saved = started
         for indices, batch in embed_batches(model, pictures, cameras, **options):
             for index, vector in zip(indices, normalised(batch).astype(np.float16), strict=True):
-                if index not in unreadable:
+                if paths[index] not in self.unreadable:
                     vectors[entries[index]] = vector
             if time.monotonic() - saved > SAVE_EVERY:
                 self._write(vectors)
@@ -192,7 +190,6 @@ class Gallery:
         self.seconds = time.monotonic() - started
         self.embedded = len(entries)
         self._write(vectors)
-        self.unreadable = {paths[index]: why for index, why in unreadable.items()}
 
 
 def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]:

@@ -66,8 +66,7 @@ def score(maps: Tensor, masks: np.ndarray | Tensor) -> dict[str, np.ndarray]:
     number = torch.arange(len(masks), device=masks.device)[:, None]
     peak = masks[number, y, x].where(energy.isfinite(), torch.nan)
     scores = {"energy": energy, "peak": peak, "breadth": evenness(image), "cover": evenness(person)}
-    shape = maps.shape[:-2]
-    return {name: values.reshape(shape).cpu().numpy() for name, values in scores.items()}
+    return {name: values.reshape(maps.shape[:-2]).cpu().numpy() for name, values in scores.items()}
 
 
 def _spread(cells: int, pixels: int) -> Tensor:

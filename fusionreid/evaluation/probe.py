@@ -44,10 +44,12 @@ class Contrast(NamedTuple):
 
     def __str__(self) -> str:
         """In points, with its interval."""
-        local = f"{100 * self.on_local:+.1f} points at local cues"
-        both = f"{local} and {100 * self.on_global:+.1f} at global ones"
-        interval = f"95 % from {100 * self.low:.1f} to {100 * self.high:.1f}"
-        return f"{both}, a difference of {100 * self.mean:+.1f} ({interval}, {self.bases} bases)"
+        return (
+            f"{100 * self.on_local:+.1f} points at local cues and "
+            f"{100 * self.on_global:+.1f} at global ones, "
+            f"a difference of {100 * self.mean:+.1f} "
+            f"(95 % from {100 * self.low:.1f} to {100 * self.high:.1f}, {self.bases} bases)"
+        )
 
 
 def choices(
@@ -85,8 +87,7 @@ def choices(
 def _of_groups(vectors: np.ndarray, table: pd.DataFrame, count: int) -> np.ndarray:
     """Vectors (N, D) of images by group, strength and image: (count, strengths, images, D)."""
     order = np.lexsort([table["strength"], table["group"]])
-    strengths = table["strength"].nunique()
-    return vectors[order].reshape(count, strengths, -1, vectors.shape[1])
+    return vectors[order].reshape(count, table["strength"].nunique(), -1, vectors.shape[1])
 
 
 def of_model(

@@ -116,8 +116,8 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
     _expect_impostors(impostors)
     tar, far = accepted / accepted[:, -1:]
     of_people = of_people[people >= 0]
-    low, high = _intervals(of_people)
-    rates = {name: Rate(float(value), low[name], high[name]) for name, value in _rates(tar, far)}
+    ends = _intervals(of_people)
+    rates = {name: Rate(value, *ends[name]) for name, value in _rates(tar, far).items()}
     return Verification(far, tar, rates, genuine, impostors, len(of_people))
 
 
@@ -153,36 +153,25 @@ def _accepted(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.stack([below, up_to], axis=1).ravel()
 
 
-def _rates(tar: np.ndarray, far: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Names and rates (...) of curves (..., points) that begin at 0 and end at 1."""
-    rates = [(name, np.where(far <= limit, tar, 0).max(axis=-1)) for name, limit in FARS.items()]
+def _rates(tar: np.ndarray, far: np.ndarray) -> dict[str, float]:
+    """Rates by name, of a curve (points,) that begins at 0 and ends at 1."""
+    rates = {name: float(tar[far <= limit].max()) for name, limit in FARS.items()}
     excess = far - (1 - tar)  # from -1 to 1, ascending
-    after = (excess >= 0).argmax(axis=-1, keepdims=True)
-
-    def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values on both sides of the crossing."""
-        first = np.take_along_axis(values, after - 1, axis=-1)
-        return first[..., 0], np.take_along_axis(values, after, axis=-1)[..., 0]
-
-    low, high = ends(far)
-    missing, left = ends(excess)
-    return [*rates, ("EER", low - (high - low) * missing / (left - missing))]
+    rates["EER"] = float(np.interp(0, excess, far))
+    return rates
 
 
-def _intervals(of_people: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
-    """The ends of the interval of each rate, of accepted pairs (people, 2, points)."""
+def _intervals(of_people: np.ndarray) -> pd.DataFrame:
+    """The two ends of the interval of each rate, of accepted pairs (people, 2, points)."""
     count = len(of_people)
     rng = np.random.default_rng(0)
     times = rng.multinomial(count, np.full(count, 1 / count), DRAWS).astype(float)
     accepted = np.tensordot(times, of_people, 1)
     accepted = accepted[(accepted[..., -1] > 0).all(axis=1)]  # with pairs of both kinds
     shares = accepted / accepted[..., -1:]
-    low = {}
-    high = {}
-    for name, draws in _rates(shares[:, 0], shares[:, 1]):
-        ends = np.quantile(draws, [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
-        low[name], high[name] = map(float, ends)
-    return low, high
+    draws = pd.DataFrame([_rates(*curve) for curve in shares])
+    ends = draws.quantile([0.025, 0.975])
+    return ends if count > 1 else ends * np.nan
 
 
 def pairs_by_cosine(retrieval: Retrieval, *, device=None) -> np.ndarray:

@@ -105,10 +105,11 @@ def keep_last_resolution(cnn: nn.Module) -> None:
     Raises ValueError if the network has no layer of stride 2.
     """
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    strided = {}
-    for name, module in cnn.named_modules():
-        if isinstance(module, kinds) and module.stride in (2, (2, 2)):
-            strided[name] = module
+    strided = {
+        name: module
+        for name, module in cnn.named_modules()
+        if isinstance(module, kinds) and module.stride in (2, (2, 2))
+    }
     if not strided:
         raise ValueError(
             f"ModelConfig.cnn: {type(cnn).__name__} has no layer of stride 2; "
@@ -221,13 +222,12 @@ def _plain_vit(config: ModelConfig, pretrained: bool) -> nn.Module:
         raise ValueError(f"{name}: {error}; {_PLAIN}") from error
     if not isinstance(vit, timm.models.VisionTransformer):
         raise ValueError(f"{name} is a {type(vit).__name__}; {_PLAIN}")
-    plain = (
+    if not (
         vit.num_prefix_tokens == 1
         and vit.pos_embed is not None
         and not vit.no_embed_class
         and isinstance(vit.norm_pre, nn.Identity)
-    )
-    if not plain:
+    ):
         raise ValueError(f"{name}: {_PLAIN}")
     return vit
 

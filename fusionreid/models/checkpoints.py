@@ -39,20 +39,21 @@ def digest(model: FusionReID) -> str:
     return content.hexdigest()[:16]
 
 
-def check_tensors(
-    source: str | Path, stored: Mapping[str, Tensor], places: Mapping[str, Tensor]
-) -> None:
-    """Raises ValueError unless what is stored are the tensors, finite, that a model has places for.
+def fill(source: str | Path, stored: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+    """Copies what is stored to a model's places, which are its tensors by name.
 
-    It names the source and the tensors: missing, of another shape, not finite, or unknown.
+    Raises ValueError unless exactly these tensors are stored, and are finite. It names the source
+    and the tensors: missing, of another shape, not finite, or unknown.
     """
     problems = dict.fromkeys(stored.keys() - places.keys(), "unknown")
     for name, place in places.items():
         if name not in stored:
             problems[name] = "missing"
         elif stored[name].shape != place.shape:
-            shapes = f"expected {tuple(place.shape)}, found {tuple(stored[name].shape)}"
-            problems[name] = f"of another shape: {shapes}"
+            problems[name] = (
+                f"of another shape: expected {tuple(place.shape)}, found "
+                f"{tuple(stored[name].shape)}"
+            )
         elif not stored[name].isfinite().all():
             problems[name] = "not finite"
     if problems:
@@ -61,6 +62,9 @@ def check_tensors(
             f"{source}: does not fit the model, or is damaged in {len(problems)} of its tensors: "
             f"{'; '.join(first)}"
         )
+    with torch.no_grad():
+        for name, place in places.items():
+            place.copy_(stored[name])
 
 
 def save(
@@ -100,8 +104,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> FusionReID:
         with torch.device("meta"):  # random weights would only be overwritten
             model = build_model(ModelConfig(**config), header["num_classes"], header["num_cameras"])
     except (KeyError, TypeError, ValueError) as error:
-        expected = "expected a model's configuration in its header"
-        raise ValueError(f"{path}: {expected}, found {error!r}; {HINT}") from error
+        raise ValueError(
+            f"{path}: expected a model's configuration in its header, found {error!r}; {HINT}"
+        ) from error
     model.to_empty(device="cpu")
     restore(path, model)
     return model.to(device).eval()
@@ -118,15 +123,12 @@ def restore(
 ) -> None:
     """Loads a checkpoint into a model, and an optimizer if one is given, of the same shape.
 
-    Raises FileNotFoundError, or ValueError as `check_tensors`.
+    Raises FileNotFoundError, or ValueError as `fill`.
     """
     file, _ = _open(path)
     places = {f"model/{name}": tensor for name, tensor in tensors(model).items()}
     stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith("model/")}
-    check_tensors(path, stored, places)
-    with torch.no_grad():
-        for name, place in places.items():
-            place.copy_(stored[name])
+    fill(path, stored, places)
     if optimizer is not None:
         moments = defaultdict(dict)
         for name in file.keys():

@@ -13,12 +13,12 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from ..config import ModelConfig
 from .fusionreid import FusionReID, build_model
 
-MULTIPLYING = (nn.Conv2d, nn.Linear)
-COUNTED = (*MULTIPLYING, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)
+COUNTED = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.PReLU)
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,9 @@ def measure_model(model: FusionReID) -> Cost:
     def count_layer(layer, inputs, output):
         nonlocal macs
         if isinstance(layer, nn.Conv2d):
-            positions = output.shape[2:].numel()  # (1, channels, H, W): one image
-        else:
-            positions = output.shape[:-1].numel()  # (1, ..., channels)
-        macs += layer.weight.numel() * positions
+            macs += layer.weight.numel() * output.shape[2:].numel()  # (1, channels, H, W)
+        if isinstance(layer, nn.Linear):
+            macs += layer.weight.numel() * output.shape[:-1].numel()  # (1, ..., channels)
 
     attend = F.scaled_dot_product_attention
 
@@ -67,26 +66,17 @@ def measure_model(model: FusionReID) -> Cost:
         attention_macs += pairs * (query.shape[-1] + value.shape[-1])
         return attend(query, key, value, *args, **options)
 
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *model.config.image_size, device=device)
-    layers = [module for module in model.modules() if isinstance(module, MULTIPLYING)]
-    hooks = [layer.register_forward_hook(count_layer) for layer in layers]
-    try:
-        with mock.patch.object(F, "scaled_dot_product_attention", count_attention):
-            model.eval()(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    image = torch.zeros(1, 3, *model.config.image_size, device=next(model.parameters()).device)
+    counted_attention = mock.patch.object(F, "scaled_dot_product_attention", count_attention)
+    with register_module_forward_hook(count_layer), counted_attention:
+        model.eval()(image)
 
     classifiers = {neck.classifier.weight for neck in model.necks.values()}
-    everything = set(model.parameters()) - classifiers
-    counted = set()
-    for module in model.modules():
-        if isinstance(module, COUNTED):
-            counted.update(module.parameters())
+    layers = [module for module in model.modules() if isinstance(module, COUNTED)]
+    counted = {parameter for layer in layers for parameter in layer.parameters()}
     return Cost(
         parameters=sum(parameter.numel() for parameter in counted - classifiers),
         macs=macs,
-        all_parameters=sum(parameter.numel() for parameter in everything),
+        all_parameters=sum(parameter.numel() for parameter in {*model.parameters()} - classifiers),
         attention_macs=attention_macs,
     )

@@ -212,10 +212,11 @@ class HeterogeneousTransmissionModule(nn.Module):
         super().__init__()
         # The SEU is made first, also where it runs second: a seed then gives both orders the same
         # initial weights, and Table III compares the orders alone.
-        units = {}
-        for unit in (SharedEncodingUnit, MutualFusionUnit):
-            if unit.name in config.units:
-                units[unit.name] = unit(config)
+        units = {
+            unit.name: unit(config)
+            for unit in (SharedEncodingUnit, MutualFusionUnit)
+            if unit.name in config.units
+        }
         self.units = nn.ModuleList(units[name] for name in config.units)
 
     def forward(self, tokens: Tokens, local: Tokens) -> Tokens:

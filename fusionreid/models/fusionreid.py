@@ -75,9 +75,9 @@ class FusionReID(nn.Module):
                 for branch in BRANCHES:
                     self.widths[f"{branch}_{stage}"] = fusion.dim
 
-        self.necks = nn.ModuleDict()
-        for name, width in self.widths.items():
-            self.necks[name] = BNNeck(width, num_classes)
+        self.necks = nn.ModuleDict(
+            {name: BNNeck(width, num_classes) for name, width in self.widths.items()}
+        )
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:

@@ -129,8 +129,10 @@ def _read(path: Path) -> Mapping:
         found = "something else, or a part of such a file"
         if code:
             found = f"a {code[1]}; torch.save its tensors alone"
-        expected = "expected safetensors, or tensors of torch.save"
-        raise ValueError(f"{path}: {expected}; found {mistaken(path) or found}") from error
+        raise ValueError(
+            f"{path}: expected safetensors, or tensors of torch.save; "
+            f"found {mistaken(path) or found}"
+        ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected tensors by name; found a {type(content).__name__}")
     return content
@@ -179,8 +181,7 @@ def load_branch(branch: nn.Module, source: Source) -> Report:
             value = resize_positions(value, old, new)
             report.resized[name] = f"grid {old[0]} x {old[1]} to {new[0]} x {new[1]}"
         else:
-            shapes = f"{tuple(value.shape)} in the file, {tuple(shape)} in the branch"
-            report.random[name] = shapes
+            report.random[name] = f"{tuple(value.shape)} in the file, {tuple(shape)} in the branch"
             report.unused.append(full_name)
             continue
         weights[name] = value

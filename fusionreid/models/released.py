@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import RELEASED, FusionConfig, ModelConfig
 from .backbones import T2T_VITS, patch_grid
-from .checkpoints import check_tensors
+from .checkpoints import fill
 from .fusionreid import FusionReID, build_model
 from .pretrained import Source, describe, read_tensors
 from .t2t_vit import soft_split_grids
@@ -87,13 +87,11 @@ def load(checkpoint: Source, config: ModelConfig | None = None) -> FusionReID:
     cameras = tensors.get("transformer.base.sie_embed", ())
     with torch.device("meta"):  # random weights would only be overwritten
         model = build_model(config, max(classes, default=1), len(cameras))
-    places = model.state_dict()
-    names = {name: released_name(name, config.fusion) for name in places}
-    check_tensors(
-        describe(checkpoint), tensors, {names[name]: place for name, place in places.items()}
-    )
     model.to_empty(device="cpu")
-    model.load_state_dict({name: tensors[theirs] for name, theirs in names.items()})
+    places = {
+        released_name(name, config.fusion): place for name, place in model.state_dict().items()
+    }
+    fill(describe(checkpoint), tensors, places)
     return model.eval()
 
 
@@ -134,6 +132,11 @@ def _read(checkpoint: Source) -> Tensors:
     return used
 
 
+def _parts(tensors: Tensors, prefix: str) -> list[list[str]]:
+    """The names that begin with `prefix`, cut at their dots."""
+    return [name.split(".") for name in tensors if name.startswith(prefix)]
+
+
 def _has(tensors: Tensors, *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in tensors)
 
@@ -166,11 +169,7 @@ def _shape(tensors: Tensors, name: str) -> torch.Size:
 
 def _resnet(tensors: Tensors) -> str:
     """The ResNet's name. Its number counts the layers: those of the blocks, and two more."""
-    blocks = set()
-    for name in tensors:
-        if name.startswith("resnet.base.layer"):
-            _, _, layer, block, *_ = name.split(".")
-            blocks.add((layer, block))
+    blocks = {(layer, block) for _, _, layer, block, *_ in _parts(tensors, "resnet.base.layer")}
     convolutions = 3 if any(".conv3." in name for name in tensors) else 2
     name = f"resnet{2 + convolutions * len(blocks)}"
     if name not in RESNETS:
@@ -181,8 +180,7 @@ def _resnet(tensors: Tensors) -> str:
 def _transformer(tensors: Tensors) -> dict:
     """The ViT's name, and the first image size and stride with as many patches as it has."""
     _, positions, width = _shape(tensors, "transformer.base.pos_embed")
-    prefix = "transformer.base.blocks."
-    depth = len({name.split(".")[3] for name in tensors if name.startswith(prefix)})
+    depth = len({block for _, _, _, block, *_ in _parts(tensors, "transformer.base.blocks.")})
     if (width, depth) not in VITS:
         raise ValueError(f"a ViT of width {width} and depth {depth} is unknown; give a config")
     name = VITS[width, depth]
@@ -197,17 +195,12 @@ def _transformer(tensors: Tensors) -> dict:
 
 
 def _fusion(tensors: Tensors) -> FusionConfig:
-    layers = set()
-    blocks = set()
-    for name in tensors:
-        if name.startswith("HTM.blocks."):
-            _, _, layer, block, *_ = name.split(".")
-            layers.add(layer)
-            blocks.add(block)
+    htms = _parts(tensors, "HTM.blocks.")
+    blocks = {block for _, _, _, block, *_ in htms}
     return replace(
         RELEASED.fusion,
         dim=_shape(tensors, "res_LRU.ptconv.weight")[0],
-        depth=max(1, len(layers)),
+        depth=max(1, len({layer for _, _, layer, *_ in htms})),
         units=tuple(unit for unit, names in BLOCKS.items() if blocks & set(names)),
         share_seu="SEU1" not in blocks,
         share_mfu="MFU" in blocks,

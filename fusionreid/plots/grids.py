@@ -4,7 +4,6 @@ A grid is one canvas of pixels, however many images it holds. Frames and texts a
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -157,9 +156,8 @@ def contact_sheet(
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
         if pd.notna(path):
-            image = Image.open(path).convert("RGB").resize(tile[::-1])
-            grid.add(row, column, np.asarray(image))
-    files = paths.stack().dropna().map(lambda path: Path(path).name)
+            grid.add(row, column, np.asarray(Image.open(path).convert("RGB").resize(tile[::-1])))
+    files = paths.stack().dropna().map(lambda path: path.name)
     return grid.finish(files.reset_index(name="file"))
 
 
@@ -204,8 +202,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
     right = _array(right).astype(bool)
     columns = ["query", *range(1, 1 + right.shape[1])]
     caption_lines = 0 if similarities is None else 1
-    size = queries.shape[1:3]
-    grid = _Grid(labels, columns, size, gutters=(1,), caption_lines=caption_lines)
+    grid = _Grid(labels, columns, queries.shape[1:3], gutters=(1,), caption_lines=caption_lines)
     drawn = []
     for row, query in enumerate(queries):
         grid.add(row, 0, query)

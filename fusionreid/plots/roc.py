@@ -26,8 +26,7 @@ def roc_curves(curves: Mapping[str, Verification]) -> Figure:
         tar = curve.tar[np.searchsorted(curve.far, far, "right") - 1]
         drawn[name] = tar
         look = FEATURE_STYLES.get(name, {"color": GREY, "linestyle": "-.", "marker": ""})
-        label = FEATURE_LABELS.get(name, name)
-        axes.plot(far, 100 * tar, label=label, markevery=20, **look)
+        axes.plot(far, 100 * tar, label=FEATURE_LABELS.get(name, name), markevery=20, **look)
     axes.set(xscale="log", xlabel="FAR", ylabel="TAR (%)", ylim=(0, 101))
     legend_below(figure, axes, 3)
     figure.drawn = drawn

@@ -5,7 +5,6 @@ the batch. The total loss is their sum over the supervised features.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,30 +14,28 @@ from ..config import TrainConfig
 from ..models.fusionreid import Output
 
 
-class Objective(Protocol):
-    """What a network is trained for. The total loss is the sum of the named losses."""
+@dataclass
+class PaperObjective:
+    """What a network is trained for, Eq. 12. The total loss is the sum of the named losses."""
 
     num_classes: int  # of the classifiers
-
-    def __call__(self, output: Output, identities: Tensor) -> dict[str, Tensor]:
-        """The losses of a batch by name, from the model's output and the identities (B,)."""
-
-
-@dataclass(frozen=True)
-class PaperObjective:
-    """Eq. 12: "cross_entropy/<feature>" and "triplet/<feature>" for each supervised feature."""
-
-    num_classes: int
     config: TrainConfig
 
     def __call__(self, output: Output, identities: Tensor) -> dict[str, Tensor]:
+        """Returns "cross_entropy/<feature>" and "triplet/<feature>" of each supervised feature.
+
+        They are of a batch, from the model's output and the identities (B,).
+        """
         losses = {}
         for name, feature in output.features.items():
-            losses[f"cross_entropy/{name}"] = F.cross_entropy(
-                output.logits[name].float(), identities, label_smoothing=self.config.label_smoothing
-            )
+            logits = output.logits[name].float()
+            losses[f"cross_entropy/{name}"] = self.cross_entropy(logits, identities)
             losses[f"triplet/{name}"] = triplet(feature, identities, self.config.triplet_distance)
         return losses
+
+    def cross_entropy(self, logits: Tensor, identities: Tensor) -> Tensor:
+        """Eq. 10, of logits (B, num_classes)."""
+        return F.cross_entropy(logits, identities, label_smoothing=self.config.label_smoothing)
 
 
 def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -> Tensor:

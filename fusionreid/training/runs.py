@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -92,7 +91,7 @@ class RunConfig:
     transformer_start: Start = Start()
 
     def __post_init__(self):
-        expect_fields(self, seed=(0,))
+        expect_fields(self)
 
     def to_dict(self) -> dict:
         """The run as plain data, for JSON."""
@@ -204,14 +203,6 @@ def _check_result(result: dict, fingerprint: str) -> None:
                 raise ValueError(f"{feature}/{metric} is {value!r}, not a fraction of 1")
 
 
-class Progress(NamedTuple):
-    """How far a run has come."""
-
-    epoch: int = 0  # the last finished one; 0: none
-    seconds: float = 0.0  # of training until then
-    lines: tuple[dict, ...] = ()  # of metrics.jsonl until then
-
-
 class RunFolder:
     """The folder of one configuration, whether the run is finished or not."""
 
@@ -275,21 +266,23 @@ class RunFolder:
 
     def restore(
         self, model: FusionReID, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-    ) -> Progress:
+    ) -> tuple[int, float, list[dict]]:
         """Loads the last finished epoch into model, optimizer and scaler, if there is one.
 
-        The evaluation of that epoch is left out of the lines, as it may have been cut off, and is
-        done again. Raises ValueError, naming the file, for one that is damaged.
+        Returns its number (0: none is finished), and until then the seconds of training and the
+        lines of metrics.jsonl. The evaluation of that epoch is left out of the lines, as it may
+        have been cut off, and is done again. Raises ValueError, naming the file, for one that is
+        damaged.
         """
         if not self.checkpoint.exists():
-            return Progress()
+            return 0, 0.0, []
         file = self.checkpoint
         try:
             saved = checkpoints.read_state(file)
             epoch = int(saved["epoch"])
             seconds = float(saved["seconds"])
-            finished = epoch >= self.config.train.epochs
-            checkpoints.restore(file, model, None if finished else optimizer)
+            is_last = epoch >= self.config.train.epochs
+            checkpoints.restore(file, model, None if is_last else optimizer)
             scaler.load_state_dict(saved["scaler"])
             file = self.metrics_file
             lines = [line for line in read_lines(file) if line["epoch"] <= epoch]
@@ -300,7 +293,7 @@ class RunFolder:
                 f"{file}: cannot continue ({type(error).__name__}: {error}); "
                 "train anew: --restart, or resume=False"
             ) from error
-        return Progress(epoch, seconds, tuple(lines))
+        return epoch, seconds, lines
 
     def write_config(self, environment: dict, weights_report: str) -> None:
         """Writes what the run is, and prints and writes what was loaded from files of weights."""

@@ -25,7 +25,7 @@ from ..models.fusionreid import FusionReID, Output, build_model
 from ..models.pretrained import load_weights
 from ..parallel import gather, share_buffers, start, wrap
 from ..processes import bars
-from .losses import Objective, PaperObjective
+from .losses import PaperObjective
 from .runs import RunConfig, RunFolder, with_versions
 from .trained import take_weights
 
@@ -111,7 +111,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     config: TrainConfig,
     epoch: int,
-    objective: Objective,
+    objective: PaperObjective,
     processes: int = 1,
 ) -> list[dict]:
     """One pass over the batches: images (B, 3, H, W), identities (B,) and cameras (B,).
@@ -167,7 +167,7 @@ def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
 def train(
     run: RunConfig,
     *,
-    objective: Objective | None = None,
+    objective: PaperObjective | None = None,
     dataset: Dataset | None = None,
     data_root: str | Path | None = None,
     runs_root: str | Path | None = None,
@@ -224,12 +224,9 @@ def train(
         valid_queries(Labels.of(dataset.query), Labels.of(dataset.gallery))
         cache = paths.cache(data_root)
         size = run.model.image_size
-        bar_wanted = bool(progress)
-        images = ImageCache(
-            dataset.train, size, cache, interpolation="bicubic", progress=bar_wanted
-        )
+        images = ImageCache(dataset.train, size, cache, interpolation="bicubic", progress=progress)
         for records in (dataset.query, dataset.gallery):
-            ImageCache(records, size, cache, progress=bar_wanted)
+            ImageCache(records, size, cache, progress=progress)
         objective = objective or PaperObjective(dataset.num_identities, config)
 
         seed_everything(run.seed)
@@ -237,9 +234,7 @@ def train(
         model = model.to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        done = folder.restore(model, optimizer, scaler)
-        lines = list(done.lines)
-        seconds = done.seconds
+        done, seconds, lines = folder.restore(model, optimizer, scaler)
         used = environment(device, processes)
         if main:
             folder.write_config(used, report)
@@ -273,16 +268,16 @@ def train(
             return rankings
 
         rankings = {}
-        if is_evaluated(done.epoch):  # the run was cut off after this epoch's checkpoint
-            rankings = evaluate_epoch(done.epoch)
+        if is_evaluated(done):  # the run was cut off after this epoch's checkpoint
+            rankings = evaluate_epoch(done)
         parallel_model = wrap(model, state, device, compile)
         bar = tqdm(
-            range(done.epoch + 1, config.epochs + 1),
+            range(done + 1, config.epochs + 1),
             desc=f"train {run.fingerprint}",
             total=config.epochs,
-            initial=done.epoch,
+            initial=done,
             leave=False,
-            disable=not (bars(bar_wanted) and main),
+            disable=not (bars(progress) and main),
         )
         for epoch in bar:
             started = time.perf_counter()

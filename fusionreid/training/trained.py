@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .. import paths
 from ..devices import default_device
@@ -29,11 +30,10 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
         ValueError: the file, which is named, is damaged or holds something else.
     """
     path = find(source)
-    if path.is_dir():
-        if not (path / "result.json").is_file():
-            warnings.warn(
-                f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
-            )
+    if path.is_dir() and not (path / "result.json").is_file():
+        warnings.warn(
+            f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
+        )
     path = _checkpoint(path)
     if _is_released(path):
         model = released.load(path)
@@ -173,18 +173,18 @@ def take_weights(model: FusionReID, source: str | Path) -> str:
     """Copies a trained model's weights, in place, and says what was taken.
 
     The classifiers and the camera embedding stay as they are: they are of other people and cameras.
-    Raises ValueError as `checkpoints.check_tensors`.
+    Raises ValueError as `checkpoints.fill`.
     """
-    stored = {}
-    places = {}
-    for tensors, of in ((stored, load(source, "cpu")), (places, model)):
-        for name, tensor in checkpoints.tensors(of).items():
-            if not name.endswith(("classifier.weight", "camera_embedding")):
-                tensors[name] = tensor
-    checkpoints.check_tensors(source, stored, places)
-    with torch.no_grad():
-        for name, place in places.items():
-            place.copy_(stored[name])
+
+    def lasting(of: FusionReID) -> dict[str, Tensor]:
+        return {
+            name: tensor
+            for name, tensor in checkpoints.tensors(of).items()
+            if not name.endswith(("classifier.weight", "camera_embedding"))
+        }
+
+    places = lasting(model)
+    checkpoints.fill(source, lasting(load(source, "cpu")), places)
     return (
         f"{source}: {len(places)} tensors taken; new: {len(model.necks)} classifiers of "
         f"{model.num_classes} people, camera embedding of {model.num_cameras} cameras"
