@@ -402,7 +402,7 @@ def probe(options: argparse.Namespace) -> None:
         cnn = f"cnn{stage}"
         transformer = f"transformer{stage}"
         if {cnn, transformer} <= set(table["feature"]):
-            print(f"{cnn} less {transformer}: {probe.contrast(choices, cnn, transformer)}")
+            print(f"{cnn} minus {transformer}: {probe.contrast(choices, cnn, transformer)}")
     if options.out:
         with atomic_write(options.out) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")

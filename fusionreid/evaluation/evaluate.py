@@ -117,7 +117,8 @@ def cross_domain(model: FusionReID, datasets: dict[str, Dataset], **options) -> 
     rows = []
     for name, dataset in datasets.items():
         has_both = model.num_cameras and dataset.num_cameras
-        for use_cameras in (True, False) if has_both else (False,):
+        choices = (True, False) if has_both else (False,)
+        for use_cameras in choices:
             rankings = evaluate(
                 model, dataset, features=["all"], use_cameras=use_cameras, **options
             )

@@ -281,8 +281,9 @@ def attention_modules(model: FusionReID) -> dict[tuple[int, str, str], Attention
 
     A module that both branches share is there twice. A model without HTMs has none.
     """
+    stack = model.fusion.stack if model.fusion else []
     modules = {}
-    for layer, htm in enumerate(model.fusion.stack if model.fusion else [], start=1):
+    for layer, htm in enumerate(stack, start=1):
         for unit in htm.units:
             for branch in BRANCHES:
                 modules[layer, unit.name, branch] = unit[branch].attention

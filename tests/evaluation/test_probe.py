@@ -191,7 +191,7 @@ def test_the_command_prints_cues_and_the_contrast(command, capsys, tmp_path):
     out = tmp_path / "probe.csv"
     assert command("demo", "--out", str(out)) == 0
     printed = capsys.readouterr().out
-    assert "shoes" in printed and "cnn_fused less transformer_fused: " in printed
+    assert "shoes" in printed and "cnn_fused minus transformer_fused: " in printed
     table = pd.read_csv(out)
     assert set(table["feature"]) == {"all", *FEATURES}
     assert table["accuracy"].between(0, 1).all()
