@@ -1,7 +1,9 @@
 """A test set to look around in: rankings that a reader switches between, and maps of a pair."""
 
+import copy
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +14,11 @@ from torch import Tensor
 
 from ..data import Dataset, Record
 from ..evaluation.distances import FeatureDistances, KnownDistances
+from ..evaluation.embedding import evaluating
 from ..evaluation.evaluate import retrieve
 from ..evaluation.explain import gradcam, model_inputs, record_attention, similarity_targets, stages
 from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
-from ..evaluation.reranking import RerankedDistances, Reranking
+from ..evaluation.reranking import RerankedDistances, Reranking, neighbours
 from ..models.fusionreid import FusionReID
 
 
@@ -40,9 +43,37 @@ class Rankings:
         }
         self.query = self.retrieval[True].query  # labels
         self.gallery = self.retrieval[True].gallery
-        # Here and not on the class, so that what is kept goes with the object.
-        self._reranked = cache(self._reranked)
-        self.ranking = cache(self.ranking)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keeps what is computed: on the object, not on the class, so that it goes with it."""
+        self._reranked = cache(partial(type(self)._reranked, self))
+        self.ranking = cache(partial(type(self).ranking, self))
+
+    def of_picture(self, path: Path) -> "Rankings":
+        """The same gallery, asked for a picture of a nameless person, by no camera of the set."""
+        record = Record(path, identity=-1, camera=-1)
+        with evaluating(self.model), torch.no_grad():
+            features = self.model(*model_inputs(self.model, [record])).features
+        asked = {name: vector.cpu().numpy() for name, vector in features.items()}
+        other = copy.copy(self)
+        other.dataset = replace(self.dataset, query=[record])
+        other.query = Labels.of([record])
+        other.retrieval = {
+            use: retrieval._replace(query_features=asked, query=other.query)
+            for use, retrieval in self.retrieval.items()
+        }
+        other._keep()
+        return other
+
+    def neighbours(self, feature: str, images: np.ndarray, count: int) -> np.ndarray:
+        """The nearest of some images (n,) among these: (n, count), nearest first.
+
+        Images are numbered through the queries, then the gallery.
+        """
+        vectors = np.vstack(self.retrieval[True].select(feature))[images]
+        nearest, _ = neighbours(FeatureDistances(vectors, vectors), count + 1)
+        return images[nearest[:, 1:]]  # the first is the image itself
 
     def _reranked(self, feature: str, cameras: bool) -> RerankedDistances:
         """Distances whose neighbours, which take longest, serve all weights."""

@@ -109,18 +109,18 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
 
 @styled
 def plane(points: pd.DataFrame, colour: str) -> Figure:
-    """Images as points of a plane: queries are squares, gallery images dots.
+    """Images as points of planes, one for each feature: queries are squares, gallery images dots.
 
     Args:
-        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
+        points: columns `feature` (its name), `x`, `y`, `split` ("query" or "gallery") and `colour`.
         colour: the column whose values have colours of their own, up to nine.
     """
-    figure, axes = plt.subplots(figsize=(7.0, 5.0))
     values = sorted(points[colour].unique())
-    sns.scatterplot(
+    grid = sns.relplot(
         points,
         x="x",
         y="y",
+        col="feature",
         hue=colour,
         hue_order=values,
         palette=sns.color_palette(n_colors=len(values)),
@@ -129,8 +129,10 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
         s=10,
         alpha=0.7,
         linewidth=0,
+        height=3.8,
     )
-    axes.set_axis_off()
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.drawn = points
-    return figure
+    grid.set_titles("{col_name}")
+    for axes in grid.axes.flat:
+        axes.set_axis_off()
+    grid.figure.drawn = points
+    return grid.figure

@@ -31,9 +31,9 @@ def rankings(tiny_dataset, tmp_path_factory):
 @pytest.fixture
 def explorer(rankings):
     count = len(rankings.dataset.query) + len(rankings.dataset.gallery)
-    points = np.random.default_rng(0).random((count, 2))
-    points[-1] = np.nan  # left out of the plane
-    return explorers.Explorer(rankings, points)
+    points = np.random.default_rng(0).random((3, count, 2))
+    points[:, -1] = np.nan  # left out of the planes
+    return explorers.Explorer(rankings, dict(zip(("cnn", "transformer", "all"), points)))
 
 
 def pictures(explorer):
@@ -52,9 +52,14 @@ def signs(explorer):
 def test_what_the_plane_is_given_is_json_and_in_order(explorer):
     state = explorer.canvas.get_state()
     records = explorer.records
-    points = json.loads(json.dumps(state["points"], allow_nan=False))
-    assert points[-1] == [None, None] and None not in points[0]
-    assert len(points) == len(state["captions"]) == len(state["hues"]) == len(records)
+    planes = json.loads(json.dumps(state["planes"], allow_nan=False))
+    assert [plane["title"] for plane in planes] == ["CNN", "Transformer"]
+    for plane in planes:
+        points = plane["points"]
+        assert points[-1] == [None, None] and None not in points[0]
+        assert len(points) == len(plane["neighbours"]) == len(records)
+    assert len(state["captions"]) == len(state["colours"]) == len(records)
+    assert state["people"] == [record.identity for record in records]
     assert state["queries"] == len(explorer.rankings.dataset.query)
     assert state["captions"][3] == f"person {records[3].identity}, camera {records[3].camera + 1}"
     assert state["captions"][-1] == f"distractor, camera {records[-1].camera + 1}"
@@ -81,7 +86,7 @@ def test_only_wrong_images_are_shown_when_asked_for(explorer):
 
 
 def test_only_images_of_the_camera_are_shown_when_asked_for(explorer):
-    explorer.camera.value = 3
+    explorer.camera.value = 4  # as a reader counts
     assert {explorer.records[place].camera for place in explorer.listed} == {3}
 
 
@@ -129,7 +134,7 @@ def test_a_chosen_image_is_explained(explorer):
 def test_a_pair_has_its_probability_where_all_features_are_calibrated(rankings, explorer):
     assert "same:" not in explorer.explained.value
     points = np.zeros((explorer.queries + len(rankings.gallery.ids), 2))
-    calibrated = explorers.Explorer(rankings, points, {True: Calibration(30.0, -29.0)})
+    calibrated = explorers.Explorer(rankings, {"all": points}, {True: Calibration(30.0, -29.0)})
     calibrated.choose(2)
     cosine = float(calibrated.buttons[2].description[2:])
     shown = float(calibrated.explained.value.split("image 3<br>same: ")[1][:4])
@@ -142,11 +147,15 @@ def test_a_pair_has_its_probability_where_all_features_are_calibrated(rankings, 
         assert "same:" in calibrated.explained.value
 
 
-def test_the_colour_follows_what_is_chosen(explorer):
+def test_the_colour_and_its_legend_follow_what_is_chosen(explorer):
+    assert list(explorer.colour.options) == [("identity", "identity"), ("camera", "camera")]
+    assert explorer.legend.value == "one colour a person, 5 in all" or "distractor"
     explorer.colour.value = "camera"
     cameras = [record.camera for record in explorer.records]
-    pairs = set(zip(cameras, explorer.canvas.hues, strict=True))
-    assert len(pairs) == len(set(cameras)) == len(set(explorer.canvas.hues))
+    pairs = set(zip(cameras, explorer.canvas.colours, strict=True))
+    assert len(pairs) == len(set(cameras)) == len(set(explorer.canvas.colours))
+    for camera, colour in pairs:
+        assert colour in explorer.legend.value and f"> {camera + 1}" in explorer.legend.value
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="missing: node")
