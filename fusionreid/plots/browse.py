@@ -1,9 +1,8 @@
 """A test set to look around in: rankings that a reader switches between, and maps of a pair."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..data import Dataset, Record
 from ..evaluation.distances import FeatureDistances, KnownDistances
 from ..evaluation.embedding import evaluating
-from ..evaluation.evaluate import retrieve
+from ..evaluation.evaluate import Retrieval
 from ..evaluation.explain import gradcam, model_inputs, record_attention, similarity_targets, stages
 from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
 from ..evaluation.reranking import RerankedDistances, Reranking, neighbours
@@ -31,40 +30,33 @@ class Switches(NamedTuple):
 
 
 class Rankings:
-    """The rankings of a test set by all `Switches`, each computed at its first use, then kept."""
+    """The rankings of a test set by all `Switches`, each computed at its first use, then kept.
 
-    def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
+    `retrieval` has the features of the set by whether the camera embedding is used.
+    """
+
+    def __init__(self, model: FusionReID, dataset: Dataset, retrieval: dict[bool, Retrieval]):
         self.model = model
         self.dataset = dataset
-        # By whether the camera embedding is used.
-        self.retrieval = {
-            use: retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
-            for use in (True, False)
-        }
-        self.query = self.retrieval[True].query  # labels
-        self.gallery = self.retrieval[True].gallery
-        self._keep()
-
-    def _keep(self) -> None:
-        """Keeps what is computed: on the object, not on the class, so that it goes with it."""
-        self._reranked = cache(partial(type(self)._reranked, self))
-        self.ranking = cache(partial(type(self).ranking, self))
+        self.retrieval = retrieval
+        self.query = retrieval[True].query  # labels
+        self.gallery = retrieval[True].gallery
+        # Here and not on the class, so that what is kept goes with the object.
+        self._reranked = cache(self._reranked)
+        self.ranking = cache(self.ranking)
 
     def of_picture(self, path: Path) -> "Rankings":
-        """The same gallery, asked for a picture of a nameless person, by no camera of the set."""
+        """The same gallery, asked for one picture: nobody knows the person or the camera."""
         record = Record(path, identity=-1, camera=-1)
-        with evaluating(self.model), torch.no_grad():
+        with evaluating(self.model):
             features = self.model(*model_inputs(self.model, [record])).features
-        asked = {name: vector.cpu().numpy() for name, vector in features.items()}
-        other = copy.copy(self)
-        other.dataset = replace(self.dataset, query=[record])
-        other.query = Labels.of([record])
-        other.retrieval = {
-            use: retrieval._replace(query_features=asked, query=other.query)
-            for use, retrieval in self.retrieval.items()
+        vectors = {name: vector.cpu().numpy() for name, vector in features.items()}
+        query = Labels.of([record])
+        retrieval = {
+            use: known._replace(query_features=vectors, query=query)
+            for use, known in self.retrieval.items()
         }
-        other._keep()
-        return other
+        return Rankings(self.model, replace(self.dataset, query=[record]), retrieval)
 
     def neighbours(self, feature: str, images: np.ndarray, count: int) -> np.ndarray:
         """The nearest of some images (n,) among these: (n, count), nearest first.

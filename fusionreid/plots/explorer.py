@@ -5,7 +5,6 @@ keyboard.
 """
 
 from base64 import b64encode
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,11 +35,8 @@ from .style import GREEN, GREY, VERMILLION
 SHOWN = 20  # images in the list
 ACROSS = 40  # images in a row of the sheet of thumbnails
 NEIGHBOURS = 8  # lines from an image
-# Ten dark colours, then ten light ones.
-PALETTE = [
-    to_hex(matplotlib.colormaps["tab20"](place % 20))
-    for place in (*range(0, 20, 2), *range(1, 20, 2))
-]
+TAB20 = matplotlib.colormaps["tab20"].colors
+PALETTE = list(map(to_hex, TAB20[::2] + TAB20[1::2]))  # ten dark colours, then ten light ones
 ANGLES = "yaw", "phase"  # -180 and 180 degrees are the same
 
 
@@ -71,11 +67,12 @@ def who(record: Record) -> str:
     return f"{person}, camera {record.camera + 1}"
 
 
-def colour_code(values: pd.Series) -> tuple[list[str], str]:
-    """A CSS colour for each of some values (N,), and the HTML of their legend.
+def colour_code(values: pd.Series) -> tuple[list[str], list[str], list[str]]:
+    """A CSS colour for each of some values (N,), and the names and colours of their legend.
 
-    Measures are on a scale, and shades show themselves. Up to twenty other values have colours that
-    a legend can name.
+    Up to twenty values have colours that can be named. Measures are on a scale: the two names are
+    those of its ends. Shades show themselves, and of more values the legend only says what they
+    are: it has no colours.
     """
     codes, names = pd.factorize(values, sort=True)
     if values.dtype == float:
@@ -83,26 +80,15 @@ def colour_code(values: pd.Series) -> tuple[list[str], str]:
         low = values.min()
         high = values.max()
         shares = (values - low) / ((high - low) or 1)
-        stops = ", ".join(map(to_hex, scale(np.linspace(0, 1, 9))))
-        bar = swatch(f"linear-gradient(90deg, {stops})", 160)
-        return list(map(to_hex, scale(shares))), f"{low:g} {bar} {high:g}"
+        bar = scale(np.linspace(0, 1, 9))
+        return [*map(to_hex, scale(shares))], [f"{low:g}", f"{high:g}"], [*map(to_hex, bar)]
     if str(names[0]).startswith("#"):
-        return values.tolist(), "each image in the shade itself"
+        return values.tolist(), ["each image in the shade itself"], []
     if len(names) > len(PALETTE):
         hues = codes * 137 % 360  # neighbours in number differ in hue
-        what = "person" if values.name == "identity" else "value"
-        legend = f"one colour a {what}, {len(names)} in all"
-        return [f"hsl({hue} 70% 45%)" for hue in hues], legend
-    named = [f"{swatch(PALETTE[code], 12)} {name or 'none'}" for code, name in enumerate(names)]
-    return [PALETTE[code] for code in codes], "&emsp;".join(named)
-
-
-def swatch(background: str, width: int) -> str:
-    """HTML of a patch of colour, `width` pixels wide."""
-    return (
-        f'<span style="display: inline-block; width: {width}px; height: 12px; '
-        f'background: {background}; vertical-align: middle"></span>'
-    )
+        return [f"hsl({hue} 70% 45%)" for hue in hues], [f"one colour for each {values.name}"], []
+    named = [str(name) or "none" for name in names]
+    return [PALETTE[code] for code in codes], named, PALETTE[: len(named)]
 
 
 def choice(name: str, options: dict) -> w.Dropdown:
@@ -128,11 +114,12 @@ class Planes(AnyWidget):
 
     _esm = Path(__file__).with_name("plane.js")
     # Of each plane: its `title`; `points`, [x, y] from 0 to 1, or [None, None]: left out; and the
-    # `neighbours` of each point.
+    # `neighbours` by the number of a point.
     planes = List().tag(sync=True)
     captions = List().tag(sync=True)
     people = List().tag(sync=True)  # identities; none is below 1
     colours = List().tag(sync=True)
+    legend = List().tag(sync=True)  # names and colours, as of `colour_code`
     framed = List().tag(sync=True)  # the points that the list shows, then the query or None
     queries = Int().tag(sync=True)  # so many of the first points are squares
     sheet = Unicode().tag(sync=True)  # the address of all pictures, `across` in a row
@@ -177,7 +164,6 @@ class Explorer:
             labels = attributes(self.records)
         else:
             labels = pd.DataFrame(self.records).rename(columns={"path": "file"})
-            labels["file"] = ["/".join(path.parts[-2:]) for path in labels["file"]]
         labels["camera"] += 1
         return labels
 
@@ -189,11 +175,11 @@ class Explorer:
         feature, and attributes where they are known. The index counts queries, then the gallery.
         """
         rankings, query = self._asked()
-        asked, gallery = rankings.retrieval[self.embedding.value].select(self.feature.value)
-        queries, _ = self.rankings.retrieval[self.embedding.value].select(self.feature.value)
-        cosines = np.vstack([queries, gallery]) @ asked[query]
+        use = self.embedding.value
+        vectors = np.vstack(self.rankings.retrieval[use].select(self.feature.value))
+        asked, _ = rankings.retrieval[use].select(self.feature.value)
         labels = self.labels.copy()
-        labels.insert(3, "cosine", cosines)
+        labels.insert(3, "cosine", vectors @ asked[query])
         if self.canvas.chosen is None:
             return labels.iloc[self.listed]
         return labels.iloc[self.canvas.chosen].sort_values("cosine", ascending=False)
@@ -217,7 +203,7 @@ class Explorer:
         asked = [self.query, self.feature, self.camera]
         self.upload = w.FileUpload(accept="image/*", description="own picture")
         self.upload.observe(lambda _: self._take(), "value")
-        self.problem = w.HTML()
+        self.problem = w.Label()
         pictures = w.HBox([self.upload, self.problem])
         return [row(asked, self._show_list), row(switches, self._show_list), pictures]
 
@@ -238,10 +224,10 @@ class Explorer:
             pixels = decode(upload, self.rankings.model.config.image_size)
         except ValueError as error:
             reason = str(error).removeprefix(f"{upload}: ")
-            self.problem.value = f"<b>{escape(f'{name}: {reason}')}</b>"
+            self.problem.value = f"{name}: {reason}"
             return
         Image.fromarray(pixels).save(file)
-        self.problem.value = escape(name)
+        self.problem.value = name
         self.pictured = self.rankings.of_picture(file)
         self.own.disabled = False
         if self.own.value:
@@ -299,8 +285,9 @@ class Explorer:
         sheet = rearrange(make_grid(images, nrow=ACROSS, padding=0), "rgb h w -> h w rgb")
         self.planes = {name: self._placed(name, places) for name, places in points.items()}
         names = {LABELS[name]: name for name in points}
-        self.sides = [choice("plane", names), choice("plane", names)]
-        self.sides[1].index = len(names) > 1
+        self.sides = [choice("left", names), choice("right", names)]
+        for side, name in zip(self.sides, points, strict=False):
+            side.value = name
         self.canvas = Planes(
             captions=[who(record) for record in self.records],
             people=self.labels["identity"].tolist(),
@@ -310,37 +297,32 @@ class Explorer:
         )
         self.canvas.observe(lambda _: self._show_list(), "chosen")
         self.colour = choice("colour", {name: name for name in self.labels.columns.drop("file")})
-        self.legend = w.HTML()
         self._show_planes()
         self._show_colours()
         self.lassoed = w.HTML()
         sides = row(self.sides, self._show_planes)
         above = w.HBox([row([self.colour], self._show_colours), self.lassoed])
-        return w.VBox([above, self.legend, sides, self.canvas])
+        return w.VBox([above, sides, self.canvas])
 
     def _placed(self, feature: str, places: np.ndarray) -> dict:
         """A plane as `Planes` takes it."""
-        drawn = np.flatnonzero(np.isfinite(places).all(axis=1))
+        is_drawn = np.isfinite(places)
+        drawn = np.flatnonzero(is_drawn.all(axis=1))
         nearest = self.rankings.neighbours(feature, drawn, NEIGHBOURS)
-        neighbours = np.zeros((len(places), nearest.shape[1]), int)
-        neighbours[drawn] = nearest
         return {
             "title": LABELS[feature],
-            "points": np.where(
-                np.isfinite(places), places.round(4), None
-            ).tolist(),  # no nan in JSON
-            "neighbours": neighbours.tolist(),
+            "points": np.where(is_drawn, places.round(4), None).tolist(),  # JSON has no nan
+            "neighbours": dict(zip(drawn.tolist(), nearest.tolist(), strict=True)),
         }
 
     def _show_planes(self) -> None:
         self.canvas.planes = [self.planes[side.value] for side in self.sides]
 
     def _show_colours(self) -> None:
-        self.canvas.colours, self.legend.value = colour_code(self.labels[self.colour.value])
+        self.canvas.colours, *self.canvas.legend = colour_code(self.labels[self.colour.value])
 
     def _among(self) -> np.ndarray:
         """(G,) bool: the gallery images that the lasso and the switches leave."""
-        rankings, query = self._asked()
         gallery = self.labels[self.queries :]
         among = np.full(len(gallery), True)
         count = "all"
@@ -351,13 +333,13 @@ class Explorer:
         if self.camera.value is not None:
             among &= gallery["camera"] == self.camera.value
         if self.wrong.value:
-            among &= gallery["identity"] != rankings.query.ids[query]
+            among &= gallery["identity"] != self.record.identity
         return np.asarray(among)
 
     def _show_list(self) -> None:
         """Shows the list anew, and with it the maps."""
         rankings, query = self._asked()
-        record = rankings.dataset.query[query]
+        self.record = rankings.dataset.query[query]
         weight = self.weight.value if self.rerank.value else 1.0
         switches = Switches(self.feature.value, self.embedding.value, weight)
         among = self._among()
@@ -371,19 +353,21 @@ class Explorer:
                 continue
             picture, button = tile.children
             picture.value = figure(self.records[self.listed[place]].path, "", 60)
-            sign, colour = ("✓", GREEN) if ranked.match[0, place] else ("✗", VERMILLION)
+            sign, colour = "✗", VERMILLION
             if self.own.value:  # nobody knows who it is
                 sign, colour = "", GREY
+            elif ranked.match[0, place]:
+                sign, colour = "✓", GREEN
             button.description = f"{sign} {cosines[0, place]:.3f}"
             button.style.button_color = colour
             tile.layout.visibility = "visible"
         ranking = self.rankings.ranking(switches)
         caption = "own picture,<br>no camera"
         if not self.own.value:
-            caption = f"{who(record)}<br>"
+            caption = f"{who(self.record)}<br>"
             for precision in ranking.average_precision[ranking.queries == query]:  # none, or one
                 caption += f"AP {precision:.1%}"
-        self.asked.value = figure(record.path, caption, 100)
+        self.asked.value = figure(self.record.path, caption, 100)
         self.accuracy.value = (
             f"<b>whole test set:<br>mAP {ranking.mAP:.1%}<br>rank-1 {ranking.rank(1):.1%}</b>"
         )
@@ -401,9 +385,7 @@ class Explorer:
         if self.place >= len(self.listed):
             self.explained.value = "No image is left in the list."
             return
-        rankings, query = self._asked()
-        second = self.records[self.listed[self.place]]
-        pair = [rankings.dataset.query[query], second]
+        pair = [self.record, self.records[self.listed[self.place]]]
         images, cam, attention = pair_maps(
             self.rankings.model,
             pair,

@@ -27,6 +27,14 @@ const HELP =
   "All images in a plane. Arrows move, Space sets a corner of a lasso, Enter closes it, " +
   "Escape lets go of it. Plus and minus zoom, 0 shows all, Alt and an arrow moves the plane.";
 
+const KEY = [
+  ["■", "", "query"],
+  ["●", "", "gallery image"],
+  ["▣", "black", "the query and its list"],
+  ["━", SAME, "to a near image of the same person"],
+  ["━", OTHER, "of another one"],
+];
+
 const limit = (value, least, most) => Math.min(Math.max(value, least), most);
 const distance = ([x, y], [right, down]) => Math.hypot(x - right, y - down);
 
@@ -218,6 +226,43 @@ class View {
   }
 }
 
+function span(text, style = "") {
+  const element = document.createElement("span");
+  element.textContent = text;
+  element.style.cssText = style;
+  return element;
+}
+
+// The names of the colours, each with a swatch; or a bar between the names of its two ends.
+function fillLegend(legend, [names, colours]) {
+  const box = "display: inline-block; height: 12px; vertical-align: middle; margin: 0 5px";
+  if (colours.length > names.length) {
+    const [low, high] = names;
+    const bar = `linear-gradient(90deg, ${colours.join(", ")})`;
+    legend.replaceChildren(
+      span(low), span("", `${box}; width: 160px; background: ${bar}`), span(high));
+    return;
+  }
+  const entries = names.map((name, index) => {
+    const entry = span("", "display: inline-block; margin-right: 14px");
+    const colour = colours[index];
+    if (colour) entry.append(span("", `${box}; width: 12px; background: ${colour}`));
+    entry.append(name);
+    return entry;
+  });
+  legend.replaceChildren(...entries);
+}
+
+function key() {
+  const line = document.createElement("div");
+  for (const [sign, colour, text] of KEY) {
+    const entry = span("", "margin-right: 14px");
+    entry.append(span(sign, `color: ${colour || "grey"}; margin: 0 5px`), text);
+    line.append(entry);
+  }
+  return line;
+}
+
 function render({ model, el }) {
   const sheet = new Image();
   const views = model.get("planes").map((_, number) => new View(model, number));
@@ -369,6 +414,10 @@ function render({ model, el }) {
     return true;
   }
 
+  function drawLegend() {
+    fillLegend(legend, model.get("legend"));
+  }
+
   function readAgain() {
     const before = lassoed?.title;
     for (const view of views) view.read();
@@ -379,10 +428,16 @@ function render({ model, el }) {
   const handlers = {
     "change:planes": readAgain,
     "change:colours": draw,
+    "change:legend": drawLegend,
     "change:framed": draw,
     "change:chosen": draw,
   };
   for (const [name, handler] of Object.entries(handlers)) model.on(name, handler);
+  const planes = document.createElement("div");
+  const legend = document.createElement("div");
+  planes.style.cssText = "display: flex; flex-wrap: wrap";
+  legend.style.cssText = `max-width: ${2 * WIDTH}px; line-height: 1.5; margin: 0 4px`;
+  legend.className = "legend";
   for (const view of views) {
     const { canvas } = view;
     listen(view);
@@ -392,8 +447,10 @@ function render({ model, el }) {
     canvas.style.cssText =
       `width: ${WIDTH}px; height: ${HEIGHT}px; margin: 4px; background: white; ` +
       "cursor: crosshair; touch-action: none";
-    el.append(canvas);
+    planes.append(canvas);
   }
+  el.append(legend, planes, key());
+  drawLegend();
   sheet.onload = draw;
   sheet.src = model.get("sheet");
   draw();
