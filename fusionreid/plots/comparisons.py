@@ -112,27 +112,31 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
     """Images as points of planes, one for each feature: queries are squares, gallery images dots.
 
     Args:
-        points: columns `feature` (its name), `x`, `y`, `split` ("query" or "gallery") and `colour`.
-        colour: the column whose values have colours of their own, up to nine.
+        points: columns `feature` (its name), `x`, `y`, `split` ("query" rows first, then "gallery")
+            and `colour`.
+        colour: the column whose values, text, have colours of their own, up to nine.
     """
     values = sorted(points[colour].unique())
-    grid = sns.relplot(
-        points,
-        x="x",
-        y="y",
-        col="feature",
-        hue=colour,
-        hue_order=values,
-        palette=sns.color_palette(n_colors=len(values)),
-        style="split",
-        markers={"query": "s", "gallery": "o"},
-        s=10,
-        alpha=0.7,
-        linewidth=0,
-        height=3.8,
-    )
-    grid.set_titles("{col_name}")
-    for axes in grid.axes.flat:
+    features = points["feature"].unique()
+    size = 3.5 * len(features), 3.7
+    figure, panels = plt.subplots(1, len(features), figsize=size, squeeze=False)
+    for feature, axes in zip(features, panels[0], strict=True):
+        sns.scatterplot(
+            points[points["feature"] == feature],
+            x="x",
+            y="y",
+            hue=colour,
+            hue_order=values,
+            style="split",
+            markers=["s", "o"],
+            s=10,
+            alpha=0.7,
+            linewidth=0,
+            ax=axes,
+        )
+        axes.set_title(feature)
         axes.set_axis_off()
-    grid.figure.drawn = points
-    return grid.figure
+        axes.get_legend().remove()
+    legend_below(figure, axes, len(values) + 4)
+    figure.drawn = points
+    return figure

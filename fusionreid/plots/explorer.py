@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anywidget import AnyWidget
 from einops import rearrange
-from matplotlib.colors import to_hex
+from matplotlib.colors import Normalize, to_hex
 from PIL import Image
 from torchvision.utils import make_grid
 from traitlets import Any, Int, List, Unicode
@@ -77,11 +77,9 @@ def colour_code(values: pd.Series) -> tuple[list[str], list[str], list[str]]:
     codes, names = pd.factorize(values, sort=True)
     if values.dtype == float:
         scale = matplotlib.colormaps["hsv" if values.name in ANGLES else "viridis"]
-        low = values.min()
-        high = values.max()
-        shares = (values - low) / ((high - low) or 1)
-        bar = scale(np.linspace(0, 1, 9))
-        return [*map(to_hex, scale(shares))], [f"{low:g}", f"{high:g}"], [*map(to_hex, bar)]
+        colours = map(to_hex, scale(Normalize()(values)))
+        bar = map(to_hex, scale(np.linspace(0, 1, 9)))
+        return [*colours], [f"{values.min():g}", f"{values.max():g}"], [*bar]
     if str(names[0]).startswith("#"):
         return values.tolist(), ["each image in the shade itself"], []
     if len(names) > len(PALETTE):
@@ -91,8 +89,8 @@ def colour_code(values: pd.Series) -> tuple[list[str], list[str], list[str]]:
     return [PALETTE[code] for code in codes], named, PALETTE[: len(named)]
 
 
-def choice(name: str, options: dict) -> w.Dropdown:
-    return w.Dropdown(options=options.items(), description=name, layout=w.Layout(width="280px"))
+def choice(name: str, options: dict | list) -> w.Dropdown:
+    return w.Dropdown(options=options, description=name, layout=w.Layout(width="280px"))
 
 
 def tick(name: str, **state) -> w.Checkbox:
@@ -122,8 +120,7 @@ class Planes(AnyWidget):
     legend = List().tag(sync=True)  # names and colours, as of `colour_code`
     framed = List().tag(sync=True)  # the points that the list shows, then the query or None
     queries = Int().tag(sync=True)  # so many of the first points are squares
-    sheet = Unicode().tag(sync=True)  # the address of all pictures, `across` in a row
-    across = Int().tag(sync=True)
+    sheet = Unicode().tag(sync=True)  # the address of all pictures, 32 pixels wide and 64 high
     chosen = Any().tag(sync=True)  # the points in the lasso; None without a lasso
 
 
@@ -160,10 +157,9 @@ class Explorer:
 
     def _labels(self) -> pd.DataFrame:
         """What is known of each image: a row each, queries first; cameras count from 1."""
+        labels = pd.DataFrame(self.records).rename(columns={"path": "file"})
         if self.has_truth:
             labels = attributes(self.records)
-        else:
-            labels = pd.DataFrame(self.records).rename(columns={"path": "file"})
         labels["camera"] += 1
         return labels
 
@@ -202,14 +198,17 @@ class Explorer:
         switches = [self.rerank, self.weight, self.embedding, self.wrong, self.own]
         asked = [self.query, self.feature, self.camera]
         self.upload = w.FileUpload(accept="image/*", description="own picture")
-        self.upload.observe(lambda _: self._take(), "value")
+        self.upload.observe(self._take, "value")
         self.problem = w.Label()
-        pictures = w.HBox([self.upload, self.problem])
-        return [row(asked, self._show_list), row(switches, self._show_list), pictures]
+        return [
+            row(asked, self._show_list),
+            row(switches, self._show_list),
+            w.HBox([self.upload, self.problem]),
+        ]
 
-    def _take(self) -> None:
-        """Asks for the picture that was uploaded last."""
-        for file in self.upload.value:
+    def _take(self, change) -> None:
+        """Asks for the picture that was uploaded."""
+        for file in change.new:
             self.ask(file["name"], bytes(file["content"]))
 
     def ask(self, name: str, content: bytes) -> None:
@@ -223,8 +222,7 @@ class Explorer:
         try:
             pixels = decode(upload, self.rankings.model.config.image_size)
         except ValueError as error:
-            reason = str(error).removeprefix(f"{upload}: ")
-            self.problem.value = f"{name}: {reason}"
+            self.problem.value = str(error).replace(str(upload), name)
             return
         Image.fromarray(pixels).save(file)
         self.problem.value = name
@@ -286,17 +284,15 @@ class Explorer:
         self.planes = {name: self._placed(name, places) for name, places in points.items()}
         names = {LABELS[name]: name for name in points}
         self.sides = [choice("left", names), choice("right", names)]
-        for side, name in zip(self.sides, points, strict=False):
-            side.value = name
+        self.sides[1].index = min(1, len(names) - 1)
         self.canvas = Planes(
             captions=[who(record) for record in self.records],
             people=self.labels["identity"].tolist(),
             queries=self.queries,
             sheet=address(sheet.numpy(), "jpeg"),
-            across=min(ACROSS, len(images)),
         )
         self.canvas.observe(lambda _: self._show_list(), "chosen")
-        self.colour = choice("colour", {name: name for name in self.labels.columns.drop("file")})
+        self.colour = choice("colour", self.labels.columns.drop("file").tolist())
         self._show_planes()
         self._show_colours()
         self.lassoed = w.HTML()

@@ -19,6 +19,8 @@ const STEP = 6; // pixels that a key moves
 const FAR = 48;
 const CLOSER = 1.25; // a step of the zoom
 const CLOSEST = 40;
+const WIDE = 32; // a picture in the sheet
+const HIGH = 64;
 const MAGNIFIED = 1.5; // the picture at the pointer
 const SAME = "#009e73"; // the colours of right and wrong images in the list
 const OTHER = "#d55e00";
@@ -205,14 +207,12 @@ class View {
   }
 
   drawPicture(index, sheet) {
-    const across = this.model.get("across");
-    const wide = sheet.width / across;
-    const high = 2 * wide;
+    const across = sheet.width / WIDE;
     const column = index % across;
     const row = Math.floor(index / across);
     const [x, y] = this.spot(this.places[index]);
-    const width = MAGNIFIED * wide;
-    const height = MAGNIFIED * high;
+    const width = MAGNIFIED * WIDE;
+    const height = MAGNIFIED * HIGH;
     const left = x + width + 12 < WIDTH ? x + 12 : x - 12 - width;
     const top = limit(y - height / 2, 2, HEIGHT - height - 20);
     const caption = this.model.get("captions")[index];
@@ -221,7 +221,7 @@ class View {
     this.write(caption, middle - half, top + height + 13);
     this.pen.fillStyle = "white";
     this.pen.fillRect(left - 2, top - 2, width + 4, height + 4);
-    this.pen.drawImage(sheet, column * wide, row * high, wide, high, left, top, width, height);
+    this.pen.drawImage(sheet, column * WIDE, row * HIGH, WIDE, HIGH, left, top, width, height);
     this.drawDot(index, 3, 1);
   }
 }
@@ -437,7 +437,7 @@ function render({ model, el }) {
   const legend = document.createElement("div");
   planes.style.cssText = "display: flex; flex-wrap: wrap";
   legend.style.cssText = `max-width: ${2 * WIDTH}px; line-height: 1.5; margin: 0 4px`;
-  legend.className = "legend";
+  legend.className = "plane-legend";
   for (const view of views) {
     const { canvas } = view;
     listen(view);

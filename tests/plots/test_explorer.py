@@ -66,7 +66,7 @@ def test_what_the_plane_is_given_is_json_and_in_order(explorer):
     for plane in planes:
         points = plane["points"]
         assert points[-1] == [None, None] and None not in points[0]
-        assert len(points) == len(plane["neighbours"]) == len(records)
+        assert len(points) == len(records) == len(plane["neighbours"]) + 1
     assert len(state["captions"]) == len(state["colours"]) == len(records)
     assert state["people"] == [record.identity for record in records]
     assert state["queries"] == len(explorer.rankings.dataset.query)
@@ -157,7 +157,7 @@ def test_a_pair_has_its_probability_where_all_features_are_calibrated(rankings, 
 
 
 def test_the_colour_and_its_legend_follow_what_is_chosen(explorer):
-    assert list(explorer.colour.options) == [("identity", "identity"), ("camera", "camera")]
+    assert list(explorer.colour.options) == ["identity", "camera"]
     explorer.colour.value = "camera"
     cameras = [str(record.camera + 1) for record in explorer.records]
     pairs = set(zip(cameras, explorer.canvas.colours, strict=True))
