@@ -119,7 +119,8 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
     values = sorted(points[colour].unique())
     features = points["feature"].unique()
     size = 3.5 * len(features), 3.7
-    figure, panels = plt.subplots(1, len(features), figsize=size, squeeze=False)
+    apart = {"wspace": 0.12}
+    figure, panels = plt.subplots(1, len(features), figsize=size, squeeze=False, gridspec_kw=apart)
     for feature, axes in zip(features, panels[0], strict=True):
         sns.scatterplot(
             points[points["feature"] == feature],

@@ -148,20 +148,16 @@ class Explorer:
         self.queries = len(data.query)
         self.records = [*data.query, *data.gallery]
         self.has_truth = has_truth(data)
-        self.labels = self._labels()
+        # What is known of each image, queries first; cameras count from 1.
+        self.labels = pd.DataFrame(self.records).rename(columns={"path": "file"})
+        if self.has_truth:
+            self.labels = attributes(self.records)
+        self.labels["camera"] += 1
         self.folder = TemporaryDirectory()  # of the reader's own picture
         self.lists = w.VBox([*self._switches(), self._ranked_list()])
         self.maps = self._maps()
         self.plane = self._plane(points)
         self._show_list()
-
-    def _labels(self) -> pd.DataFrame:
-        """What is known of each image: a row each, queries first; cameras count from 1."""
-        labels = pd.DataFrame(self.records).rename(columns={"path": "file"})
-        if self.has_truth:
-            labels = attributes(self.records)
-        labels["camera"] += 1
-        return labels
 
     @property
     def selection(self) -> pd.DataFrame:
