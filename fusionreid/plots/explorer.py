@@ -184,7 +184,7 @@ class Explorer:
         self.query = w.IntSlider(max=self.queries - 1, description="query", **slow)
         self.feature = choice("feature", {LABELS[name]: name for name in names})
         numbers = {str(camera): camera for camera in cameras}
-        self.camera = choice("camera", {"any": None} | numbers)
+        self.camera = choice("camera", {"any": 0} | numbers)
         self.rerank = tick("re-ranking")
         self.weight = w.FloatSlider(0.3, max=1, step=0.1, description="its weight", **slow)
         self.embedding = tick("camera embedding", value=True)
@@ -322,7 +322,7 @@ class Explorer:
             among = gallery.index.isin(self.canvas.chosen)
             count = f"<b>{among.sum()}</b> of"
         self.lassoed.value = f"{count} {len(gallery)} gallery images"
-        if self.camera.value is not None:
+        if self.camera.value:
             among &= gallery["camera"] == self.camera.value
         if self.wrong.value:
             among &= gallery["identity"] != self.record.identity
