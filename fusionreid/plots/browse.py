@@ -1,6 +1,7 @@
 """A test set to look around in: rankings that a reader switches between, and maps of a pair."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from ..data import Dataset, Record
 from ..evaluation.distances import FeatureDistances, KnownDistances
-from ..evaluation.evaluate import retrieve
+from ..evaluation.embedding import evaluating
+from ..evaluation.evaluate import Retrieval
 from ..evaluation.explain import gradcam, model_inputs, record_attention, similarity_targets, stages
 from ..evaluation.ranking import Labels, RankedList, Ranking, nearest_by, rank_by
-from ..evaluation.reranking import RerankedDistances, Reranking
+from ..evaluation.reranking import RerankedDistances, Reranking, neighbours
 from ..models.fusionreid import FusionReID
 
 
@@ -28,21 +30,42 @@ class Switches(NamedTuple):
 
 
 class Rankings:
-    """The rankings of a test set by all `Switches`, each computed at its first use, then kept."""
+    """The rankings of a test set by all `Switches`, each computed at its first use, then kept.
 
-    def __init__(self, model: FusionReID, dataset: Dataset, cache_directory: str | Path):
+    `retrieval` has the features of the set by whether the camera embedding is used.
+    """
+
+    def __init__(self, model: FusionReID, dataset: Dataset, retrieval: dict[bool, Retrieval]):
         self.model = model
         self.dataset = dataset
-        # By whether the camera embedding is used.
-        self.retrieval = {
-            use: retrieve(model, dataset, cache_directory=cache_directory, use_cameras=use)
-            for use in (True, False)
-        }
-        self.query = self.retrieval[True].query  # labels
-        self.gallery = self.retrieval[True].gallery
+        self.retrieval = retrieval
+        self.query = retrieval[True].query  # labels
+        self.gallery = retrieval[True].gallery
         # Here and not on the class, so that what is kept goes with the object.
         self._reranked = cache(self._reranked)
         self.ranking = cache(self.ranking)
+
+    def of_picture(self, path: Path) -> "Rankings":
+        """The same gallery, asked for one picture: nobody knows the person or the camera."""
+        record = Record(path, identity=-1, camera=-1)
+        with evaluating(self.model):
+            features = self.model(*model_inputs(self.model, [record])).features
+        vectors = {name: vector.cpu().numpy() for name, vector in features.items()}
+        query = Labels.of([record])
+        retrieval = {
+            use: known._replace(query_features=vectors, query=query)
+            for use, known in self.retrieval.items()
+        }
+        return Rankings(self.model, replace(self.dataset, query=[record]), retrieval)
+
+    def neighbours(self, feature: str, images: np.ndarray, count: int) -> np.ndarray:
+        """The nearest of some images (n,) among these: (n, count), nearest first.
+
+        Images are numbered through the queries, then the gallery.
+        """
+        vectors = np.vstack(self.retrieval[True].select(feature))[images]
+        nearest, _ = neighbours(FeatureDistances(vectors, vectors), count + 1)
+        return images[nearest[:, 1:]]  # the first is the image itself
 
     def _reranked(self, feature: str, cameras: bool) -> RerankedDistances:
         """Distances whose neighbours, which take longest, serve all weights."""

@@ -123,28 +123,35 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
 
 @styled
 def plane(points: pd.DataFrame, colour: str) -> Figure:
-    """Images as points of a plane: queries are squares, gallery images dots.
+    """Images as points of planes, one for each feature: queries are squares, gallery images dots.
 
     Args:
-        points: columns `x`, `y`, `split` ("query" or "gallery") and `colour`.
-        colour: the column whose values have colours of their own, up to nine.
+        points: columns `feature` (its name), `x`, `y`, `split` ("query" rows first, then "gallery")
+            and `colour`.
+        colour: the column whose values, text, have colours of their own, up to nine.
     """
-    figure, axes = plt.subplots(figsize=(7.0, 5.0))
     values = sorted(points[colour].unique())
-    sns.scatterplot(
-        points,
-        x="x",
-        y="y",
-        hue=colour,
-        hue_order=values,
-        palette=sns.color_palette(n_colors=len(values)),
-        style="split",
-        markers={"query": "s", "gallery": "o"},
-        s=10,
-        alpha=0.7,
-        linewidth=0,
-    )
-    axes.set_axis_off()
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    features = points["feature"].unique()
+    size = 3.5 * len(features), 3.7
+    apart = {"wspace": 0.12}
+    figure, panels = plt.subplots(1, len(features), figsize=size, squeeze=False, gridspec_kw=apart)
+    for feature, axes in zip(features, panels[0], strict=True):
+        sns.scatterplot(
+            points[points["feature"] == feature],
+            x="x",
+            y="y",
+            hue=colour,
+            hue_order=values,
+            style="split",
+            markers=["s", "o"],
+            s=10,
+            alpha=0.7,
+            linewidth=0,
+            ax=axes,
+        )
+        axes.set_title(feature)
+        axes.set_axis_off()
+        axes.get_legend().remove()
+    legend_below(figure, axes, len(values) + 4)
     figure.drawn = points
     return figure

@@ -21,6 +21,7 @@ import urllib.request
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fusionreid import paths
@@ -130,14 +131,18 @@ def page(browser, shots, request):
     """An empty page; what it shows at the end of a test, or when it failed, is kept too."""
     page = browser.new_page(viewport=SIZE)
     page.broken = []
+    page.shots = shots
     page.on("pageerror", lambda error: page.broken.append(str(error)))
     yield page
     page.screenshot(path=shots / f"{request.node.name}.png")
     page.close()
 
 
-def run_all(page, lab, name):
-    """Opens a notebook, runs all of its cells, and returns how many seconds they took."""
+def run_all(page, lab, name, first=None):
+    """Opens a notebook, runs all of its cells, and returns how many seconds they took.
+
+    Prints when `first`, a selector, was there.
+    """
     page.goto(f"{lab}/lab/tree/{name}.ipynb?reset", timeout=120_000)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
     page.get_by_text("| Idle").wait_for(timeout=120_000)  # else it asks for a kernel
@@ -149,6 +154,9 @@ def run_all(page, lab, name):
     cells = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]"
     prompts = f"{cells}.map(prompt => prompt.textContent)"
     page.wait_for_function(f"() => {prompts}.some(text => text.includes('*'))", timeout=20_000)
+    if first:
+        page.locator(first).first.wait_for(timeout=900_000)
+        print(f"\n{name}: the first picture after {time.monotonic() - start:.0f} s", flush=True)
     page.wait_for_function(f"() => {prompts}.every(text => /\\d/.test(text))", timeout=900_000)
     assert page.locator(ERROR).all_inner_texts() == []
     return time.monotonic() - start
@@ -170,25 +178,43 @@ QUIET = "() => clock.end > clock.start && performance.now() - clock.end > 2000"
 
 
 class Map:
-    """The plane of notebook 13 in the browser; its places are from the table beside its picture."""
+    """A plane of notebook 13 in the browser; its places are from the table beside its picture.
 
-    def __init__(self, page, folder):
+    `number` counts the planes from the left, `feature` is the title of one.
+    """
+
+    EDGE, WIDTH, HEIGHT = 16, 540, 480  # of plane.js
+
+    def __init__(self, page, folder, number, feature):
         from fusionreid.data.datasets import open_data
         from fusionreid.paper.experiments import setting
 
-        self.page, self.canvas = page, page.locator("canvas[role=application]")
+        self.page, self.canvas = page, page.locator("canvas[role=application]").nth(number)
         self.list = page.locator(".jp-CodeCell", has=self.canvas).locator(".widget-gridbox")
         dataset = open_data(setting(PROFILE, "synthetic").data, paths.DATA)
         self.records, self.queries = [*dataset.query, *dataset.gallery], len(dataset.query)
-        places = np.loadtxt(
-            next(folder.rglob("13_plane.csv")), delimiter=",", skiprows=1, usecols=(0, 1)
-        )
-        assert len(places) == len(self.records), "some images are left out"
-        edge, width, height = 16, 820, 480  # of plane.js
-        self.places = np.array([edge, height - edge]) + places * [
-            width - 2 * edge,
-            2 * edge - height,
-        ]
+        table = pd.read_csv(next(folder.rglob("13_plane.csv"))).query("feature == @feature")
+        assert len(table) == len(self.records), "some images are left out"
+        size = np.array([self.WIDTH, self.HEIGHT]) - 2 * self.EDGE
+        self.all_shown = self.EDGE + size * np.column_stack([table["x"], 1 - table["y"]])
+
+    @property
+    def view(self):
+        """How many times as large the plane is, and where its corner lies."""
+        scale, left, top = map(float, self.canvas.get_attribute("data-view").split())
+        return scale, np.array([left, top])
+
+    @property
+    def places(self):
+        """(N, 2) where the images are now, in pixels of the canvas."""
+        scale, corner = self.view
+        return corner + scale * self.all_shown
+
+    def drag(self, start, end, button="left"):
+        self.pointer(*start)
+        self.page.mouse.down(button=button)
+        self.pointer(*end)
+        self.page.mouse.up(button=button)
 
     def pointer(self, x, y):
         box = self.canvas.bounding_box()
@@ -217,10 +243,8 @@ class Map:
         from matplotlib.path import Path as Polygon
 
         shifts = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
-        inside = [
-            Polygon(corners + shift).contains_points(self.places)[self.queries :]
-            for shift in shifts
-        ]
+        gallery_places = self.places[self.queries :]
+        inside = [Polygon(corners + shift).contains_points(gallery_places) for shift in shifts]
         surely, perhaps = np.all(inside, axis=0), np.any(inside, axis=0)
         caption = self.page.locator(
             ".widget-html:visible", has_text=re.compile("person")
@@ -251,7 +275,8 @@ def test_a_notebook_runs(page, lab, shots, name):
 
 
 def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, shots):
-    print(f"\n13_explore: {run_all(page, lab, '13_explore'):.0f} s")
+    seconds = run_all(page, lab, "13_explore", first=".widget-gridbox img")
+    print(f"13_explore: {seconds:.0f} s")
     assert page.locator(".jp-OutputArea .jupyter-widgets-disconnected").count() == 0
     outputs = page.locator(".jp-OutputArea-output:has(.widget-gridbox, .widget-dropdown)")
     times = {}
@@ -326,12 +351,23 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     changes("attention", choose("attention", 3))
     changes("head", choose("head", 2))
 
-    plane, canvas = Map(page, folder), page.locator("canvas[role=application]")
+    plane = Map(page, folder, 0, "CNN")
+    beside = Map(page, folder, 1, "Transformer")
+    canvas = plane.canvas
     page.evaluate(CLOCK)
     widget(page, "dropdown", "colour").scroll_into_view_if_needed()
     canvas.scroll_into_view_if_needed()
-    changes("colour", choose("colour", 1), shown=drawn)
+    legend = page.locator(".plane-legend")
+    assert legend.inner_text() == "one colour for each identity"
+    names = widget(page, "dropdown", "colour").locator("option").all_inner_texts()
+    swatches = legend.locator("span[style*=background]")
+    for name in ("camera", "sleeves", "top"):
+        changes(f"colour {name}", choose("colour", names.index(name)), shown=drawn)
+        assert (swatches.count() == 1) == (name == "sleeves")  # a bar for a measure
+    before = beside.canvas.evaluate("each => each.toDataURL()")
     changes("hover", lambda: plane.pointer(*plane.places[-1]), shown=drawn)
+    linked = beside.canvas.evaluate("each => each.toDataURL()")
+    assert linked != before, "no mark in the other plane"
     middle = np.median(plane.places, axis=0)
     shape = np.array([(-1, -1), (1, -0.8), (0.6, 1), (-0.9, 0.7)])
     sizes = {"small lasso": (60, 35), "middle lasso": (120, 70), "large lasso": (220, 130)}
@@ -355,6 +391,82 @@ def test_every_widget_of_the_explorer_changes_what_is_shown(page, lab, folder, s
     changes("lasso by keys", lambda: page.keyboard.press("Enter"))
     plane.holds(middle + [(0, 0), (54, 0), (54, 96), (0, 96)])
     changes("a click lets go", lambda: canvas.click(position={"x": 5, "y": 5}))
+    look_closer(page, plane, beside, middle, changes, drawn)
+
+    changes("another plane", choose("left", 2), shown=drawn)
+    choose("left", 0)()
+    page.wait_for_timeout(1000)
+    take_picture(page, plane, changes, shown)
     # The bar on a free machine is 300 ms; what takes ten times as long hangs.
     print(f"median of {len(times)} changes: {sorted(times.values())[len(times) // 2]:.0f} ms")
     assert max(times.values()) < 3000
+
+
+def look_closer(page, plane, beside, middle, changes, drawn):
+    """Zoom and pan by mouse and by keys; a lasso of what is then seen, also in the other plane."""
+
+    def zoom():
+        plane.pointer(*middle)
+        page.mouse.wheel(0, -100)
+
+    under = (middle - plane.view[1]) / plane.view[0]
+    changes("zoom", zoom, shown=drawn)
+    page.mouse.wheel(0, -100)
+    page.wait_for_timeout(300)
+    scale, corner = plane.view
+    assert scale == pytest.approx(1.5625)
+    np.testing.assert_allclose(corner + scale * under, middle, atol=1)
+    assert beside.view[0] == 1
+    corners = middle + np.array([(-80, -60), (80, -60), (80, 60), (-80, 60)])
+    plane.lasso(corners)
+    print(f"lasso when zoomed: {plane.holds(corners)} images")
+    page.screenshot(path=page.shots / "13-lasso-when-zoomed.png")
+    chosen = plane.list.inner_html()
+    for button in ("left", "middle", "right"):
+        before = plane.view[1]
+        if button == "left":
+            page.keyboard.down("Shift")
+        plane.drag(middle, middle + (30, 20), button)
+        page.keyboard.up("Shift")
+        np.testing.assert_allclose(plane.view[1], before + (30, 20), atol=1)
+    assert plane.list.inner_html() == chosen, "a drag that moves the plane let go of the lasso"
+    before = plane.view[1]
+    page.keyboard.press("Alt+ArrowRight")
+    np.testing.assert_allclose(plane.view[1], before - (48, 0), atol=1)
+    page.keyboard.press("-")
+    assert plane.view[0] == pytest.approx(1.25)
+    page.keyboard.press("+")
+    assert plane.view[0] == pytest.approx(1.5625)
+    for _ in range(2):  # JupyterLab would restart the kernel
+        page.keyboard.press("0")
+    assert plane.view[0] == 1 and page.locator(".jp-Dialog").count() == 0
+    changes("Escape when zoomed", lambda: page.keyboard.press("Escape"))
+    corners = np.median(beside.places, axis=0) + np.array([(-90, -60), (90, -60), (0, 70)])
+    beside.lasso(corners)
+    print(f"lasso in the other plane: {beside.holds(corners)} images", flush=True)
+    page.screenshot(path=page.shots / "13-other-plane.png")
+    changes("letting go of it", lambda: page.keyboard.press("Escape"))
+
+
+def take_picture(page, plane, changes, shown):
+    """A picture of one's own, and a file that is none, by the button."""
+
+    def upload(name, content):
+        with page.expect_file_chooser() as chooser:
+            page.locator(".widget-upload").last.click()
+        return lambda: chooser.value.set_files(
+            {"name": name, "mimeType": "image/png", "buffer": content}
+        )
+
+    picture = plane.records[-1].path
+    changes("own picture", upload("mine.jpg", picture.read_bytes()))
+    assert page.locator(".widget-html", has_text="no camera").count()
+    before = shown()
+    upload("notes.png", b"no picture")()
+    page.locator(".widget-label", has_text="notes.png: expected an image").first.wait_for()
+    page.screenshot(path=page.shots / "13-no-picture.png")
+    assert shown() == before and page.locator(ERROR).count() == 0
+    changes(
+        "back to the query",
+        lambda: widget(page, "checkbox", "own picture").locator("input").click(),
+    )

@@ -10,6 +10,7 @@ from fusionreid import PAPER, build_model
 from fusionreid.config import PROFILES
 from fusionreid.evaluation import explain
 from fusionreid.evaluation.evaluate import retrieve
+from fusionreid.evaluation.ranking import distances_between
 from fusionreid.plots.browse import Rankings, Switches, pair_maps
 
 
@@ -19,7 +20,12 @@ def rankings(tiny_dataset, tmp_path_factory):
     model = build_model(PROFILES["smoke"].scale(PAPER), num_classes=4, num_cameras=6).eval()
     # The embedding starts at zero: it would change nothing.
     torch.nn.init.normal_(model.branches["transformer"].camera_embedding)
-    return Rankings(model, tiny_dataset, tmp_path_factory.mktemp("cache"))
+    directory = tmp_path_factory.mktemp("cache")
+    retrieval = {
+        use: retrieve(model, tiny_dataset, cache_directory=directory, use_cameras=use)
+        for use in (True, False)
+    }
+    return Rankings(model, tiny_dataset, retrieval)
 
 
 def rerank(weight: float) -> dict | None:
@@ -90,6 +96,29 @@ def test_a_list_among_nothing_is_empty(rankings):
     ranked, _ = rankings.listed([2], Switches(), top=5, among=nothing)
     assert ranked.gallery.tolist() == [[-1] * 5]
     assert not ranked.match.any()
+
+
+@pytest.mark.parametrize("switches", [Switches(), Switches("cnn", False), Switches(weight=0.3)])
+def test_a_picture_is_ranked_as_a_query_without_a_camera(rankings, switches):
+    picture = rankings.dataset.query[3].path
+    asked = rankings.of_picture(picture)
+    ranked, cosines = asked.listed([0], switches, top=7)
+    retrieval = rankings.retrieval[switches.cameras]
+    vector = rankings.retrieval[False].select(switches.feature)[0][3:4]  # no camera embedding
+    _, gallery = retrieval.select(switches.feature)
+    distances = distances_between(vector, gallery, rerank(switches.weight))
+    order = np.argsort(matrix(distances)[0], kind="stable")[:7]  # no image is left out
+    np.testing.assert_array_equal(ranked.gallery[0], order)
+    np.testing.assert_allclose(cosines[0], gallery[order] @ vector[0], atol=1e-5)
+    assert not ranked.match.any()
+
+
+def test_neighbours_are_the_nearest_of_the_images_given(rankings):
+    images = np.arange(1, 30, 2)
+    vectors = np.vstack(rankings.retrieval[True].select("cnn"))[images]
+    distances = ((vectors[:, None] - vectors) ** 2).sum(axis=2)
+    expected = images[np.argsort(distances, axis=1, kind="stable")[:, 1:5]]
+    np.testing.assert_array_equal(rankings.neighbours("cnn", images, 4), expected)
 
 
 def test_maps_of_a_pair_are_each_ones_toward_the_other(rankings):

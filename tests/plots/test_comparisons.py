@@ -25,10 +25,11 @@ POINTS = pd.DataFrame(
 POINTS.loc[POINTS["source"] != "real", ["low", "high"]] = math.nan
 PLANE = pd.DataFrame(
     {
-        "x": RANDOM.random(9),
-        "y": RANDOM.random(9),
-        "cue": list("abc") * 3,
-        "split": ["query"] * 3 + ["gallery"] * 6,
+        "feature": np.repeat(["CNN", "Transformer"], 9),
+        "x": RANDOM.random(18),
+        "y": RANDOM.random(18),
+        "cue": list("abc") * 6,
+        "split": (["query"] * 3 + ["gallery"] * 6) * 2,
     }
 )
 HEADS = pd.DataFrame(
@@ -127,9 +128,11 @@ def test_missing_runs_are_gaps():
     assert figure.drawn["difference"].isna().sum() == 12
 
 
-def test_every_value_of_the_plane_has_a_colour():
-    axes = plots.plane(PLANE, "cue").axes[0]
-    colours = axes.collections[0].get_facecolors()
-    assert len(np.unique(colours, axis=0)) == 3
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+def test_every_feature_has_a_plane_and_every_value_a_colour():
+    figure = plots.plane(PLANE, "cue")
+    assert [axes.get_title() for axes in figure.axes] == ["CNN", "Transformer"]
+    for axes in figure.axes:
+        colours = axes.collections[0].get_facecolors()
+        assert len(np.unique(colours, axis=0)) == 3
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["cue", "a", "b", "c", "split", "query", "gallery"]
