@@ -11,6 +11,7 @@ people are written.
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ import pandas as pd
 from fusionreid import experiments, jobs, paths
 from fusionreid.config import DataConfig
 from fusionreid.data.datasets import open_data
-from fusionreid.evaluation.evaluate import cross_domain
+from fusionreid.evaluation.evaluate import retrieve
 from fusionreid.training.runs import RunFolder
 
 ROWS = ["ResNet50", "ViT-B/16*", "DFE", "FusionReID*"]  # the demo's stand-ins of these
@@ -29,24 +30,22 @@ def measured(setting: experiments.Setting) -> pd.DataFrame:
     dataset = open_data(setting.data, setting.data_root)
     cache = paths.cache(setting.data_root)
     configs = {variant.name: variant.config for variant in experiments.variants("table2")}
-    tables = []
-    for name in ROWS:
-        for seed in setting.seeds:
-            folder = RunFolder(setting.run(configs[name], seed), setting.runs_root)
-            model = folder.model()
+    rows = []
+    for name, seed in product(ROWS, setting.seeds):
+        folder = RunFolder(setting.run(configs[name], seed), setting.runs_root)
+        model = folder.model()
+        choices = (True, False) if "transformer" in model.branches else (False,)
+        for use_cameras in choices:
+            retrieval = retrieve(model, dataset, cache_directory=cache, use_cameras=use_cameras)
             for rerank in (False, True):
-                table = cross_domain(
-                    model, {str(dataset.name): dataset}, cache_directory=cache, rerank=rerank
-                )
-                # A network without a camera embedding has one row.
-                table = table.drop_duplicates(["mAP", "rank-1"], keep="last")
-                labels = {"row": name, "seed": seed, "re-ranked": rerank}
-                tables.append(table.assign(**labels, commit=folder.result["commit"]))
-    table = pd.concat(tables)
+                row = {"dataset": dataset.name, "row": name, "seed": seed}
+                row |= {"camera embedding": use_cameras, "re-ranked": rerank}
+                row |= retrieval.rank(rerank=rerank).summary()
+                rows.append(row | {"commit": folder.result["commit"]})
+    table = pd.DataFrame(rows)
     accuracies = table.select_dtypes("float").columns
     table[accuracies] = (100 * table[accuracies]).round(2)
-    labels = ["dataset", "row", "seed", "camera embedding", "re-ranked"]
-    return table[[*labels, *accuracies, "commit"]]
+    return table
 
 
 def main() -> None:
