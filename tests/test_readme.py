@@ -145,3 +145,17 @@ def test_the_results_are_those_that_are_recorded():
         known.add(f"{row.difference:+.1f} ± {(row.high - row.low) / 2:.1f}")
     said = re.findall(r"[+-][\d.]+ ± [\d.]+\d", TEXTS["README.md"])
     assert len(said) >= 6 and set(said) <= known
+
+
+def test_the_numbers_of_the_whole_set_are_those_that_were_measured():
+    folder = paths.ROOT / "benchmarks" / "results"
+    whole = pd.read_csv(folder / "whole_set.csv").query("not `re-ranked`")
+    as_trained = whole.drop_duplicates("row").set_index("row")["mAP"]
+    said = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE"}
+    sentence = ", ".join(f"{name} {as_trained[row]:.1f}" for name, row in said.items())
+    sentence = sentence.replace(", Transformer", " mAP, Transformer")
+    assert f"{sentence}, full model {as_trained['FusionReID*']:.1f}" in TEXTS["README.md"]
+    curve = pd.read_csv(folder / "curve.csv").query("dataset == 'Market-1501'")
+    most = curve.sort_values("synthetic people").iloc[-1]
+    said = f"trained on {most['synthetic people']} of them has {most['mAP']:.1f} mAP"
+    assert said in TEXTS["README.md"]
