@@ -162,8 +162,10 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
     ticks = of_all.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
+    margin = 0.05 * np.ptp(of_all[x])
     for axes in panels:
         axes.set_xticks(ticks.index, [f"{place:g}" for place in ticks.index], fontsize=8)
+        axes.set_xlim(ticks.index.min() - margin, ticks.index.max() + margin)
     lower.set_xticks(ticks.index, texts, fontsize=8)
     lower.set_xlabel(label)
     panels[0].set_ylabel("mAP (%)")
