@@ -69,7 +69,8 @@ def run_all(
     else:
         side_by_side = partial(on_this_machine, processes=processes, devices=devices)
     trained = train_missing(runs, setting.runs_root, setting.data_root, side_by_side, progress)
-    table = pd.DataFrame([read_result(run.fingerprint, setting.runs_root) for run in runs.values()])
+    results = [read_result(run.fingerprint, setting.runs_root) for run in runs.values()]
+    table = pd.DataFrame(results)
     table["run"] = list(runs)
     table["status"] = ["trained" if name in trained else "loaded" for name in runs]
     return table[["run", "fingerprint", "seed", "status", "seconds"]]

@@ -107,7 +107,8 @@ def pretrain(
     people, and the command that made them.
     """
     runs = {name: run_of(name) for name in names or RECIPES}
-    objective = AttributeObjective(truth.looks(open_data(PEOPLE, data_root)))
+    dataset = open_data(PEOPLE, data_root)
+    objective = AttributeObjective(truth.looks(dataset))
     train_missing(runs, Path(runs_root), data_root, objective=objective)
     files = []
     for name, run in runs.items():

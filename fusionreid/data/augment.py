@@ -53,7 +53,8 @@ class Augment:
         seed = int(torch.randint(2**62, (), generator=generator))
         chance = random.Random(seed)
         noise = torch.Generator(images.device).manual_seed(seed)
-        return self.apply(images, [self.draw(height, width, chance) for _ in images], noise)
+        draws = [self.draw(height, width, chance) for _ in images]
+        return self.apply(images, draws, noise)
 
     def draw(self, height: int, width: int, chance: random.Random) -> Draw:
         """Makes the draw of one image of height x width pixels."""

@@ -90,7 +90,8 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
     Raises as `decode` does.
     """
     pixels = np.empty((len(paths), *image_size, 3), np.uint8)
-    for index, image in enumerate(on_all_cores(partial(decode, image_size=image_size), paths)):
+    work = partial(decode, image_size=image_size)
+    for index, image in enumerate(on_all_cores(work, paths)):
         pixels[index] = image
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 

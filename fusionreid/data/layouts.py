@@ -258,7 +258,8 @@ def _read_msmt17(folder: Path) -> Splits:
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: listed in {place}, and not there")
             listed[path] = place
-            splits[split].append(_parse("msmt17", path)._replace(identity=int(match[2])))
+            record = _parse("msmt17", path)
+            splits[split].append(record._replace(identity=int(match[2])))
     return splits
 
 
@@ -299,5 +300,6 @@ def _read_csv(file: Path) -> Splits:
                     f"{place}, column path: {path} is listed twice, first in {listed[path]}"
                 )
             listed[path] = place
-            splits[row["split"]].append(Record(path, int(row["identity"]), int(row["camera"])))
+            record = Record(path, int(row["identity"]), int(row["camera"]))
+            splits[row["split"]].append(record)
     return splits

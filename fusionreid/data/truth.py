@@ -54,7 +54,8 @@ def looks(dataset: Dataset) -> np.ndarray:
         raise ValueError(f"{manifest}: expected a field looks; render the set again")
     labels = [record.identity for record in dataset.train]
     people = attributes(dataset.train).groupby(labels).first()
-    return np.column_stack([pd.factorize(people[name], sort=True)[0] for name in names])
+    classes = [pd.factorize(people[name], sort=True)[0] for name in names]
+    return np.column_stack(classes)
 
 
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:

@@ -35,7 +35,9 @@ def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Rec
         ]
         if matches and query.identity not in chosen and len(chosen) < people:
             chosen[query.identity] = query, matches[random.integers(len(matches))]
-    return [query for query, _ in chosen.values()], [match for _, match in chosen.values()]
+    queries = [query for query, _ in chosen.values()]
+    matches = [match for _, match in chosen.values()]
+    return queries, matches
 
 
 def model_inputs(model: FusionReID, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
@@ -183,7 +185,7 @@ class _Tapped(nn.Module):
 
 
 def centred_gradcam() -> type:
-    """Grad-CAM of the activations less their mean over all places.
+    """Grad-CAM of the activations minus their mean over all places.
 
     Its map shows the places that speak for the target more than the mean place does. Plain Grad-CAM
     keeps what is above zero. That is nothing where tokens after a LayerNorm have offsets that make

@@ -30,7 +30,7 @@ class Contrast(NamedTuple):
 
     on_local: float  # at local cues
     on_global: float  # at global cues
-    mean: float  # the first less the second: the paper's thesis says that it is above 0
+    mean: float  # the first minus the second: the paper's thesis says that it is above 0
     low: float  # the ends of its interval; NaN where a cue has one base
     high: float
     bases: int

@@ -1,7 +1,7 @@
 """What the paper says of its numbers (Sec. IV.D), and whether the measured ones agree.
 
 A claim is a difference in mAP that should be above zero. It is a weighted sum of accuracies, most
-often one row less another; `claims.csv` holds the terms. Where a claim has several cases, nine
+often one row minus another; `claims.csv` holds the terms. Where a claim has several cases, nine
 pairs of backbones for example, it is judged by their mean. Two claims are no statements of the
 paper, but differences between its numbers: what training together does to the branches' own
 features. One, on MFU as printed, has no number in the paper.

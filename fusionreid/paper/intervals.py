@@ -34,7 +34,7 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
 
     Training seeds and people are crossed random factors, because every seed's model ranks the same
     people. So the variance of the mean of one data seed is that of Dorfman, Berbaum and Metz
-    (Invest. Radiol. 1992): between seeds, plus between people, less the residual that both of these
+    (Invest. Radiol. 1992): between seeds, plus between people, minus the residual that both
     contain. The degrees of freedom are Satterthwaite's, as in Hillis (Stat. Med. 2007).
 
     Data seeds share one variance between training seeds. They are a fixed factor, because two draws

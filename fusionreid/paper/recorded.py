@@ -176,7 +176,7 @@ Weights = Mapping[tuple[str, str], float]  # by (configuration, feature)
 def contrast(weights: Weights, metric: str, locked: bool = False) -> Interval:
     """The interval of a weighted sum of rows, in points, over the seeds that all of them have.
 
-    One row less another is {(one, "all"): 1, (other, "all"): -1}. With `locked`, it is that of the
+    One row minus another is {(one, "all"): 1, (other, "all"): -1}. With `locked`, it is that of the
     `LOCKED` data seeds alone.
     """
     return difference_interval(_sums(weights, metric, locked))

@@ -126,8 +126,7 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
     """Images as points of planes, one for each feature: queries are squares, gallery images dots.
 
     Args:
-        points: columns `feature` (its name), `x`, `y`, `split` ("query" rows first, then "gallery")
-            and `colour`.
+        points: columns `feature` (its name), `x`, `y`, `split` ("query" or "gallery") and `colour`.
         colour: the column whose values, text, have colours of their own, up to nine.
     """
     values = sorted(points[colour].unique())
@@ -143,7 +142,7 @@ def plane(points: pd.DataFrame, colour: str) -> Figure:
             hue=colour,
             hue_order=values,
             style="split",
-            markers=["s", "o"],
+            markers={"query": "s", "gallery": "o"},
             s=10,
             alpha=0.7,
             linewidth=0,

@@ -144,7 +144,7 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     sources = [source for source in titles if source in set(drawn["source"])]
     figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
     above, below = figure.subfigures(2, 1)
-    panels = above.subplots(1, len(sources), sharey=True, squeeze=False)[0]
+    panels = above.subplots(1, len(sources), sharex=True, sharey=True, squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         _draw_features(axes, drawn[drawn["source"] == source], x, "value")
         axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
@@ -162,10 +162,8 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
     ticks = of_all.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
-    margin = 0.05 * np.ptp(of_all[x])
     for axes in panels:
         axes.set_xticks(ticks.index, [f"{place:g}" for place in ticks.index], fontsize=8)
-        axes.set_xlim(ticks.index.min() - margin, ticks.index.max() + margin)
     lower.set_xticks(ticks.index, texts, fontsize=8)
     lower.set_xlabel(label)
     panels[0].set_ylabel("mAP (%)")

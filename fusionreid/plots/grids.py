@@ -156,7 +156,8 @@ def contact_sheet(
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
         if pd.notna(path):
-            grid.add(row, column, np.asarray(Image.open(path).convert("RGB").resize(tile[::-1])))
+            image = Image.open(path).convert("RGB").resize(tile[::-1])
+            grid.add(row, column, np.asarray(image))
     files = paths.stack().dropna().map(lambda path: path.name)
     return grid.finish(files.reset_index(name="file"))
 
