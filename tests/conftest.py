@@ -18,19 +18,17 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-def pytest_configure(config):
-    """Trainings of the tests start from nothing: an older run in `runs/` would hide a change."""
-    if "FUSIONREID_RUNS" not in os.environ:
-        os.environ["FUSIONREID_RUNS"] = config.runs_of_tests = tempfile.mkdtemp(
-            prefix="fusionreid-runs-"
-        )
+# Trainings of the tests start from nothing: an older run in `runs/` would hide a change. This comes
+# before a conftest.py of a folder imports fusionreid, which reads the variable.
+RUNS_OF_TESTS = None
+if "FUSIONREID_RUNS" not in os.environ:
+    RUNS_OF_TESTS = os.environ["FUSIONREID_RUNS"] = tempfile.mkdtemp(prefix="fusionreid-runs-")
 
 
-def pytest_unconfigure(config):
-    if folder := getattr(config, "runs_of_tests", None):
-        shutil.rmtree(folder, ignore_errors=True)
-        del os.environ["FUSIONREID_RUNS"]
+def pytest_unconfigure():
+    if RUNS_OF_TESTS:
+        shutil.rmtree(RUNS_OF_TESTS, ignore_errors=True)
+        os.environ.pop("FUSIONREID_RUNS", None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -41,10 +41,7 @@ def judge(results: Results) -> pd.DataFrame:
     is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Of own runs
     it is the sign: "yes", "no", "equal" or "not run".
     """
-    runs = results.runs[results.runs["metric"] == "mAP"]
-    terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
-    if results.setting.profile.backbones:
-        terms = terms[terms["order"] != "yes"]
+    terms = _terms(results)
     rows = []
     for claim, whole in CLAIMS.groupby("claim", sort=False):
         of_claim = terms[terms["claim"] == claim]
@@ -69,6 +66,13 @@ def judge(results: Results) -> pd.DataFrame:
                 row["verdict"] = _sign(row["mean"]) if source == "own" else ""
             rows.append(row)
     return pd.DataFrame(rows).rename(columns={"mean": "difference"})
+
+
+def _terms(results: Results) -> pd.DataFrame:
+    """The terms of the claims that are judged, each with its mAP in every source, by seed."""
+    runs = results.runs[results.runs["metric"] == "mAP"]
+    terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
+    return terms[terms["order"] != "yes"] if results.setting.profile.backbones else terms
 
 
 def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
@@ -122,6 +126,29 @@ def sentences(judged: pd.DataFrame) -> str:
             parts.append(found)
         lines.append(f"{claim}: {'; '.join(parts)}.")
     return "\n".join(lines)
+
+
+def evidence(results: Results) -> pd.DataFrame:
+    """The recorded runs behind each claim, and the command that trains them again.
+
+    Returns a row per claim, variant, feature, source and data seed. `runs` are fingerprints, by
+    which `recorded.csv` has the commit, the device and the accuracy of each.
+    """
+    names = ["experiment", "claim", "variant", "feature"]
+    terms = _terms(results).melt(names, [*recorded.SOURCES], "source", "configuration")
+    runs = terms.merge(recorded.archive().rows, on=["configuration", "feature"])
+    keys = [*names, "source", "data_seed"]
+    rows = []
+    for key, of_row in runs.drop_duplicates([*keys, "run"]).groupby(keys, sort=False):
+        first = of_row.iloc[0]
+        seeds = " ".join(map(str, of_row["seed"]))
+        command = (
+            f'python -m fusionreid experiments {first["experiment"]} --rows "{first["variant"]}" '
+            f"--profile {first['profile']} --dataset {first['data']} --size {first['size']} "
+            f"--data-seeds {first['data_seed']} --seeds {seeds}"
+        )
+        rows.append([*key, " ".join(of_row["run"]), command])
+    return pd.DataFrame(rows, columns=[*keys, "runs", "command"])
 
 
 def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:

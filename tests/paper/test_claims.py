@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fusionreid.config import PROFILES
+from fusionreid.__main__ import parser
+from fusionreid.config import PROFILES, DataConfig
 from fusionreid.paper import compare, recorded
 from fusionreid.paper import numbers as paper
-from fusionreid.paper.claims import CLAIMS, corrected, judge, save, sentences
+from fusionreid.paper.claims import CLAIMS, corrected, evidence, judge, save, sentences
 from fusionreid.paper.compare import results
-from fusionreid.paper.experiments import EXPERIMENTS, variants
+from fusionreid.paper.experiments import EXPERIMENTS, plan, variants
 
 EVERY = [*EXPERIMENTS, "differences"]
 SEU = "SEU adds, with and without MFU"
@@ -132,6 +134,19 @@ def test_locked_draws_confirm_in_a_column_of_their_own(setting, record, monkeypa
     shown = save(judged, tmp_path / "orders")
     assert float(shown["synthetic, locked draws"].iloc[0]) == pytest.approx(6, abs=0.5)
     assert "real, locked draws" not in shown
+
+
+def test_evidence_names_the_runs_and_the_command_that_makes_them(setting, people, record):
+    record("table5", {"GeM": 10, "GAP": 4}, seeds=(0, 3))
+    found = evidence(results("table5", setting()))
+    assert len(found) == 4  # two variants on two draws
+    for row in found.itertuples():
+        options = parser().parse_args(shlex.split(row.command)[3:])
+        assert (options.profile, options.size, options.rows) == ("smoke", "smoke", [row.variant])
+        data = DataConfig(options.dataset, options.size, options.data_seeds[0])
+        chosen = setting(dataset=data, seeds=options.seeds, data_root=people / f"smoke-{data.seed}")
+        runs = plan(options.names, chosen, options.rows).values()
+        assert [run.fingerprint for run in runs] == row.runs.split()
 
 
 def test_a_difference_that_is_surely_small_is_none(setting, record):
