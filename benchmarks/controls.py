@@ -1,6 +1,6 @@
 """Simple reasons for the paper's gains, tried on the recorded runs; and the probe of its thesis.
 
-    python benchmarks/controls.py --market /data --data-seeds 0 1 --seeds 0 1 2 3
+    python benchmarks/controls.py --market /data
 
 Trains nothing: it reads the finished runs of Table II (demo profile) on draws of Market-1501 and of
 synthetic people. Writes three tables to benchmarks/results/.
@@ -11,9 +11,9 @@ synthetic people. Writes three tables to benchmarks/results/.
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
 
-With two training seeds a draw has one pair of networks of one kind, so intervals of contrasts with
-such pairs are too narrow: they are over people, and over one half of the seeds. Only numbers of
-real people are written.
+Training seeds stand side by side in a ring: the first with the second, the last with the first.
+With two of them a draw has one pair of networks of one kind, so intervals of contrasts with such
+pairs are too narrow. Only numbers of real people are written.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from fusionreid.training.runs import RunFolder
 
 RESULTS = paths.ROOT / "benchmarks/results"
 ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "full": "FusionReID*"}
+TABLES = ["controls", "probe", "verification"]
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
 # Each control minus what it is compared with, both in mAP.
 CONTRASTS = {
@@ -43,6 +44,8 @@ CONTRASTS = {
         "CNN + Transformer",
         "Transformer + Transformer",
     ),
+    "full model, minus two Transformers": ("full", "Transformer + Transformer"),
+    "full model, minus CNN and Transformer": ("full", "CNN + Transformer"),
     "two Transformers, minus one": ("Transformer + Transformer", "Transformer"),
     "trained together (DFE), minus trained apart": ("DFE", "CNN + Transformer"),
     "DFE, features of equal length": ("DFE, equal length", "DFE"),
@@ -69,9 +72,10 @@ def of_people(retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
     return ranking.average_precision @ (owners[:, None] == people) / queries, queries
 
 
-def scores(setting, dataset, seeds: list[int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def scores(setting, dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Of each network or combination: the mAP of each seed and person, and their queries."""
     configs = {variant.name: variant.config for variant in experiments.variants("table2")}
+    seeds = setting.seeds
     cache = paths.cache(setting.data_root)
     models = {}
     for name, row in ROWS.items():
@@ -97,13 +101,13 @@ def scores(setting, dataset, seeds: list[int]) -> dict[str, tuple[np.ndarray, np
     return {name: (np.stack([of for of, _ in runs]), runs[0][1]) for name, runs in found.items()}
 
 
-def controls(settings: list, seeds: list[int]) -> pd.DataFrame:
+def controls(settings: list) -> pd.DataFrame:
     """A row for each contrast: its two means and their difference, with its interval, in mAP."""
     parts = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         print(f"{dataset.name} {dataset.version}", flush=True)
-        parts.append(scores(setting, dataset, seeds))
+        parts.append(scores(setting, dataset))
     rows = []
     for contrast, (one, other) in CONTRASTS.items():
         less = [(100 * (of[one][0] - of[other][0]), of[one][1]) for of in parts]
@@ -117,12 +121,12 @@ def controls(settings: list, seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"mean": "difference"})
 
 
-def probed(settings: list, seeds: list[int]) -> pd.DataFrame:
+def probed(settings: list) -> pd.DataFrame:
     """A row for each full model and stage: the probe's contrast, in points of right choices."""
     rows = []
     for setting in settings:
         people = open_probe(paths.DATA, setting.data.seed)
-        for seed in seeds:
+        for seed in setting.seeds:
             run = setting.run(experiments.variants("table2")[-1].config, seed)
             model = RunFolder(run, setting.runs_root).model()
             choices = probe.of_model(model, people, cache_directory=paths.cache())
@@ -135,13 +139,13 @@ def probed(settings: list, seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verified(settings: list, seeds: list[int]) -> pd.DataFrame:
+def verified(settings: list) -> pd.DataFrame:
     """A row for each full model: rates of verification and calibration error, in percent."""
     rows = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         cache = {"cache_directory": paths.cache(setting.data_root)}
-        for seed in seeds:
+        for seed in setting.seeds:
             run = setting.run(experiments.variants("table2")[-1].config, seed)
             model = RunFolder(run, setting.runs_root).model()
             retrieval = retrieve(model, dataset, **cache)
@@ -161,23 +165,23 @@ def main() -> None:
     parser.add_argument("--market", type=Path, help="holds Market-1501's folder (default: skip it)")
     parser.add_argument("--data-seeds", type=int, nargs="*", default=[0, 1], help="of the draws")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of training")
+    parser.add_argument(
+        "--market-seeds", type=int, nargs="*", default=[0, 1, 2, 3], help="the same on real people"
+    )
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="which tables")
     options = parser.parse_args()
 
-    def settings(name: str, root: Path) -> list:
+    def settings(name: str, root: Path, seeds: list[int]) -> list:
         data = [DataConfig(name=name, size="demo", seed=seed) for seed in options.data_seeds]
-        return [experiments.setting("demo", each, options.seeds, data_root=root) for each in data]
+        return [experiments.setting("demo", each, seeds, data_root=root) for each in data]
 
-    people = {"synthetic": settings("synthetic", paths.DATA)}
+    people = {"synthetic": settings("synthetic", paths.DATA, options.seeds)}
     if options.market:
-        people["real"] = settings("market1501", options.market)
-    seeds = options.seeds
-    tables = {
-        "controls": [controls(each, seeds).assign(people=kind) for kind, each in people.items()],
-        "probe": [probed(people["synthetic"], seeds)],
-        "verification": [verified(each, seeds).assign(of=kind) for kind, each in people.items()],
-    }
-    for name, parts in tables.items():
-        table = pd.concat(parts)
+        people["real"] = settings("market1501", options.market, options.market_seeds)
+    measure = {"controls": controls, "probe": probed, "verification": verified}
+    for name in options.only:
+        kinds = ["synthetic"] if name == "probe" else [*people]
+        table = pd.concat(measure[name](people[kind]).assign(of=kind) for kind in kinds)
         table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.3f")
         print(f"\n{table.round(2).to_string(index=False)}")
 

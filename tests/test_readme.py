@@ -124,6 +124,8 @@ RESULTS = {
     "small Transformer (for ViT-B/16) alone": "ViT-B/16*",
     "both side by side (DFE)": "DFE",
     "DFE + LRU": "DFE + LRU",
+    "DFE + LRU + SEU": "DFE + LRU + SEU",
+    "DFE + LRU + MFU": "DFE + LRU + MFU",
     "FusionReID, the full model": "FusionReID*",
 }
 

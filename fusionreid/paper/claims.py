@@ -2,9 +2,9 @@
 
 A claim is a difference in mAP that should be above zero. It is a weighted sum of accuracies, most
 often one row minus another; `claims.csv` holds the terms. Where a claim has several cases, nine
-pairs of backbones for example, it is judged by their mean. Two claims are no statements of the
-paper, but differences between its numbers: what training together does to the branches' own
-features. One, on MFU as printed, has no number in the paper.
+pairs of backbones for example, it is judged by their mean. Claims of the kind "ours" are no
+statements of the paper. Two are differences between its numbers: what training together does to the
+branches' own features. One, on MFU as printed, has no number in the paper.
 """
 
 from pathlib import Path
@@ -20,9 +20,10 @@ from . import recorded
 from .compare import SOURCES, Results
 
 # A row per term: of which experiment, claim and case, and the weight of which variant's feature.
-# `order` marks orders of backbones, which hold by construction where these have stand-ins.
+# The kind "order" is an order of backbones, which holds by construction where these have stand-ins.
 CLAIMS = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
 MARGIN = 0.5  # in mAP: a difference that is surely smaller is none. It was set before any run.
+VERDICTS = ("yes", "undecided", "no difference", "no")  # of a claim whose rows are recorded
 LEVEL = 0.05  # of significance, as all intervals are of 95 %
 
 
@@ -35,11 +36,12 @@ def judge(results: Results) -> pd.DataFrame:
     Returns a row per claim and source: `experiment`, `claim`, `source`, `metric` ("mAP"); `case`,
     which names the row; `difference` in points, of own runs as the mean over seeds. Of recorded
     runs, `low` to `high` is its interval, `p` that of Student's test, `above` the probability that
-    the true difference is above zero, which follows from `p`, `runs` their number, and `locked` the
-    difference on the locked draws.
+    the true difference is above zero if every difference was equally likely before, `runs` their
+    number, and `locked` the difference on the locked draws.
     `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
-    is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Of own runs
-    it is the sign: "yes", "no", "equal" or "not run".
+    is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Where only
+    some cases are recorded, it is "1 of 9 cases", and `part` is their mean difference. Of own runs
+    it is the sign: "yes", "no", "equal" or "not run". `kind` is that of the claim.
     """
     terms = _terms(results)
     rows = []
@@ -52,12 +54,16 @@ def judge(results: Results) -> pd.DataFrame:
         name = whole["experiment"].iloc[0]
         for source in SOURCES:
             row = {"experiment": name, "claim": claim, "case": claim, "metric": "mAP"}
-            row["source"] = source
+            row |= {"kind": whole["kind"].iloc[0], "source": source, "part": np.nan}
             if source in recorded.SOURCES:
                 weights = _weights(of_one_seed, source, cases)
                 interval = recorded.contrast(weights, "mAP")
                 row["locked"] = recorded.contrast(weights, "mAP", locked=True).mean
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
+                parts = _recorded_cases(of_one_seed, source)
+                if row["verdict"] == "not recorded" and parts:
+                    row["part"] = np.mean(parts)
+                    row["verdict"] = f"{len(parts)} of {cases} cases"
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
                 values = of_claim["weight"] * of_claim[source] / cases
@@ -72,13 +78,21 @@ def _terms(results: Results) -> pd.DataFrame:
     """The terms of the claims that are judged, each with its mAP in every source, by seed."""
     runs = results.runs[results.runs["metric"] == "mAP"]
     terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
-    return terms[terms["order"] != "yes"] if results.setting.profile.backbones else terms
+    return terms[terms["kind"] != "order"] if results.setting.profile.backbones else terms
 
 
 def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
     """The weight of each row of the recorded runs in the mean over a claim's cases."""
     weights = terms.groupby([source, "feature"])["weight"].sum() / cases
     return weights[weights != 0].to_dict()
+
+
+def _recorded_cases(terms: pd.DataFrame, source: str) -> list[float]:
+    """The differences of those cases of a claim whose rows are recorded."""
+    differences = []
+    for _, of_case in terms.groupby("case", sort=False):
+        differences.append(recorded.contrast(_weights(of_case, source, 1), "mAP").mean)
+    return [difference for difference in differences if not np.isnan(difference)]
 
 
 def _verdict(mean: float, low: float, high: float) -> str:
@@ -112,15 +126,21 @@ def corrected(judged: pd.DataFrame) -> pd.Series:
 
 
 def sentences(judged: pd.DataFrame) -> str:
-    """A line for each claim: the paper's difference, and each recorded one with its verdict."""
+    """A line for each claim: the paper's difference, and each recorded one with its verdict.
+
+    The verdict is `corrected`, where `judged` has it.
+    """
+    verdict = "corrected" if "corrected" in judged else "verdict"
     lines = []
     for claim, rows in judged.groupby("claim", sort=False):
         rows = rows.set_index("source")
         parts = [f"paper {_points(rows.loc['paper', 'difference']) or 'has no number'}"]
         for source in recorded.SOURCES:
             row = rows.loc[source]
-            found = f"{source} people {row['verdict']}"
-            if row["verdict"] != "not recorded":
+            found = f"{source} people {row[verdict]}"
+            if not np.isnan(row["part"]):
+                found += f", {_points(row['part'])}"
+            elif not np.isnan(row["difference"]):
                 found += f", {_points(row['difference'], row['low'], row['high'])}"
                 found += f" ({row['runs']:.0f} runs)"
             parts.append(found)
@@ -159,6 +179,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     with atomic_write(f"{path}.csv") as temporary:
         judged.to_csv(temporary, index=False, float_format="%.4f")
     points = list(map(_points, judged["difference"], judged["low"], judged["high"]))
+    points = np.where(judged["part"].notna(), judged["part"].map(_points), points)
     of = judged["experiment"].map(paper.TITLES).str.split(":").str[0]
     rows = judged.assign(of=of, points=points).set_index(["of", "claim"])
     columns = {"paper": rows.loc[rows["source"] == "paper", "points"]}
@@ -179,5 +200,7 @@ def _points(difference: float, low: float = np.nan, high: float = np.nan) -> str
     """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
-    text = f"{difference:+.1f}".replace("-0.0", "+0.0")
+    text = f"{difference:+.1f}"
+    if text in ("+0.0", "-0.0"):
+        text = "0.0"
     return text if np.isnan(low) else f"{text} ± {(high - low) / 2:.1f}"

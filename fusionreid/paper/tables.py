@@ -55,6 +55,8 @@ class Table:
         if not group:
             return values.astype(str)
         is_accuracy = measure in ACCURACY
+        if measure == "runs":
+            return _format(values, "{:.0f}")
         texts = _format(values, "{:.1f}" if is_accuracy else "{:+.1f}")
         texts = texts.replace(["+0.0", "-0.0"], "0.0")
         marks = {}
@@ -133,6 +135,9 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
         numbers[title, "Δ mAP"] = wide["difference", source, "mAP"]
         spread[title, "Δ mAP"] = wide["half", source, "mAP"]
         numbers[title, "rank-1"] = wide["value", source, "rank-1"]
+        if source in recorded.SOURCES:
+            runs = wide["runs", source, "mAP"]
+            numbers[title, "runs"] = runs.where(runs > 0)
         for metric in ACCURACY:
             spread[title, metric] = wide["std", source, metric]
     numbers = pd.DataFrame(numbers)
@@ -193,7 +198,8 @@ def _caption(results: Results, name: str) -> str:
         f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}; ± is half the width of its 95 % interval over "
         "seeds and people.",
-        f"A recorded value is that of {BASES[name]} plus Δ, so that rows with fewer runs fit in.",
+        f"A recorded value is the mean of {BASES[name]} plus Δ. So a row with fewer runs than that "
+        "is moved: its own runs have other values.",
         *(
             f"Recorded, {source} people: {recorded.about(runs[source])}."
             for source in recorded.SOURCES
@@ -204,7 +210,7 @@ def _caption(results: Results, name: str) -> str:
     ]
     if profile.name != "paper" or papers_dataset(name, data.name) != data.name:
         sentences.append(
-            "Paper and ours differ in data or scale: compare orders and signs, not values."
+            "Paper and ours differ in data or scale: compare the signs of differences, not values."
         )
     if len(done) < len(runs):
         sentences.append(f"{len(runs) - len(done)} of {len(runs)} own runs are missing.")

@@ -52,7 +52,7 @@ def test_claims_are_on_rows_that_exist(name):
 def test_every_case_is_a_difference_and_no_claim_is_another():
     weights = set()
     for claim, terms in CLAIMS.groupby("claim"):
-        assert terms["order"].nunique() == 1, claim
+        assert terms["kind"].nunique() == 1, claim
         for case, of_case in terms.groupby("case"):
             assert of_case["weight"].sum() == pytest.approx(0), case
             assert not of_case.duplicated(["variant", "feature"]).any()
@@ -91,7 +91,7 @@ def test_orders_of_stand_ins_are_not_counted(setting):
     small = set(judge(results("table6", setting()))["claim"])
     own = setting().profile
     whole = judge(results("table6", replace(setting(), profile=replace(own, backbones={}))))
-    orders = set(CLAIMS.loc[CLAIMS["order"] == "yes", "claim"])
+    orders = set(CLAIMS.loc[CLAIMS["kind"] == "order", "claim"])
     assert set(whole["claim"]) - small == orders and len(orders) == 4
     assert not PROFILES["paper"].backbones
 
@@ -160,6 +160,18 @@ def test_one_run_is_too_few(setting, record):
     record("table5", {"GeM": 10, "GAP": 4}, seeds=(0,), data_seeds=(0,))
     found = of_source(judge(results("table5", setting())), "synthetic").loc["GeM beats GAP"]
     assert found["verdict"] == "too few runs" and found["difference"] > 0
+
+
+def test_a_claim_with_some_cases_recorded_says_how_many(setting, record, tmp_path):
+    record("table6", {"ResNet50": 0, "ViT-B/16*": 4, "ResNet50 + ViT-B/16*": 10})
+    judged = judge(results("table6", setting()))
+    found = of_source(judged, "synthetic").loc["a pair beats its better branch alone"]
+    assert found["verdict"] == "1 of 9 cases" and np.isnan(found["difference"])
+    assert found["part"] == pytest.approx(6, abs=1)
+    shown = save(judged, tmp_path / "orders").loc["Table VI"]
+    assert float(shown["synthetic people"][found["case"]]) == pytest.approx(found["part"], abs=0.05)
+    assert "synthetic people 1 of 9 cases, +" in sentences(judged)
+    assert set(corrected(judged)) <= set(judged["verdict"]) | {"undecided"}
 
 
 def test_many_claims_at_once_want_more(setting):
