@@ -132,7 +132,8 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     """Fig. 5 or 6: mAP of each feature above, a panel a source; differences below.
 
     The panel below has all six features of every source, as differences from the reference point.
-    So the shapes of the curves can be compared, whatever their heights.
+    So the shapes of the curves can be compared, whatever their heights. Points of one run, which
+    has no interval, are hollow. Sources stand a little apart, so that all can be seen.
 
     Args:
         points: of `Results.points`, a row per point, feature, metric and source. Where they are
@@ -157,9 +158,15 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         half = (rows["high"] - rows["low"]) / 2
         look = SOURCE_STYLES[source]
         lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
+        single = half.isna() & (rows["difference"] != 0)
+        look = look | {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
+        lower.plot(places[single], rows.loc[single, "difference"], **look)
     lower.axhline(0, color=GREY, linewidth=1)
-    lower.set_ylabel("mAP of all six, difference (points)")
-    label = {"depth": "stacked HTMs, $L$", "dim": "fused dimension, $D$"}[x]
+    label, reference = {
+        "depth": ("stacked HTMs, $L$", "$L = 2$"),
+        "dim": ("fused dimension, $D$", "$D = 768$"),
+    }[x]
+    lower.set_ylabel(f"mAP of all six,\nminus that of {reference} (points)")
     ticks = of_all.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
     for axes in panels:
