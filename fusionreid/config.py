@@ -86,7 +86,7 @@ class FusionConfig:
     mfu_residual: Literal["query", "attention"] = "query"
 
     def __post_init__(self):
-        expect_fields(self, dim=(1,), heads=(1,))
+        expect_fields(self, dim=(1,), depth=(1,), heads=(1,))
         one_of(
             "FusionConfig.units",
             self.units,
@@ -94,11 +94,6 @@ class FusionConfig:
         )
         if self.dim % self.heads:
             raise ValueError(f"FusionConfig.dim={self.dim} is not a multiple of heads={self.heads}")
-        if self.depth < 1:
-            raise ValueError(
-                f"FusionConfig.depth={self.depth}; at least one HTM is needed "
-                "(units=() is LRU alone)"
-            )
         if not self.refine and self.units:
             raise ValueError(
                 f"FusionConfig.refine=False leaves units={self.units} nothing to fuse; "
@@ -190,7 +185,7 @@ class TrainConfig:
         schedule: "paper", or "released" for the released code's curve (see `train.learning_rate`).
         momentum: of SGD; AdamW's first beta.
         bias_learning_rate: the factor on the learning rate of biases (the released code: 2).
-        identities, images: P and K; a batch is P x K images.
+        identities, images: P and K; a batch is P x K images. Hard mining needs at least 2 x 2.
         triplet_distance: "euclidean", or "squared" as Eq. 11 is printed.
         flip, erasing: probabilities of a horizontal flip and of a random erasing.
         padding: pixels around the image before the random crop.
@@ -222,6 +217,8 @@ class TrainConfig:
         share = (0, 1)
         expect_fields(
             self,
+            identities=(2,),
+            images=(2,),
             evaluate_every=(1,),
             momentum=share,
             label_smoothing=share,
@@ -229,11 +226,6 @@ class TrainConfig:
             erasing=share,
         )
         one_of("TrainConfig.precision", self.precision, PRECISIONS)
-        if self.identities < 2 or self.images < 2:
-            raise ValueError(
-                f"TrainConfig: identities={self.identities} x images={self.images}; "
-                "hard mining needs at least 2 x 2"
-            )
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"TrainConfig.warmup_epochs={self.warmup_epochs}; expected at least 0 "

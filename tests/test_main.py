@@ -155,7 +155,7 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
         ),
         ("train --profile smoke --epochs 3 --warmup-epochs 3", 2, "fewer than epochs=3"),
         ("train --profile smoke --epochs 0", 2, "fewer than epochs=0"),
-        ("train --profile smoke --images 1", 2, "hard mining needs at least 2 x 2"),
+        ("train --profile smoke --images 1", 2, "images=1; expected a whole number from 2"),
         ("train --profile smoke --precision int8", 2, "it is one of: 'float32', 'bf16', 'fp16'"),
         (
             "train --profile smoke --cnn none --cnn-weights random",

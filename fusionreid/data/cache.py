@@ -1,12 +1,12 @@
 """Images decoded and resized once, kept in a memory-mapped file and read from it by the batch."""
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +89,8 @@ def load_images(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Ten
 
     Raises as `decode` does.
     """
-    pixels = np.empty((len(paths), *image_size, 3), np.uint8)
-    work = partial(decode, image_size=image_size)
-    for index, image in enumerate(on_all_cores(work, paths)):
-        pixels[index] = image
+    images = on_all_cores(partial(decode, image_size=image_size), paths)
+    pixels = np.array(list(images), np.uint8).reshape(-1, *image_size, 3)  # also where none is
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w")
 
 
@@ -112,10 +110,11 @@ def unreadable(paths: Sequence[str | Path]) -> list[str]:
 class ImageCache:
     """The decoded and resized images of a list of records, which are paths, or have a `path`.
 
-    The first use decodes the images on all cores into one file; later uses map it into memory. The
-    file ends with a digest of the images' paths, sizes in bytes and dates of change. A file with
-    another digest or another length is made again, by one process; the others wait. Training images
-    are resized with interpolation "bicubic", test images with "bilinear", both antialiased.
+    The first use decodes the images on all cores into one file; later uses map it into memory. One
+    process makes the file, and the others wait. The file's name has a digest of the images' paths,
+    sizes in bytes and dates of change: when an image changes, another file is made in its place.
+    Training images are resized with interpolation "bicubic", test images with "bilinear", both
+    antialiased.
 
     Attributes:
         images: all images, read-only, uint8 (N, H, W, 3).
@@ -139,15 +138,13 @@ class ImageCache:
             raise ValueError("ImageCache: no record; expected at least one image")
         self.image_size = tuple(image_size)
         self.interpolation = interpolation
-        # The name tells lists and sizes apart; a change of the images themselves keeps the name.
         height, width = image_size
         listed = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
-        self.path = Path(directory) / f"{height}x{width}-{interpolation}-{listed}.images"
-        shape = (len(self.paths), height, width, 3)
-        self._size = math.prod(shape)
-        self._digest = self._digest_of(shape)
-        if not self._is_whole():
+        self._name = f"{height}x{width}-{interpolation}-{listed}"
+        self.path = Path(directory) / f"{self._name}-{_digest(self.paths)}.images"
+        if not self.path.is_file():
             self._build(progress)
+        shape = (len(self.paths), height, width, 3)
         self.images = np.memmap(self.path, np.uint8, "r", shape=shape)
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
@@ -159,46 +156,28 @@ class ImageCache:
             images = images.pin_memory()
         return images.to(device, non_blocking=True)
 
-    def _digest_of(self, shape: tuple[int, ...]) -> bytes:
-        digest = hashlib.sha256(f"{DECODER} {self.interpolation} {shape}".encode())
-        for path in self.paths:
-            status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return digest.digest()
-
-    def _is_whole(self) -> bool:
-        """Whether the file is there, has its full length and was made of these very images."""
-        if not self.path.is_file():
-            return False
-        with open(self.path, "rb") as file:
-            file.seek(self._size)
-            # One byte more, so that a file that is too long differs too.
-            return file.read(len(self._digest) + 1) == self._digest
-
     def _build(self, progress: bool) -> None:
         """Writes the file, or waits for another process that writes it."""
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(self.path.with_suffix(".lock")):
-                if self._is_whole():
+            with locked(folder / f"{self._name}.lock"):
+                if self.path.is_file():
                     return  # another process made it while this one waited
-                for leftover in folder.glob(f".{self.path.name}.*"):
-                    leftover.unlink(missing_ok=True)  # of a process that was killed
+                # Of these images before they changed, or of a process that was killed.
+                for outdated in folder.glob(f"*{self._name}*.images"):
+                    outdated.unlink(missing_ok=True)
                 with atomic_write(self.path) as temporary:
                     self._write(temporary, progress)
         except OSError as error:
-            cause = error.__cause__ or error  # `atomic_write` wraps the system's error
             raise OSError(
-                error.errno or 0,
-                f"the decoded images ({self._size / 1e9:.2f} GB) cannot be written: "
-                f"{cause.strerror or cause}. Free the disk, or name a folder that can be written "
-                "in FUSIONREID_CACHE",
+                error.errno,
+                f"{error.strerror}. FUSIONREID_CACHE names another folder for decoded images",
                 str(self.path),
             ) from error
 
     def _write(self, file: Path, progress: bool) -> None:
-        """Writes the images in order, then the digest.
+        """Writes the images in order.
 
         Written, not mapped: in a memory map a full disk would end the process.
         """
@@ -215,7 +194,15 @@ class ImageCache:
                 for image in on_all_cores(work, self.paths[start : start + BLOCK]):
                     target.write(image)
                     bar.update()
-            target.write(self._digest)
+
+
+def _digest(paths: list[str]) -> str:
+    """A digest of the images' paths, sizes and dates, and of how they are read."""
+    digest = hashlib.sha256(DECODER.encode())
+    for path in paths:
+        status = os.stat(path)
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def prefetch(
@@ -223,11 +210,7 @@ def prefetch(
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, `cache.batch(indices, device)`) while a thread reads the next batch."""
     with ThreadPoolExecutor(1) as pool:
-        current = None
-        for indices in batches:
-            upcoming = (indices, pool.submit(cache.batch, indices, device))
-            if current:
-                yield current[0], current[1].result()
-            current = upcoming
-        if current:
-            yield current[0], current[1].result()
+        read = ((indices, pool.submit(cache.batch, indices, device)) for indices in batches)
+        # `pairwise` asks for the next batch before this one is given away; the last has no next.
+        for (indices, pixels), _ in pairwise(chain(read, [None])):
+            yield indices, pixels.result()

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,13 +102,13 @@ def read(name: str, folder: Path) -> Splits:
     """
     if folder.is_file():
         try:
-            splits = _read_csv(folder)
+            splits = _listed(_csv_lines(folder))
         except csv.Error as error:
             raise ValueError(f"{folder}: expected a CSV file, found no such ({error})") from error
     elif is_market_layout(folder):
         splits = {split: _read_folder(name, folder / sub) for split, sub in MARKET_FOLDERS.items()}
     else:
-        splits = _read_msmt17(folder)
+        splits = _listed(_msmt17_lines(folder))
     for split, records in splits.items():
         # Nobody trains on the synthetic probe, nor on a set of one's own that only tests.
         if not records and (split != "train" or name in REAL):
@@ -227,22 +228,34 @@ def _msmt17_folders(folder: Path) -> str:
     return "V2" if blurred else "V1"
 
 
-def _read_msmt17(folder: Path) -> Splits:
-    """The records of each split, from the lists.
+def _listed(lines: Iterator[tuple[str, str, Record]]) -> Splits:
+    """The records of each split; a line is its place in a file, its split and its record."""
+    splits = {split: [] for split in MARKET_FOLDERS}
+    places = {}  # of each image
+    for place, split, record in lines:
+        path = record.path
+        if not path.is_file():
+            raise FileNotFoundError(f"{place}: no such file: {path}")
+        if path in places:
+            raise ValueError(f"{place}: {path} is listed twice, first in {places[path]}")
+        places[path] = place
+        splits[split].append(record)
+    return splits
+
+
+def _msmt17_lines(folder: Path) -> Iterator[tuple[str, str, Record]]:
+    """The lines of the lists, as `_listed` takes them.
 
     A line is `0000/0000_000_01_0303morning_0015_0.jpg 0`: an image and its identity.
     """
     train, test = MSMT17_FOLDERS[_msmt17_folders(folder)]
-    splits = {"train": [], "query": [], "gallery": []}
-    listed = {}  # where each image is listed
     for key, split in MSMT17_LISTS.items():
         file = folder / f"list_{key}.txt"
         images = folder / (train if split == "train" else test)
-        for needed in (file, images):
-            if not needed.exists():
-                raise FileNotFoundError(
-                    f"{needed}: not there, and MSMT17 needs it; there is: {_listing(folder)}"
-                )
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{file}: not there, and MSMT17 needs it; there is: {_listing(folder)}"
+            )
         # With or without a byte order mark. What is not UTF-8 is shown in the error of its line.
         lines = file.read_text("utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
@@ -252,21 +265,12 @@ def _read_msmt17(folder: Path) -> Splits:
             match = re.fullmatch(r"\s*(.+?)\s+(\d+)\s*", line)
             if not match:
                 raise ValueError(f"{place}: expected '<image> <identity>', found {line!r}")
-            path = images / match[1]
-            if path in listed:
-                raise ValueError(f"{place}: {path} is listed twice, first in {listed[path]}")
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: listed in {place}, and not there")
-            listed[path] = place
-            record = _parse("msmt17", path)
-            splits[split].append(record._replace(identity=int(match[2])))
-    return splits
+            record = _parse("msmt17", images / match[1])
+            yield place, split, record._replace(identity=int(match[2]))
 
 
-def _read_csv(file: Path) -> Splits:
-    """The records of each split, from a line for each image; paths are from the file's folder."""
-    splits = {split: [] for split in MARKET_FOLDERS}
-    listed = {}  # where each image is listed
+def _csv_lines(file: Path) -> Iterator[tuple[str, str, Record]]:
+    """A line for each image, as `_listed` takes it; paths are from the file's folder."""
     # With or without a byte order mark. What is not UTF-8 is shown in the error of its line.
     with open(file, encoding="utf-8-sig", errors="replace", newline="") as opened:
         rows = csv.DictReader(opened)
@@ -288,18 +292,11 @@ def _read_csv(file: Path) -> Splits:
                         f"{place}, column {column}: expected a whole number from 0 to {most}, "
                         f"found {value!r}"
                     )
-            if row["split"] not in splits:
+            split = row["split"]
+            if split not in MARKET_FOLDERS:
                 raise ValueError(
-                    f"{place}, column split: expected {', '.join(splits)}, found {row['split']!r}"
+                    f"{place}, column split: expected {', '.join(MARKET_FOLDERS)}, found {split!r}"
                 )
             path = file.parent / row["path"]
-            if not path.is_file():
-                raise FileNotFoundError(f"{place}, column path: no such file: {path}")
-            if path in listed:
-                raise ValueError(
-                    f"{place}, column path: {path} is listed twice, first in {listed[path]}"
-                )
-            listed[path] = place
             record = Record(path, int(row["identity"]), int(row["camera"]))
-            splits[row["split"]].append(record)
-    return splits
+            yield f"{place}, column path", split, record

@@ -220,15 +220,15 @@ def _plain_vit(config: ModelConfig, pretrained: bool) -> nn.Module:
         )
     except (AssertionError, TypeError) as error:  # timm's, where there is no class token
         raise ValueError(f"{name}: {error}; {_PLAIN}") from error
-    if not isinstance(vit, timm.models.VisionTransformer):
-        raise ValueError(f"{name} is a {type(vit).__name__}; {_PLAIN}")
-    if not (
-        vit.num_prefix_tokens == 1
+    is_plain = (
+        isinstance(vit, timm.models.VisionTransformer)
+        and vit.num_prefix_tokens == 1
         and vit.pos_embed is not None
         and not vit.no_embed_class
         and isinstance(vit.norm_pre, nn.Identity)
-    ):
-        raise ValueError(f"{name}: {_PLAIN}")
+    )
+    if not is_plain:
+        raise ValueError(f"{name} is a {type(vit).__name__}; {_PLAIN}")
     return vit
 
 

@@ -88,8 +88,8 @@ class FusionReID(nn.Module):
         """Images (B, 3, H, W), float, and cameras (B,), int64, to `Output`, all on one device.
 
         A camera of -1 is one that training has not seen: it gets no camera embedding.
-        `cameras=None` means that all are so. Raises ValueError or TypeError, naming the argument,
-        what was expected and what was found.
+        `cameras=None` means that all are so. Raises ValueError, naming the argument, what was
+        expected and what was found.
         """
         self._check_images(images)
         if cameras is not None:
@@ -115,13 +115,10 @@ class FusionReID(nn.Module):
 
     def _check_images(self, images: Tensor) -> None:
         height, width = self.config.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, height, width):
+        if images.shape[1:] != (3, height, width) or not images.is_floating_point():
             raise ValueError(
-                f"images: expected shape (batch, 3, {height}, {width}), found {tuple(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise TypeError(
-                f"images: expected floats (see fusionreid.data.normalise), found {images.dtype}"
+                f"images: expected floats (batch, 3, {height}, {width}), as of "
+                f"fusionreid.data.normalise, found {images.dtype} {tuple(images.shape)}"
             )
         if self.training and len(images) < 2:
             raise ValueError(
@@ -130,12 +127,11 @@ class FusionReID(nn.Module):
             )
 
     def _check_cameras(self, cameras: Tensor, images: Tensor) -> None:
-        if cameras.dtype != torch.int64:
-            raise TypeError(f"cameras: expected int64, found {cameras.dtype}")
-        if cameras.shape != images.shape[:1] or cameras.device != images.device:
+        expected = (torch.int64, images.shape[:1], images.device)
+        if (cameras.dtype, cameras.shape, cameras.device) != expected:
             raise ValueError(
-                f"cameras: expected shape ({len(images)},) on {images.device}, as the images, "
-                f"found {tuple(cameras.shape)} on {cameras.device}"
+                f"cameras: expected int64 ({len(images)},) on {images.device}, as the images, "
+                f"found {cameras.dtype} {tuple(cameras.shape)} on {cameras.device}"
             )
         # The values are looked at on the CPU only: a GPU would have to be waited for. And not while
         # a graph is compiled or exported: it must not depend on values.

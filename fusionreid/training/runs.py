@@ -139,13 +139,11 @@ def make_run(
     def start(backbone: str | None) -> Start:
         if backbone is None:
             return Start()
-        if weights.get(backbone):
-            return Start(str(weights[backbone]))
-        if profile.start != "pretrained":
-            return Start(profile.start)
-        if backbone not in profile.backbones:
-            return Start()
-        return Start(str(paths.WEIGHTS / f"{profile.backbones[backbone]}.safetensors"))
+        source = profile.start
+        if source == "pretrained":
+            stand_in = profile.backbones.get(backbone)
+            source = paths.WEIGHTS / f"{stand_in}.safetensors" if stand_in else "random"
+        return Start(str(weights.get(backbone) or source))
 
     return RunConfig(
         model=scaled,

@@ -29,7 +29,6 @@ from .losses import PaperObjective
 from .runs import RunConfig, RunFolder, with_versions
 from .trained import take_weights
 
-CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for a GPU
 REMEDY = (
     "Another TrainConfig.learning_rate, or float32 in place of fp16, makes another run; "
     "this one would end the same way."
@@ -119,23 +118,12 @@ def train_one_epoch(
     All are on the model's device. Several processes have a share of each batch each; the loss and
     its mining see the batch of all. Returns a line of `metrics.jsonl` for each step, with the total
     loss and its terms. Raises FloatingPointError, naming the term and the step, if a loss is not
-    finite, at most `CHECK_EVERY` steps later.
+    finite. The losses are looked at when the epoch ends, as each look waits for a GPU.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, epoch, group["factor"])
     model.train()
-    lines = []
-    pending = []  # the losses of the steps since the last look at them, on the device
-
-    def look() -> None:
-        for values in torch.stack(pending).tolist():  # here the host waits for a GPU
-            losses = dict(zip(("loss", *terms), values, strict=True))
-            _check_finite(losses, epoch, step=len(lines))
-            line = {"kind": "step", "epoch": epoch, "learning_rate": rate, "step": len(lines)}
-            lines.append(line | losses)
-        pending.clear()
-
-    rate = learning_rate(config, epoch)
+    steps = []  # the losses of each step, on the device
     for images, identities, cameras in batches:
         with autocast(images.device, config.precision):
             output = model(images, cameras)
@@ -147,21 +135,21 @@ def train_one_epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        pending.append(torch.stack([loss, *terms.values()]).detach())
-        if len(pending) == CHECK_EVERY:
-            look()
-    if pending:
-        look()
+        steps.append(torch.stack([loss, *terms.values()]).detach())
+    lines = []
+    rate = learning_rate(config, epoch)
+    for step, values in enumerate(torch.stack(steps).tolist()):
+        losses = dict(zip(("loss", *terms), values, strict=True))
+        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+        if wrong:
+            name = wrong[-1]  # a term, as the total loss stands first
+            raise FloatingPointError(
+                f"training diverged: {name} is {losses[name]} at epoch {epoch}, step {step}. "
+                f"{REMEDY}"
+            )
+        line = {"kind": "step", "epoch": epoch, "learning_rate": rate, "step": step}
+        lines.append(line | losses)
     return lines
-
-
-def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
-    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-    if wrong:
-        name = wrong[-1]  # a term, as the total loss stands first
-        raise FloatingPointError(
-            f"training diverged: {name} is {losses[name]} at epoch {epoch}, step {step}. {REMEDY}"
-        )
 
 
 def train(
@@ -204,14 +192,12 @@ def train(
     state, device = start(device)
     main = state.is_main_process
     processes = state.num_processes
-    if main and dataset is None:
-        dataset = open_data(run.data, data_root)  # the first process alone renders a missing set
+    with state.main_process_first():  # it renders a missing set, the others then find it
+        dataset = dataset or open_data(run.data, data_root)
     with folder.held(resume) if main else nullcontext(), one_thread(device):
         state.wait_for_everyone()
         if folder.finished:  # another command trained it while this one waited for the lock
             return folder
-        if dataset is None:
-            dataset = open_data(run.data, data_root)
         # What cannot be trained or ranked is found now, and not after the first epoch.
         sampler = PKSampler(
             [record.identity for record in dataset.train],

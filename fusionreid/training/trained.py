@@ -55,19 +55,13 @@ def find(source: str | Path) -> Path:
     Raises FileNotFoundError, saying what there is.
     """
     packaged = paths.WEIGHTS / f"{source}.safetensors"
-    folders = [Path(source), paths.ROOT / source, paths.RUNS / Path(source).name]
-    for path in (packaged, *folders):
-        if path.is_file() or (path / "checkpoint.safetensors").is_file():
+    for path in (packaged, Path(source), paths.ROOT / source, paths.RUNS / Path(source).name):
+        if _checkpoint(path).is_file():
             return path
-    for path in folders:
-        if path.is_dir():
-            raise FileNotFoundError(
-                f"{path}: expected a run with a checkpoint.safetensors, found none; train it first"
-            )
     runs = list(paths.RUNS.glob("*/checkpoint.safetensors"))
     raise FileNotFoundError(
-        f"model {str(source)!r}: expected 'demo', a run (runs/<fingerprint>) or a checkpoint's "
-        f"file, found none of that name; {paths.RUNS} has {len(runs)} runs with a checkpoint"
+        f"model {str(source)!r}: expected 'demo', a run with a checkpoint (runs/<fingerprint>), or "
+        f"a checkpoint's file, found no such; {paths.RUNS} has {len(runs)} runs with a checkpoint"
     )
 
 

@@ -145,35 +145,20 @@ def stale_by_date(records, cache):
     os.utime(records[7].path, (1, 1))
 
 
-def cut_short(records, cache):
-    os.truncate(cache.path, 1000)
+def gone(records, cache):
+    cache.path.unlink()
 
 
-def other_digest(records, cache):
-    with open(cache.path, "r+b") as file:  # full length, the end never written
-        file.seek(70 * 16 * 8 * 3)
-        file.write(bytes(32))
-
-
-def too_long(records, cache):
-    with open(cache.path, "ab") as file:
-        file.write(bytes(5))
-
-
-def empty(records, cache):
-    cache.path.write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    "spoil", [stale_by_content, stale_by_date, cut_short, other_digest, too_long, empty]
-)
-def test_a_stale_or_broken_cache_is_made_again(records, tmp_path, decoded, spoil):
+@pytest.mark.parametrize("spoil", [stale_by_content, stale_by_date, gone])
+def test_a_stale_cache_is_made_again_in_place_of_the_old_one(records, tmp_path, decoded, spoil):
+    other = ImageCache(records[:9], SIZE, tmp_path / "cache")
     cache = ImageCache(records, SIZE, tmp_path / "cache")
     spoil(records, cache)
     decoded.clear()
     again = ImageCache(records, SIZE, tmp_path / "cache")
-    assert len(decoded) == 70 and again.path == cache.path
-    assert np.array_equal(again.images, expected(records))
+    assert len(decoded) == 70 and np.array_equal(again.images, expected(records))
+    files = {path.name for path in (tmp_path / "cache").glob("*.images")}
+    assert files == {again.path.name, other.path.name}
 
 
 def test_images_are_in_order_whatever_the_block(records, tmp_path, monkeypatch):
@@ -233,11 +218,7 @@ def test_an_image_that_may_not_be_read_is_named(records, tmp_path, monkeypatch):
         ImageCache(records, SIZE, tmp_path / "cache")
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_path, monkeypatch):
-    cache = ImageCache(records, SIZE, tmp_path / "cache")
-    before = cache.path.read_bytes()
-    os.utime(records[0].path, (1, 1))
-
+def test_a_full_disk_is_a_clear_error_and_leaves_no_half_file(records, tmp_path, monkeypatch):
     class Full(io.FileIO):
         def write(self, data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -246,18 +227,16 @@ def test_a_full_disk_is_a_clear_error_and_leaves_what_was_there(records, tmp_pat
         return Full(path, mode) if "w" in mode else open(path, mode)
 
     monkeypatch.setattr(loader, "open", opened, raising=False)
-    with pytest.raises(OSError, match="No space left on device.*Free the disk") as error:
+    message = "cannot write: No space left on device.*FUSIONREID_CACHE names another folder.*images"
+    with pytest.raises(OSError, match=message) as error:
         ImageCache(records, SIZE, tmp_path / "cache")
-    assert error.value.errno == errno.ENOSPC and str(cache.path) in str(error.value)
-    assert cache.path.read_bytes() == before
-    assert len(os.listdir(tmp_path / "cache")) == 2  # and the lock
+    assert error.value.errno == errno.ENOSPC
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_a_directory_that_cannot_be_made_is_a_clear_error(records, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        OSError, match="cannot be written.*name a folder that can be written in FUSIONREID_CACHE"
-    ):
+    with pytest.raises(OSError, match="FUSIONREID_CACHE names another folder.*file/cache/"):
         ImageCache(records, SIZE, tmp_path / "file" / "cache")
 
 

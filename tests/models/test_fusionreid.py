@@ -98,20 +98,20 @@ def test_deep_copy_is_independent():
     [
         (
             lambda m, x: m(x[:, :1]),
-            r"images: expected shape \(batch, 3, 64, 32\), found \(4, 1, 64, 32\)",
+            r"images: expected floats \(batch, 3, 64, 32\), .*found torch.float32 \(4, 1, 64, 32\)",
         ),
-        (lambda m, x: m(x[:, :, :32]), "images: expected shape"),
-        (lambda m, x: m(x[0]), "images: expected shape"),
-        (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats"),
-        (lambda m, x: m(x, torch.tensor([0, 1])), r"cameras: expected shape \(4,\)"),
-        (lambda m, x: m(x, torch.tensor([0.0, 1, 2, 3])), "cameras: expected int64"),
+        (lambda m, x: m(x[:, :, :32]), "images: expected floats"),
+        (lambda m, x: m(x[0]), "images: expected floats"),
+        (lambda m, x: m((x * 255).to(torch.uint8)), "images: expected floats .* torch.uint8"),
+        (lambda m, x: m(x, torch.tensor([0, 1])), r"cameras: expected int64 \(4,\)"),
+        (lambda m, x: m(x, torch.tensor([0.0, 1, 2, 3])), "cameras: .* found torch.float32"),
         (lambda m, x: m(x, torch.tensor([0, 1, 2, 6])), "cameras: expected 0 to 5"),
         (lambda m, x: m.train()(x[:1]), "at least two images"),
     ],
 )
 def test_wrong_input_is_named(make, message):
     model = model_of(small()).eval()
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         make(model, images(model.config))
 
 

@@ -158,7 +158,7 @@ def test_what_cannot_be_loaded_says_why(run, tmp_path):
         load("nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        FileNotFoundError, match="empty: expected a run with a checkpoint.safetensors, found none"
+        FileNotFoundError, match="empty': expected 'demo', a run with a checkpoint .* found no such"
     ):
         load(tmp_path / "empty")
     (tmp_path / "text.pth").write_text("no weights")

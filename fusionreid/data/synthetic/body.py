@@ -15,7 +15,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
-from einops import rearrange, repeat
+from einops import rearrange
 
 from .people import Person
 
@@ -24,6 +24,8 @@ PARTS = json.loads(files(__package__).joinpath("body.json").read_text(encoding="
 NAMES = list(PARTS)
 INDEX = {name: index for index, name in enumerate(NAMES)}
 SIDES = {"L": 1, "R": -1}  # the sign of x on each side
+ARM = ("upperarm", "forearm", "hand")  # each part begins at its joint: shoulder, elbow, wrist
+LEG = ("thigh", "shin", "foot")  # hip, knee, ankle
 IN_HAND = ("handbag", "plastic bag")
 
 
@@ -51,6 +53,21 @@ class Surface(NamedTuple):
     def of(cls, attributes: np.ndarray) -> "Surface":
         """The columns of an array (V, 12)."""
         return cls(*attributes.T)
+
+    @property
+    def on_arm(self) -> np.ndarray:
+        """Which vertices belong to an arm more than to anything else."""
+        return self.is_arm > 0.5
+
+    @property
+    def on_leg(self) -> np.ndarray:
+        """The same of a leg."""
+        return self.is_leg > 0.5
+
+    @property
+    def on_head(self) -> np.ndarray:
+        """The same of the head."""
+        return self.is_head > 0.5
 
 
 ATTRIBUTES = len(Surface._fields)
@@ -117,7 +134,7 @@ class BodyModel:
         self._kept = slice(None)  # all of anny's vertices, until the coarser mesh is made
         vertices, joints = self.shape(age=0.67)
         self._kept, faces = _coarser(vertices, joints, self._model.faces.numpy())
-        self.template = self._template(faces)
+        self.template = self._template(vertices[self._kept], joints, faces)
 
     def of(self, person: Person) -> tuple[np.ndarray, np.ndarray]:
         """Vertices and joints of a person at rest, as `shape` gives them."""
@@ -144,7 +161,7 @@ class BodyModel:
         bones = result["rest_bone_heads"][0].numpy().astype(np.float32)
         return vertices[self._kept], bones[self._first]
 
-    def _template(self, faces: np.ndarray) -> Template:
+    def _template(self, vertices, joints, faces) -> Template:
         bones = self._model.vertex_bone_indices.numpy()[self._kept]
         bone_weights = self._model.vertex_bone_weights.numpy()[self._kept]
         parts = np.asarray(self._parts)[bones]
@@ -155,7 +172,6 @@ class BodyModel:
         labels = self._model.bone_labels
         eyes = [index for index, label in enumerate(labels) if label.startswith("eye")]
         is_eye = (bone_weights * np.isin(bones, eyes)).sum(1)
-        vertices, joints = self.shape(age=0.67)
         attributes = _attributes(vertices, joints, weights, is_eye).astype(np.float32)
         edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
         edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
@@ -165,8 +181,9 @@ class BodyModel:
 def _coarser(vertices, joints, faces) -> tuple[np.ndarray, np.ndarray]:
     """A mesh of a third of the triangles: which vertices are kept, and the faces between them.
 
-    Of the vertices in each cell of two centimetres, of one in the head, the first stands for all.
-    At the size of the pictures the difference is not seen, and drawing takes half the time.
+    Space is cut into cells two centimetres wide, one in the head. The first vertex in a cell stands
+    for all that are there. At the size of the pictures the difference is not seen, and drawing
+    takes half the time.
     """
     is_head = vertices[:, 2] > joints[INDEX["head"], 2] - 0.03
     cell = np.where(is_head, 0.01, 0.02)
@@ -176,7 +193,7 @@ def _coarser(vertices, joints, faces) -> tuple[np.ndarray, np.ndarray]:
     faces = number.reshape(-1)[faces]
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (a != c)]
-    return kept, faces.astype(np.int32)
+    return kept, faces
 
 
 def _along(points, start, bend, end):
@@ -202,10 +219,8 @@ def _attributes(vertices, joints, weights, is_eye):
     leg = np.zeros(len(vertices))
     is_left = vertices[:, 0] > 0
     for side, mask in (("L", is_left), ("R", ~is_left)):
-        shoulder, elbow, wrist = (joint[f"{n}.{side}"] for n in ("upperarm", "forearm", "hand"))
-        arm[mask] = _along(vertices[mask], shoulder, elbow, wrist)
-        hip, knee, ankle = (joint[f"{n}.{side}"] for n in ("thigh", "shin", "foot"))
-        leg[mask] = _along(vertices[mask], hip, knee, ankle)
+        arm[mask] = _along(vertices[mask], *(joint[f"{name}.{side}"] for name in ARM))
+        leg[mask] = _along(vertices[mask], *(joint[f"{name}.{side}"] for name in LEG))
     hips = joint["thigh.L"][2]
     neck = joint["neck"][2]
     torso = (vertices[:, 2] - hips) / (neck - hips)
@@ -218,8 +233,8 @@ def _attributes(vertices, joints, weights, is_eye):
         torso,
         arm,
         leg,
-        total("upperarm") + total("forearm") + total("hand"),
-        total("thigh") + total("shin") + total("foot"),
+        sum(map(total, ARM)),
+        sum(map(total, LEG)),
         total("head"),
         total("hand"),
         total("foot"),
@@ -274,7 +289,7 @@ def _pose_trunk(lean, twist, head_turn, head_nod) -> dict[str, np.ndarray]:
 def _pose_leg(rotation, at, side, swing, flex) -> None:
     """Adds the rotations of one leg: its thigh swings forwards, its knee is bent by `flex`."""
     sign = SIDES[side]
-    thigh, shin, foot = (f"{name}.{side}" for name in ("thigh", "shin", "foot"))
+    thigh, shin, foot = (f"{name}.{side}" for name in LEG)
     knee_swing = swing - 0.65 * flex
     thigh_end = _direction(swing + 0.35 * flex, 0.03, sign)
     rotation[thigh] = _aligning(at[shin] - at[thigh], thigh_end)
@@ -288,7 +303,7 @@ def _pose_arm(rotation, at, side, swing, outwards, bend) -> None:
     """Adds the rotations of one arm, which hangs from the chest."""
     sign = SIDES[side]
     chest = rotation["chest"]
-    upper, fore, hand = (f"{name}.{side}" for name in ("upperarm", "forearm", "hand"))
+    upper, fore, hand = (f"{name}.{side}" for name in ARM)
     upper_end = _direction(swing, outwards, sign)
     rotation[f"shoulder.{side}"] = chest @ _turn(1, sign * 0.1)
     rotation[upper] = chest @ _aligning(at[fore] - at[upper], upper_end)
@@ -342,15 +357,9 @@ def skin(vertices: np.ndarray, weights: np.ndarray, transforms: np.ndarray) -> n
 
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit vertex normals (V, 3), weighted by the areas of the faces (F, 3)."""
-    a = vertices[faces[:, 0]]
-    b = vertices[faces[:, 1]]
-    c = vertices[faces[:, 2]]
+    a, b, c = vertices[faces.T]
     face_normals = np.cross(b - a, c - a)
-    corners = rearrange(faces, "face corner -> (face corner)")
-    sums = []
-    for values in face_normals.T:
-        by_corner = repeat(values, "face -> (face corner)", corner=3)
-        sums.append(np.bincount(corners, by_corner, len(vertices)))
-    total = np.stack(sums, 1)
+    total = np.zeros((len(vertices), 3))
+    np.add.at(total, faces, face_normals[:, None])
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return total / np.maximum(length, 1e-12)

@@ -93,6 +93,12 @@ class Shot(NamedTuple):
         return (folder / self.path).is_file() and (folder / self.mask).is_file()
 
 
+def _shot(folder: str, identity: int, camera: int, index: int, frame: int = 100) -> Shot:
+    """A picture by its name; `frame` is the number of the first one of this person and camera."""
+    name = f"{max(identity, 0):04d}_c{camera + 1}s1_{frame + 25 * index:06d}_00.jpg"
+    return Shot(f"{folder}/{name}", identity, int(camera), index)
+
+
 def plan(size: Size | Pairs, seed: int) -> list[Shot]:
     """Every picture of a set, in order."""
     if isinstance(size, Pairs):
@@ -110,13 +116,10 @@ def plan(size: Size | Pairs, seed: int) -> list[Shot]:
                     folder = train
                 else:
                     folder = query if index == query_index else gallery
-                name = f"{identity:04d}_c{camera + 1}s1_{frame + 25 * index:06d}_00.jpg"
-                shots.append(Shot(f"{folder}/{name}", identity, int(camera), index))
+                shots.append(_shot(folder, identity, camera, index, frame))
     rng = np.random.default_rng([seed, 5])
     for index in range(size.distractors):
-        camera = int(rng.integers(6))
-        name = f"0000_c{camera + 1}s1_{100 + 25 * index:06d}_00.jpg"
-        shots.append(Shot(f"{gallery}/{name}", -1 - index // 2, camera, index))
+        shots.append(_shot(gallery, -1 - index // 2, rng.integers(6), index))
     return shots
 
 
@@ -132,8 +135,7 @@ def _plan_pairs(size: Pairs, seed: int) -> list[Shot]:
         rng = np.random.default_rng([seed, 8, pairs.base_of(identity)])
         for folder, camera in zip((query, gallery), rng.choice(6, 2, replace=False), strict=True):
             for index in range(2):
-                name = f"{identity}_c{camera + 1}s1_{100 + 25 * index:06d}_00.jpg"
-                shots.append(Shot(f"{folder}/{name}", identity, int(camera), index))
+                shots.append(_shot(folder, identity, camera, index))
     return shots
 
 
@@ -172,15 +174,12 @@ def build(
             write_json(begun, about)
             for leftover in folder.rglob(".*.*.*"):  # temporary files of a build that was killed
                 leftover.unlink()
-        if missing:
-            _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
-        looks = list(draw(seed, 1).looks)
-        # A set that an earlier program has finished may lack columns of the table.
-        if missing or not _is_of({**about, "looks": looks}, finished):
+            if missing:
+                _render(folder, SIZES[size], seed, missing, processes or cores(), progress)
             _write_attributes(folder, seed, shots)
-            counts = {name: 0 for name in FOLDERS}
-            for item in shots:
-                counts[item.folder] += 1
+            folders = [item.folder for item in shots]
+            counts = {name: folders.count(name) for name in FOLDERS}
+            looks = list(draw(seed, 1).looks)
             write_json(finished, {**about, "counts": counts, "looks": looks})
         begun.unlink(missing_ok=True)
     return folder

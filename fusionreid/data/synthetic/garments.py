@@ -5,11 +5,12 @@ bags are meshes of their own. Skirts and the tails of coats are tubes laid aroun
 pose.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from .body import ATTRIBUTES, INDEX, NAMES, Surface, Template, normals
+from .body import ATTRIBUTES, INDEX, NAMES, SIDES, Surface, Template, normals
 from .people import Person
 
 BODY, HAIR, HEADWEAR, BAG, STRAP, HOOD, TUBE, HELD = range(8)  # what a triangle shows
@@ -26,47 +27,47 @@ RING = np.linspace(0, 2 * np.pi, 48, endpoint=False)  # angles of a tube's verti
 RINGS = 22  # of a tube
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A dressed identity at rest: the template's mesh, then what is added to it."""
+class Mesh(NamedTuple):
+    """Triangles, and what is known of them and of their corners."""
 
     vertices: np.ndarray  # (V, 3)
     faces: np.ndarray  # (F, 3)
+    layer: np.ndarray  # (F,) what each triangle is: BODY, HAIR, ...
     weights: np.ndarray  # (V, 20), the last column is `GRIP`
     attributes: np.ndarray  # (V, 12), the columns of `Surface`
-    layer: np.ndarray  # (F,) what each triangle is: BODY, HAIR, ...
+
+
+class Figure(NamedTuple):
+    """A dressed identity at rest."""
+
+    mesh: Mesh  # the template's, then what is added to it
     joints: np.ndarray  # (19, 3)
     grip: np.ndarray  # (3,) where a handbag is held
 
 
-@dataclass
-class _Pieces:
-    """Meshes that are gathered to one figure."""
+def joined(*meshes: Mesh) -> Mesh:
+    """Several meshes as one."""
+    start = 0
+    moved = []
+    for mesh in meshes:
+        moved.append(mesh._replace(faces=mesh.faces + start))
+        start += len(mesh.vertices)
+    return Mesh(*map(np.concatenate, zip(*moved, strict=True)))
 
-    vertices: list[np.ndarray] = field(default_factory=list)
-    faces: list[np.ndarray] = field(default_factory=list)
-    weights: list[np.ndarray] = field(default_factory=list)
-    attributes: list[np.ndarray] = field(default_factory=list)
-    layers: list[np.ndarray] = field(default_factory=list)
-    count: int = 0  # vertices so far
 
-    def add(self, mesh, weights, attributes, layer) -> None:
-        vertices, faces = mesh
-        self.vertices.append(vertices)
-        self.faces.append(faces + self.count)
-        self.weights.append(weights)
-        self.attributes.append(attributes)
-        self.layers.append(np.full(len(faces), layer, np.uint8))
-        self.count += len(vertices)
+def _mesh(vertices, faces, layer: int) -> Mesh:
+    """A mesh of one layer that follows no part of the body; its attributes are zero."""
+    weights = np.zeros((len(vertices), len(NAMES) + 1), np.float32)
+    attributes = np.zeros((len(vertices), ATTRIBUTES), np.float32)
+    return Mesh(vertices, faces, np.full(len(faces), layer, np.uint8), weights, attributes)
 
-    def add_rigid(self, mesh, part: int, layer: int) -> None:
-        """Adds a mesh that moves with one part of the body."""
-        vertices, _ = mesh
-        weights = np.zeros((len(vertices), len(NAMES) + 1), np.float32)
-        weights[:, part] = 1
-        attributes = np.zeros((len(vertices), ATTRIBUTES), np.float32)
-        attributes[:, :3] = vertices - vertices.mean(0)
-        self.add(mesh, weights, attributes, layer)
+
+def _rigid(shape, part: int, layer: int) -> Mesh:
+    """A mesh that moves with one part of the body, from vertices and faces."""
+    mesh = _mesh(*shape, layer)
+    mesh.weights[:, part] = 1
+    mesh.attributes[:, :3] = mesh.vertices - mesh.vertices.mean(0)
+    return mesh
 
 
 def hairline(y, z):
@@ -88,17 +89,14 @@ def hem(person: Person) -> float:
 
 def covered(person: Person, p: Surface) -> tuple[np.ndarray, np.ndarray]:
     """Whether points are under the top, and under the bottom: two boolean arrays (N,)."""
-    is_arm = p.is_arm > 0.5
-    is_head = p.is_head > 0.5
-    is_leg = p.is_leg > 0.5
     dip = NECKLINE.get(person.top, 0.07) * np.exp(-((p.x / 0.05) ** 2)) * (p.y < 0)
     collar = (1.0 if person.top in TOP_OFFSET else 0.95) - dip
-    on_trunk = (p.torso > hem(person)) & (p.torso < collar) & ~is_head
-    top = np.where(is_arm, p.arm < person.sleeves, on_trunk)
+    on_trunk = (p.torso > hem(person)) & (p.torso < collar) & ~p.on_head
+    top = np.where(p.on_arm, p.arm < person.sleeves, on_trunk)
     # A skirt hangs as a tube; the body beneath it is coloured a little less far down.
     length = 0.8 * person.length if has_skirt(person) else person.length
-    below = np.where(is_leg, p.leg < length, p.torso < 0.35)
-    bottom = ~is_arm & ~is_head & below & ~top
+    below = np.where(p.on_leg, p.leg < length, p.torso < 0.35)
+    bottom = ~p.on_arm & ~p.on_head & below & ~top
     return top, bottom
 
 
@@ -113,10 +111,9 @@ def _smooth(vertices, mask, neighbours, rounds):
     degree = np.bincount(here, minlength=len(vertices))
     degree = np.maximum(degree, 1)[:, None]
     for _ in range(rounds):
-        sums = []
-        for axis in range(3):
-            sums.append(np.bincount(here, vertices[there, axis], minlength=len(vertices)))
-        step = np.stack(sums, 1) / degree - vertices
+        sums = np.zeros_like(vertices)
+        np.add.at(sums, here, vertices[there])
+        step = sums / degree - vertices
         vertices = vertices + 0.7 * mask[:, None] * step
     return vertices
 
@@ -186,12 +183,12 @@ def _offsets(person: Person, p: Surface, is_shoe) -> np.ndarray:
     # Short sleeves stand off; thick tops widen towards their hem.
     sleeve = 0.014 * loose * _ramp(p.arm, 0, person.sleeves) * (person.sleeves < 1)
     widening = 0.012 * (1 - p.torso) * (base > 0.01)
-    offset = top * (base + np.where(p.is_arm > 0.5, sleeve, widening))
+    offset = top * (base + np.where(p.on_arm, sleeve, widening))
     width = 0.006 + (0.024 if person.bottom == "shorts" else 0.026) * loose
     down = _ramp(p.leg, 0.1, max(person.length, 0.4))
-    offset = np.where(bottom, 0.005 + width * down * (p.is_leg > 0.5), offset)
+    offset = np.where(bottom, 0.005 + width * down * p.on_leg, offset)
     offset = np.where(is_shoe & ~bottom, 0.007, offset)
-    scalp = hairline(p.y, p.z) * (p.is_head > 0.5) * (p.is_eye < 0.5)
+    scalp = hairline(p.y, p.z) * p.on_head * (p.is_eye < 0.5)
     # Longer on top than at the neck.
     hair = THICKNESS.get(person.hair, 1) * person.hair_volume * _ramp(scalp, -0.002, 0.06)
     return offset + np.where(scalp > 0, hair, 0)
@@ -205,38 +202,38 @@ def _dressed_body(person: Person, template: Template, vertices, joints) -> np.nd
         share = 0.14 * template.weights[:, INDEX[hand], None]
         vertices = vertices + share * (joints[INDEX[hand]] - vertices)
     top, bottom = covered(person, p)
-    is_shoe = (p.is_foot > 0.3) | (p.leg > 1.9) & (p.is_leg > 0.5)
+    is_shoe = (p.is_foot > 0.3) | (p.leg > 1.9) & p.on_leg
     smoothed = np.maximum((top | bottom).astype(float), is_shoe)
     vertices = _smooth(vertices, smoothed, template.neighbours, 8)
     outwards = normals(vertices, template.faces)
     return vertices + outwards * _offsets(person, p, is_shoe)[:, None]
 
 
-def _add_hair(pieces: _Pieces, person: Person, template, dressed, joints) -> None:
-    """Adds long hair, the peak of a cap, or the hood of a hoodie."""
+def _hair(person: Person, template, dressed, joints) -> Iterator[Mesh]:
+    """Long hair, the peak of a cap, or the hood of a hoodie."""
     on_head = INDEX["head"]
     head = joints[on_head]
     if person.hair in ("bob", "long"):
         length = 0.14 if person.hair == "bob" else 0.34
-        pieces.add_rigid(_curtain(dressed, template, joints, length), on_head, HAIR)
+        yield _rigid(_curtain(dressed, template, joints, length), on_head, HAIR)
     if person.hair == "ponytail":
         knot = _blob(head + [0, 0.125, 0.035], (0.025, 0.035, 0.025))
         tail = _blob(head + [0, 0.14, -0.085], (0.034, 0.026, 0.13))
-        pieces.add_rigid(knot, on_head, HAIR)
-        pieces.add_rigid(tail, on_head, HAIR)
+        yield _rigid(knot, on_head, HAIR)
+        yield _rigid(tail, on_head, HAIR)
     if person.hair == "bun":
         bun = _blob(head + [0, 0.085, 0.135], (0.048, 0.045, 0.045))
-        pieces.add_rigid(bun, on_head, HAIR)
+        yield _rigid(bun, on_head, HAIR)
     if person.hair == "cap":
         peak = _blob(head + [0, -0.135, 0.1], (0.075, 0.085, 0.009))
-        pieces.add_rigid(peak, on_head, HEADWEAR)
+        yield _rigid(peak, on_head, HEADWEAR)
     if person.top == "hoodie":
         hood = _blob(joints[INDEX["neck"]] + [0, 0.1, -0.03], (0.115, 0.05, 0.08))
-        pieces.add_rigid(hood, INDEX["chest"], HOOD)
+        yield _rigid(hood, INDEX["chest"], HOOD)
 
 
-def _add_bag(pieces: _Pieces, person: Person, p: Surface, dressed, joints, grip) -> None:
-    """Adds the bag that the person carries."""
+def _bag(person: Person, p: Surface, dressed, joints, grip) -> Iterator[Mesh]:
+    """The bag that the person carries."""
     size = person.bag_size
     hips = joints[INDEX["thigh.L"]][2]
     tall = joints[INDEX["neck"]][2] - hips
@@ -247,69 +244,66 @@ def _add_bag(pieces: _Pieces, person: Person, p: Surface, dressed, joints, grip)
         centre = [0, rear + 0.05 * size, hips + 0.63 * tall]
         radii = np.array([0.15, 0.085, 0.4 * tall]) * size
         backpack = _blob(centre, radii, 4, 16, 28)
-        pieces.add_rigid(backpack, INDEX["chest"], BAG)
+        yield _rigid(backpack, INDEX["chest"], BAG)
     if person.bag == "shoulder bag":
-        side = 1 if person.bag_side == "L" else -1
         edge = np.abs(dressed[is_trunk & (np.abs(p.torso) < 0.12), 0]).max()
-        centre = [side * (edge + 0.035), 0.03, hips - 0.02]
+        centre = [SIDES[person.bag_side] * (edge + 0.035), 0.03, hips - 0.02]
         shoulder_bag = _blob(centre, np.array([0.05, 0.15, 0.125]) * size, 4)
-        pieces.add_rigid(shoulder_bag, INDEX["pelvis"], BAG)
+        yield _rigid(shoulder_bag, INDEX["pelvis"], BAG)
     if person.bag == "handbag":
         handbag = _blob(grip + [0, 0, -0.23], np.array([0.055, 0.16, 0.115]) * size, 5)
-        pieces.add_rigid(handbag, GRIP, BAG)
+        yield _rigid(handbag, GRIP, BAG)
         for sign in (-1, 1):
             strap = _blob(grip + [0, 0.06 * sign, -0.06], (0.009, 0.009, 0.075))
-            pieces.add_rigid(strap, GRIP, STRAP)
+            yield _rigid(strap, GRIP, STRAP)
     if person.bag == "plastic bag":
         plastic_bag = _blob(grip + [0, 0, -0.2], np.array([0.09, 0.13, 0.17]) * size, 2.5)
-        pieces.add_rigid(plastic_bag, GRIP, BAG)
+        yield _rigid(plastic_bag, GRIP, BAG)
 
 
-def _add_held(pieces: _Pieces, person: Person, joints) -> None:
-    """Adds what is in the hand that has no bag."""
+def _held(person: Person, joints) -> Iterator[Mesh]:
+    """What is in the hand that has no bag."""
     side = "R" if person.bag_side == "L" else "L"
+    hand, along = _hand(joints, side)
     part = INDEX[f"hand.{side}"]
-    forearm = joints[INDEX[f"forearm.{side}"]]
-    place = joints[part] + 0.35 * (joints[part] - forearm)
+    place = hand + 0.35 * along
     if person.held == "bottle":
-        pieces.add_rigid(_blob(place, (0.035, 0.035, 0.1), 3), part, HELD)
+        yield _rigid(_blob(place, (0.035, 0.035, 0.1), 3), part, HELD)
     if person.held == "folder":
-        pieces.add_rigid(_blob(place, (0.015, 0.11, 0.15), 6), part, HELD)
+        yield _rigid(_blob(place, (0.015, 0.11, 0.15), 6), part, HELD)
+
+
+def _hand(joints, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """The wrist, and the way to it from the elbow."""
+    hand = joints[INDEX[f"hand.{side}"]]
+    return hand, hand - joints[INDEX[f"forearm.{side}"]]
 
 
 def dress(person: Person, template: Template, vertices: np.ndarray, joints: np.ndarray) -> Figure:
     """The identity's mesh at rest; `vertices` (V, 3) and `joints` (19, 3) are its bare body's."""
     dressed = _dressed_body(person, template, vertices, joints)
-    pieces = _Pieces()
-    weights = np.pad(template.weights, ((0, 0), (0, 1)))  # the body does not follow `GRIP`
-    pieces.add((dressed, template.faces), weights, template.attributes, BODY)
-    _add_hair(pieces, person, template, dressed, joints)
-    hand = joints[INDEX[f"hand.{person.bag_side}"]]
-    forearm = joints[INDEX[f"forearm.{person.bag_side}"]]
-    along = hand - forearm
+    p = Surface.of(template.attributes)
+    hand, along = _hand(joints, person.bag_side)
     grip = hand + along / np.linalg.norm(along) * 0.1
-    _add_bag(pieces, person, Surface.of(template.attributes), dressed, joints, grip)
-    _add_held(pieces, person, joints)
-    return Figure(
-        vertices=np.concatenate(pieces.vertices).astype(np.float32),
-        faces=np.concatenate(pieces.faces).astype(np.int32),
-        weights=np.concatenate(pieces.weights),
-        attributes=np.concatenate(pieces.attributes),
-        layer=np.concatenate(pieces.layers),
-        joints=joints,
-        grip=grip.astype(np.float32),
+    body = _mesh(dressed, template.faces, BODY)
+    body.weights[:, : len(NAMES)] = template.weights
+    body.attributes[:] = template.attributes
+    mesh = joined(
+        body,
+        *_hair(person, template, dressed, joints),
+        *_bag(person, p, dressed, joints, grip),
+        *_held(person, joints),
     )
+    mesh = mesh._replace(vertices=mesh.vertices.astype(np.float32))
+    return Figure(mesh, joints, grip.astype(np.float32))
 
 
-def tube(
-    person: Person, figure: Figure, posed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The skirt or the coat's tails around the legs: vertices, faces, attributes.
+def tube(person: Person, posed: Mesh, joints: np.ndarray) -> Mesh:
+    """The skirt or the coat's tails around the legs of a mesh in a pose.
 
-    `posed` (V, 3) are the figure's vertices in the pose.
+    `joints` (19, 3) are those at rest.
     """
-    p = Surface.of(figure.attributes)
-    joints = figure.joints
+    p = Surface.of(posed.attributes)
     hips, knee, ankle = (joints[INDEX[name]][2] for name in ("thigh.L", "shin.L", "foot.L"))
     tall = joints[INDEX["neck"]][2] - hips
     is_coat = person.top == "coat"
@@ -321,9 +315,9 @@ def tube(
     flare = flare * (heights[0] - heights[1]) / 0.025
     # Hips and legs; a bag has neither torso nor leg, and what is held follows no part.
     legs = (p.is_arm < 0.3) & (p.is_head < 0.3) & (p.torso < 0.5)
-    legs &= np.any(figure.weights[:, : len(NAMES)] > 0, 1)
+    legs &= np.any(posed.weights[:, : len(NAMES)] > 0, 1)
     legs &= p.leg + p.torso != 0
-    points = posed[legs]
+    points = posed.vertices[legs]
     centre = points[np.abs(points[:, 2] - hips) < 0.1][:, :2].mean(0)
     directions = np.stack([np.cos(RING), np.sin(RING)], 1)
     cosine = np.cos(RING[:, None] - RING[None, :])
@@ -344,11 +338,9 @@ def tube(
         folds = 0.012 * (k / 21) * np.sin(RING * 9 + person.seed % 7)
         rings.append(centre + directions * (radius + folds)[:, None])
     level = np.repeat(heights, len(RING))
-    rise = np.repeat(heights - hips, len(RING))
-    attributes = np.zeros((len(rise), ATTRIBUTES), np.float32)
-    columns = Surface.of(attributes)  # views: to write into them is to write into the array
-    attributes[:, :2] = np.tile(0.16 * directions, (RINGS, 1))
-    columns.z[:] = rise
-    columns.torso[:] = rise / tall
-    cloth = np.column_stack([np.concatenate(rings), level])
-    return cloth, _grid(RINGS, len(RING)), attributes
+    cloth = _mesh(np.column_stack([np.concatenate(rings), level]), _grid(RINGS, len(RING)), TUBE)
+    columns = Surface.of(cloth.attributes)  # views: to write into them is to write into the array
+    cloth.attributes[:, :2] = np.tile(0.16 * directions, (RINGS, 1))
+    columns.z[:] = level - hips
+    columns.torso[:] = (level - hips) / tall
+    return cloth

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .body import Surface
+from .body import SIDES, Surface
 from .garments import BAG, BODY, HAIR, HEADWEAR, HELD, HOOD, STRAP, TUBE, covered, hairline
 from .people import Colour, Person
 
@@ -41,14 +41,9 @@ def noise(*coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     return total
 
 
-def _plain(colour, count) -> np.ndarray:
-    """An array (count, 3) of one colour."""
-    return np.broadcast_to(colour, (count, 3)).copy()
-
-
-def _around(x, y) -> np.ndarray:
+def _around(p: Surface) -> np.ndarray:
     """The length of cloth around the trunk, from the middle of the front, metres."""
-    return np.arctan2(x, -y) * WAIST
+    return np.arctan2(p.x, -p.y) * WAIST
 
 
 def _pattern(person: Person, u, v, p: Surface) -> np.ndarray:
@@ -66,7 +61,7 @@ def _pattern(person: Person, u, v, p: Surface) -> np.ndarray:
         cells = 1.6 * width
         return noise(u / cells, v / cells, seed=person.seed % 1000) > 0.58
     if person.pattern == "blocks":
-        blocks = [p.is_arm > 0.5, p.torso > 0.62, p.torso < 0.36, u > 0]
+        blocks = [p.on_arm, p.torso > 0.62, p.torso < 0.36, u > 0]
         return blocks[person.pattern_kind]
     return np.zeros(len(u), bool)
 
@@ -83,7 +78,7 @@ def _print(person: Person, p: Surface) -> np.ndarray:
     cells = 1.5 + 2 * (shape % 5) / 4  # of the noise in half the width
     level = 0.35 + 0.2 * (shape % 7) / 6
     is_ink = noise(s * cells + 40, t * cells + 40, seed=shape) > level
-    return is_box & is_ink & (p.y < -0.01) & ~(p.is_arm > 0.5)
+    return is_box & is_ink & (p.y < -0.01) & ~p.on_arm
 
 
 def _cloth(person: Person, u, v) -> np.ndarray:
@@ -96,13 +91,12 @@ def _cloth(person: Person, u, v) -> np.ndarray:
 
 def _top(person: Person, p: Surface, u) -> np.ndarray:
     """The colour of the top, (N, 3); u runs around, metres."""
-    is_arm = p.is_arm > 0.5
-    v = np.where(is_arm, -0.29 * p.arm, p.z)
+    v = np.where(p.on_arm, -0.29 * p.arm, p.z)
     share = _pattern(person, u, v, p)[:, None]
     colour = (1 - share) * linear(person.top_colour) + share * linear(person.pattern_colour)
     colour *= _cloth(person, u, v)[:, None]
     colour[_print(person, p)] = linear(person.print_colour)
-    is_front = (p.y < 0) & ~is_arm
+    is_front = (p.y < 0) & ~p.on_arm
     inner = linear(person.inner_colour)
     if person.top == "open jacket":
         gap = 0.055 - 0.02 * p.torso
@@ -117,7 +111,7 @@ def _top(person: Person, p: Surface, u) -> np.ndarray:
 
 def _paint_face(colour, skin, hair, p: Surface) -> None:
     """Draws mouth, brows and eyes into `colour`."""
-    is_face = (p.is_head > 0.5) & (p.y < -0.09)
+    is_face = p.on_head & (p.y < -0.09)
     across = np.abs(p.x)
     mouth = is_face & (np.abs(p.z + 0.03) < 0.009) & (across < 0.024)
     brows = is_face & (np.abs(p.z - 0.062) < 0.006) & (np.abs(across - 0.033) < 0.019)
@@ -130,14 +124,13 @@ def _paint_face(colour, skin, hair, p: Surface) -> None:
 
 def _paint_hair(person: Person, colour, skin, hair, p: Surface) -> np.ndarray:
     """`colour` with the hair that is close to the head, or a cap or beanie."""
-    is_head = p.is_head > 0.5
     edge = hairline(p.y, p.z) + 0.012 * (noise(p.x * 90, p.y * 90, p.z * 30) - 0.5)
     if person.hair in ("beanie", "cap"):
-        colour[is_head & (edge > -0.025) & (p.y > -0.02)] = hair
-        hat = is_head & (hairline(p.y, p.z) > -0.004)
+        colour[p.on_head & (edge > -0.025) & (p.y > -0.02)] = hair
+        hat = p.on_head & (hairline(p.y, p.z) > -0.004)
         colour[hat] = linear(person.headwear_colour)
         return colour
-    scalp = is_head & (edge > 0)
+    scalp = p.on_head & (edge > 0)
     if person.hair == "shaved":
         colour[scalp] = 0.45 * skin + 0.4 * hair
     elif person.hair != "bald":
@@ -158,7 +151,7 @@ def _paint_bottom(person: Person, colour, bottom, p: Surface) -> None:
     if person.side_stripe != "none":
         # The outer side: x beyond the middle of the leg, y about the middle.
         is_outside = (np.abs(p.y) < 0.022) & (np.abs(p.x) > 0.12)
-        stripe = bottom & (p.is_leg > 0.5) & is_outside
+        stripe = bottom & p.on_leg & is_outside
         colour[stripe] = linear(person.stripe_colour)
 
 
@@ -168,31 +161,28 @@ def _straps(person: Person, p: Surface) -> np.ndarray:
     if person.bag == "backpack":
         straps = (np.abs(across - 0.105) < 0.021) & (p.torso > 0.45) & (p.y < 0.06)
     elif person.bag == "shoulder bag":
-        side = 1 if person.bag_side == "L" else -1
-        middle = side * (0.17 - 0.29 * p.torso)
+        middle = SIDES[person.bag_side] * (0.17 - 0.29 * p.torso)
         straps = (np.abs(p.x - middle) < 0.024) & (p.torso > -0.1) & (p.torso < 1.05)
     else:
         straps = np.zeros(len(across), bool)
-    return straps & ~(p.is_arm > 0.5) & ~(p.is_head > 0.5)
+    return straps & ~p.on_arm & ~p.on_head
 
 
 def _body(person: Person, p: Surface) -> np.ndarray:
     """The colour of points on the body's own surface, (N, 3)."""
-    is_arm = p.is_arm > 0.5
-    is_leg = p.is_leg > 0.5
     skin = linear(person.skin)
     hair = linear(person.hair_colour)
-    colour = _plain(skin, len(p.x))
+    colour = np.tile(skin, (len(p.x), 1))
     _paint_face(colour, skin, hair, p)
     colour = _paint_hair(person, colour, skin, hair, p)
     top, bottom = covered(person, p)
     _paint_bottom(person, colour, bottom, p)
-    u = np.where(is_arm, p.y, _around(p.x, p.y))
+    u = np.where(p.on_arm, p.y, _around(p))
     of_top = Surface(*(values[top] for values in p))
     colour[top] = _top(person, of_top, u[top])
-    belt = bottom & (np.abs(p.torso - 0.3) < 0.02) & ~is_leg
+    belt = bottom & (np.abs(p.torso - 0.3) < 0.02) & ~p.on_leg
     colour[belt] = 0.05
-    shoes = (p.leg > 1.93) & is_leg & ~bottom
+    shoes = (p.leg > 1.93) & p.on_leg & ~bottom
     colour[shoes] = linear(person.shoes)
     colour[_straps(person, p)] = linear(person.bag_colour) * 0.8
     return colour
@@ -201,8 +191,8 @@ def _body(person: Person, p: Surface) -> np.ndarray:
 def _hanging(person: Person, p: Surface) -> np.ndarray:
     """The colour of a skirt or of a coat's tails, (N, 3)."""
     if person.top == "coat":
-        return _top(person, p, _around(p.x, p.y))
-    colour = _plain(linear(person.bottom_colour), len(p.x))
+        return _top(person, p, _around(p))
+    colour = np.tile(linear(person.bottom_colour), (len(p.x), 1))
     if person.pattern_kind == 0:  # a quarter of the skirts have stripes
         colour[p.z % 0.16 < 0.05] = linear(person.pattern_colour)
     return colour
@@ -219,7 +209,7 @@ def _bag_shade(p: Surface) -> np.ndarray:
 def paint(
     person: Person, layer: np.ndarray, attributes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Linear albedo (N, 3) of points of a person, and where their cloth has folds (N,), 0 or 1.
+    """Linear albedo (N, 3) of points of a person, and whether their cloth has folds (N,).
 
     `layer` (N,) says what each point is (`garments.BODY`, ...); `attributes` (N, 12) are the
     columns of `Surface`.
@@ -242,5 +232,4 @@ def paint(
     colour[layer == TUBE] = _hanging(person, of(TUBE))
     top, bottom = covered(person, Surface.of(attributes))
     is_cloth = (layer == BODY) & (top | bottom)
-    folds = np.where(is_cloth, 1.0, 0.0) + (layer == TUBE)
-    return colour, folds
+    return colour, is_cloth | (layer == TUBE)

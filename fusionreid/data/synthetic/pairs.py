@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 
 from .garments import has_skirt
-from .people import BLOCKS, WARDROBE, Colour, Person, Street, own
+from .people import BLOCKS, WARDROBE, Colour, Person, anybody, own
 
 FIRST = 5001  # the first one's number: no picture shares its draws with one of the benchmark
 STRENGTHS = 4  # from 0, the base, to 3
@@ -65,8 +65,7 @@ def draw_alike(seed: int, identity: int) -> Person:
     cue = facts(identity)["cue"]
     group, strength = divmod(identity - FIRST, STRENGTHS)
     rng = np.random.default_rng([seed, 9, group])
-    street = Street(seed)
-    passers_by = (own(street.anybody(rng), rng) for _ in count())
+    passers_by = (own(anybody(seed, rng), rng) for _ in count())
     base = next(person for person in passers_by if _shows(person, cue))
     person = replace(base, family=group + 1)
     if strength == 0:

@@ -149,16 +149,15 @@ def draw(seed: int, identity: int) -> Person:
 
     Strangers, of distractors and passers-by, have negative numbers and no family.
     """
-    street = Street(seed)
     if identity < 0:
         rng = np.random.default_rng([seed, 1, -identity, 1])
-        return own(street.anybody(rng), rng)
+        return own(anybody(seed, rng), rng)
     number, member = divmod(identity - 1, FAMILY)
-    first = street.anybody(np.random.default_rng([seed, 1, number, 0]))
+    first = anybody(seed, np.random.default_rng([seed, 1, number, 0]))
     rng = np.random.default_rng([seed, 1, number, 2 + member])
     person = replace(first, family=number + 1)
     if member > 0:
-        stranger = street.anybody(rng, first.woman)
+        stranger = anybody(seed, rng, first.woman)
         differs = rng.random(len(BLOCKS)) > SHARE
         differs[rng.integers(len(BLOCKS))] |= not differs.any()
         for block, changed in zip(BLOCKS.values(), differs, strict=True):
@@ -188,80 +187,78 @@ def own(person: Person, rng: np.random.Generator) -> Person:
     return replace(person, **changes)
 
 
-class Street:
-    """Where people of a set come from: some are dressed for summer, some for winter."""
+def anybody(seed: int, rng: np.random.Generator, woman: bool | None = None) -> Person:
+    """A person out of the street of this seed, of the palettes' plain shades.
 
-    def __init__(self, seed: int):
-        self.summer = np.random.default_rng([seed, 6]).uniform(0.6, 1.0)
+    On some streets most people are dressed for summer, on others fewer are.
+    """
+    summer = np.random.default_rng([seed, 6]).uniform(0.6, 1.0)
+    if woman is None:
+        woman = bool(rng.random() < 0.5)
+    gender = "women" if woman else "men"
+    season = "summer" if rng.random() < summer else "winter"
 
-    def anybody(self, rng: np.random.Generator, woman: bool | None = None) -> Person:
-        """A person out of the street, of the palettes' plain shades."""
-        if woman is None:
-            woman = bool(rng.random() < 0.5)
-        gender = "women" if woman else "men"
-        season = "summer" if rng.random() < self.summer else "winter"
+    def pick(*entry: str) -> str:
+        """A name of an entry of the wardrobe, by its weight."""
+        options = WARDROBE
+        for key in entry:
+            options = options[key]
+        weights = np.array(list(options.values()))
+        return str(rng.choice(list(options), p=weights / weights.sum()))
 
-        def pick(*entry: str) -> str:
-            """A name of an entry of the wardrobe, by its weight."""
-            options = WARDROBE
-            for key in entry:
-                options = options[key]
-            weights = np.array(list(options.values()))
-            return str(rng.choice(list(options), p=weights / weights.sum()))
+    def colour(palette: str) -> Colour:
+        name = pick("colours", palette)
+        return Colour(name, tuple(WARDROBE["palettes"][palette][name]))
 
-        def colour(palette: str) -> Colour:
-            name = pick("colours", palette)
-            return Colour(name, tuple(WARDROBE["palettes"][palette][name]))
+    def measure(name: str) -> float:
+        """A normal number inside its limits."""
+        mean, spread, low, high = WARDROBE["measures"][name]
+        return float(np.clip(rng.normal(mean, spread), low, high))
 
-        def measure(name: str) -> float:
-            """A normal number inside its limits."""
-            mean, spread, low, high = WARDROBE["measures"][name]
-            return float(np.clip(rng.normal(mean, spread), low, high))
-
-        top = pick("tops", season)
-        bottom = pick("bottoms", season, gender)
-        pattern = pick("patterns")
-        is_jacket = top in ("coat", "open jacket")
-        if is_jacket and rng.random() < 0.8:
-            pattern = "plain"
-        has_print = not is_jacket and rng.random() < (0.5 if pattern == "plain" else 0.1)
-        bent = rng.random() < 0.15  # arms bent, as of somebody who looks at a phone
-        low, high = WARDROBE["sleeves"][top]
-        shortest, longest = WARDROBE["lengths"][bottom]
-        has_stripe = bottom in ("trousers", "shorts") and rng.random() < 0.12
-        measures = {name: measure(name) for name in WARDROBE["measures"]}
-        if bent:
-            measures["elbow"] += float(rng.uniform(0.5, 1.2))
-        return Person(
-            woman=woman,
-            **measures,
-            skin=colour("skin"),
-            hair=pick("hair", season, gender),
-            hair_colour=colour("hair"),
-            headwear_colour=colour("top"),
-            top=top,
-            top_colour=colour("winter" if is_jacket else "top"),
-            inner_colour=colour("top"),
-            pattern=pattern,
-            pattern_colour=colour("top"),
-            pattern_scale=float(np.exp(rng.uniform(-1, 0.4))),
-            pattern_kind=int(rng.integers(4)),
-            sleeves=float(rng.uniform(low, high)),
-            print="print" if has_print else "none",
-            print_colour=colour("top"),
-            bottom=bottom,
-            bottom_colour=colour("bottom"),
-            length=float(rng.uniform(shortest, longest)),
-            side_stripe="stripe" if has_stripe else "none",
-            stripe_colour=colour("top"),
-            shoes=colour("shoes"),
-            bag=pick("bags"),
-            bag_colour=colour("bag"),
-            bag_side=str(rng.choice(["L", "R"])),
-            held=pick("held"),
-            grain=0.0,
-            grain_scale=60.0,
-            print_box=(0.0, 0.3, 0.1, 0.1),
-            seed=0,
-            family=0,
-        )
+    top = pick("tops", season)
+    bottom = pick("bottoms", season, gender)
+    pattern = pick("patterns")
+    is_jacket = top in ("coat", "open jacket")
+    if is_jacket and rng.random() < 0.8:
+        pattern = "plain"
+    has_print = not is_jacket and rng.random() < (0.5 if pattern == "plain" else 0.1)
+    bent = rng.random() < 0.15  # arms bent, as of somebody who looks at a phone
+    low, high = WARDROBE["sleeves"][top]
+    shortest, longest = WARDROBE["lengths"][bottom]
+    has_stripe = bottom in ("trousers", "shorts") and rng.random() < 0.12
+    measures = {name: measure(name) for name in WARDROBE["measures"]}
+    if bent:
+        measures["elbow"] += float(rng.uniform(0.5, 1.2))
+    return Person(
+        woman=woman,
+        **measures,
+        skin=colour("skin"),
+        hair=pick("hair", season, gender),
+        hair_colour=colour("hair"),
+        headwear_colour=colour("top"),
+        top=top,
+        top_colour=colour("winter" if is_jacket else "top"),
+        inner_colour=colour("top"),
+        pattern=pattern,
+        pattern_colour=colour("top"),
+        pattern_scale=float(np.exp(rng.uniform(-1, 0.4))),
+        pattern_kind=int(rng.integers(4)),
+        sleeves=float(rng.uniform(low, high)),
+        print="print" if has_print else "none",
+        print_colour=colour("top"),
+        bottom=bottom,
+        bottom_colour=colour("bottom"),
+        length=float(rng.uniform(shortest, longest)),
+        side_stripe="stripe" if has_stripe else "none",
+        stripe_colour=colour("top"),
+        shoes=colour("shoes"),
+        bag=pick("bags"),
+        bag_colour=colour("bag"),
+        bag_side=str(rng.choice(["L", "R"])),
+        held=pick("held"),
+        grain=0.0,
+        grain_scale=60.0,
+        print_box=(0.0, 0.3, 0.1, 0.1),
+        seed=0,
+        family=0,
+    )

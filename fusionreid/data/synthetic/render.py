@@ -16,10 +16,8 @@ class Fragments(NamedTuple):
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Values (V, C) of the vertices at the fragments: (N, C)."""
         corners = faces[self.face]
-        total = 0
-        for corner in range(3):
-            total = total + values[corners[:, corner]] * self.barycentric[:, corner, None]
-        return total
+        weights = self.barycentric[:, :, None]
+        return sum(values[corners[:, corner]] * weights[:, corner] for corner in range(3))
 
 
 class _Candidates(NamedTuple):
@@ -44,26 +42,25 @@ def _candidates(points, depth, faces, size) -> _Candidates:
     height, width = size
     x = points[faces, 0].T  # (3, F)
     y = points[faces, 1].T
-    near = depth[faces].min(1)
     left, across = _span(x, width)
     top, down = _span(y, height)
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    is_seen = (depth[faces].min(1) > 0.1) & (np.abs(area) > 1e-9)
     # Most triangles fall between the pixels' centres, and are left out here.
-    used = np.flatnonzero((across > 0) & (down > 0) & (near > 0.1))
+    used = np.flatnonzero(is_seen & (across > 0) & (down > 0))
     x = x[:, used]
     y = y[:, used]
     left = left[used]
     top = top[used]
     across = across[used]
     down = down[used]
-    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
-    has_area = np.abs(area) > 1e-9
-    inverse = 1 / np.where(has_area, area, np.inf)
+    inverse = 1 / area[used]
     # Barycentric weights are affine in the pixel: w = a dx + b dy, from corner 0.
     a1 = (y[2] - y[0]) * inverse
     b1 = (x[0] - x[2]) * inverse
     a2 = (y[0] - y[1]) * inverse
     b2 = (x[1] - x[0]) * inverse
-    count = across * down * has_area
+    count = across * down
     # One row a candidate: a triangle and a pixel of its bounding box.
     triangle = np.repeat(np.arange(len(used)), count)
     first = np.repeat(np.cumsum(count) - count, count)
@@ -128,9 +125,7 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
     margin = [(reach, reach)] + [(0, 0)] * (image.ndim - 1)
     for _ in range(2):  # along the rows' axis, then with the two axes exchanged
         padded = np.pad(image, margin, mode="edge")
-        total = 0
-        for start, tap in enumerate(taps):
-            total = total + tap * padded[start : start + len(image)]
+        total = sum(tap * padded[start : start + len(image)] for start, tap in enumerate(taps))
         image = total.swapaxes(0, 1)
     return image
 

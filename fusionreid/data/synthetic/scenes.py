@@ -87,8 +87,12 @@ def cameras(seed: int) -> list[Camera]:
     return six
 
 
+# From here on the coordinates of points are columns (N, 1), and so are shades and masks: a shade
+# times a colour (3,) is a colour for each point (N, 3).
+
+
 def _cells(u, v, seed) -> np.ndarray:
-    """One random number for each whole cell of u, v: (N,), 0 to 1."""
+    """One random number for each whole cell of u, v: (N, 1), 0 to 1."""
     return noise(np.floor(u) + 0.5, np.floor(v) + 0.5, seed=seed)
 
 
@@ -98,32 +102,30 @@ def _ground(camera: Camera, x, y) -> np.ndarray:
     rough = 0.3 * noise(x * 0.7, y * 0.7, seed=seed)
     fine = 0.2 * noise(x * 25, y * 25, seed=seed)
     shade = 0.75 + rough + fine
-    colour = camera.ground_colour * shade[:, None]
+    colour = camera.ground_colour * shade
     kind = camera.ground_kind
     if kind in ("tiles", "cobbles"):
         size = 0.6 if kind == "tiles" else 0.22
         row = np.floor(y / size)
         along = x / size + 0.5 * (row % 2)
-        column = np.floor(along)
-        shade = 0.82 + 0.3 * noise(column + 0.5, row + 0.5, seed=seed + 1)
+        shade = 0.82 + 0.3 * _cells(along, row, seed + 1)
         is_joint = (y / size % 1 < 0.05) | (along % 1 < 0.05)
-        colour = colour * np.where(is_joint, 0.62, shade)[:, None]
+        colour = colour * np.where(is_joint, 0.62, shade)
     if kind == "asphalt":
-        colour = colour * 0.75
         is_line = (np.abs(y - 1.1) < 0.07) & (x % 2.2 < 1.5)
-        colour[is_line] = 0.55
+        colour = np.where(is_line, 0.55, colour * 0.75)
     if kind == "crossing":
-        colour = colour * 0.7
         is_stripe = (x % 1.1 < 0.5) & (np.abs(y) < 1.6)
-        colour[is_stripe] = 0.5 * (0.8 + 0.2 * camera.ground_colour)
+        pale = 0.5 * (0.8 + 0.2 * camera.ground_colour)
+        colour = np.where(is_stripe, pale, colour * 0.7)
     if kind == "grass":
         is_lawn = np.abs(y + 0.15 * np.sin(x)) > 1.0
         blades = 0.6 + 0.8 * noise(x * 30, y * 12, seed=seed)
-        green = np.array([0.115, 0.125, 0.092]) * blades[:, None]
-        colour = np.where(is_lawn[:, None], green, colour)
+        green = np.array([0.115, 0.125, 0.092]) * blades
+        colour = np.where(is_lawn, green, colour)
     if kind == "concrete":
         is_seam = (x % 2.4 < 0.03) | (y % 2.4 < 0.03)
-        colour = colour * np.where(is_seam, 0.6, 1.1)[:, None]
+        colour = colour * np.where(is_seam, 0.6, 1.1)
     return colour
 
 
@@ -131,17 +133,16 @@ def _bricks(camera: Camera, colour, x, z) -> np.ndarray:
     seed = camera.seed
     row = np.floor(z / 0.1)
     u = x / 0.28 + 0.5 * (row % 2)
-    shade = 0.75 + 0.5 * noise(np.floor(u) + 0.5, row + 0.5, seed=seed)
+    shade = 0.75 + 0.5 * _cells(u, row, seed)
     is_mortar = (z / 0.1 % 1 < 0.12) | (u % 1 < 0.05)
-    brick = np.array([0.24, 0.155, 0.13]) * shade[:, None] + 0.2 * colour
-    colour = np.where(is_mortar[:, None], 0.3, brick)
+    brick = np.array([0.24, 0.155, 0.13]) * shade + 0.2 * colour
+    colour = np.where(is_mortar, 0.3, brick)
     across = x % 2.6
     is_window = (across > 0.8) & (across < 2.0) & (z > 1.0) & (z < 2.6)
     is_bar = (across < 0.88) | (across > 1.92) | (z < 1.08) | (np.abs(across - 1.4) < 0.04)
     mirrored = 0.12 * noise(x * 0.6 + z, z * 0.9, seed=seed)
-    colour[is_window] = np.array([0.05, 0.07, 0.09]) + mirrored[is_window, None]
-    colour[is_window & is_bar] = 0.6
-    return colour
+    colour = np.where(is_window, np.array([0.05, 0.07, 0.09]) + mirrored, colour)
+    return np.where(is_window & is_bar, 0.6, colour)
 
 
 def _shop(camera: Camera, colour, x, z) -> np.ndarray:
@@ -149,12 +150,11 @@ def _shop(camera: Camera, colour, x, z) -> np.ndarray:
     u = x * 3.1
     v = z * 2.2
     is_thing = _cells(u, v, camera.seed) > 0.45
-    hues = np.stack([_cells(u, v, camera.seed + k) for k in (2, 3, 4)], 1)
+    hues = np.concatenate([_cells(u, v, camera.seed + k) for k in (2, 3, 4)], 1)
     hues = (0.6 * hues.mean(1, keepdims=True) + 0.4 * hues) ** 2
-    colour = np.where(is_glass[:, None], 0.04 + 0.2 * hues * is_thing[:, None], colour)
+    colour = np.where(is_glass, 0.04 + 0.2 * hues * is_thing, colour)
     is_sign = (z > 2.4) & (z < 3.1)
-    colour[is_sign] = camera.wall_colour[[1, 2, 0]] * 0.9
-    return colour
+    return np.where(is_sign, camera.wall_colour[[1, 2, 0]] * 0.9, colour)
 
 
 def _leaves(camera: Camera, x, z) -> np.ndarray:
@@ -162,13 +162,13 @@ def _leaves(camera: Camera, x, z) -> np.ndarray:
     coarse = noise(x * 9, z * 9, seed=seed) * 0.6
     leaves = coarse + noise(x * 22, z * 22, seed=seed + 1) * 0.6
     shade = 0.25 + 1.5 * leaves**2
-    return np.array([0.075, 0.088, 0.062]) * shade[:, None]
+    return np.array([0.075, 0.088, 0.062]) * shade
 
 
 def _hedge(camera: Camera, colour, x, z) -> np.ndarray:
     top = 1.5 + 0.15 * noise(x * 2, z * 0, seed=camera.seed)
     is_hedge = z < top
-    return np.where(is_hedge[:, None], _leaves(camera, x, z), colour * 1.1)
+    return np.where(is_hedge, _leaves(camera, x, z), colour * 1.1)
 
 
 def _trees(camera: Camera, colour, x, z) -> np.ndarray:
@@ -176,18 +176,17 @@ def _trees(camera: Camera, colour, x, z) -> np.ndarray:
     is_crown = z + 1.6 * noise(x * 0.9, z * 0.5, seed=seed) > 2.2
     is_trunk = np.abs(x % 2.3 - 1.15 + 0.05 * np.sin(z * 3)) < 0.13
     shade = 0.6 + 0.7 * noise(x * 3, z * 8, seed=seed)
-    shrubs = np.array([0.12, 0.14, 0.085]) * shade[:, None]
-    colour = np.where(is_trunk[:, None], np.array([0.07, 0.05, 0.035]), shrubs)
-    return np.where(is_crown[:, None], _leaves(camera, x, z) * 1.3, colour)
+    shrubs = np.array([0.12, 0.14, 0.085]) * shade
+    colour = np.where(is_trunk, np.array([0.07, 0.05, 0.035]), shrubs)
+    return np.where(is_crown, _leaves(camera, x, z) * 1.3, colour)
 
 
 def _panels(camera: Camera, colour, x, z) -> np.ndarray:
     is_seam = (x % 1.5 < 0.04) | (z % 1.2 < 0.04)
     shade = 0.85 + 0.25 * _cells(x / 1.5, z / 1.2, camera.seed)
-    colour = colour * np.where(is_seam, np.float32(0.55), shade)[:, None]
+    colour = colour * np.where(is_seam, np.float32(0.55), shade)
     is_door = (np.abs(x % 6 - 3) < 0.6) & (z < 2.2)
-    colour[is_door] = camera.wall_colour[[2, 0, 1]] * 0.45
-    return colour
+    return np.where(is_door, camera.wall_colour[[2, 0, 1]] * 0.45, colour)
 
 
 def _columns(camera: Camera, colour, x, z) -> np.ndarray:
@@ -196,7 +195,7 @@ def _columns(camera: Camera, colour, x, z) -> np.ndarray:
     roundness = np.sqrt(np.clip(1 - (2 * across - 1) ** 2, 0, 1))
     shade = 0.35 + 0.75 * roundness
     is_column = across < 1
-    return np.where(is_column[:, None], camera.wall_colour * shade[:, None], colour * dark[:, None])
+    return np.where(is_column, camera.wall_colour * shade, colour * dark)
 
 
 def _bicycles(camera: Camera, colour, x, z) -> np.ndarray:
@@ -209,11 +208,10 @@ def _bicycles(camera: Camera, colour, x, z) -> np.ndarray:
     is_tube = (np.abs(z - 0.34 - 0.9 * np.abs(across - 0.5)) < 0.025) & (z < 0.85)
     is_bar = (np.abs(z - 0.82) < 0.025) & (np.abs(across - 0.6) < 0.3)
     hue = _cells(x / 1.2, 0 * z, camera.seed + 5)
-    colour[is_tyre] = 0.03
-    colour[is_tube | is_bar] = np.array([0.3, 0.1, 0.05])
-    is_pale = (is_tube | is_bar) & (hue > 0.4)
-    colour[is_pale] = 0.5 * (number % 2)[is_pale, None] + 0.1
-    return colour
+    pale = 0.5 * (number % 2) + 0.1
+    frame = np.where(hue > 0.4, pale, np.array([0.3, 0.1, 0.05]))
+    colour = np.where(is_tyre, 0.03, colour)
+    return np.where(is_tube | is_bar, frame.astype(np.float32), colour)
 
 
 PAINTERS = {
@@ -230,10 +228,10 @@ PAINTERS = {
 def _wall(camera: Camera, kind: str, x, z) -> np.ndarray:
     """Colour of what stands behind, at x and height z: (N, 3)."""
     shade = 0.85 + 0.3 * noise(x * 0.8, z * 0.8, seed=camera.seed)
-    colour = camera.wall_colour * shade[:, None]
+    colour = camera.wall_colour * shade
     colour = PAINTERS[kind](camera, colour, x, z)
     dirt = 0.75 + 0.25 * np.clip(z / 0.5, 0, 1)  # darker towards the ground
-    return colour * dirt[:, None]
+    return colour * dirt
 
 
 def background(
@@ -257,13 +255,14 @@ def background(
     light_up = camera.ambient + camera.sun_colour * max(camera.sun[2], 0)
     light_wall = camera.ambient * 0.8 + camera.sun_colour * max(-camera.sun[1], 0.1)
     colour = np.empty((len(u), 3), np.float32)
-    colour[is_ground] = _ground(camera, x[is_ground] + street, y[is_ground]) * light_up
+    ground = _ground(camera, x[is_ground, None] + street, y[is_ground, None])
+    colour[is_ground] = ground * light_up
     # One house, hedge or row of trees follows the other along the street.
     number = np.floor((wall_x + street) / HOUSE).astype(int) % len(camera.wall_kinds)
     house = np.where(is_ground, -1, number)
     for index, kind in enumerate(camera.wall_kinds):
         here = house == index
         if here.any():
-            wall = _wall(camera, kind, wall_x[here] + street, wall_z[here])
+            wall = _wall(camera, kind, wall_x[here, None] + street, wall_z[here, None])
             colour[here] = wall * light_wall
     return colour, np.stack([x, y], 1), is_ground

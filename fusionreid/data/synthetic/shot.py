@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from . import body, scenes
-from .garments import TUBE, Figure, has_skirt, tube
+from .garments import Figure, Mesh, has_skirt, joined, tube
 from .paint import noise, paint
 from .people import Person
 from .render import blur, coverage, halve, rasterise
@@ -43,16 +43,6 @@ class Picture(NamedTuple):
     attributes: dict
 
 
-class _Mesh(NamedTuple):
-    """A person in a pose, in the world."""
-
-    vertices: np.ndarray  # (V, 3)
-    faces: np.ndarray  # (F, 3)
-    layer: np.ndarray  # (F,)
-    attributes: np.ndarray  # (V, 12)
-    phase: float  # of the gait, radians
-
-
 class _Box(NamedTuple):
     """A detector's box on the image plane."""
 
@@ -74,8 +64,10 @@ class _Box(NamedTuple):
         return u, v
 
 
-def _posed(person: Person, figure: Figure, rng: np.random.Generator, walk: Walk) -> _Mesh:
-    """The person somewhere on their way, standing on the ground."""
+def _posed(
+    person: Person, figure: Figure, rng: np.random.Generator, walk: Walk
+) -> tuple[Mesh, float]:
+    """The person somewhere on their way, standing on the ground; and the phase of the gait."""
     is_standing = rng.random() < 0.06
     pace = 0.12 if is_standing else rng.uniform(0.8, 1.1)
     stride = person.stride * pace
@@ -87,21 +79,15 @@ def _posed(person: Person, figure: Figure, rng: np.random.Generator, walk: Walk)
     follow = np.eye(3, 4)
     follow[:, 3] = hand[:, :3] @ figure.grip + hand[:, 3] - figure.grip
     transforms = np.concatenate([transforms, follow[None].astype(np.float32)])
-    vertices = body.skin(figure.vertices, figure.weights, transforms)
-    faces = figure.faces
-    layer = figure.layer
-    attributes = figure.attributes
+    mesh = figure.mesh
+    mesh = mesh._replace(vertices=body.skin(mesh.vertices, mesh.weights, transforms))
     if person.top == "coat" or has_skirt(person):
-        cloth, cloth_faces, cloth_attributes = tube(person, figure, vertices)
-        faces = np.concatenate([faces, cloth_faces + len(vertices)])
-        vertices = np.concatenate([vertices, cloth])
-        layer = np.concatenate([layer, np.full(len(cloth_faces), TUBE, np.uint8)])
-        attributes = np.concatenate([attributes, cloth_attributes])
+        mesh = joined(mesh, tube(person, mesh, figure.joints))
     cosine = np.cos(walk.yaw)
     sine = np.sin(walk.yaw)
-    x, y, z = vertices.T
+    x, y, z = mesh.vertices.T
     turned = np.stack([cosine * x - sine * y, sine * x + cosine * y, z - z.min()], 1)
-    return _Mesh(turned + [*walk.place, 0], faces, layer, attributes, phase)
+    return mesh._replace(vertices=turned + [*walk.place, 0]), phase
 
 
 def _detect(points: np.ndarray, rng: np.random.Generator) -> _Box:
@@ -120,9 +106,7 @@ def _detect(points: np.ndarray, rng: np.random.Generator) -> _Box:
 def _shade(camera: Camera, albedo, normal, position, folds, attributes):
     """Light on the person: sun, sky, light from the ground. Folds of cloth bend the normals."""
     x, y, z = attributes[:, :3].astype(np.float64).T
-    wrinkles = []
-    for seed in (11, 12, 13):
-        wrinkles.append(noise(x * 16, y * 16, z * 9, seed=seed))
+    wrinkles = [noise(x * 16, y * 16, z * 9, seed=seed) for seed in (11, 12, 13)]
     wrinkle = np.stack(wrinkles, 1) - 0.5
     normal = normal + 0.75 * folds[:, None] * wrinkle
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
@@ -187,7 +171,7 @@ def _develop(image, camera: Camera, rng: np.random.Generator, size) -> Image.Ima
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _shadow(camera: Camera, mesh: _Mesh, figure: Figure, box: _Box, on_ground, size):
+def _shadow(camera: Camera, mesh: Mesh, box: _Box, on_ground, size):
     """How much light the person leaves on the ground at each pixel (N,), 0 to 1.
 
     That is the shadow that the sun casts, and the dark under each foot.
@@ -202,7 +186,7 @@ def _shadow(camera: Camera, mesh: _Mesh, figure: Figure, box: _Box, on_ground, s
     share = sun / (sun + camera.ambient.mean())
     light = 1 - shadow * 0.85 * share
     for side in "LR":
-        sole = np.flatnonzero(figure.weights[:, body.INDEX[f"foot.{side}"]] > 0.5)
+        sole = mesh.weights[:, body.INDEX[f"foot.{side}"]] > 0.5
         foot = vertices[sole].mean(0)
         near = ((on_ground - foot[:2]) ** 2).sum(1)
         light = light * (1 - 0.6 * np.exp(-near / 0.028) * np.exp(-foot[2] / 0.15))
@@ -210,7 +194,7 @@ def _shadow(camera: Camera, mesh: _Mesh, figure: Figure, box: _Box, on_ground, s
     return light
 
 
-def _draw_person(image, person: Person, mesh: _Mesh, camera: Camera, box: _Box, size):
+def _draw_person(image, person: Person, mesh: Mesh, camera: Camera, box: _Box, size):
     """Draws the person into `image` (N, 3). Returns the mask (H, W) of 0 and 1."""
     height, width = size
     plane, depth = camera.project(mesh.vertices)
@@ -218,9 +202,7 @@ def _draw_person(image, person: Person, mesh: _Mesh, camera: Camera, box: _Box, 
     normals = body.normals(mesh.vertices, mesh.faces)
     of_vertices = np.concatenate([mesh.attributes, normals, mesh.vertices], 1)
     values = seen.interpolate(of_vertices, mesh.faces)
-    attributes = values[:, : body.ATTRIBUTES]
-    normal = values[:, body.ATTRIBUTES : -3]
-    position = values[:, -3:]
+    attributes, normal, position = np.split(values, [body.ATTRIBUTES, -3], axis=1)
     albedo, folds = paint(person, mesh.layer[seen.face], attributes)
     colour = _shade(camera, albedo, normal, position, folds, attributes)
     # Darker where something nearer is close by: arms stand off the body, chins off necks.
@@ -235,12 +217,6 @@ def _draw_person(image, person: Person, mesh: _Mesh, camera: Camera, box: _Box, 
     return mask
 
 
-def _share_in_box(mesh: _Mesh, camera: Camera, box: _Box) -> float:
-    """How much of the person is inside the box: the share of the vertices."""
-    points = box.pixels(camera.project(mesh.vertices)[0], (1, 1))
-    return float(((points > 0) & (points < 1)).all(1).mean())
-
-
 def photograph(
     subject: Subject,
     companion: Subject | None,
@@ -251,7 +227,7 @@ def photograph(
 ) -> Picture:
     """One picture of `size` (height, width); a companion is somebody else who is in the box."""
     twice = (2 * size[0], 2 * size[1])  # drawn larger, then halved: smooth edges
-    mesh = _posed(*subject, rng, walk)
+    mesh, phase = _posed(*subject, rng, walk)
     plane = camera.project(mesh.vertices)[0]
     box = _detect(plane, rng)
     image, on_ground, is_ground = scenes.background(camera, *box.grid(twice), walk.street)
@@ -259,26 +235,27 @@ def photograph(
     share = 0.0
     occluder = ""
 
-    def draw(who: Subject, figure_mesh: _Mesh) -> np.ndarray:
-        light = _shadow(camera, figure_mesh, who.figure, box, on_ground, twice)
+    def draw(person: Person, posed: Mesh) -> np.ndarray:
+        light = _shadow(camera, posed, box, on_ground, twice)
         image[is_ground] *= light[is_ground, None]
-        return _draw_person(image, who.person, figure_mesh, camera, box, twice)
+        return _draw_person(image, person, posed, camera, box, twice)
 
     if not walk.empty:
-        share = _share_in_box(mesh, camera, box)
+        points = box.pixels(plane, (1, 1))
+        share = ((points > 0) & (points < 1)).all(1).mean()  # of the vertices: inside the box
         if companion is not None:
             aside = rng.choice([-1, 1]) * rng.uniform(0.35, 0.8)
             behind = rng.choice([-1, 1, 1]) * rng.uniform(0.3, 1.2)
             place = (walk.place[0] + aside, walk.place[1] + behind)
             other_walk = walk._replace(yaw=walk.yaw + rng.normal(0, 0.4), place=place)
-            other_mesh = _posed(*companion, rng, other_walk)
+            other_mesh, _ = _posed(*companion, rng, other_walk)
             if behind > 0:
-                draw(companion, other_mesh)
-        mask = draw(subject, mesh)
+                draw(companion.person, other_mesh)
+        mask = draw(subject.person, mesh)
         whole = max(mask.sum(), 1)
         if companion is not None and behind < 0:
             occluder = "person"
-            mask[draw(companion, other_mesh) > 0] = 0
+            mask[draw(companion.person, other_mesh) > 0] = 0
         if rng.random() < IN_FRONT:
             occluder, hidden = put_in_front(image.reshape(*twice, 3), rng, camera)
             mask[hidden] = 0
@@ -288,7 +265,7 @@ def photograph(
     centre = (low + plane.max(0)) / 2
     drawn = {
         "yaw": _degrees(walk.yaw),
-        "phase": _degrees(mesh.phase),
+        "phase": _degrees(phase),
         "visible": round(float(share), 3),
         "occluder": occluder,
         "companion": "person" if companion is not None and not walk.empty else "",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -124,24 +122,6 @@ def test_never_mixes_versions(root_and_folder, small, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(root, "smoke", 3, progress=False)
     assert set(digest(folder)) <= {"attributes.csv"} and not (folder / "manifest.json").exists()
-
-
-def test_a_table_of_an_earlier_program_is_written_anew(root_and_folder, small, monkeypatch):
-    root, folder = root_and_folder
-    files, table = digest(folder), pd.read_csv(folder / "attributes.csv")
-    table[["file", "identity", "camera", "yaw"]].to_csv(folder / "attributes.csv", index=False)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["looks"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    before = dates(folder)
-
-    def render(*arguments):
-        raise AssertionError("nothing is to be rendered")
-
-    monkeypatch.setattr(synthetic, "_render", render)
-    build(root, "smoke", 3, progress=False)
-    assert digest(folder) == files and dates(folder) == before
-    assert set(json.loads((folder / "manifest.json").read_text())["looks"]) <= set(table)
 
 
 def test_without_anny(tmp_path, monkeypatch):

@@ -25,29 +25,32 @@ def dressed(model, **changes):
 @pytest.mark.parametrize("bag", WARDROBE["bags"])
 def test_a_bag_is_a_mesh_of_its_own(model, bag):
     _, figure = dressed(model, bag=bag, held="nothing")
-    assert (garments.BAG in figure.layer) == (bag != "none")
-    assert figure.faces.max() < len(figure.vertices) == len(figure.weights)
+    mesh = figure.mesh
+    assert (garments.BAG in mesh.layer) == (bag != "none")
+    assert mesh.faces.max() < len(mesh.vertices) == len(mesh.weights) == len(mesh.attributes)
+    assert len(mesh.faces) == len(mesh.layer)
 
 
 @pytest.mark.parametrize("held", WARDROBE["held"])
 def test_what_is_held(model, held):
     _, figure = dressed(model, bag="none", held=held)
-    assert (garments.HELD in figure.layer) == (held != "nothing")
+    assert (garments.HELD in figure.mesh.layer) == (held != "nothing")
 
 
 @pytest.mark.parametrize("bottom", ["skirt", "long skirt"])
 def test_a_skirt_hangs_around_the_legs(model, bottom):
     person, figure = dressed(model, bottom=bottom, length=1.0, top="t-shirt")
-    cloth, faces, attributes = garments.tube(person, figure, figure.vertices)
+    cloth = garments.tube(person, figure.mesh, figure.joints)
     knee = figure.joints[body.INDEX["shin.L"], 2]
-    assert cloth[:, 2].min() == pytest.approx(knee, abs=1e-3)
-    assert faces.max() < len(cloth) == len(attributes)
+    assert cloth.vertices[:, 2].min() == pytest.approx(knee, abs=1e-3)
+    assert cloth.faces.max() < len(cloth.vertices) == len(cloth.attributes)
 
 
 def test_loose_trousers_are_wider(model):
     widths = []
     for looseness in (0.2, 2.0):
         _, figure = dressed(model, bottom="trousers", length=1.9, looseness=looseness, bag="none")
-        shin = np.abs(figure.vertices[:, 2] - figure.joints[body.INDEX["foot.L"], 2] - 0.1) < 0.03
-        widths.append(np.ptp(figure.vertices[shin & (figure.vertices[:, 0] > 0), 0]))
+        x, _, z = figure.mesh.vertices.T
+        shin = np.abs(z - figure.joints[body.INDEX["foot.L"], 2] - 0.1) < 0.03
+        widths.append(np.ptp(x[shin & (x > 0)]))
     assert widths[1] > widths[0] + 0.02
