@@ -120,7 +120,7 @@ class KnownDistances:
         self.shape = matrix.shape
 
     def block(self, queries: np.ndarray) -> np.ndarray:
-        return self.matrix[queries]
+        return self.matrix[queries]  # a copy, as the indices are an array
 
 
 def each_query(distances, queries: np.ndarray, work: Callable[[int, np.ndarray], object]) -> list:

@@ -93,7 +93,7 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
     impostor pair.
     """
     valid_queries(query, gallery)  # says why, where there is no genuine pair
-    held = _each_query(distances, query, gallery, lambda _, genuine, impostor: genuine)
+    held = _pairs_of_each_query(distances, query, gallery, lambda _, genuine, impostor: genuine)
     # The infinite thresholds accept no pair and all pairs. TAR changes at the others alone.
     thresholds = np.unique(np.concatenate([[-np.inf], *held, [np.inf]]))
     points = 2 * len(thresholds)
@@ -110,7 +110,7 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
             accepted[:] += counts
             of_people[person[i]] += counts[:, drawn]
 
-    _each_query(distances, query, gallery, count)
+    _pairs_of_each_query(distances, query, gallery, count)
     genuine, impostors = map(int, accepted[:, -1])
     _expect_impostors(impostors)
     tar, far = accepted / accepted[:, -1:]
@@ -125,7 +125,7 @@ def _expect_impostors(count: int) -> None:
         raise ValueError("expected pairs of two people by different cameras, found none")
 
 
-def _each_query(distances, query: Labels, gallery: Labels, work: Callable) -> list:
+def _pairs_of_each_query(distances, query: Labels, gallery: Labels, work: Callable) -> list:
     """What `work(query, genuine, impostor)` returns, called with the distances of a query's pairs.
 
     It is called by several threads.
@@ -186,7 +186,7 @@ def pairs_by_cosine(retrieval: Retrieval, *, device=None) -> np.ndarray:
                 counts[row] += found
 
     distances = distances_between(*retrieval.select(), device=device)
-    _each_query(distances, retrieval.query, retrieval.gallery, count)
+    _pairs_of_each_query(distances, retrieval.query, retrieval.gallery, count)
     _expect_impostors(counts[1].sum())
     return counts
 
