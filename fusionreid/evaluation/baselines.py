@@ -8,6 +8,7 @@ import numpy as np
 from ..data import Dataset, ImageCache, Record
 from .embedding import normalised
 from .evaluate import Retrieval
+from .ranking import Labels
 
 COLOURS = {  # what `colour_bands` is told, from the weakest
     "colour, whole frame": {"bands": 1, "middle": False, "per_camera": False},
@@ -75,11 +76,11 @@ def plain_features(
     """Features that have learnt nothing: "chance", random vectors, and each of `COLOURS`."""
     random = np.random.default_rng(0)
 
-    def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
+    def features(records: Sequence[Record]) -> dict[str, np.ndarray]:
         images = ImageCache(records, image_size, cache_directory, progress=False).images
         by_name = {"chance": random.standard_normal((len(records), 16), np.float32)}
         for name, options in COLOURS.items():
-            by_name[name] = colour_bands(images, cameras, **options)
+            by_name[name] = colour_bands(images, Labels.of(records).cameras, **options)
         return by_name
 
     return Retrieval.of(dataset, features)

@@ -1,14 +1,13 @@
-"""Distances between queries and gallery (Sec. IV.A), a block at a time, and the smallest of them.
+"""Distances from queries to a gallery (Sec. IV.A), some queries at a time, and the smallest.
 
 `FeatureDistances` computes them from features. `RerankedDistances`, in `reranking`, re-ranks them.
 `KnownDistances` holds a matrix. All three have `shape`, the numbers of queries and gallery images,
-and `block(queries, gallery)`: the distances of some queries to some gallery images, each given as a
-slice or as an array of indices. A block is a new (rows, columns) float32 array, which the caller
-may change.
+and `block(queries)`: the distances of some queries, an array of indices, to the whole gallery. A
+block is a new (queries, G) float32 array, which the caller may change.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from ..devices import one_thread
 
-ROWS = 64  # queries in a block
-COLUMNS = 1 << 16  # gallery images in a block
+ROWS = 64  # queries in a block, at most
+BLOCK = 1 << 24  # distances in a block, at most: 64 MB for each thread
 PRODUCT = 4096  # gallery images in one matrix product
 PAIRS = 512  # pairs of vectors whose products are held at once
 # A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in
@@ -77,22 +76,19 @@ class FeatureDistances:
         images = torch.cat([self._floats(self.query), self._floats(self.gallery)])
         return FeatureDistances(images, images)
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
-        """(rows, columns) float32."""
-        query_norms = self.query_norms[queries]
-        gallery_norms = self.gallery_norms[gallery]
-        images = self.gallery[gallery]  # of a slice a view, which holds no memory
-        block = np.empty((len(query_norms), len(gallery_norms)), np.float32)
+    def block(self, queries: np.ndarray) -> np.ndarray:
+        """(queries, G) float32."""
         rows = padded(self._floats(self.query[queries]), LEAST_ROWS)
-        row_norms = padded(query_norms, LEAST_ROWS)[:, None]
+        row_norms = padded(self.query_norms[queries], LEAST_ROWS)[:, None]
+        block = np.empty((len(queries), self.shape[1]), np.float32)
         # One buffer for all products, as memory that is taken and given back piles up.
         buffer = torch.empty(len(rows), max(PRODUCT, LEAST_COLUMNS), device=self.device)
-        for low in range(0, len(images), PRODUCT):
+        for low in range(0, self.shape[1], PRODUCT):
             part = slice(low, low + PRODUCT)
-            columns = padded(self._floats(images[part]), LEAST_COLUMNS)
+            columns = padded(self._floats(self.gallery[part]), LEAST_COLUMNS)
             # |q - g|^2 = |q|^2 + |g|^2 - 2 q g
             distances = buffer[:, : len(columns)]
-            torch.add(row_norms, padded(gallery_norms[part], LEAST_COLUMNS), out=distances)
+            torch.add(row_norms, padded(self.gallery_norms[part], LEAST_COLUMNS), out=distances)
             distances.addmm_(rows, columns.T, alpha=-2)
             target = block[:, part]
             target[:] = distances[: target.shape[0], : target.shape[1]].cpu().numpy()
@@ -123,63 +119,42 @@ class KnownDistances:
         self.matrix = matrix
         self.shape = matrix.shape
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
-        return self.matrix[queries][:, gallery].copy()
+    def block(self, queries: np.ndarray) -> np.ndarray:
+        return self.matrix[queries]  # a copy, as the indices are an array
 
 
-def in_threads(work: Callable[[slice], object], count: int) -> list:
-    """What `work` returns for each block of `count` queries, in order.
+def each_query(distances, queries: np.ndarray, work: Callable[[int, np.ndarray], object]) -> list:
+    """What `work(query, row)` returns for each of some queries, in order.
 
-    Every thread has a block of its own: threads that share a product wait for each other, which is
-    slow on a busy machine. Products are in full float32: TensorFloat-32, which a training may have
-    switched on, keeps ten bits of a number.
+    `row` are the distances of the query to the gallery (G,), which `work` may change. Queries are
+    taken block by block, so that memory does not grow with their number. Every thread has a block
+    of its own: threads that share a product wait for each other, which is slow on a busy machine.
+    Products are in full float32: TensorFloat-32, which a training may have switched on, keeps ten
+    bits of a number.
     """
-    rows = [slice(low, min(low + ROWS, count)) for low in range(0, count, ROWS)]
+    size = max(1, min(ROWS, BLOCK // distances.shape[1]))
+
+    def of_block(low: int) -> list:
+        chosen = queries[low : low + size]
+        rows = distances.block(chosen)
+        return [work(query, row) for query, row in zip(chosen, rows, strict=True)]
+
     tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
         torch.backends.cuda.matmul.allow_tf32 = False
         with one_thread("cpu") as threads, ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, rows))
+            blocks = pool.map(of_block, range(0, len(queries), size))
+            return [result for block in blocks for result in block]
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-def blocks(distances, queries: slice | np.ndarray, hidden=()) -> Iterator[tuple[int, np.ndarray]]:
-    """The distances of some queries to the whole gallery: (first column, block), block by block.
+def smallest(row: np.ndarray, k: int) -> np.ndarray:
+    """(k,) places of the k smallest values of a row, ascending, the first of equal ones first.
 
-    `hidden` are gallery images, an array for each query, whose distance is set to infinity.
+    They are fewer where the row is shorter.
     """
-    count = distances.shape[1]
-    for low in range(0, count, COLUMNS):
-        high = min(low + COLUMNS, count)
-        block = distances.block(queries, slice(low, high))
-        for row, images in zip(block, hidden, strict=False):
-            inside = images[(images >= low) & (images < high)]
-            row[inside - low] = np.inf
-        yield low, block
-
-
-def smallest(blocks: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest distances of each row of what the function `blocks` gives.
-
-    Returns values (rows, k) float32, ascending, and columns (rows, k) int64; fewer than k where the
-    gallery is smaller. Of equal distances the one that stands first in the gallery comes first.
-    """
-    values = []
-    columns = []
-    for low, block in blocks:
-        places = np.stack([smallest_of_row(row, min(k, len(row))) for row in block])
-        values.append(np.take_along_axis(block, places, axis=1))
-        columns.append(low + places)
-    values = np.hstack(values)
-    columns = np.hstack(columns)
-    # The blocks are in gallery order and the sort is stable, so ties keep that order.
-    order = np.argsort(values, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
-
-
-def smallest_of_row(row: np.ndarray, k: int) -> np.ndarray:
-    """(k,) places of the k smallest values of a row, ascending, the first of equal ones first."""
+    k = min(k, len(row))
     kth = np.partition(row, k - 1)[k - 1]
     near = np.flatnonzero(row <= kth)  # more than k where several values equal the kth
     return near[np.argsort(row[near], kind="stable")[:k]]

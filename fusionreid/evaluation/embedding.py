@@ -159,17 +159,15 @@ def as_image(image) -> Image.Image:
             f"images: expected uint8 pixels, found {image.dtype}; "
             "`model.embed` takes normalised floats"
         )
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] == 3:
+    if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] not in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim != 3 or 0 in pixels.shape or pixels.shape[2] not in (1, 3, 4):
+    if pixels.shape[2:] == (1,):
+        pixels = pixels[:, :, 0]
+    if pixels.shape[2:] not in ((), (3,), (4,)) or pixels.ndim < 2 or 0 in pixels.shape:
         raise ValueError(
             "images: expected (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W), "
             f"found {tuple(image.shape)}"
         )
-    if pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 

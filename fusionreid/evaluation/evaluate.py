@@ -26,19 +26,11 @@ class Retrieval(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        dataset: Dataset,
-        features: Callable[[Sequence[Record], np.ndarray], dict[str, np.ndarray]],
+        cls, dataset: Dataset, features: Callable[[Sequence[Record]], dict[str, np.ndarray]]
     ) -> "Retrieval":
-        """What is ranked of a data set; `features` gives them of a split's records and cameras."""
-        query = Labels.of(dataset.query)
-        gallery = Labels.of(dataset.gallery)
-        return cls(
-            features(dataset.query, query.cameras),
-            features(dataset.gallery, gallery.cameras),
-            query,
-            gallery,
-        )
+        """What is ranked of a data set; `features` gives those of a split's records."""
+        splits = dataset.query, dataset.gallery
+        return cls(*map(features, splits), *map(Labels.of, splits))
 
     def select(self, feature: str = "all") -> tuple[np.ndarray, np.ndarray]:
         """One feature of query (Q, D) and gallery (G, D), or "all" side by side, L2-normalised."""
@@ -77,7 +69,8 @@ def retrieve(
     expect("model", model, FusionReID)
     ends = np.cumsum(list(model.widths.values()))[:-1]  # where one feature ends and the next begins
 
-    def features(records: Sequence[Record], cameras: np.ndarray) -> dict[str, np.ndarray]:
+    def features(records: Sequence[Record]) -> dict[str, np.ndarray]:
+        cameras = Labels.of(records).cameras
         is_seen = use_cameras & (cameras < model.num_cameras)
         images = ImageCache(records, model.config.image_size, cache_directory)
         batches = embed_batches(model, images, np.where(is_seen, cameras, -1), **options)

@@ -18,23 +18,10 @@ from ..files import atomic_write, locked, read_json, write_json
 from ..models.checkpoints import digest
 from ..models.fusionreid import FusionReID
 from ..options import expect
-from .distances import as_tensor, smallest
+from .distances import as_tensor
 from .embedding import Pictures, embed_batches, normalised
 
-SUFFIXES = {
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpe",
-    ".jpeg",
-    ".jpg",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
-BLOCK = 1 << 15  # pictures that a search compares at once
+SUFFIXES = ".avif .bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split()
 SAVE_EVERY = 60  # seconds of embedding that a killed process loses at most
 
 
@@ -78,7 +65,6 @@ class Gallery:
         **options,
     ):
         expect("model", model, FusionReID)
-        expect("batch_size", options.get("batch_size", 1), int, 1)
         self._root = Path(folder).absolute()
         precision = options.get("precision", "float32")
         self.file = self._root / f"{digest(model)}-{precision}.npz"
@@ -117,12 +103,9 @@ class Gallery:
             raise ValueError(
                 f"vectors: expected {width} numbers each, found {queries.shape[1]}: another model's"
             )
-        blocks = []
-        for low in range(0, len(self.features), BLOCK):
-            block = torch.from_numpy(self.features[low : low + BLOCK]).float()
-            blocks.append((low, -(queries @ block.T).numpy()))
-        opposites, rows = smallest(blocks, top)
-        return -opposites, rows
+        similarities = queries @ torch.from_numpy(self.features).float().T
+        values, rows = similarities.sort(dim=1, descending=True, stable=True)
+        return values[:, :top].numpy(), rows[:, :top].numpy()
 
     def _entry(self, image: str | Path | Record, num_cameras: int) -> Entry:
         path, _, camera = image if isinstance(image, Record) else Record(image, -1, -1)
@@ -200,7 +183,6 @@ def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]
     Raises ValueError if there are no others.
     """
     folder = Path(folder)
-    names = {path.name for path in sheets}
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ValueError(f"{folder}: expected a folder of pictures, found {found}")
@@ -210,12 +192,12 @@ def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]
         for name in sorted(files):
             path = Path(parent) / name
             is_picture = not name.startswith(".") and path.suffix.lower() in SUFFIXES
-            is_sheet = name in names and path.resolve() in sheets
-            if is_picture and not is_sheet:
+            if is_picture and path.resolve() not in sheets:
                 pictures.append(path)
     if not pictures:
-        suffixes = ", ".join(sorted(SUFFIXES))
-        raise ValueError(f"{folder}: expected pictures ({suffixes}), found none in it or below")
+        raise ValueError(
+            f"{folder}: expected pictures ({', '.join(SUFFIXES)}), found none in it or below"
+        )
     return pictures
 
 

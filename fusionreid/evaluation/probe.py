@@ -23,6 +23,7 @@ from .evaluate import Retrieval, retrieve
 from .ranking import Labels
 
 DRAWS = 4000  # of the bootstrap
+ENDS = [0.025, 0.975]  # of an interval of 95 %, as quantiles
 
 
 class Contrast(NamedTuple):
@@ -140,7 +141,7 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     for place, pairs in pd.concat([table, whole]).groupby(by, sort=False):
         right = pairs["accuracy"]
         cues = table["cue"][pairs.index]
-        low, high = _ends(_draws(right, cues, np.random.default_rng(0)))
+        low, high = np.quantile(_draws(right, cues, np.random.default_rng(0)), ENDS)
         rows.append((*place, right.mean(), low, high, len(pairs)))
     return pd.DataFrame(rows, columns=[*by, "accuracy", "low", "high", "pairs"])
 
@@ -161,7 +162,7 @@ def contrast(table: pd.DataFrame, cnn: str = "cnn", transformer: str = "transfor
     ahead = means[cnn] - means[transformer]
     rng = np.random.default_rng(0)
     draws = {kind: _draws(rows, "cue", rng) for kind, rows in ahead.groupby("kind")}
-    low, high = _ends(draws["local"] - draws["global"])
+    low, high = np.quantile(draws["local"] - draws["global"], ENDS)
     on_local = float(ahead["local"].mean())
     on_global = float(ahead["global"].mean())
     return Contrast(on_local, on_global, on_local - on_global, low, high, len(ahead))
@@ -176,8 +177,3 @@ def _draws(values: pd.Series, cues, rng: np.random.Generator) -> np.ndarray:
         # One base does not tell how bases differ.
         total += bases[drawn].sum(axis=1) if len(bases) > 1 else np.nan
     return total / len(values)
-
-
-def _ends(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)

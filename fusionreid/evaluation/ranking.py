@@ -1,9 +1,9 @@
 """Exact ranking in bounded memory: CMC, mAP and mINP by Market-1501's protocol (Sec. IV.A).
 
 For each query the gallery is ranked by distance. The scores need only the ranks of the query's
-matches, and the rank of a match is one more than the number of images before it. So nothing is
-sorted: the images before each match are counted, block by block, and no matrix of all distances
-exists.
+matches, and the rank of a match is one more than the number of images before it. So no gallery is
+sorted: the images before each match are counted. Some queries are ranked at a time, and no matrix
+of all distances exists.
 
 An image is before a match if it is nearer to the query. Of images that are equally far, the one
 that stands first in the gallery comes first, as in a stable sort.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data import Record
 from ..options import expect
-from .distances import FeatureDistances, blocks, in_threads, smallest
+from .distances import FeatureDistances, each_query, smallest
 from .reranking import RerankedDistances, Reranking
 
 
@@ -50,7 +50,6 @@ class Ranking:
     mAP_trapezoid: float  # mAP by the trapezoid rule of the original Market-1501 code
     queries: np.ndarray = field(repr=False)  # (num_valid,) indices of the valid queries
     first_match: np.ndarray = field(repr=False)  # (num_valid,) rank of the first match, from 1
-    camera_rule: bool = True  # False: no camera is known, so no image was left out
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy: the fraction of valid queries with a match among the first k images."""
@@ -103,12 +102,6 @@ def evaluate_ranking(
     if query_cameras is None and gallery_cameras is None:
         query_cameras = [-1] * queries
         gallery_cameras = [-1] * images
-    for name, cameras in {"query": query_cameras, "gallery": gallery_cameras}.items():
-        if cameras is None:
-            raise ValueError(
-                f"{name}_cameras: expected camera numbers for query and gallery, or None for both "
-                f"(no camera rule), found None for {name} alone"
-            )
     query = Labels(
         whole_numbers(query_ids, "query_ids", queries),
         whole_numbers(query_cameras, "query_cameras", queries),
@@ -133,11 +126,12 @@ def rank_by(distances, query: Labels, gallery: Labels, max_rank: int = 50) -> Ra
     max_rank = expect("max_rank", max_rank, int, 1)
     valid = valid_queries(query, gallery)
 
-    def ranks_of(rows: slice) -> list[np.ndarray]:
-        return match_ranks(distances, query, gallery, valid[rows])
+    def ranks_of(i: int, row: np.ndarray) -> np.ndarray:
+        matches, junk = matches_and_junk(query, gallery, i)
+        row[junk] = np.inf  # behind every match
+        return np.sort([rank_in(row, match) for match in matches])
 
-    ranks_of_blocks = in_threads(ranks_of, len(valid))
-    ranks_of_queries = [ranks for block in ranks_of_blocks for ranks in block]
+    ranks_of_queries = each_query(distances, valid, ranks_of)
     first_match = np.array([ranks[0] for ranks in ranks_of_queries])
     average_precision = np.array([precision_at(ranks).mean() for ranks in ranks_of_queries])
     trapezoid = np.array([trapezoid_precision(ranks) for ranks in ranks_of_queries])
@@ -151,7 +145,6 @@ def rank_by(distances, query: Labels, gallery: Labels, max_rank: int = 50) -> Ra
         mAP_trapezoid=float(trapezoid.mean()),
         queries=valid,
         first_match=first_match,
-        camera_rule=bool((query.cameras >= 0).any()),
     )
 
 
@@ -160,13 +153,13 @@ def nearest_by(distances, query: Labels, gallery: Labels, top: int = 10) -> Rank
     top = expect("top", top, int, 1)
     images = np.full((len(query.ids), top), -1)
 
-    def fill(rows: slice) -> None:
-        queries = np.arange(rows.start, rows.stop)
-        junk = [matches_and_junk(query, gallery, i)[1] for i in queries]
-        values, columns = smallest(blocks(distances, queries, hidden=junk), top)
-        images[rows, : values.shape[1]] = np.where(np.isinf(values), -1, columns)
+    def fill(i: int, row: np.ndarray) -> None:
+        _, junk = matches_and_junk(query, gallery, i)
+        row[junk] = np.inf
+        places = smallest(row, top)
+        images[i, : len(places)] = np.where(np.isinf(row[places]), -1, places)
 
-    in_threads(fill, len(query.ids))
+    each_query(distances, np.arange(len(images)), fill)
     ids = query.ids[:, None]
     match = (images >= 0) & (ids >= 0) & (gallery.ids[images] == ids)
     return RankedList(images, match)
@@ -214,34 +207,11 @@ def valid_queries(query: Labels, gallery: Labels) -> np.ndarray:
     )
 
 
-def match_ranks(distances, query: Labels, gallery: Labels, queries: np.ndarray) -> list[np.ndarray]:
-    """The ranks of the matches of some queries (n,), from 1, ascending: an array for each query."""
-    matches = []  # of each query, nearest first
-    hidden = []  # images that the count below leaves out
-    for i in queries:
-        match, junk = matches_and_junk(query, gallery, i)
-        matches.append(match)
-        # Junk has no rank. The matches are not counted, as their own order is known.
-        hidden.append(np.concatenate([match, junk]))
-
-    match_distances = []
-    columns = np.unique(np.concatenate(matches))
-    for row, all_values in enumerate(distances.block(queries, columns)):
-        values = all_values[np.searchsorted(columns, matches[row])]
-        order = np.argsort(values, kind="stable")  # equally far ones stay in gallery order
-        matches[row] = matches[row][order]
-        match_distances.append(values[order])
-
-    before = [np.zeros(len(match), np.int64) for match in matches]
-    for low, block in blocks(distances, queries, hidden):
-        for row, values in enumerate(block):
-            for k, limit in enumerate(match_distances[row]):
-                # Where the match stands in this block; at its edge if it is in another block.
-                place = min(max(matches[row][k] - low, 0), len(values))
-                # Images nearer than the match, and equally far ones that stand before it.
-                before[row][k] += np.count_nonzero(values[:place] <= limit)
-                before[row][k] += np.count_nonzero(values[place:] < limit)
-    return [others + np.arange(1, len(others) + 1) for others in before]
+def rank_in(row: np.ndarray, image: int) -> int:
+    """The rank of a gallery image, from 1, by the distances of a query to the gallery (G,)."""
+    # Images nearer than this one, and equally far ones that stand before it.
+    before = np.count_nonzero(row[:image] <= row[image])
+    return 1 + before + np.count_nonzero(row[image:] < row[image])
 
 
 def precision_at(ranks: np.ndarray) -> np.ndarray:
@@ -268,15 +238,10 @@ def whole_numbers(values, name: str, length: int) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
     values = np.asarray(values)
-    if values.shape != (length,):
+    fits = values.shape == (length,) and values.dtype.kind in "iubf"
+    if not fits or not np.array_equal(np.nan_to_num(values).astype(np.int64), values):
         raise ValueError(
-            f"{name}: expected {length} whole numbers, one for each image, found shape "
-            f"{values.shape}"
-        )
-    real = values.dtype.kind in "iubf"
-    if not real or not np.array_equal(np.nan_to_num(values).astype(np.int64), values):
-        raise ValueError(
-            f"{name}: expected whole numbers, found {values.dtype} with others "
-            "(NaN, fractions, text)"
+            f"{name}: expected {length} whole numbers, one for each image, without NaN and "
+            f"fractions, found {values.dtype} of shape {values.shape}"
         )
     return values.astype(np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ..options import expect_fields
-from .distances import FeatureDistances, blocks, in_threads, smallest
+from .distances import FeatureDistances, each_query, smallest
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class RerankedDistances:
         other.weight = weight
         return other
 
-    def block(self, queries: slice | np.ndarray, gallery: slice | np.ndarray) -> np.ndarray:
-        """(rows, columns) float32."""
-        block = self.original.block(queries, gallery)
+    def block(self, queries: np.ndarray) -> np.ndarray:
+        """(queries, G) float32."""
+        block = self.original.block(queries)
         block *= (self.weight / self.farthest[queries])[:, None]
-        for row, query in zip(block, np.arange(self.shape[0])[queries], strict=True):
-            overlap = self._overlap(query)[gallery]
+        for row, query in zip(block, queries, strict=True):
+            overlap = self._overlap(query)
             # Encodings sum to 1, so the sum of the greater weights is 2 - overlap.
             row += (1 - self.weight) * (1 - overlap / (2 - overlap))
         return block
@@ -103,10 +103,10 @@ def k_reciprocal(
     distances = RerankedDistances(query_features, gallery_features, reranking, device=device)
     matrix = np.empty(distances.shape, np.float32)
 
-    def fill(rows: slice) -> None:
-        matrix[rows] = distances.block(rows, slice(0, distances.shape[1]))
+    def fill(query: int, row: np.ndarray) -> None:
+        matrix[query] = row
 
-    in_threads(fill, len(matrix))
+    each_query(distances, np.arange(len(matrix)), fill)
     return matrix
 
 
@@ -116,17 +116,13 @@ def neighbours(distances: FeatureDistances, k: int) -> tuple[np.ndarray, np.ndar
     Returns (N, k) int32 images, nearest first, and (N,) float32.
     """
 
-    def search(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        parts = list(blocks(distances, rows))
-        _, images = smallest(parts, k)
-        largest = np.max([block.max(axis=1) for _, block in parts], axis=0)
-        return images, largest
+    def search(_, row: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        return smallest(row, k).astype(np.int32), row.max()
 
-    nearest, farthest = zip(*in_threads(search, distances.shape[0]), strict=True)
-    nearest = np.concatenate(nearest).astype(np.int32)
+    found = each_query(distances, np.arange(distances.shape[0]), search)
+    nearest, farthest = zip(*found, strict=True)
     # Where all images are alike the largest distance is 0, by which nothing can be divided.
-    farthest = np.maximum(np.concatenate(farthest), np.finfo(np.float32).tiny)
-    return nearest, farthest
+    return np.stack(nearest), np.maximum(farthest, np.finfo(np.float32).tiny)
 
 
 def encode(

@@ -27,7 +27,7 @@ from scipy.special import expit, logit
 from ..data import Dataset
 from ..models.fusionreid import FusionReID
 from ..options import expect
-from .distances import blocks, in_threads
+from .distances import each_query
 from .embedding import device_of
 from .evaluate import Retrieval, retrieve
 from .ranking import Labels, distances_between, same_camera, valid_queries
@@ -93,8 +93,7 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
     impostor pair.
     """
     valid_queries(query, gallery)  # says why, where there is no genuine pair
-    held = []
-    _each_query(distances, query, gallery, lambda _, genuine, impostor: held.append(genuine))
+    held = _pairs_of_each_query(distances, query, gallery, lambda _, genuine, impostor: genuine)
     # The infinite thresholds accept no pair and all pairs. TAR changes at the others alone.
     thresholds = np.unique(np.concatenate([[-np.inf], *held, [np.inf]]))
     points = 2 * len(thresholds)
@@ -111,7 +110,7 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
             accepted[:] += counts
             of_people[person[i]] += counts[:, drawn]
 
-    _each_query(distances, query, gallery, count)
+    _pairs_of_each_query(distances, query, gallery, count)
     genuine, impostors = map(int, accepted[:, -1])
     _expect_impostors(impostors)
     tar, far = accepted / accepted[:, -1:]
@@ -126,23 +125,18 @@ def _expect_impostors(count: int) -> None:
         raise ValueError("expected pairs of two people by different cameras, found none")
 
 
-def _each_query(distances, query: Labels, gallery: Labels, work: Callable) -> None:
-    """Calls `work(query, genuine, impostor)` with distances of its pairs, a part at a time.
+def _pairs_of_each_query(distances, query: Labels, gallery: Labels, work: Callable) -> list:
+    """What `work(query, genuine, impostor)` returns, called with the distances of a query's pairs.
 
     It is called by several threads.
     """
-    known = np.flatnonzero(query.ids >= 0)
 
-    def of_rows(rows: slice) -> None:
-        queries = known[rows]
-        for low, block in blocks(distances, queries):
-            part = slice(low, low + block.shape[1])
-            for i, values in zip(queries, block, strict=True):
-                allowed = ~same_camera(query.cameras[i], gallery.cameras[part])
-                same = gallery.ids[part] == query.ids[i]
-                work(i, values[same & allowed], values[~same & allowed])
+    def of_row(i: int, row: np.ndarray):
+        allowed = ~same_camera(query.cameras[i], gallery.cameras)
+        same = gallery.ids == query.ids[i]
+        return work(i, row[same & allowed], row[~same & allowed])
 
-    in_threads(of_rows, len(known))
+    return each_query(distances, np.flatnonzero(query.ids >= 0), of_row)
 
 
 def _accepted(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -192,7 +186,7 @@ def pairs_by_cosine(retrieval: Retrieval, *, device=None) -> np.ndarray:
                 counts[row] += found
 
     distances = distances_between(*retrieval.select(), device=device)
-    _each_query(distances, retrieval.query, retrieval.gallery, count)
+    _pairs_of_each_query(distances, retrieval.query, retrieval.gallery, count)
     _expect_impostors(counts[1].sum())
     return counts
 

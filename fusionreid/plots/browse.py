@@ -90,8 +90,7 @@ class Rankings:
         `among` (G,) bool are the gallery images to choose from. Where fewer than `top` are left,
         the list has -1, and the cosine means nothing.
         """
-        everything = slice(0, len(self.gallery.ids))
-        distances = self.distances(switches).block(np.asarray(queries), everything)
+        distances = self.distances(switches).block(np.asarray(queries))
         allowed = KnownDistances(np.where(among, distances, np.inf))
         labels = Labels(self.query.ids[queries], self.query.cameras[queries])
         ranked = nearest_by(allowed, labels, self.gallery, top=top)

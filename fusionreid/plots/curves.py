@@ -104,6 +104,7 @@ def probe_curves(table: pd.DataFrame) -> Figure:
         table: of `evaluation.probe.accuracies`. Of the features, the branches' own are drawn.
     """
     drawn = table[table["feature"].isin(FEATURES[:2]) & (table["cue"] != "all")]
+    percent = drawn.assign(**100 * drawn[["accuracy", "low", "high"]])
     cues = drawn.groupby("kind", sort=False)["cue"].unique()
     across = max(map(len, cues))
     figure, panels = plt.subplots(
@@ -111,13 +112,12 @@ def probe_curves(table: pd.DataFrame) -> Figure:
     )
     for row, kind in zip(panels, cues.index, strict=True):
         for axes, cue in zip(row, cues[kind], strict=True):
+            of_cue = percent[percent["cue"] == cue]
             axes.axhline(50, color=GREY, linewidth=1.2, linestyle="--")
-            for feature, rows in drawn[drawn["cue"] == cue].groupby("feature", sort=False):
-                colour = FEATURE_STYLES[feature]["color"]
-                ends = 100 * rows["low"], 100 * rows["high"]
-                axes.fill_between(rows["strength"], *ends, color=colour, alpha=0.1, linewidth=0)
-            percent = drawn[drawn["cue"] == cue].assign(accuracy=100 * drawn["accuracy"])
-            _draw_features(axes, percent, "strength", "accuracy")
+            for feature, rows in of_cue.groupby("feature", sort=False):
+                look = {"color": FEATURE_STYLES[feature]["color"], "alpha": 0.1, "linewidth": 0}
+                axes.fill_between(rows["strength"], rows["low"], rows["high"], **look)
+            _draw_features(axes, of_cue, "strength", "accuracy")
             axes.set(title=f"{cue} ({kind})", xticks=drawn["strength"].unique())
         row[0].set_ylabel("right choices (%)")
     for axes in panels[-1]:

@@ -200,7 +200,7 @@ def retrieved_lists(queries, lists, right, *, labels: Sequence[str], similaritie
     """
     queries = as_pixels(queries)
     lists = [as_pixels(images) for images in lists]
-    right = _array(right).astype(bool)
+    right = np.asarray(right, bool)
     columns = ["query", *range(1, 1 + right.shape[1])]
     caption_lines = 0 if similarities is None else 1
     grid = _Grid(labels, columns, queries.shape[1:3], gutters=(1,), caption_lines=caption_lines)

@@ -1,4 +1,4 @@
-"""Distances: those of a slow loop, with the same bits in every block; the smallest of them."""
+"""Distances: those of a slow loop, with the same bits in every block; the smallest of a row."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from fusionreid.evaluation import distances
 from fusionreid.evaluation.distances import (
     FeatureDistances,
     KnownDistances,
-    blocks,
-    in_threads,
+    each_query,
     padded,
     smallest,
 )
@@ -24,7 +23,7 @@ def features(*shape, seed=0):
 def test_distances_are_the_slow_loop():
     query = features(5, 7)
     gallery = features(9, 7, seed=1)
-    block = FeatureDistances(query, gallery).block(slice(0, 5), slice(0, 9))
+    block = FeatureDistances(query, gallery).block(np.arange(5))
     assert block.shape == (5, 9) and block.dtype == np.float32
     for q in range(5):
         for g in range(9):
@@ -38,21 +37,16 @@ def test_a_pair_has_the_same_distance_in_every_block(width, monkeypatch):
     gallery = features(1500, width, seed=1)
     gallery[1400:] = gallery[:100]
     source = FeatureDistances(query, gallery)
-    whole = source.block(slice(0, 70), slice(0, 1500))
+    whole = source.block(np.arange(70))
     np.testing.assert_array_equal(whole[:, 1400:], whole[:, :100], "equal features are equally far")
-    for rows, columns in [
-        (slice(0, 1), slice(0, 1500)),
-        (slice(3, 20), slice(7, 8)),
-        (slice(0, 70), slice(1490, 1500)),
-        (slice(69, 70), slice(5, 900)),
-    ]:
-        np.testing.assert_array_equal(source.block(rows, columns), whole[rows, columns])
-    chosen = np.array([5, 1400, 3, 77])
-    np.testing.assert_array_equal(source.block(chosen[:1], chosen), whole[5:6, chosen])
-    assert source.block(chosen[:1], chosen[:0]).shape == (1, 0)
+    for queries in (np.arange(1), np.arange(3, 20), np.array([69]), np.array([5, 3, 69])):
+        np.testing.assert_array_equal(source.block(queries), whole[queries])
+    for part in (slice(7, 8), slice(1490, 1500), slice(5, 900)):
+        alone = FeatureDistances(query, gallery[part]).block(np.arange(70))
+        np.testing.assert_array_equal(alone, whole[:, part])
     monkeypatch.setattr(distances, "PRODUCT", 700)
-    np.testing.assert_array_equal(source.block(slice(0, 70), slice(0, 1500)), whole)
-    joined = source.joined().block(slice(0, 1570), slice(0, 1570))
+    np.testing.assert_array_equal(source.block(np.arange(70)), whole)
+    joined = source.joined().block(np.arange(1570))
     np.testing.assert_array_equal(joined[:70, 70:], whole)
     np.testing.assert_array_equal(joined[70:, :70], whole.T)
 
@@ -60,7 +54,7 @@ def test_a_pair_has_the_same_distance_in_every_block(width, monkeypatch):
 def test_pairs_are_those_of_the_block(monkeypatch):
     monkeypatch.setattr(distances, "PAIRS", 4)
     source = FeatureDistances(features(20, 8), features(30, 8, seed=1))
-    whole = source.block(slice(0, 20), slice(0, 30))
+    whole = source.block(np.arange(20))
     queries = np.arange(20) // 2
     gallery = np.arange(20) + 7
     expected = whole[queries, gallery]
@@ -73,11 +67,10 @@ def test_a_block_may_be_changed(source):
         source = FeatureDistances(features(4, 3), features(6, 3, seed=1))
     else:
         source = KnownDistances(features(4, 6))
-    before = source.block(slice(0, 4), slice(0, 6))
-    source.block(slice(0, 4), slice(0, 6))[:] = np.inf
-    np.testing.assert_array_equal(source.block(slice(0, 4), slice(0, 6)), before)
-    part = source.block(np.array([2, 0]), slice(1, 5))
-    np.testing.assert_array_equal(part, before[[2, 0], 1:5])
+    before = source.block(np.arange(4))
+    source.block(np.arange(4))[:] = np.inf
+    np.testing.assert_array_equal(source.block(np.arange(4)), before)
+    np.testing.assert_array_equal(source.block(np.array([2, 0])), before[[2, 0]])
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", "<i4", "u1", "?"])
@@ -86,7 +79,7 @@ def test_types_and_memory_maps_without_a_warning(dtype, tmp_path, recwarn):
     gallery = (10 * features(8, 4, seed=1)).astype(dtype)
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
-    block = FeatureDistances(query, mapped).block(slice(0, 3), slice(0, 8))
+    block = FeatureDistances(query, mapped).block(np.arange(3))
     difference = query[:, None].astype(np.float64) - gallery[None].astype(np.float64)
     np.testing.assert_allclose(block, (difference**2).sum(axis=-1), rtol=1e-3, atol=1e-3)
     assert not recwarn.list
@@ -94,45 +87,48 @@ def test_types_and_memory_maps_without_a_warning(dtype, tmp_path, recwarn):
 
 def test_tensors_of_any_layout():
     query = torch.from_numpy(features(4, 6))
-    expected = FeatureDistances(query, query).block(slice(0, 4), slice(0, 4))
+    expected = FeatureDistances(query, query).block(np.arange(4))
     turned = torch.from_numpy(features(4, 6).T.copy()).T
     for same in (query.requires_grad_(), turned, features(4, 6)[::-1][::-1], query.tolist()):
-        block = FeatureDistances(same, query).block(slice(0, 4), slice(0, 4))
+        block = FeatureDistances(same, query).block(np.arange(4))
         np.testing.assert_array_equal(block, expected)
 
 
-def test_blocks_cover_the_gallery_and_hide_images(monkeypatch):
-    monkeypatch.setattr(distances, "COLUMNS", 4)
-    matrix = features(2, 10)
-    hidden = [np.array([0, 5]), np.array([], np.int64)]
-    parts = list(blocks(KnownDistances(matrix), slice(0, 2), hidden))
-    assert [low for low, _ in parts] == [0, 4, 8]
-    whole = np.hstack([block for _, block in parts])
-    expected = matrix.copy()
-    expected[0, [0, 5]] = np.inf
-    np.testing.assert_array_equal(whole, expected)
-
-
-@pytest.mark.parametrize("columns", [3, 50, 1000])
 @pytest.mark.parametrize("k", [1, 7, 200])
-def test_the_smallest_are_those_of_a_stable_sort(k, columns, monkeypatch):
-    monkeypatch.setattr(distances, "COLUMNS", columns)
+def test_the_smallest_are_those_of_a_stable_sort(k):
     matrix = np.random.default_rng(0).integers(0, 9, (6, 120)).astype(np.float32)  # many ties
-    values, places = smallest(blocks(KnownDistances(matrix), slice(0, 6)), k)
-    order = np.argsort(matrix, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(places, order)
-    np.testing.assert_array_equal(values, np.take_along_axis(matrix, order, axis=1))
+    for row in matrix:
+        np.testing.assert_array_equal(smallest(row, k), np.argsort(row, kind="stable")[:k])
 
 
-def test_threads_return_the_blocks_in_order():
+@pytest.mark.parametrize("rows, block, expected", [(64, 1 << 24, 64), (64, 95, 9), (64, 3, 1)])
+def test_every_query_is_worked_on_in_order(rows, block, expected, monkeypatch):
+    """In blocks that are bounded by their rows and by their size."""
+    monkeypatch.setattr(distances, "ROWS", rows)
+    monkeypatch.setattr(distances, "BLOCK", block)
+    sizes = []
+
+    class Watched(KnownDistances):
+        def block(self, queries):
+            sizes.append(len(queries))
+            return super().block(queries)
+
+    matrix = features(150, 10)
+    queries = np.arange(149, -1, -1)
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        results = in_threads(lambda rows: (rows, torch.backends.cuda.matmul.allow_tf32), 150)
+        found = each_query(
+            Watched(matrix),
+            queries,
+            lambda query, row: (query, row, torch.backends.cuda.matmul.allow_tf32),
+        )
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
-    assert [rows for rows, _ in results] == [slice(0, 64), slice(64, 128), slice(128, 150)]
-    assert not any(tf32 for _, tf32 in results), "products are in full float32"
+    assert [query for query, _, _ in found] == queries.tolist()
+    np.testing.assert_array_equal([row for _, row, _ in found], matrix[::-1])
+    assert not any(tf32 for _, _, tf32 in found), "products are in full float32"
+    assert max(sizes) == expected and sum(sizes) == 150
 
 
 def test_padding():

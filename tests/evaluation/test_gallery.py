@@ -146,10 +146,9 @@ def test_unreadable_pictures_are_named_and_left_out(model, folder):
         Gallery(folder / "only", model, [folder / "empty.jpg"])
 
 
-def test_search_is_the_slow_product_block_by_block(model, folder, monkeypatch):
+def test_search_is_the_slow_product(model, folder):
     gallery = opened(folder, model)
     queries = embed(model, [folder / "below" / "7.jpg", folder / "2.png"])
-    monkeypatch.setattr(module, "BLOCK", 4)
     similarities, rows = gallery.search(queries, top=5)
     expected = queries @ embed(model, gallery.paths).T
     np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1)[:, :5])
@@ -222,6 +221,6 @@ def test_wrong_searches_and_options(change, message, model, folder, tmp_path):
         np.testing.assert_array_equal(gallery.search(same, np.int64(3))[1], expected[1])
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"batch_size={wrong}; expected a whole number from 1"):
-            Gallery(tmp_path / "index", model, pictures_in(folder), batch_size=wrong)
+            Gallery(tmp_path / "new", model, pictures_in(folder), batch_size=wrong)
     with pytest.raises(ValueError, match="model='demo'; expected fusionreid"):
         Gallery(tmp_path / "index", "demo", pictures_in(folder))

@@ -46,8 +46,7 @@ def test_a_ranking_is_that_of_the_evaluation(rankings, tmp_path, feature, camera
 
 
 def matrix(distances):
-    queries, gallery = distances.shape
-    return distances.block(slice(0, queries), slice(0, gallery))
+    return distances.block(np.arange(distances.shape[0]))
 
 
 def test_every_switch_changes_the_distances(rankings):
