@@ -152,7 +152,8 @@ def contact_sheet(
     paths = table.pivot(index="identity", columns="camera", values="path")
     cameras = paths.count(axis=1).sample(frac=1, random_state=seed)
     paths = paths.loc[sorted(cameras.nlargest(identities).index)]
-    grid = _Grid(paths.index, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
+    people = [f"person {identity}" for identity in paths.index]
+    grid = _Grid(people, [f"camera\n{camera}" for camera in paths], tile, width=7.0)
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
         if pd.notna(path):
@@ -163,12 +164,15 @@ def contact_sheet(
 
 
 @styled
-def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
+def batch_sheet(
+    images, identities: Sequence, *, columns: Sequence[str] = (), width: float = 9.0
+) -> Figure:
     """A batch as the model sees it after augmentation: each identity's K images in a row.
 
     Args:
         images: (P x K, 3, H, W), normalised or uint8, those of one identity together.
         identities: (P x K,), the labels of the rows.
+        columns: their labels, if they have any.
         width: of the figure in inches.
     """
     pixels = as_pixels(images)
@@ -176,7 +180,7 @@ def batch_sheet(images, identities: Sequence, *, width: float = 9.0) -> Figure:
     begins = drawn["identity"] != drawn["identity"].shift()  # a row
     drawn.insert(0, "row", begins.cumsum() - 1)
     drawn.insert(1, "column", drawn.groupby("row").cumcount())
-    columns = [""] * (drawn["column"].max() + 1)
+    columns = columns or [""] * (drawn["column"].max() + 1)
     rows = drawn["identity"][begins]
     grid = _Grid(rows, columns, pixels.shape[1:3], width=width)
     for row, column, image in zip(drawn["row"], drawn["column"], pixels, strict=True):

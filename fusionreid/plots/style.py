@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..config import LABELS, SYMBOLS
 from ..files import atomic_write
@@ -42,6 +43,7 @@ SOURCE_STYLES = {
     "own": {"color": GREY, "marker": "|", "markersize": 9, "linestyle": ":"},
 }
 
+MARKER = 6  # points, the least in a legend
 SHEET = Path(__file__).with_name("figures.mplstyle")
 
 
@@ -62,9 +64,21 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def legend_below(figure: Figure, axes, columns: int) -> None:
-    """Puts one legend, of the lines of `axes`, below all panels."""
+    """Puts one legend, of the lines of `axes`, below all panels.
+
+    A heading, to which seaborn gives a marker of no size, is bold. Small markers become larger and
+    opaque: in pale dots, colours are hard to tell apart.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.4)
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.4
+    )
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        size = handle.get_markersize() if isinstance(handle, Line2D) else MARKER
+        if size == 0:
+            text.set_fontweight("bold")
+        elif size < MARKER:
+            handle.set(markersize=MARKER, alpha=1)
 
 
 def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:

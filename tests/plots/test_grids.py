@@ -92,6 +92,17 @@ def test_a_batch_has_a_row_for_each_identity():
     assert (canvas(figure)[:64, 2 * (32 + GAP) :] == 255).all()
 
 
+def labels(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_rows_and_columns_of_a_sheet_say_what_they_are(records):
+    people = plots.contact_sheet(records, identities=2, tile=(64, 32)).axes[0]
+    assert labels(people.yaxis) == ["person 3", "person 9"]
+    batch = plots.batch_sheet(PIXELS[:4], ["a", "a", "b", "b"], columns=["before", "after"]).axes[0]
+    assert labels(batch.xaxis) == ["before", "after"]
+
+
 def test_a_list_says_which_images_are_right():
     figure = plots.retrieved_lists(PIXELS[:2], LISTS, RIGHT, labels=["A", "B"])
     assert figure.drawn["rank"].tolist() == [1, 2, 3] * 2

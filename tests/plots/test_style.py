@@ -9,7 +9,7 @@ import pytest
 
 from fusionreid import plots
 from fusionreid.config import LABELS
-from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES, styled
+from fusionreid.plots.style import FEATURE_LABELS, FEATURE_STYLES, legend_below, styled
 
 
 def drawn_figure():
@@ -44,6 +44,20 @@ def test_a_styled_function_draws_in_the_style_and_leaves_no_trace():
     assert sizes == [11]
     assert matplotlib.rcParams["axes.grid"] == before
     assert plt.get_fignums() == []
+
+
+def test_a_legend_below_has_headings_and_marks_that_are_seen():
+    figure, axes = plt.subplots()
+    axes.plot([], [], "", label="top")
+    axes.lines[0].set(marker="", markersize=0)
+    axes.plot([], [], "s", markersize=2, alpha=0.5, label="coat")
+    axes.plot([], [], "D", markersize=9, alpha=0.5, label="all")
+    legend_below(figure, axes, 3)
+    (legend,) = figure.legends
+    assert [text.get_fontweight() for text in legend.get_texts()] == ["bold", "normal", "normal"]
+    assert [mark.get_markersize() for mark in legend.legend_handles] == [0, 6, 9]
+    assert [mark.get_alpha() for mark in legend.legend_handles[1:]] == [1, 0.5]
+    plt.close(figure)
 
 
 def test_a_figure_is_saved_with_its_numbers(tmp_path):
