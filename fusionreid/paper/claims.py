@@ -42,39 +42,34 @@ def judge(results: Results) -> pd.DataFrame:
     it is the sign: "yes", "no", "equal" or "not run".
     """
     runs = results.runs[results.runs["metric"] == "mAP"]
-    terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
+    claims = CLAIMS
     if results.setting.profile.backbones:
-        terms = terms[terms["order"] != "yes"]
+        claims = claims[claims["order"] != "yes"]
     rows = []
-    for claim, whole in CLAIMS.groupby("claim", sort=False):
-        of_claim = terms[terms["claim"] == claim]
-        of_one_seed = of_claim.drop_duplicates(["case", "variant", "feature"])
-        if len(of_one_seed) < len(whole):
+    for claim, terms in claims.groupby("claim", sort=False):
+        if not terms["experiment"].isin(runs["experiment"]).all():
             continue
-        cases = whole["case"].nunique()
-        name = whole["experiment"].iloc[0]
+        cases = terms["case"].nunique()
+        measured = terms.merge(runs, on=["experiment", "variant", "feature"])
+        of_one_seed = measured[measured["seed"] == results.setting.seeds[0]]
+        name = terms["experiment"].iloc[0]
         for source in SOURCES:
             row = {"experiment": name, "claim": claim, "case": claim, "metric": "mAP"}
             row["source"] = source
             if source in recorded.SOURCES:
-                weights = _weights(of_one_seed, source, cases)
+                weights = of_one_seed.groupby([source, "feature"])["weight"].sum() / cases
+                weights = weights[weights != 0].to_dict()
                 interval = recorded.contrast(weights, "mAP")
                 row["locked"] = recorded.contrast(weights, "mAP", locked=True).mean
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
-                values = of_claim["weight"] * of_claim[source] / cases
-                sums = values.groupby(of_claim["seed"]).sum(min_count=len(whole))
+                values = measured["weight"] * measured[source] / cases
+                sums = values.groupby(measured["seed"]).sum(min_count=len(terms))
                 row["mean"] = round(sums.mean(), 6)
                 row["verdict"] = _sign(row["mean"]) if source == "own" else ""
             rows.append(row)
     return pd.DataFrame(rows).rename(columns={"mean": "difference"})
-
-
-def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
-    """The weight of each row of the recorded runs in the mean over a claim's cases."""
-    weights = terms.groupby([source, "feature"])["weight"].sum() / cases
-    return weights[weights != 0].to_dict()
 
 
 def _verdict(mean: float, low: float, high: float) -> str:
