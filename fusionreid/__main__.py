@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import paths
+import pandas as pd
+
+from . import jobs, parallel, paths
 from .config import (
     DATASETS,
     PAPER,
@@ -21,10 +23,28 @@ from .config import (
     TrainConfig,
     profile,
 )
+from .data import datasets
+from .data.cache import unreadable
+from .evaluation import verification
+from .evaluation.embedding import device_of, embed
+from .evaluation.evaluate import cross_domain, retrieve
+from .evaluation.gallery import (
+    SUFFIXES,
+    Gallery,
+    known_sheets,
+    pictures_in,
+    remember_sheets,
+    write_sheet,
+)
 from .files import atomic_write
 from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
+from .paper import recorded, tables
+from .paper.compare import results
+from .paper.experiments import EXPERIMENTS, plan, setting
 from .processes import speed
+from .training.runs import RunConfig, make_run
+from .training.trained import fine_tuned, load, publish, read_calibrations, write_calibrations
 
 SETS = f"{', '.join(DATASETS)}, or your own: a folder in Market-1501's layout, or a CSV file"
 MODEL = "'demo', runs/<fingerprint>, or a checkpoint's file, also the authors'"
@@ -91,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(function: Callable, *parents: argparse.ArgumentParser) -> Callable:
         """Adds a command, named and described as its function; returns its `add_argument`."""
-        words = function.__doc__.split("\n")[0]
+        words = function.__doc__
         added = commands.add_parser(
             function.__name__, parents=parents, help=words, description=words
         )
@@ -240,23 +260,18 @@ def data_of(options: argparse.Namespace, seed: int = 0) -> DataConfig:
     return DataConfig(name, options.size or default.size, seed)
 
 
-def run_of(options: argparse.Namespace):
-    """The `RunConfig` that the options of `train` describe."""
-    from .training.runs import make_run
-    from .training.trained import fine_tuned
-
-    backbones = {}
-    weights = {}
-    for branch in ("cnn", "transformer"):
-        name = getattr(options, branch)
-        start = getattr(options, f"{branch}_weights")
-        backbones[branch] = None if name == "none" else name
-        if start and name == "none":
-            raise ValueError(f"weights {start!r}: expected none for a branch that is left out")
-        if start:
-            weights[name] = start
+def run_of(options: argparse.Namespace) -> RunConfig:
+    """The run that the options of `train` describe."""
     preset = RELEASED if options.released else PAPER
-    config = replace(preset, **backbones, image_size=options.image_size, stride=options.stride)
+    config = replace(
+        preset,
+        cnn=None if options.cnn == "none" else options.cnn,
+        transformer=None if options.transformer == "none" else options.transformer,
+        image_size=options.image_size,
+        stride=options.stride,
+    )
+    given = {options.cnn: options.cnn_weights, options.transformer: options.transformer_weights}
+    weights = {backbone: start for backbone, start in given.items() if start}
 
     scale = profile(options.profile)
     given = {name: getattr(options, name) for name in TRAINING}
@@ -281,8 +296,6 @@ def run_of(options: argparse.Namespace):
 
 def train(options: argparse.Namespace) -> None:
     """Train a configuration, or load it if it is trained; print what each feature reaches."""
-    import pandas as pd
-
     from .training.train import train, without_cameras
 
     run = run_of(options)
@@ -309,10 +322,6 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Rank data sets by a trained model, with and without its camera embedding."""
-    from . import parallel
-    from .evaluation.evaluate import cross_domain
-    from .training.trained import load
-
     state, device = parallel.start(options.device)
     model = load(options.model, device)
     sets = {name: opened(options, name) for name in options.dataset}
@@ -330,24 +339,15 @@ def evaluate(options: argparse.Namespace) -> None:
                 print(f"{name} has no cameras: scored without the camera rule")
 
 
-def opened(options: argparse.Namespace, given: str, seed: int = 0):
-    """The `Dataset` that the options of `evaluate` or `verify` name."""
-    from .data.datasets import open_data
-
+def opened(options: argparse.Namespace, given: str, seed: int = 0) -> datasets.Dataset:
+    """The data set that the options of `evaluate` or `verify` name."""
     name, root = place(given, options.data_root)
     size = options.size or ("demo" if name == "synthetic" else "full")
-    return open_data(DataConfig(name, size, seed), root)
+    return datasets.open_data(DataConfig(name, size, seed), root)
 
 
 def verify(options: argparse.Namespace) -> None:
     """Is it the same person? TAR at FAR, equal error rate, and whether probabilities come true."""
-    import pandas as pd
-
-    from .evaluation import verification
-    from .evaluation.embedding import device_of
-    from .evaluation.evaluate import retrieve
-    from .training.trained import load, read_calibrations, write_calibrations
-
     model = load(options.model, options.device)
     dataset = opened(options, options.dataset, options.data_seed)
     cache = {"cache_directory": paths.cache(options.data_root)}
@@ -382,13 +382,11 @@ def verify(options: argparse.Namespace) -> None:
 
 def probe(options: argparse.Namespace) -> None:
     """Forced choices between people who differ in one cue: which features see which cues."""
-    from .data.datasets import open_probe
     from .evaluation import probe
-    from .training.trained import load
 
     if options.features and options.model:
         raise ValueError(f"expected a model or --features, found both: {options.model}")
-    dataset = open_probe(options.data_root, options.data_seed)
+    dataset = datasets.open_probe(options.data_root, options.data_seed)
     if options.features:
         choices = probe.of_file(options.features, dataset)
     else:
@@ -414,17 +412,6 @@ def print_percent(table) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
-    from .evaluation.embedding import embed
-    from .evaluation.gallery import (
-        SUFFIXES,
-        Gallery,
-        known_sheets,
-        pictures_in,
-        remember_sheets,
-        write_sheet,
-    )
-    from .training.trained import load, read_calibrations
-
     one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
     index = options.index or options.gallery / ".fusionreid"
     sheets = known_sheets(index) | {options.to.resolve()}
@@ -458,7 +445,6 @@ def search(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Write a trained model as one file: its weights, or a graph for ONNX runtimes."""
     from .evaluation.export import export
-    from .training.trained import load, publish
 
     ending = options.to.suffix.lower()
     one_of("the ending of --to", ending, [".safetensors", ".onnx"])
@@ -472,39 +458,31 @@ def export(options: argparse.Namespace) -> None:
 
 def experiments(options: argparse.Namespace) -> int:
     """Train the missing runs of tables and figures, and print them beside the paper's numbers."""
-    from .jobs import RunsError, run_all, states
-    from .paper import recorded
-    from .paper.compare import results
-    from .paper.experiments import EXPERIMENTS, plan, setting
-    from .paper.tables import comparison
-
     names = []
     for name in options.names:
         names += EXPERIMENTS if name == "all" else [name]
-    scale = profile(options.profile)
     data = data_of(options)
     if data.name != "synthetic" and data.size != "demo" and options.data_seeds != [0]:
         raise ValueError(
             f"--data-seeds {options.data_seeds}: the whole of {data.name} has no draws; "
             "--size demo has"
         )
-    if options.job and not options.cluster:
+    cluster = None
+    if options.cluster:
+        needs = {name: literal(value) for name, value in options.job}
+        cluster = {"cluster": options.cluster} | needs
+    elif options.job:
         raise ValueError(
             f"--job {' '.join(options.job[0])}: expected --cluster with it, found none"
         )
-    cluster = None
-    if options.cluster:
-        cluster = {"cluster": options.cluster}
-        cluster |= {name: literal(value) for name, value in options.job}
-    roots = options.runs_root, options.data_root
-    settings = [
-        setting(scale, replace(data, seed=seed), options.seeds, *roots)
-        for seed in options.data_seeds
-    ]
-    plan(names, settings[0], rows=options.rows)  # an unknown name is an error before anything runs
+    where = options.runs_root, options.data_root
+    settings = []
+    for seed in options.data_seeds:
+        draw = replace(data, seed=seed)
+        settings.append(setting(options.profile, draw, options.seeds, *where))
     if options.status:
         for chosen in settings:
-            table = states(plan(names, chosen, rows=options.rows), chosen.runs_root)
+            table = jobs.states(plan(names, chosen, rows=options.rows), chosen.runs_root)
             print(table.to_string(index=False))
             print(f"\n{table['state'].value_counts().to_string(header=False)}")
         return 0
@@ -512,7 +490,7 @@ def experiments(options: argparse.Namespace) -> int:
     code = 0
     for chosen in settings:
         try:
-            run_all(
+            jobs.run_all(
                 names,
                 chosen,
                 rows=options.rows,
@@ -520,7 +498,7 @@ def experiments(options: argparse.Namespace) -> int:
                 devices=options.devices,
                 cluster=cluster,
             )
-        except RunsError as error:
+        except jobs.RunsError as error:
             code = 1
             print(f"fusionreid: {error}", file=sys.stderr)
         if options.record:
@@ -529,7 +507,7 @@ def experiments(options: argparse.Namespace) -> int:
     for chosen in settings:
         measured = results(names, chosen)
         for name in names:
-            print(f"\n{comparison(measured, name).markdown()}")
+            print(f"\n{tables.comparison(measured, name).markdown()}")
     return code
 
 
@@ -540,12 +518,10 @@ def data(options: argparse.Namespace) -> int:
 
         print(build(options.data_root, options.size or "demo", options.seed))
         return 0
-    from .data.cache import unreadable
-    from .data.datasets import open_dataset, table, verdict
-
     name, root = place(options.name, options.data_root)
-    dataset = open_dataset(name, root, size=options.size, seed=options.seed)
-    print(f"{dataset}\n\n{table(dataset)}\n\n{verdict(dataset)}".rstrip())
+    dataset = datasets.open_dataset(name, root, size=options.size, seed=options.seed)
+    counts = datasets.table(dataset)
+    print(f"{dataset}\n\n{counts}\n\n{datasets.verdict(dataset)}".rstrip())
     pictures = [record.path for split in dataset.splits.values() for record in split]
     problems = unreadable(pictures)
     print(f"\n{len(problems)} of {len(pictures)} pictures cannot be read.")

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from . import paths
 from .data.datasets import open_data
 from .files import is_locked
 from .models import checkpoints
@@ -103,7 +102,7 @@ def states(runs: dict[str, RunConfig], runs_root: Path) -> pd.DataFrame:
 def train_missing(
     runs: dict[str, RunConfig],
     runs_root: Path,
-    data_root: str | Path | None = None,
+    data_root: Path,
     side_by_side: Callable | None = None,
     progress: bool = True,
     objective: PaperObjective | None = None,
@@ -116,26 +115,27 @@ def train_missing(
     missing = {
         name: run for name, run in runs.items() if read_result(run.fingerprint, runs_root) is None
     }
+    if not missing:
+        return []
     # The data is rendered and checked once, before several processes want it.
     for data in {run.data for run in missing.values()}:
-        open_data(data, data_root or paths.DATA)
+        open_data(data, data_root)
+    work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
+    ended = (side_by_side or on_this_machine)(work, missing)
     errors = {}
-    if missing:
-        work = partial(_train, data_root=data_root, runs_root=runs_root, objective=objective)
-        ended = (side_by_side or on_this_machine)(work, missing)
-        bar = tqdm(
-            desc="variants",
-            total=len(runs),
-            initial=len(runs) - len(missing),
-            disable=not bars(progress),
-        )
-        with bar, closing(ended):
-            for name, error in ended:
-                if error:
-                    errors[name] = error
-                    tqdm.write(f"{name} failed: {error.strip().splitlines()[-1]}")
-                bar.set_postfix_str(name[:60], refresh=False)
-                bar.update()
+    bar = tqdm(
+        desc="variants",
+        total=len(runs),
+        initial=len(runs) - len(missing),
+        disable=not bars(progress),
+    )
+    with bar, closing(ended):
+        for name, error in ended:
+            if error:
+                errors[name] = error
+                tqdm.write(f"{name} failed: {error.strip().splitlines()[-1]}")
+            bar.set_postfix_str(name[:60], refresh=False)
+            bar.update()
     if errors:
         raise RunsError(errors, len(runs))
     return list(missing)

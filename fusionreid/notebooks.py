@@ -65,7 +65,11 @@ def find(folder: Path, only: list[str] | None = None) -> list[Path]:
     """
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not notebooks:
-        raise NotebookError(f"{folder}: expected notebooks named NN_name.ipynb, found none")
+        raise NotebookError(
+            f"{folder}: expected notebooks named NN_name.ipynb, found none. They come with the "
+            "repository, not with the installed package: clone it and run this there, or name the "
+            "checkout in FUSIONREID_ROOT"
+        )
     if not only:
         return notebooks
     chosen = set()

@@ -14,12 +14,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from unittest import mock
 
 from . import config, paths
 from .devices import default_device
 from .files import writing
 from .notebooks import NotebookError, find, parameters, resolve, update
+from .options import one_of
 from .processes import cores
 
 SUMMARY = "12_summary"  # it shows what the notebooks before it have trained
@@ -30,18 +33,15 @@ def plan(
 ) -> dict[Path, dict[str, object]]:
     """The values to inject into each notebook: those that differ from the notebook's own.
 
-    Raises NotebookError for a name that no notebook has (papermill would only warn), and ValueError
-    for a value that a parameter of this name may not have.
+    Raises ValueError for a name that no notebook has (papermill would only warn), and for a value
+    that a parameter of this name may not have.
     """
     own = {path: parameters(path) for path in notebooks}
+    known = dict.fromkeys(chain.from_iterable(own.values()))
     for name in given:
         if name in ("PROFILE", "DATASET"):
-            raise NotebookError(f"-p {name}: use the option --{name.lower()}")
-        if not any(name in literals for literals in own.values()):
-            message = f"-p {name}: no selected notebook has this parameter; they have"
-            for path, literals in own.items():
-                message += f"\n  {path.stem}: {', '.join(literals) or 'none'}"
-            raise NotebookError(message)
+            raise ValueError(f"-p {name}: use the option --{name.lower()}")
+        one_of("-p: parameter", name, known)
     values = {"PROFILE": profile, "DATASET": dataset, **given}
     values = dict(zip(values, resolve(**values), strict=True))
     injected = {}
@@ -54,8 +54,8 @@ def plan(
     return injected
 
 
-def execute(source: Path, target: Path, values: dict[str, object], environment: dict) -> float:
-    """Runs one notebook in a kernel with these environment variables; returns the seconds it took.
+def execute(source: Path, target: Path, values: dict[str, object]) -> float:
+    """Runs one notebook in a kernel of its own; returns the seconds it took.
 
     The executed copy is written also when it fails; the NotebookError then quotes the cell.
     """
@@ -75,7 +75,7 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
                 cwd=source.parent,
                 progress_bar={"desc": source.stem, "leave": False, "disable": None},
                 kernel_name="python3",
-                kernel_manager_class=_logged_kernel(log, environment),
+                kernel_manager_class=_logged_kernel(log),
                 start_timeout=300,
                 coalesce_streams=True,  # what a cell prints is one output, not one a line
             )
@@ -92,14 +92,13 @@ def execute(source: Path, target: Path, values: dict[str, object], environment: 
     return time.perf_counter() - started
 
 
-def _logged_kernel(log: Path, environment: dict[str, str]) -> type:
+def _logged_kernel(log: Path) -> type:
     """A kernel manager whose kernels write warnings and crashes to a file, not into the bar."""
     from jupyter_client import AsyncKernelManager
 
     class LoggedKernel(AsyncKernelManager):
         async def start_kernel(self, **options):
             with open(log, "wb") as file:
-                options["env"] = dict(options.get("env") or os.environ) | environment
                 await super().start_kernel(**options, stdout=file, stderr=file)
 
     return LoggedKernel
@@ -126,8 +125,8 @@ def reproduce(
 
     Returns {"notebook", "seconds"} for each, as they ended.
 
-    Raises ValueError for an unknown profile, data set or value, NotebookError for an unknown
-    notebook or parameter, or a notebook that failed.
+    Raises ValueError for an unknown profile, data set, parameter or value, NotebookError for an
+    unknown notebook, or one that failed.
     """
     from tqdm import tqdm
 
@@ -136,12 +135,6 @@ def reproduce(
         raise NotebookError(
             "--update: committed outputs are those of the demo profile on synthetic data, "
             "nothing else"
-        )
-    if not paths.NOTEBOOKS.is_dir():
-        raise NotebookError(
-            f"{paths.NOTEBOOKS}: no such folder; the notebooks come with the repository, not with "
-            "the installed package: clone it and run this there, or name the checkout in "
-            "FUSIONREID_ROOT"
         )
     notebooks = find(paths.NOTEBOOKS, only)
     injected = plan(notebooks, profile, dataset, given or {})
@@ -158,20 +151,21 @@ def reproduce(
         environment["OMP_NUM_THREADS"] = str(max(1, cores() // at_once))
     # The kernels of this interpreter's environment come before those of the user.
     kernels = f"{sys.prefix}/share/jupyter"
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])
+    environment["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])
     rows = []
     waiting = deque(notebooks)
     running: dict[Future, Path] = {}
     started = time.perf_counter()
     bar = tqdm(total=len(notebooks), unit="notebook", disable=None, position=0)
-    with bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
+    inherited = mock.patch.dict(os.environ, environment)
+    with inherited, bar, ThreadPoolExecutor(at_once) as threads, _kernels_end(running):
         while waiting or running:
             while waiting and len(running) < at_once:
                 if waiting[0].stem == SUMMARY and running:
                     break
                 path = waiting.popleft()
-                arguments = path, folder / path.name, injected[path], environment
-                running[threads.submit(execute, *arguments)] = path
+                future = threads.submit(execute, path, folder / path.name, injected[path])
+                running[future] = path
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
                 path = running.pop(ended)
                 rows.append({"notebook": path.stem, "seconds": ended.result()})

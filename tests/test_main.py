@@ -160,7 +160,7 @@ def test_a_wrong_value_names_its_option(arguments, message, capsys):
         (
             "train --profile smoke --cnn none --cnn-weights random",
             2,
-            "expected none for a branch that is left out",
+            "weights: backbone='none' is not known; it is one of: None, 'vit_base",
         ),
         (
             "evaluate nowhere.pth --dataset synthetic",
@@ -386,7 +386,7 @@ def test_a_warning_is_one_line(tiny_dataset, tmp_path, monkeypatch, capsys):
     warn = partial(warnings.warn, "two sets;\nthe first is read", stacklevel=1)
     monkeypatch.setattr("fusionreid.__main__.print_percent", lambda _: warn())
     monkeypatch.setattr("fusionreid.data.datasets.open_data", lambda *_: tiny_dataset)
-    monkeypatch.setattr("fusionreid.evaluation.evaluate.cross_domain", lambda *_, **__: None)
+    monkeypatch.setattr("fusionreid.__main__.cross_domain", lambda *_, **__: None)
     assert main(["evaluate", "demo", "--dataset", "synthetic", "--data-root", str(tmp_path)]) == 0
     assert capsys.readouterr().err == "fusionreid: warning: two sets; the first is read\n"
 

@@ -43,18 +43,19 @@ def judge(results: Results) -> pd.DataFrame:
     some cases are recorded, it is "1 of 9 cases", and `part` is their mean difference. Of own runs
     it is the sign: "yes", "no", "equal" or "not run". `kind` is that of the claim.
     """
-    terms = _terms(results)
+    claims = _of_profile(results)
+    runs = results.runs[results.runs["metric"] == "mAP"]
     rows = []
-    for claim, whole in CLAIMS.groupby("claim", sort=False):
-        of_claim = terms[terms["claim"] == claim]
-        of_one_seed = of_claim.drop_duplicates(["case", "variant", "feature"])
-        if len(of_one_seed) < len(whole):
+    for claim, terms in claims.groupby("claim", sort=False):
+        if not terms["experiment"].isin(runs["experiment"]).all():
             continue
-        cases = whole["case"].nunique()
-        name = whole["experiment"].iloc[0]
+        cases = terms["case"].nunique()
+        measured = terms.merge(runs, on=["experiment", "variant", "feature"])
+        of_one_seed = measured[measured["seed"] == results.setting.seeds[0]]
+        name = terms["experiment"].iloc[0]
         for source in SOURCES:
             row = {"experiment": name, "claim": claim, "case": claim, "metric": "mAP"}
-            row |= {"kind": whole["kind"].iloc[0], "source": source, "part": np.nan}
+            row |= {"kind": terms["kind"].iloc[0], "source": source, "part": np.nan}
             if source in recorded.SOURCES:
                 weights = _weights(of_one_seed, source, cases)
                 interval = recorded.contrast(weights, "mAP")
@@ -66,19 +67,17 @@ def judge(results: Results) -> pd.DataFrame:
                     row["verdict"] = f"{len(parts)} of {cases} cases"
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
-                values = of_claim["weight"] * of_claim[source] / cases
-                sums = values.groupby(of_claim["seed"]).sum(min_count=len(whole))
+                values = measured["weight"] * measured[source] / cases
+                sums = values.groupby(measured["seed"]).sum(min_count=len(terms))
                 row["mean"] = round(sums.mean(), 6)
                 row["verdict"] = _sign(row["mean"]) if source == "own" else ""
             rows.append(row)
     return pd.DataFrame(rows).rename(columns={"mean": "difference"})
 
 
-def _terms(results: Results) -> pd.DataFrame:
-    """The terms of the claims that are judged, each with its mAP in every source, by seed."""
-    runs = results.runs[results.runs["metric"] == "mAP"]
-    terms = CLAIMS.merge(runs, on=["experiment", "variant", "feature"])
-    return terms[terms["kind"] != "order"] if results.setting.profile.backbones else terms
+def _of_profile(results: Results) -> pd.DataFrame:
+    """The terms of the claims that a profile can judge."""
+    return CLAIMS[CLAIMS["kind"] != "order"] if results.setting.profile.backbones else CLAIMS
 
 
 def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
@@ -155,7 +154,9 @@ def evidence(results: Results) -> pd.DataFrame:
     which `recorded.csv` has the commit, the device and the accuracy of each.
     """
     names = ["experiment", "claim", "variant", "feature"]
-    terms = _terms(results).melt(names, [*recorded.SOURCES], "source", "configuration")
+    variants = results.runs.drop_duplicates(["experiment", "variant", "feature"])
+    terms = _of_profile(results).merge(variants, on=["experiment", "variant", "feature"])
+    terms = terms.melt(names, [*recorded.SOURCES], "source", "configuration")
     runs = terms.merge(recorded.archive().rows, on=["configuration", "feature"])
     keys = [*names, "source", "data_seed"]
     rows = []

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from ..config import DATASETS, FEATURES, LABELS, ModelConfig, Profile
+from ..config import DATASETS, FEATURES, LABELS, ModelConfig
 from ..models.cost import measure
 from ..training.runs import read_result
 from . import numbers as paper
 from . import recorded
-from .experiments import Setting, label, names_of, variants
+from .experiments import CONFIGURATIONS, Setting, label, names_of, variants
 from .numbers import ACCURACY
 
 COSTED = ("table2", "table3", "table4", "table5", "table6")
@@ -98,13 +98,12 @@ class Results:
         """What the numbers of each source are of."""
         profile = self.setting.profile.name
         data = self.setting.data.name
-        titles = {"paper": f"Paper, {DATASETS[papers_dataset(name, data)]}"}
-        for source, dataset in recorded.SOURCES.items():
-            people = f"{source} people"
-            if source == "real":
-                people = f"{people} ({DATASETS[dataset]})"
-            titles[source] = f"Recorded, {people}, {profile}"
-        return titles | {"own": f"Own run, {DATASETS[data]}, {profile}"}
+        return {
+            "paper": f"Paper, {DATASETS[papers_dataset(name, data)]}",
+            "real": f"Recorded, real people ({DATASETS[recorded.SOURCES['real']]}), {profile}",
+            "synthetic": f"Recorded, synthetic people, {profile}",
+            "own": f"Own run, {DATASETS[data]}, {profile}",
+        }
 
     def dots(self, name: str, features: Sequence[str] | None = None) -> pd.DataFrame:
         """The differences from the reference row, for `plots.differences`.
@@ -119,14 +118,14 @@ class Results:
         return rows.assign(case=case)
 
     def points(self, name: str) -> pd.DataFrame:
-        """The rows of Fig. 5 or 6, for `plots.accuracy_curves` and `plots.difference_curves`.
+        """The rows of Fig. 5 or 6, for `plots.accuracy_curves`.
 
         Returns `shown` with `depth` and `dim` at the paper's scale, and `here`, D in this profile.
         """
-        points = [asdict(each.config.fusion) | {"variant": each.name} for each in variants(name)]
-        points = pd.DataFrame(points)[["variant", "depth", "dim"]]
+        fusions = {row: asdict(config.fusion) for row, config in CONFIGURATIONS[name].items()}
+        points = pd.DataFrame.from_dict(fusions, orient="index")[["depth", "dim"]]
         points["here"] = points["dim"] // self.setting.profile.dim_divisor
-        return self.shown(name).merge(points)
+        return self.shown(name).join(points, on="variant")
 
 
 def results(names: str | Sequence[str], setting: Setting) -> Results:
@@ -134,18 +133,17 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
 
     Raises ValueError for an unknown experiment, and for the damaged result of a run.
     """
-    runs = []
-    rows = []
-    for name in names_of(names):
-        runs.append(pd.DataFrame(_runs(name, setting)))
-        for source in ("paper", "own"):
-            rows.append(_given_rows(runs[-1], BASES[name], source))
-        for source in recorded.SOURCES:
-            rows.append(_recorded_rows(runs[-1], BASES[name], source))
+    runs = pd.DataFrame([row for name in names_of(names) for row in _runs(name, setting)])
+    rows = [_given_rows(runs, source) for source in ("paper", "own")]
+    rows += [_recorded_rows(runs, source) for source in recorded.SOURCES]
     rows = pd.concat(rows, ignore_index=True)
-    is_base = rows["variant"] == rows["experiment"].map(BASES)
-    rows.loc[is_base, ["difference", "low", "high"]] = math.nan
-    return Results(setting, pd.concat(runs, ignore_index=True), rows)
+    rows.loc[_is_base(rows), ["difference", "low", "high"]] = math.nan
+    return Results(setting, runs, rows)
+
+
+def _is_base(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of their experiment's reference row."""
+    return rows["variant"] == rows["experiment"].map(BASES)
 
 
 def rank_agreement(results: Results) -> pd.DataFrame:
@@ -163,27 +161,28 @@ def rank_agreement(results: Results) -> pd.DataFrame:
     values = rows.pivot(index=row, columns="source", values="value")
     values = runs.join(values).drop_duplicates([*runs])  # a model that several experiments have
     table = []
-    for pair in combinations(("paper", *recorded.SOURCES), 2):
-        known = values.dropna(subset=[*pair])
+    for first, second in combinations(("paper", *recorded.SOURCES), 2):
+        known = values.dropna(subset=[first, second])
         if len(known) < 3:
             continue
-        drawn = [_drawn_again(known, source) for source in pair]
+        drawn = [_drawn_again(known, first), _drawn_again(known, second)]
         if not all(map(len, drawn)):  # the rows share no run
             continue
         taus = [kendalltau(*both).statistic for both in zip(*drawn, strict=True)]
         low, high = np.quantile(taus, [0.025, 0.975])
-        means = [known[source].to_numpy() for source in pair]
-        first, second = (np.sign(np.subtract.outer(each, each)) for each in means)
-        turned = np.argwhere(np.triu(first * second < 0))
-        names = known.index.get_level_values("variant").map(results.label)
+        turned = []
+        for one, other in combinations(known.reset_index().to_dict("records"), 2):
+            if (one[first] - other[first]) * (one[second] - other[second]) < 0:
+                labels = results.label(one["variant"]), results.label(other["variant"])
+                turned.append(", ".join(labels))
         table.append(
             {
-                "sources": " and ".join(pair),
-                "tau": kendalltau(*means).statistic,
+                "sources": f"{first} and {second}",
+                "tau": kendalltau(known[first], known[second]).statistic,
                 "low": low,
                 "high": high,
                 "rows": len(known),
-                "turned": "; ".join(f"{names[one]}, {names[other]}" for one, other in turned),
+                "turned": "; ".join(turned),
             }
         )
     return pd.DataFrame(table)
@@ -243,11 +242,11 @@ def _runs(name: str, setting: Setting) -> Iterator[dict]:
                 }
 
 
-def _given_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
-    """The rows of `Results.rows` of one experiment, of the paper or of the own runs."""
+def _given_rows(runs: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The rows of `Results.rows` of the paper or of the own runs."""
     # Differences are taken seed by seed, because a seed that one row lacks says nothing of them.
-    keys = ["feature", "metric", "seed"]
-    of_base = runs[runs["variant"] == base].set_index(keys)[source].rename("base")
+    keys = ["experiment", "feature", "metric", "seed"]
+    of_base = runs[_is_base(runs)].set_index(keys)[source].rename("base")
     runs = runs.join(of_base, on=keys)
     runs["difference"] = runs[source] - runs["base"]
     groups = runs.groupby(ROW, sort=False)
@@ -258,62 +257,47 @@ def _given_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
     return rows.assign(source=source).reset_index()
 
 
-def _recorded_rows(runs: pd.DataFrame, base: str, source: str) -> pd.DataFrame:
-    """The rows of `Results.rows` of one experiment, of one of the recorded sources."""
-    base = runs.loc[runs["variant"] == base, source].iloc[0]
+def _recorded_rows(runs: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The rows of `Results.rows` of one of the recorded sources."""
+    bases = runs[_is_base(runs)].groupby("experiment")[source].first()
     rows = []
     for row in runs.drop_duplicates(ROW)[[*ROW, source]].to_dict("records"):
-        configuration = row.pop(source)
-        reference = {(base, row["feature"]): 1.0}
-        # For the reference row itself both are one term, of weight 1.
-        difference = {(base, row["feature"]): -1.0, (configuration, row["feature"]): 1.0}
-        value = recorded.contrast(reference, row["metric"]).mean
-        interval = recorded.contrast(difference, row["metric"])
+        of_row = {(row.pop(source), row["feature"]): 1.0}
+        base = (bases[row["experiment"]], row["feature"])
+        # Of the reference row itself, which is in both, the interval is that of its mean.
+        interval = recorded.contrast({base: -1.0} | of_row, row["metric"])
+        value = recorded.contrast({base: 1.0}, row["metric"]).mean
         if math.isnan(value):  # the reference row has no such feature
-            of_row = {(configuration, row["feature"]): 1.0}
             value = recorded.contrast(of_row, row["metric"]).mean
-        elif configuration != base:
+        elif base not in of_row:
             value += interval.mean
-        rows.append(
-            row
-            | {
-                "source": source,
-                "value": value,
-                "difference": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "runs": interval.runs,
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append(row | {"source": source, "value": value} | interval._asdict())
+    return pd.DataFrame(rows).rename(columns={"mean": "difference"}).drop(columns="p")
 
 
-def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.DataFrame:
-    """Every row of the paper's tables that has costs, beside ours.
+def costs(names: Sequence[str] = COSTED) -> pd.DataFrame:
+    """Every row of the paper's tables that has costs, beside ours at the paper's scale.
 
-    Ours are at the paper's scale, or at a profile's. Returns columns `table`, `name`, `counts`
-    ("model", or "one HTM" where the paper counts one), `parameters` and `paper_parameters`
-    (millions), `macs` and `paper_macs` (giga), to the paper's convention; `all_parameters`
-    (millions) and `attention_macs` (giga) as in `cost.Cost`, of the same count; `misprint`, where
-    the paper's number contradicts its others.
+    Returns columns `table`, `name`, `counts` ("model", or "one HTM" where the paper counts one),
+    `parameters` and `paper_parameters` (millions), `macs` and `paper_macs` (giga), to the paper's
+    convention; `all_parameters` (millions) and `attention_macs` (giga) as in `cost.Cost`, of the
+    same count; `misprint`, where the paper's number contradicts its others.
     """
     rows = []
     for name in names:
-        printed = paper.costs(name).reindex([variant.name for variant in variants(name)])
+        printed = paper.costs(name).reindex(list(CONFIGURATIONS[name]))
         for variant in variants(name):
-            counts = "model"
-            ours = _count(variant.config, profile)
-            if name in ("table3", "table4"):
-                counts = "one HTM"
+            theirs = printed.loc[variant.name]
+            ours = _count(variant.config)
+            if theirs["counts"] == "one HTM":
                 fusion = variant.config.fusion
                 without = replace(variant.config, fusion=replace(fusion, units=()))
-                ours = (ours - _count(without, profile)) / fusion.depth
-            theirs = printed.loc[variant.name]
+                ours = (ours - _count(without)) / fusion.depth
             rows.append(
                 {
                     "table": name,
                     "name": variant.name,
-                    "counts": counts,
+                    "counts": theirs["counts"],
                     **ours,
                     "paper_parameters": theirs["parameters"],
                     "paper_macs": theirs["FLOPs"],
@@ -323,7 +307,6 @@ def costs(names: Sequence[str] = COSTED, profile: Profile | None = None) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _count(config: ModelConfig, profile: Profile | None) -> pd.Series:
+def _count(config: ModelConfig) -> pd.Series:
     """The fields of `cost.Cost`, in millions of parameters and giga multiply-adds."""
-    cost = measure(profile.scale(config) if profile else config)
-    return pd.Series(asdict(cost)) / [1e6, 1e9, 1e6, 1e9]
+    return pd.Series(asdict(measure(config))) / [1e6, 1e9, 1e6, 1e9]

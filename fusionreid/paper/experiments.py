@@ -54,7 +54,7 @@ def _backbones() -> dict[str, ModelConfig]:
     return rows
 
 
-_CONFIGURATIONS = {
+CONFIGURATIONS = {
     "table1": {
         "FusionReID*": PAPER,
         "FusionReID": replace(PAPER, stride=16),
@@ -125,8 +125,8 @@ def variants(name: str) -> list[Variant]:
 
     Raises ValueError, naming the known experiments, for another name.
     """
-    one_of("experiment", name, _CONFIGURATIONS)
-    return [Variant(variant, config) for variant, config in _CONFIGURATIONS[name].items()]
+    one_of("experiment", name, CONFIGURATIONS)
+    return [Variant(variant, config) for variant, config in CONFIGURATIONS[name].items()]
 
 
 def own_rows(name: str, every: bool = False) -> list[str]:

@@ -52,23 +52,20 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     """
     if not parts:
         return UNKNOWN
-    counts = np.array([len(differences) for differences, _ in parts])
-    runs = int(counts.sum())
-    shares = counts / runs
-    run_means = [differences @ weights / weights.sum() for differences, weights in parts]
-    mean = float(shares @ [part.mean() for part in run_means])
-    seed_freedom = runs - len(parts)
+    run_means = [_run_means(*part) for part in parts]
+    all_means = np.concatenate(run_means)
+    runs = len(all_means)
+    mean = float(all_means.mean())
+    seed_variance, seed_freedom = _seed_variance(run_means)
     if seed_freedom == 0:
         return UNKNOWN._replace(mean=mean, runs=runs)
 
-    # The variance of the mean of each data seed, in two components.
-    squares = sum(((part - part.mean()) ** 2).sum() for part in run_means)
-    seed_variance = squares / seed_freedom / counts
+    # The variance of the mean over all runs, in two components.
+    shares = np.array([len(means) for means in run_means]) / runs
     people = np.array([_people_variance(*part) for part in parts])
     people_freedom = sum(len(weights) - 1 for _, weights in parts)
-
     people_variance, residual = shares**2 @ people
-    components = [shares**2 @ seed_variance, max(0.0, people_variance - residual)]
+    components = [seed_variance / runs, max(0.0, people_variance - residual)]
     variance = sum(components)
     uncertainty = components[0] ** 2 / seed_freedom + components[1] ** 2 / people_freedom
     # Where nothing varies, both are zero.
@@ -92,24 +89,33 @@ def deviations(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, floa
     - "people": of the mean over the runs of a draw, between samples of as many people;
     - "draws": of the mean of a draw, between data seeds. Seeds and people move these, too.
     """
-    run_means = [differences @ weights / weights.sum() for differences, weights in parts]
-    seed_freedom = sum(map(len, run_means)) - len(parts)
-    squares = sum(((means - means.mean()) ** 2).sum() for means in run_means)
+    run_means = [_run_means(*part) for part in parts]
     people = pd.Series([_people_variance(*part)[0] for part in parts], dtype=float)
     draws = pd.Series([means.mean() for means in run_means], dtype=float)
     return {
-        "seeds": np.sqrt(squares / seed_freedom) if seed_freedom else np.nan,
+        "seeds": np.sqrt(_seed_variance(run_means)[0]),
         "people": np.sqrt(people.mean()),
         "draws": draws.std(),
     }
 
 
+def _run_means(differences: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(seeds,) the mean over queries of each run."""
+    return differences @ weights / weights.sum()
+
+
+def _seed_variance(run_means: list[np.ndarray]) -> tuple[float, int]:
+    """The variance between the training seeds of one data seed, and its degrees of freedom."""
+    freedom = sum(len(means) - 1 for means in run_means)
+    squares = sum(((means - means.mean()) ** 2).sum() for means in run_means)
+    return squares / freedom if freedom else np.nan, freedom
+
+
 def _people_variance(differences: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """The variance of a mean that people see, and the residual that it contains."""
     seeds, people = differences.shape
-    run_means = differences @ weights / weights.sum()
+    centred = differences - _run_means(differences, weights)[:, None]
     weights = weights / weights.mean()
-    centred = differences - run_means[:, None]
     person = centred.mean(axis=0)
     variance = (weights * person) @ (weights * person) / (people * (people - 1))
     if seeds == 1:

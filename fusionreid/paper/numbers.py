@@ -61,10 +61,10 @@ def accuracies(name: str, dataset: str) -> dict[tuple[str, str, str], float]:
 
 
 def costs(name: str) -> pd.DataFrame:
-    """A row per variant: `parameters` (millions), `FLOPs` (giga) and `note`, all notes on it."""
+    """A row per variant: `counts`, `parameters` (millions), `FLOPs` (giga), and all notes on it."""
     variants = _our_rows(name).groupby("variant", sort=False)
     notes = variants["note"].agg(lambda lines: "; ".join(filter(None, lines.unique())))
-    return variants[[*COSTS]].first().assign(note=notes)
+    return variants[["counts", *COSTS]].first().assign(note=notes)
 
 
 def _our_rows(name: str) -> pd.DataFrame:

@@ -9,8 +9,10 @@ they are made anew.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +56,8 @@ def configuration_of(config: ModelConfig, profile: Profile, source: str) -> str:
     return configuration(with_versions(make_run(profile, config, data=data)))
 
 
-class Run(NamedTuple):
-    """What a recorded run has of one feature."""
-
-    people: np.ndarray  # (2, people): their identities, and how many queries each has
-    scores: np.ndarray  # (metrics, people): the mean over a person's queries, from 0 to 1
+# Of each person the mean over their queries, (..., people), and how many these are, (people,).
+Scores = tuple[np.ndarray, np.ndarray]
 
 
 class Archive(NamedTuple):
@@ -67,14 +66,15 @@ class Archive(NamedTuple):
     Attributes:
         rows: a row per run and feature. `row` is the first variant that the run is, `mAP` and
             `rank-1` are in percent, `run` and `configuration` are fingerprints.
-        arrays: by run, the scores of all features, (features, metrics, people), as float16; by
-            name and version of the data, their people.
-        runs: by (configuration, feature), the runs by (data seed, seed).
+        arrays: by run, the scores of all features, (features, metrics, people), as float16, from 0
+            to 1; by name and version of the data, the identities of its people, and how many
+            queries each has, (2, people).
+        runs: by (configuration, feature), then by (data seed, seed), the scores of both metrics.
     """
 
     rows: pd.DataFrame
     arrays: dict[str, np.ndarray]
-    runs: dict[tuple[str, str], dict[tuple[int, int], Run]]
+    runs: dict[tuple[str, str], dict[tuple[int, int], Scores]]
 
 
 def archive() -> Archive:
@@ -94,15 +94,16 @@ def _read(table: Path, date: int) -> Archive:
     places = rows.groupby("run").cumcount()  # of a feature in the array of its run
     for row, place in zip(rows.itertuples(), places, strict=True):
         scores = arrays[row.run][place].astype(float)
-        run = Run(arrays[f"{row.data} {row.version}"], scores)
-        runs.setdefault((row.configuration, row.feature), {})[row.data_seed, row.seed] = run
+        _, queries = arrays[f"{row.data} {row.version}"]
+        of_row = runs.setdefault((row.configuration, row.feature), {})
+        of_row[row.data_seed, row.seed] = scores, queries
     return Archive(rows, arrays, runs)
 
 
 def record(setting: Setting) -> int:
     """Adds the finished runs of a setting, or replaces their rows; returns how many there are.
 
-    Raises ValueError: a run was trained on other data than those at hand, or is damaged.
+    Raises ValueError: a result is damaged, or the data are not those of the setting.
     """
     dataset = open_data(setting.data, setting.data_root)
     rows = archive().rows
@@ -112,15 +113,10 @@ def record(setting: Setting) -> int:
         result = read_result(run.fingerprint, setting.runs_root)
         if result is None:
             continue
-        folder = setting.runs_root / run.fingerprint
-        version = result["data"]["version"]
-        if version != dataset.version:
-            raise ValueError(
-                f"{folder}: trained on version {version!r}; {dataset.root} is {dataset.version!r}"
-            )
         features = sorted(result["features"])
+        folder = setting.runs_root / run.fingerprint
         people, scores = _scores_of_people(folder, features, dataset)
-        arrays[f"{dataset.name} {version}"] = people
+        arrays[f"{dataset.name} {dataset.version}"] = people
         arrays[run.fingerprint] = scores
         new = 100 * pd.DataFrame(result["features"]).T.loc[features, [*ACCURACY]]
         new = new.assign(
@@ -131,7 +127,7 @@ def record(setting: Setting) -> int:
             data_seed=run.data.seed,
             seed=run.seed,
             feature=features,
-            version=version,
+            version=dataset.version,
             commit=result["commit"],
             device=result["device"],
             run=run.fingerprint,
@@ -187,32 +183,33 @@ def spread(weights: Weights, metric: str) -> dict[str, float]:
     return deviations(_sums(weights, metric))
 
 
-def _sums(
-    weights: Weights, metric: str, locked: bool = False
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _sums(weights: Weights, metric: str, locked: bool = False) -> list[Scores]:
     """A weighted sum of rows as `difference_interval` takes it, in points."""
-    variants = [archive().runs.get(row, {}) for row in weights]
     parts = []
-    for shared in _shared(variants, locked):
-        total = 0  # (seeds, people)
-        for variant, weight in zip(variants, weights.values(), strict=True):
-            runs = [variant[seeds] for seeds in shared]
-            total = total + weight * np.stack([run.scores[ACCURACY.index(metric)] for run in runs])
-        _, queries = runs[0].people
-        parts.append((100 * total, queries))
+    for scores, queries in _shared(weights, metric, locked):
+        weighted = [weight * row for weight, row in zip(weights.values(), scores, strict=True)]
+        parts.append((100 * sum(weighted), queries))
     return parts
 
 
-def _shared(variants: list[dict], locked: bool = False) -> list[list[tuple[int, int]]]:
-    """The (data seed, seed) that all variants have, a list for each data seed.
+def _shared(rows: Iterable[tuple[str, str]], metric: str, locked: bool = False) -> Iterator[Scores]:
+    """The scores of rows, (configuration, feature), in the runs that all of them have.
 
-    Of the data seeds, those `LOCKED` are taken, or all others.
+    Yields, for each data seed, the scores (rows, seeds, people), from 0 to 1, and how many queries
+    each person has (people,). Of the data seeds, those `LOCKED` are taken, or all others.
     """
-    shared = {}
-    for seeds in sorted(set.intersection(*map(set, variants))):
-        if (seeds[0] in LOCKED) == locked:
-            shared.setdefault(seeds[0], []).append(seeds)
-    return list(shared.values())
+    runs = [archive().runs.get(row, {}) for row in rows]
+    in_all = sorted(set.intersection(*map(set, runs)))
+    for data_seed, seeds in groupby(in_all, key=itemgetter(0)):
+        if (data_seed in LOCKED) != locked:
+            continue
+        seeds = list(seeds)
+        place = ACCURACY.index(metric)
+        scores = []
+        for of_row in runs:
+            scores.append([of_row[each][0][place] for each in seeds])
+        _, queries = runs[0][seeds[0]]
+        yield np.array(scores), queries
 
 
 def expected(configuration: str, data_seed: int) -> tuple[float, float]:
@@ -220,13 +217,10 @@ def expected(configuration: str, data_seed: int) -> tuple[float, float]:
 
     NaN where fewer than two runs of the draw are recorded.
     """
-    rows = archive().rows
-    is_one = (rows["configuration"] == configuration) & (rows["feature"] == "all")
-    runs = rows.loc[is_one & (rows["data_seed"] == data_seed), "mAP"]
-    count = len(runs)
-    if count < 2:
-        return np.nan, np.nan
-    half = half_width(runs.std() * np.sqrt(1 + 1 / count), count - 1)
+    same = "configuration == @configuration and data_seed == @data_seed and feature == 'all'"
+    runs = archive().rows.query(same)["mAP"]
+    # One more run differs from the others' mean by its own deviation and by that of the mean.
+    half = half_width(np.hypot(runs.std(), runs.sem()), len(runs) - 1)
     return runs.mean() - half, runs.mean() + half
 
 
@@ -238,17 +232,14 @@ def resampled_means(configurations: Sequence[str]) -> np.ndarray:
 
     Returns (`DRAWS`, rows), fractions of 1; (0, rows) where the configurations share no run.
     """
-    variants = [archive().runs.get((configuration, "all"), {}) for configuration in configurations]
-    shared = _shared(variants)
-    runs = sum(map(len, shared))
+    parts = list(_shared([(each, "all") for each in configurations], "mAP"))
+    runs = sum(scores.shape[1] for scores, _ in parts)
     random = np.random.default_rng(0)
-    total = np.zeros((DRAWS if shared else 0, len(variants)))
-    for seeds in shared:
-        scores = np.array([[variant[each].scores[0] for each in seeds] for variant in variants])
-        _, queries = variants[0][seeds[0]].people
+    total = np.zeros((DRAWS if parts else 0, len(configurations)))
+    for scores, queries in parts:
         weights = queries * _drawn(random, len(queries))
         weights = weights / weights.sum(axis=1, keepdims=True)
-        chosen = _drawn(random, len(seeds)) / runs
+        chosen = _drawn(random, scores.shape[1]) / runs
         total += np.einsum("rsp,dp,ds->dr", scores, weights, chosen)
     return total
 
@@ -275,12 +266,13 @@ def about(configurations: Iterable[str]) -> str:
             people += sum(map(len, identities))
         else:
             people += len(set(np.concatenate(identities)))
-
-    def values(column: str, separator: str = ", ") -> str:
-        return separator.join(map(str, sorted(rows[column].unique())))
-
     return (
-        f"{runs}, training seeds {values('seed')}, data seeds {values('data_seed')}, "
-        f"{people} test people, data {values('version', '; ')}, commit {values('commit')}, "
-        f"device {values('device')}"
+        f"{runs}, training seeds {listed(rows['seed'])}, data seeds {listed(rows['data_seed'])}, "
+        f"{people} test people, data {listed(rows['version'], '; ')}, "
+        f"commit {listed(rows['commit'])}, device {listed(rows['device'])}"
     )
+
+
+def listed(values: Iterable, separator: str = ", ") -> str:
+    """The different values, in order."""
+    return separator.join(map(str, sorted(set(values))))

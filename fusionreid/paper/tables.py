@@ -6,7 +6,7 @@ in where they strip styles. A missing run is a visible gap.
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..files import atomic_write, write_text
 from . import numbers as paper
 from . import recorded
 from .compare import BASES, Results, costs, features_of, papers_dataset
-from .experiments import changes, variants
+from .experiments import CONFIGURATIONS, changes
 from .numbers import ACCURACY
 
 GAP = "–"
@@ -54,22 +54,23 @@ class Table:
         values = self.numbers[group, measure]
         if not group:
             return values.astype(str)
-        is_accuracy = measure in ACCURACY
         if measure == "runs":
             return _format(values, "{:.0f}")
-        texts = _format(values, "{:.1f}" if is_accuracy else "{:+.1f}")
-        texts = texts.replace(["+0.0", "-0.0"], "0.0")
-        marks = {}
-        best = sorted(set(texts) - {""}, key=float)[-2:]
-        if is_accuracy and len(best) == 2:  # a single number is not the best of anything
-            marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
-        marks = [marks.get(text, "{}") for text in texts]
+        spread = ""
         if (group, measure) in self.spread:
-            texts += _format(self.spread[group, measure], " ± {:.1f}")
-        gaps = ""
-        if is_accuracy and group.startswith("Paper"):
-            gaps = GAP
-        if is_accuracy and group.startswith("Own"):
+            spread = _format(self.spread[group, measure], " ± {:.1f}")
+        if measure not in ACCURACY:
+            return _format(values, "{:+.1f}").replace(["+0.0", "-0.0"], "0.0") + spread
+
+        accuracies = _format(values, "{:.1f}")
+        best = sorted(set(accuracies) - {""}, key=float)[-2:]
+        marks = {}
+        if len(best) == 2:  # a single number is not the best of anything
+            marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
+        marks = [marks.get(text, "{}") for text in accuracies]
+        texts = accuracies + spread
+        gaps = GAP if group.startswith("Paper") else ""
+        if group.startswith("Own"):
             missing = self.missing.where(self.missing > 0)
             texts += _format(missing, f" ({{:.0f}} {NOT_RUN})")
             gaps = _format(missing, NOT_RUN)
@@ -118,19 +119,18 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
     rows = results.shown(name, features)
     titles = results.titles(name)
     index = pd.MultiIndex.from_frame(rows[KEYS].drop_duplicates())
-    if name == "table1":
-        published = _published()
-        index = published.index
-    rows = rows.assign(half=(rows["high"] - rows["low"]) / 2)
-    wide = rows.pivot(index=KEYS, columns=["source", "metric"]).reindex(index).sort_index(axis=1)
-
     numbers = {}
     spread = {}
+    if name == "table1":
+        del titles["paper"]  # in what is published
+        published = _published()
+        index = published.index
+        numbers = dict(published.items())
+    rows = rows.assign(half=(rows["high"] - rows["low"]) / 2)
+    wide = rows.pivot(index=KEYS, columns=["source", "metric"]).reindex(index).sort_index(axis=1)
     for source, title in titles.items():
         if source != "own" and wide["value", source].isna().all(axis=None):
             continue  # nothing of it is recorded, or the paper has no such table
-        if source == "paper" and name == "table1":
-            continue  # whole in `published`
         numbers[title, "mAP"] = wide["value", source, "mAP"]
         numbers[title, "Δ mAP"] = wide["difference", source, "mAP"]
         spread[title, "Δ mAP"] = wide["half", source, "mAP"]
@@ -140,12 +140,9 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
             numbers[title, "runs"] = runs.where(runs > 0)
         for metric in ACCURACY:
             spread[title, metric] = wide["std", source, metric]
-    numbers = pd.DataFrame(numbers)
-    if name == "table1":
-        numbers = pd.concat([published, numbers], axis=1)
     labels = _labels(results, name, index)
     return Table(
-        numbers.set_axis(labels),
+        pd.DataFrame(numbers).set_axis(labels),
         pd.DataFrame(spread).set_axis(labels),
         wide["missing", "own", "mAP"].set_axis(labels),
         _caption(results, name),
@@ -172,11 +169,11 @@ def _labels(results: Results, name: str, index: pd.MultiIndex) -> pd.Index:
     if set(index.get_level_values("feature")) == {"all"}:
         names = index.droplevel("feature").map(results.label)
         return names.rename("method" if name == "table1" else "variant")
-    features = {variant.name: features_of(variant.config) for variant in variants(name)}
     labels = []
     for variant, feature in index:
-        if len(features[variant]) == 2:
-            feature = features[variant][0]  # a branch alone has one feature, which is "all" too
+        features = features_of(CONFIGURATIONS[name][variant])
+        if len(features) == 2:
+            feature = features[0]  # a branch alone has one feature, which is "all" too
         labels.append((results.label(variant), LABELS[feature]))
     return pd.MultiIndex.from_tuples(labels, names=index.names)
 
@@ -188,9 +185,9 @@ def _caption(results: Results, name: str) -> str:
     seeds = results.setting.seeds
     runs = results.runs.query("experiment == @name").drop_duplicates(["variant", "seed"])
     done = runs["result"].dropna()
-    commits = _listed(result["commit"] for result in done)
-    devices = _listed(result["device"] for result in done)
-    versions = _listed(result["data"]["version"] for result in done)
+    commits = recorded.listed(result["commit"] for result in done)
+    devices = recorded.listed(result["device"] for result in done)
+    versions = recorded.listed(result["data"]["version"] for result in done)
     own = f"seed {seeds[0]}"
     if len(seeds) > 1:
         own = f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
@@ -217,10 +214,6 @@ def _caption(results: Results, name: str) -> str:
     return " ".join(sentences)
 
 
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(sorted(set(words)))
-
-
 def _notes(results: Results, name: str, features: set[str]) -> list[str]:
     """What to know of the paper's columns: what is misprinted, lost, or plotted, not printed."""
     dataset = papers_dataset(name, results.setting.data.name)
@@ -244,14 +237,12 @@ def _check(results: Results, name: str) -> list[str]:
     other run is held against the interval in which 95 % of new training seeds lie.
     """
     done = results.runs.query("experiment == @name and feature == 'all' and metric == 'mAP'")
-    configs = {variant.name: variant.config for variant in variants(name)}
-    rows = recorded.archive().rows
-    known = rows[rows["feature"] == "all"].set_index("run")["mAP"]
+    known = recorded.archive().rows.query("feature == 'all'").set_index("run")["mAP"]
     equal = 0
     inside = 0
     outside = []
     for row in done[~done["missing"]].itertuples():
-        run = results.setting.run(configs[row.variant], row.seed)
+        run = results.setting.run(CONFIGURATIONS[name][row.variant], row.seed)
         low, high = recorded.expected(recorded.configuration(run), run.data.seed)
         if abs(known.get(run.fingerprint, math.nan) - row.own) < 0.001:
             equal += 1
@@ -278,7 +269,7 @@ def switched(name: str) -> pd.DataFrame:
     """
     counted = costs([name])
     unit = "one HTM: " if counted["counts"].iloc[0] == "one HTM" else ""
-    differs = [changes(variant.config) or "nothing" for variant in variants(name)]
+    differs = [changes(config) or "nothing" for config in CONFIGURATIONS[name].values()]
     columns = {"differs from PAPER in": differs}
     for cost, label in (("parameters", "parameters (M)"), ("macs", "multiply-adds (G)")):
         printed = _format(counted[f"paper_{cost}"], " ({:.1f})")

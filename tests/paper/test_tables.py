@@ -200,7 +200,8 @@ def test_it_survives_where_styles_are_stripped(setting, finish):
     text = table.markdown()
     assert "<b>69.5</b>" in text and "<u>68.9</u>" in text
     assert r"ViT-B/16\*" in text and r"FusionReID\*" in text
-    table.numbers.index = table.numbers.index.map("a|b {}".format)
+    for part in (table.numbers, table.spread, table.missing):
+        part.index = part.index.map("a|b {}".format)
     assert r"| a\|b ResNet50 (ours: small CNN) |" in table.markdown()
     widths = {
         line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")
