@@ -102,6 +102,11 @@ def evaluate_ranking(
     if query_cameras is None and gallery_cameras is None:
         query_cameras = [-1] * queries
         gallery_cameras = [-1] * images
+    elif query_cameras is None or gallery_cameras is None:
+        raise ValueError(
+            "query_cameras, gallery_cameras: expected numbers for both, or None for both (no "
+            "camera rule), found None for one of them"
+        )
     query = Labels(
         whole_numbers(query_ids, "query_ids", queries),
         whole_numbers(query_cameras, "query_cameras", queries),
