@@ -320,8 +320,6 @@ def test_without_cameras_no_image_is_left_out():
     assert ruled.mAP != ranking.mAP
     unknown = np.full(40, -1), np.full(300, -1)
     assert evaluate_ranking(query, gallery, query_ids, gallery_ids, *unknown).mAP == ranking.mAP
-    for given, name in [((None, cameras[1]), "query"), ((cameras[0], None), "gallery")]:
-        with pytest.raises(
-            ValueError, match=f"{name}_cameras: expected [0-9]+ whole numbers, .*found object"
-        ):
+    for given in [(None, cameras[1]), (cameras[0], None)]:
+        with pytest.raises(ValueError, match="or None for both .*found None for one of them"):
             evaluate_ranking(query, gallery, query_ids, gallery_ids, *given)
