@@ -17,7 +17,7 @@ from torch import Tensor
 from ..devices import one_thread
 
 ROWS = 64  # queries in a block, at most
-BLOCK = 1 << 24  # distances in a block, at most: 64 MB for each thread
+BLOCK = 1 << 25  # distances in a block, at most: 128 MB for each thread
 PRODUCT = 4096  # gallery images in one matrix product
 PAIRS = 512  # pairs of vectors whose products are held at once
 # A matrix product chooses its kernel by its shape, and the kernels for small shapes add up in
