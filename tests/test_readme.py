@@ -165,7 +165,7 @@ def test_the_numbers_of_the_whole_set_are_those_that_were_measured():
     starts = pd.read_csv(folder / "starts.csv").query("row == 'FusionReID*'")
     gains = starts.pivot(index="draw", columns="start", values="mAP")
     gains = gains["pretrained"] - gains["random"]
-    assert f"adds {gains[0]:.1f}\n  and {gains[1]:.1f} on two draws" in TEXTS["README.md"]
+    assert f"adds {gains[0]:.1f} and {gains[1]:.1f} on two draws" in TEXTS["README.md"]
     without = whole[~whole["camera embedding"]].set_index("row")["mAP"]
     assert f"without camera embedding DFE has {without['DFE']:.1f}" in TEXTS["README.md"]
     assert said in TEXTS["README.md"]
