@@ -25,7 +25,7 @@ from .notebooks import NotebookError, find, parameters, resolve, update
 from .options import one_of
 from .processes import cores
 
-SUMMARY = "12_summary"  # it shows what the notebooks before it have trained
+SUMMARY = "12_summary"  # it shows what all other notebooks have trained
 
 
 def plan(
@@ -114,8 +114,8 @@ def reproduce(
 ) -> list[dict]:
     """Executes the notebooks of the repository, and stops at the first that fails.
 
-    Without a GPU two run at once, as one alone leaves cores idle. The summary waits for those
-    before it.
+    Without a GPU two run at once, as one alone leaves cores idle. The summary comes last, when
+    all others have ended.
 
     Args:
         dataset: default: the profile's.
@@ -153,7 +153,8 @@ def reproduce(
     kernels = f"{sys.prefix}/share/jupyter"
     environment["JUPYTER_PATH"] = os.pathsep.join([kernels, os.environ.get("JUPYTER_PATH", "")])
     rows = []
-    waiting = deque(notebooks)
+    # The sort is stable: all others keep their order.
+    waiting = deque(sorted(notebooks, key=lambda path: path.stem == SUMMARY))
     running: dict[Future, Path] = {}
     started = time.perf_counter()
     bar = tqdm(total=len(notebooks), unit="notebook", disable=None, position=0)

@@ -126,7 +126,7 @@ def test_notebooks_that_run_at_once_share_the_cores(folder, monkeypatch, count, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(processes.cores() < 2, reason="two notebooks at once need two cores")
-def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(folder):
+def test_two_notebooks_run_at_once_and_the_summary_waits_for_all_others(folder):
     wait = (
         "import pathlib, time\nend = time.monotonic() + 120\npathlib.Path({own!r}).touch()\n"
         "while not pathlib.Path({other!r}).exists(): assert time.monotonic() < end; time.sleep(0.1)"
@@ -138,11 +138,14 @@ def test_two_notebooks_run_at_once_and_the_summary_waits_for_those_before_it(fol
         wait.format(own="b", other="c"),
         "time.sleep(1)\npathlib.Path('d').touch()",
     )
-    write(folder, "12_summary.ipynb", "import pathlib\nprint(pathlib.Path('d').exists())")
-    write(folder, "14_c.ipynb")
+    there = "import pathlib\nprint(pathlib.Path('d').exists(), pathlib.Path('e').exists())"
+    write(folder, "12_summary.ipynb", there)
+    write(folder, "14_c.ipynb", "import pathlib, time\ntime.sleep(1)\npathlib.Path('e').touch()")
     rows = reproduce.reproduce("smoke")
     assert {row["notebook"] for row in rows[:2]} == {"00_a", "01_b"}
-    assert text(paths.RUNS / "notebooks" / "smoke-synthetic" / "12_summary.ipynb") == "True\n"
+    assert rows[-1]["notebook"] == "12_summary"
+    summary = paths.RUNS / "notebooks" / "smoke-synthetic" / "12_summary.ipynb"
+    assert text(summary) == "True True\n"
 
 
 def test_a_failing_notebook_stops_all_with_the_cell_and_the_error(folder, capsys):

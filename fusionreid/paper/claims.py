@@ -61,10 +61,11 @@ def judge(results: Results) -> pd.DataFrame:
                 interval = recorded.contrast(weights, "mAP")
                 row["locked"] = recorded.contrast(weights, "mAP", locked=True).mean
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
-                parts = _recorded_cases(of_one_seed, source)
-                if row["verdict"] == "not recorded" and parts:
-                    row["part"] = np.mean(parts)
-                    row["verdict"] = f"{len(parts)} of {cases} cases"
+                if row["verdict"] == "not recorded":
+                    parts = _recorded_cases(of_one_seed, source)
+                    if parts:
+                        row["part"] = np.mean(parts)
+                        row["verdict"] = f"{len(parts)} of {cases} cases"
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
             else:
                 values = measured["weight"] * measured[source] / cases

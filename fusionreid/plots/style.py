@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from ..config import LABELS, SYMBOLS
 from ..files import atomic_write
@@ -90,7 +91,9 @@ def save(figure: Figure, name: str, folder: str | Path = "figures") -> Figure:
     picture = Path(folder) / f"{name}.png"
     with plt.style.context(SHEET), atomic_write(picture) as temporary:
         dpi = getattr(figure, "saved_dpi", None)
-        figure.savefig(temporary, dpi=dpi, metadata={"Software": None})  # no version of matplotlib
+        figure.savefig(temporary, dpi=dpi)
+        # Without transparency, which nothing uses, and without the version of matplotlib.
+        Image.open(temporary).convert("RGB").save(temporary)
     with atomic_write(picture.with_suffix(".csv")) as temporary:
         figure.drawn.to_csv(temporary, index=False, float_format="%.6g")
     return figure
