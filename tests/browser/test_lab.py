@@ -28,7 +28,7 @@ from fusionreid import paths
 
 # Read here, as the tests' environment is without it.
 PROFILE = os.environ.get("FUSIONREID_PROFILE") or "demo"
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 1000}
 ERROR = '.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]'
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
