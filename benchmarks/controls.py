@@ -6,7 +6,8 @@ Trains nothing: it reads the finished runs of Table II (demo profile) on draws o
 synthetic people. Writes three tables to benchmarks/results/.
 
 - controls.csv: are two different branches more than two networks of one kind, side by side? Do
-  features that are scaled to equal length before they stand side by side do as well?
+  features that are scaled to equal length before they stand side by side do as well? Where does
+  the gain of LRU come from, which has two features and losses more than DFE?
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
@@ -34,7 +35,7 @@ from fusionreid.paper.intervals import difference_interval
 from fusionreid.training.runs import RunFolder
 
 RESULTS = paths.ROOT / "benchmarks/results"
-ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "full": "FusionReID*"}
+ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "LRU": "DFE + LRU", "full": "FusionReID*"}
 TABLES = ["controls", "probe", "verification"]
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
 # Each control minus what it is compared with, both in mAP.
@@ -50,6 +51,10 @@ CONTRASTS = {
     "trained together (DFE), minus trained apart": ("DFE", "CNN + Transformer"),
     "DFE, features of equal length": ("DFE, equal length", "DFE"),
     "full model, features of equal length": ("full, equal length", "full"),
+    "DFE + LRU, all four features, minus DFE": ("LRU", "DFE"),
+    "DFE + LRU, the two features before LRU, minus DFE": ("LRU, before", "DFE"),
+    "DFE + LRU, the two refined features, minus DFE": ("LRU, refined", "DFE"),
+    "DFE + LRU, all four features, minus the two refined": ("LRU", "LRU, refined"),
 }
 
 
@@ -62,6 +67,13 @@ def side_by_side(*parts: Retrieval) -> Retrieval:
             query[f"{place} {name}"] = normalised(features)
             gallery[f"{place} {name}"] = normalised(part.gallery_features[name])
     return parts[0]._replace(query_features=query, gallery_features=gallery)
+
+
+def some_features(retrieval: Retrieval, names: list[str]) -> Retrieval:
+    """The same images by some of their features."""
+    query = {name: retrieval.query_features[name] for name in names}
+    gallery = {name: retrieval.gallery_features[name] for name in names}
+    return retrieval._replace(query_features=query, gallery_features=gallery)
 
 
 def of_people(retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +107,10 @@ def scores(setting, dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             "CNN + Transformer": side_by_side(cnn, models["Transformer", other]),
             "DFE, equal length": side_by_side(models["DFE", seed]),
             "full, equal length": side_by_side(models["full", seed]),
+            "LRU, before": some_features(models["LRU", seed], ["cnn", "transformer"]),
+            "LRU, refined": some_features(
+                models["LRU", seed], ["cnn_refined", "transformer_refined"]
+            ),
         }
         for name, retrieval in tried.items():
             found.setdefault(name, []).append(of_people(retrieval))

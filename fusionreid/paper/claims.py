@@ -40,8 +40,9 @@ def judge(results: Results) -> pd.DataFrame:
     number, and `locked` the difference on the locked draws.
     `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
     is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Where only
-    some cases are recorded, it is "1 of 9 cases", and `part` is their mean difference. Of own runs
-    it is the sign: "yes", "no", "equal" or "not run". `kind` is that of the claim.
+    some cases are recorded, it is "1 of 9 cases"; then `part`, not `difference`, is the mean of these
+    cases, with its interval. Of own runs it is the sign: "yes", "no", "equal" or "not run". `kind` is
+    that of the claim.
     """
     claims = _of_profile(results)
     runs = results.runs[results.runs["metric"] == "mAP"]
@@ -61,12 +62,9 @@ def judge(results: Results) -> pd.DataFrame:
                 interval = recorded.contrast(weights, "mAP")
                 row["locked"] = recorded.contrast(weights, "mAP", locked=True).mean
                 row |= interval._asdict() | {"verdict": _verdict(*interval[:3])}
-                if row["verdict"] == "not recorded":
-                    parts = _recorded_cases(of_one_seed, source)
-                    if parts:
-                        row["part"] = np.mean(parts)
-                        row["verdict"] = f"{len(parts)} of {cases} cases"
                 row["above"] = interval.p / 2 if interval.mean < 0 else 1 - interval.p / 2
+                if row["verdict"] == "not recorded":
+                    row |= _recorded_part(of_one_seed, source)
             else:
                 values = measured["weight"] * measured[source] / cases
                 sums = values.groupby(measured["seed"]).sum(min_count=len(terms))
@@ -87,12 +85,23 @@ def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, st
     return weights[weights != 0].to_dict()
 
 
-def _recorded_cases(terms: pd.DataFrame, source: str) -> list[float]:
-    """The differences of those cases of a claim whose rows are recorded."""
-    differences = []
+def _recorded_part(terms: pd.DataFrame, source: str) -> dict:
+    """What `judge` says of a claim of which only some cases are recorded; {} if none is."""
+    parts = []
     for _, of_case in terms.groupby("case", sort=False):
-        differences.append(recorded.contrast(_weights(of_case, source, 1), "mAP").mean)
-    return [difference for difference in differences if not np.isnan(difference)]
+        if recorded.contrast(_weights(of_case, source, 1), "mAP").runs:
+            parts.append(of_case)
+    if not parts:
+        return {}
+    weights = _weights(pd.concat(parts), source, len(parts))
+    interval = recorded.contrast(weights, "mAP")
+    return {
+        "part": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "runs": interval.runs,
+        "verdict": f"{len(parts)} of {terms['case'].nunique()} cases",
+    }
 
 
 def _verdict(mean: float, low: float, high: float) -> str:
@@ -138,11 +147,9 @@ def sentences(judged: pd.DataFrame) -> str:
         for source in recorded.SOURCES:
             row = rows.loc[source]
             found = f"{source} people {row[verdict]}"
-            if not np.isnan(row["part"]):
-                found += f", {_points(row['part'])}"
-            elif not np.isnan(row["difference"]):
-                found += f", {_points(row['difference'], row['low'], row['high'])}"
-                found += f" ({row['runs']:.0f} runs)"
+            if row["runs"]:
+                runs = "1 run" if row["runs"] == 1 else f"{row['runs']:.0f} runs"
+                found += f", {_found(row)} ({runs})"
             parts.append(found)
         lines.append(f"{claim}: {'; '.join(parts)}.")
     return "\n".join(lines)
@@ -180,8 +187,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """
     with atomic_write(f"{path}.csv") as temporary:
         judged.to_csv(temporary, index=False, float_format="%.4f")
-    points = list(map(_points, judged["difference"], judged["low"], judged["high"]))
-    points = np.where(judged["part"].notna(), judged["part"].map(_points), points)
+    points = judged.apply(_found, axis="columns")
     of = judged["experiment"].map(paper.TITLES).str.split(":").str[0]
     rows = judged.assign(of=of, points=points).set_index(["of", "claim"])
     columns = {"paper": rows.loc[rows["source"] == "paper", "points"]}
@@ -198,11 +204,28 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _points(difference: float, low: float = np.nan, high: float = np.nan) -> str:
+def _found(row: pd.Series) -> str:
+    """The difference of a row of `judge`, or that of its recorded cases, ± half its interval.
+
+    It has two decimals where its verdict cannot be seen from one.
+    """
+    mean = row["difference"] if np.isnan(row["part"]) else row["part"]
+    text = _points(mean, row["low"], row["high"])
+    if row["verdict"] in VERDICTS:
+        rounded = round(mean, 1)
+        half = round((row["high"] - row["low"]) / 2, 1)
+        if _verdict(rounded, rounded - half, rounded + half) != row["verdict"]:
+            return _points(mean, row["low"], row["high"], digits=2)
+    return text
+
+
+def _points(
+    difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1
+) -> str:
     """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
-    text = f"{difference:+.1f}"
-    if text in ("+0.0", "-0.0"):
-        text = "0.0"
-    return text if np.isnan(low) else f"{text} ± {(high - low) / 2:.1f}"
+    text = f"{difference:+.{digits}f}"
+    if float(text) == 0:
+        text = text[1:]
+    return text if np.isnan(low) else f"{text} ± {(high - low) / 2:.{digits}f}"

@@ -195,8 +195,8 @@ def _caption(results: Results, name: str) -> str:
         f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}; ± is half the width of its 95 % interval over "
         "seeds and people.",
-        f"A recorded value is the mean of {BASES[name]} plus Δ. So a row with fewer runs than that "
-        "is moved: its own runs have other values.",
+        f"A recorded mAP is the mean of all runs of {BASES[name]}, plus Δ. Δ is over the runs that "
+        "both rows share. So a row of fewer runs does not show the plain mean of its own.",
         *(
             f"Recorded, {source} people: {recorded.about(runs[source])}."
             for source in recorded.SOURCES

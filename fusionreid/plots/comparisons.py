@@ -62,7 +62,8 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        axes.set(xlabel=f"{metric} {label} (points, logarithmic beyond ±{LINEAR})")
+        scale = f", logarithmic beyond ±{LINEAR}" if max(-low, high) > LINEAR else ""
+        axes.set(xlabel=f"{metric} {label} (points{scale})")
     panels[0, 0].set_yticks(places, cases)
     panels[0, 0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0, 0], 2)

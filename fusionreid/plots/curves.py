@@ -150,7 +150,12 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         _draw_features(axes, drawn[drawn["source"] == source], x, "value")
         axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
     lower = below.subplots()
-    of_all = drawn[drawn["feature"] == "all"].fillna({"difference": 0})  # the reference point's
+    label, symbol, reference = {
+        "depth": ("stacked HTMs, $L$", "L", 2),
+        "dim": ("fused dimension, $D$", "D", 768),
+    }[x]
+    of_all = drawn[drawn["feature"] == "all"]
+    of_all = of_all.assign(difference=of_all["difference"].mask(of_all[x] == reference, 0))
     apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
     for place, source in enumerate(sources):
         rows = of_all[of_all["source"] == source]
@@ -158,15 +163,11 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         half = (rows["high"] - rows["low"]) / 2
         look = SOURCE_STYLES[source]
         lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
-        single = half.isna() & (rows["difference"] != 0)
+        single = half.isna() & (rows[x] != reference)
         look = look | {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
         lower.plot(places[single], rows.loc[single, "difference"], **look)
     lower.axhline(0, color=GREY, linewidth=1)
-    label, reference = {
-        "depth": ("stacked HTMs, $L$", "$L = 2$"),
-        "dim": ("fused dimension, $D$", "$D = 768$"),
-    }[x]
-    lower.set_ylabel(f"mAP of all six,\nminus that of {reference} (points)")
+    lower.set_ylabel(f"mAP of all six,\nminus that of ${symbol} = {reference}$ (points)")
     ticks = of_all.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
     for axes in panels:

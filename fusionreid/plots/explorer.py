@@ -107,7 +107,9 @@ def row(widgets: list, react) -> w.HBox:
 class Planes(AnyWidget):
     """The same points on canvases side by side, each with its picture.
 
-    A lasso on one of them, by mouse or by keys, chooses points in all.
+    A lasso on one of them, by mouse or by keys, chooses points in all. A file that is dropped on
+    one comes as a message: its name is `dropped`, and its bytes are the buffer, if there are at
+    most ten million.
     """
 
     _esm = Path(__file__).with_name("plane.js")
@@ -207,6 +209,14 @@ class Explorer:
         for file in change.new:
             self.ask(file["name"], bytes(file["content"]))
 
+    def _take_dropped(self, _, message: dict, buffers: list) -> None:
+        """Asks for the picture that was dropped on a plane."""
+        name = message["dropped"]
+        if buffers:
+            self.ask(name, bytes(buffers[0]))
+        else:
+            self.problem.value = f"{name}: expected at most 10 MB, found more"
+
     def ask(self, name: str, content: bytes) -> None:
         """Makes a picture of one's own, a file's name and content, the query.
 
@@ -288,6 +298,7 @@ class Explorer:
             sheet=address(sheet.numpy(), "jpeg"),
         )
         self.canvas.observe(lambda _: self._show_list(), "chosen")
+        self.canvas.on_msg(self._take_dropped)
         self.colour = choice("colour", self.labels.columns.drop("file").tolist())
         self._show_planes()
         self._show_colours()

@@ -7,6 +7,7 @@
 // Keys: the arrows move the pointer (with Shift far), Space sets a corner of the lasso, Enter
 // closes it, Escape lets go of it. + and - zoom, 0 shows all, Alt or Ctrl with an arrow moves the
 // plane.
+// A picture file that is dropped on a plane goes to Python, as a message with its bytes.
 //
 // A "place" is where a point lies when all is shown, in pixels. A "spot" is where it is now.
 
@@ -24,6 +25,7 @@ const HIGH = 64;
 const MAGNIFIED = 1.5; // the picture at the pointer
 const SAME = "#009e73"; // the colours of right and wrong images in the list
 const OTHER = "#d55e00";
+const LARGEST = 10e6; // bytes of a file: Jupyter breaks off at more than ten million a message
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HELP =
   "All images in a plane. Arrows move, Space sets a corner of a lasso, Enter closes it, " +
@@ -381,6 +383,15 @@ function render({ model, el }) {
       if (!press(view, event)) return;
       event.preventDefault();
       draw();
+    };
+    canvas.ondragover = (event) => event.preventDefault(); // or the browser opens the file
+    canvas.ondrop = async (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      const [file] = event.dataTransfer.files;
+      if (!file) return; // text, or a part of a page
+      const content = file.size > LARGEST ? [] : [await file.arrayBuffer()];
+      model.send({ dropped: file.name }, undefined, content);
     };
     canvas.onfocus = draw;
     canvas.onblur = draw;

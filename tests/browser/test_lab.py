@@ -449,7 +449,7 @@ def look_closer(page, plane, beside, middle, changes, drawn):
 
 
 def take_picture(page, plane, changes, shown):
-    """A picture of one's own, and a file that is none, by the button."""
+    """A picture of one's own by the button, a file that is none, and a picture that is dropped."""
 
     def upload(name, content):
         with page.expect_file_chooser() as chooser:
@@ -466,7 +466,22 @@ def take_picture(page, plane, changes, shown):
     page.locator(".widget-label", has_text="notes.png: expected an image").first.wait_for()
     page.screenshot(path=page.shots / "13-no-picture.png")
     assert shown() == before and page.locator(ERROR).count() == 0
-    changes(
-        "back to the query",
-        lambda: widget(page, "checkbox", "own picture").locator("input").click(),
-    )
+    back = widget(page, "checkbox", "own picture").locator("input")
+    changes("back to the query", back.click)
+
+    def drop(name, content):
+        """Drops a file on the second plane, of some bytes or of so many zeros."""
+        page.locator("canvas").nth(1).evaluate(
+            """(canvas, [name, bytes]) => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+                canvas.dispatchEvent(new DragEvent("drop", { dataTransfer }));
+            }""",
+            [name, content],
+        )
+
+    changes("a dropped picture", lambda: drop("dropped.jpg", [*picture.read_bytes()]))
+    page.locator(".widget-label", has_text="dropped.jpg").first.wait_for()
+    drop("large.jpg", 11_000_000)
+    page.locator(".widget-label", has_text="large.jpg: expected at most").first.wait_for()
+    changes("back to the query again", back.click)

@@ -156,6 +156,18 @@ def test_a_difference_that_is_surely_small_is_none(setting, record):
     assert found["verdict"] == "no difference"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(-0.55, 0.5, "-0.02 ± 0.53"), (-0.95, 0.9, "0.0 ± 0.9")]
+)
+def test_a_verdict_that_one_decimal_hides_has_two(low, high, shown, setting, record, tmp_path):
+    record("table5", {"GeM": 10, "GAP": 4})
+    judged = judge(results("table5", setting()))
+    row = judged["source"] == "synthetic"
+    judged.loc[row, ["difference", "low", "high"]] = [-0.02, low, high]
+    judged.loc[row, "verdict"] = "undecided"
+    assert save(judged, tmp_path / "orders")["synthetic people"].tolist() == [shown]
+
+
 def test_one_run_is_too_few(setting, record):
     record("table5", {"GeM": 10, "GAP": 4}, seeds=(0,), data_seeds=(0,))
     found = of_source(judge(results("table5", setting())), "synthetic").loc["GeM beats GAP"]
@@ -169,7 +181,9 @@ def test_a_claim_with_some_cases_recorded_says_how_many(setting, record, tmp_pat
     assert found["verdict"] == "1 of 9 cases" and np.isnan(found["difference"])
     assert found["part"] == pytest.approx(6, abs=1)
     shown = save(judged, tmp_path / "orders").loc["Table VI"]
-    assert float(shown["synthetic people"][found["case"]]) == pytest.approx(found["part"], abs=0.05)
+    mean, half = map(float, shown["synthetic people"][found["case"]].split(" ± "))
+    assert mean == pytest.approx(found["part"], abs=0.05)
+    assert mean - half == pytest.approx(found["low"], abs=0.1)
     assert "synthetic people 1 of 9 cases, +" in sentences(judged)
     assert set(corrected(judged)) <= set(judged["verdict"]) | {"undecided"}
 

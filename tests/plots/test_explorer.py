@@ -291,6 +291,18 @@ def test_a_second_picture_takes_the_place_of_the_first(explorer):
         assert explorer.records[explorer.listed[0]].path == picture
 
 
+def test_a_picture_that_is_dropped_on_a_plane_is_a_query(explorer):
+    picture = explorer.records[explorer.queries + 5].path
+    explorer.embedding.value = False
+    drop = explorer.canvas._handle_custom_msg  # as the browser's message calls it
+    drop({"dropped": "mine.png"}, [memoryview(picture.read_bytes())])
+    assert explorer.problem.value == "mine.png" and explorer.own.value
+    assert explorer.records[explorer.listed[0]].path == picture
+    drop({"dropped": "large.png"}, [])
+    assert explorer.problem.value == "large.png: expected at most 10 MB, found more"
+    assert explorer.own.value, "the picture before stays"
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"cut off"])
 def test_a_file_that_is_no_picture_is_named_and_all_stays(explorer, content):
     shown = pictures(explorer), explorer.asked.value, explorer.explained.value
