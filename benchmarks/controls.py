@@ -35,7 +35,13 @@ from fusionreid.paper.intervals import difference_interval
 from fusionreid.training.runs import RunFolder
 
 RESULTS = paths.ROOT / "benchmarks/results"
-ROWS = {"CNN": "ResNet50", "Transformer": "ViT-B/16*", "DFE": "DFE", "LRU": "DFE + LRU", "full": "FusionReID*"}
+ROWS = {
+    "CNN": "ResNet50",
+    "Transformer": "ViT-B/16*",
+    "DFE": "DFE",
+    "LRU": "DFE + LRU",
+    "full": "FusionReID*",
+}
 TABLES = ["controls", "probe", "verification"]
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
 # Each control minus what it is compared with, both in mAP.

@@ -40,9 +40,9 @@ def judge(results: Results) -> pd.DataFrame:
     number, and `locked` the difference on the locked draws.
     `verdict` is "yes" or "no" where the interval is above or below zero, "no difference" where it
     is inside `MARGIN` instead, and else "undecided", "too few runs" or "not recorded". Where only
-    some cases are recorded, it is "1 of 9 cases"; then `part`, not `difference`, is the mean of these
-    cases, with its interval. Of own runs it is the sign: "yes", "no", "equal" or "not run". `kind` is
-    that of the claim.
+    some cases are recorded, it is "1 of 9 cases"; then `part`, not `difference`, is the mean of
+    these cases, with its interval. Of own runs it is the sign: "yes", "no", "equal" or "not run".
+    `kind` is that of the claim.
     """
     claims = _of_profile(results)
     runs = results.runs[results.runs["metric"] == "mAP"]
@@ -207,21 +207,15 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 def _found(row: pd.Series) -> str:
     """The difference of a row of `judge`, or that of its recorded cases, ± half its interval.
 
-    It has two decimals where its verdict cannot be seen from one.
+    It has two decimals where one could hide on which side of a verdict's limit the interval ends.
     """
     mean = row["difference"] if np.isnan(row["part"]) else row["part"]
-    text = _points(mean, row["low"], row["high"])
-    if row["verdict"] in VERDICTS:
-        rounded = round(mean, 1)
-        half = round((row["high"] - row["low"]) / 2, 1)
-        if _verdict(rounded, rounded - half, rounded + half) != row["verdict"]:
-            return _points(mean, row["low"], row["high"], digits=2)
-    return text
+    low, high = row["low"], row["high"]
+    gaps = np.abs([low, high, low + MARGIN, high - MARGIN])
+    return _points(mean, low, high, digits=2 if gaps.min() < 0.1 else 1)
 
 
-def _points(
-    difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1
-) -> str:
+def _points(difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1) -> str:
     """A signed difference in points, ± half its interval."""
     if np.isnan(difference):
         return ""
