@@ -142,25 +142,29 @@ def summarise(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return table.assign(people=energy.count()).reset_index()
 
 
-def paired_difference(scores: pd.DataFrame, measure: str, more: dict, less: dict) -> dict:
+def paired_difference(
+    scores: pd.DataFrame, measure: str, more: dict, less: dict, smallest: float = 0
+) -> dict:
     """Whether maps of one kind have a higher measure than those of another, for the same people.
 
     Args:
         more, less: the two kinds, each as {column: value}.
+        smallest: a difference below it, on either side, is called too small to see.
 
     Returns the means `first` and `second`, their `difference`, `half` the width of its interval
-    over people, and `here`: "yes", "the opposite", or "undecided" where the interval holds zero.
+    over people, and `here`: "yes", "the opposite", "undecided" where the interval holds zero, or
+    "too small to see".
     """
     first = _mean_of_each_person(scores, measure, more)
     second = _mean_of_each_person(scores, measure, less)
     differences = first - second
     mean = differences.mean()
     half = half_width(differences.sem(), differences.count() - 1)
-    here = "undecided"
-    if mean > half:
-        here = "yes"
-    elif mean < -half:
-        here = "the opposite"
+    here = "yes" if mean > 0 else "the opposite"
+    if abs(mean) <= half:
+        here = "undecided"
+    elif abs(mean) < smallest:
+        here = "too small to see"
     return {
         "first": first.mean(),
         "second": second.mean(),

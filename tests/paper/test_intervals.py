@@ -155,3 +155,6 @@ def test_a_difference_is_paired_and_may_be_undecided():
     assert abs(found["difference"]) < half and found["here"] == "undecided"
     assert paired_difference(table, "energy", far, seu)["here"] == "yes"
     assert paired_difference(table, "energy", seu, far)["here"] == "the opposite"
+    for more, less in ((far, seu), (seu, far)):
+        found = paired_difference(table, "energy", more, less, smallest=1e3)
+        assert found["here"] == "too small to see"
