@@ -101,11 +101,9 @@ def gradcam_scores(
             references, seen_by = model_inputs(whole, [seconds[person] for person in people])
             targets = partial(similarity_targets, references=references, cameras=seen_by)
         maps = gradcam_maps(models, images, targets, cameras)
-        masks_of_next = np.roll(masks, 1, axis=0)
         for (branch, stage), values in maps.items():
             table = {"target": target, "branch": branch, "stage": stage, "person": people}
-            table |= score(values, masks)
-            table["other"] = score(values, masks_of_next)["energy"]
+            table |= _scores(values, masks)
             table["overlap"] = _overlap(values, maps[OTHER[branch], stage])
             tables.append(pd.DataFrame(table))
     return pd.concat(tables, ignore_index=True)
@@ -115,7 +113,8 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
     """Scores the attention of every head of SEU and MFU (Fig. 8), and of their mean (Fig. 9).
 
     Returns a row a map: branch, layer, unit, head (from 1, or "mean"), person (the index in
-    `records`), the scores of `score`, and `highest`, the map's highest weight.
+    `records`), the scores of `score`, `other` as in `gradcam_scores`, and `highest`, the map's
+    highest weight.
     """
     tables = []
     for people, images, cameras, masks in _batches(model, records):
@@ -126,10 +125,16 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
             by_head["mean"] = heads.mean(dim=1)
             for head, values in by_head.items():
                 table = {"branch": branch, "layer": layer, "unit": unit, "head": head}
-                table |= {"person": people} | score(values, masks)
+                table |= {"person": people} | _scores(values, masks)
                 table["highest"] = values.amax(dim=(1, 2)).cpu().numpy()
                 tables.append(pd.DataFrame(table))
     return pd.concat(tables, ignore_index=True)
+
+
+def _scores(maps: Tensor, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of `score`, and `other`, the energy on the mask of the next person."""
+    of_next = np.roll(masks, 1, axis=0)
+    return score(maps, masks) | {"other": score(maps, of_next)["energy"]}
 
 
 def _batches(

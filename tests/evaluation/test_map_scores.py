@@ -202,7 +202,7 @@ def test_every_head_is_scored(market, trio):
         ]
         for head, each in ((3, values[:, 2]), ("mean", values.mean(dim=1))):
             row = found[found["head"] == head]
-            np.testing.assert_allclose(
-                row["energy"], score(each, masks(market.query, SIZE))["energy"], rtol=1e-5
-            )
+            of_people = masks(market.query, SIZE)
+            for name, person in {"energy": of_people, "other": np.roll(of_people, 1, 0)}.items():
+                np.testing.assert_allclose(row[name], score(each, person)["energy"], rtol=1e-5)
             np.testing.assert_allclose(row["highest"], each.amax(dim=(1, 2)), rtol=1e-6)
