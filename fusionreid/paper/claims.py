@@ -159,7 +159,8 @@ def evidence(results: Results) -> pd.DataFrame:
     """The recorded runs behind each claim, and the command that trains them again.
 
     Returns a row per claim, variant, feature, source and data seed. `runs` are fingerprints, by
-    which `recorded.csv` has the commit, the device and the accuracy of each.
+    which `recorded.csv` has the commit, the device and the accuracy of each. `locked` tells the
+    draws that stand only in the column of locked draws.
     """
     names = ["experiment", "claim", "variant", "feature"]
     variants = results.runs.drop_duplicates(["experiment", "variant", "feature"])
@@ -177,7 +178,8 @@ def evidence(results: Results) -> pd.DataFrame:
             f"--data-seeds {first['data_seed']} --seeds {seeds}"
         )
         rows.append([*key, " ".join(of_row["run"]), command])
-    return pd.DataFrame(rows, columns=[*keys, "runs", "command"])
+    table = pd.DataFrame(rows, columns=[*keys, "runs", "command"])
+    return table.assign(locked=table["data_seed"].isin(recorded.LOCKED))
 
 
 def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
