@@ -94,7 +94,7 @@ def test_differences_are_dots_with_intervals():
                    lines.get_label().startswith("Real")]  # fmt: skip
     ends = [segment[:, 0].tolist() for segment in segments]
     assert ends == [[-0.25, 1.25], [0.75, 2.25]]
-    assert second.get_xlabel() == "rank-1 less that of DFE (points, logarithmic beyond ±2)"
+    assert second.get_xlabel() == "rank-1 less that of DFE\n(points, logarithmic beyond ±2)"
     assert second.get_xscale() == "symlog"
     low, high = second.get_xlim()
     assert all(low <= tick <= high for tick in second.get_xticks())
