@@ -16,11 +16,12 @@ from fusionreid import paths
 PACKAGE = paths.ROOT / "fusionreid"
 # Size is counted in tokens, as a limit of lines makes the lines longer. The goal is 74,000 tokens,
 # 52,000 without the renderer. These limits are what the package has: they may only be lowered.
-# Three times they were not: for street people, the probe and the attention ablation; for
-# verification, sets of one's own, and the recorded runs on real people with their claims; and for
-# the explorer's two planes, legend, table and pictures of one's own.
-MOST_TOKENS = 92_300
-MOST_TOKENS_WITHOUT_RENDERER = 71_050
+# Four times they were not: for street people, the probe and the attention ablation; for
+# verification, sets of one's own, and the recorded runs on real people with their claims; for the
+# explorer's two planes, legend, table and pictures of one's own; and for a picture that is dropped
+# on a plane, and the intervals of claims that are recorded in part.
+MOST_TOKENS = 92_290
+MOST_TOKENS_WITHOUT_RENDERER = 71_010
 MOST_TOKENS_A_LINE = 10
 NOT_CODE = {
     tokenize.COMMENT,

@@ -95,13 +95,9 @@ def _recorded_part(terms: pd.DataFrame, source: str) -> dict:
         return {}
     weights = _weights(pd.concat(parts), source, len(parts))
     interval = recorded.contrast(weights, "mAP")
-    return {
-        "part": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "runs": interval.runs,
-        "verdict": f"{len(parts)} of {terms['case'].nunique()} cases",
-    }
+    verdict = f"{len(parts)} of {terms['case'].nunique()} cases"
+    unjudged = interval._replace(mean=np.nan, p=np.nan)
+    return unjudged._asdict() | {"part": interval.mean, "verdict": verdict}
 
 
 def _verdict(mean: float, low: float, high: float) -> str:

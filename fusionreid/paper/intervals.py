@@ -152,19 +152,19 @@ def paired_difference(
         smallest: a difference below it, on either side, is called too small to see.
 
     Returns the means `first` and `second`, their `difference`, `half` the width of its interval
-    over people, and `here`: "yes", "the opposite", "undecided" where the interval holds zero, or
-    "too small to see".
+    over people, and `here`: "yes", "the opposite", "too small to see", or "undecided" where the
+    interval holds zero or is not known, as that of one person.
     """
     first = _mean_of_each_person(scores, measure, more)
     second = _mean_of_each_person(scores, measure, less)
     differences = first - second
     mean = differences.mean()
     half = half_width(differences.sem(), differences.count() - 1)
-    here = "yes" if mean > 0 else "the opposite"
-    if abs(mean) <= half:
-        here = "undecided"
-    elif abs(mean) < smallest:
-        here = "too small to see"
+    here = "undecided"
+    if abs(mean) > half:
+        here = "yes" if mean > 0 else "the opposite"
+        if abs(mean) < smallest:
+            here = "too small to see"
     return {
         "first": first.mean(),
         "second": second.mean(),

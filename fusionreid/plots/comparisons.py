@@ -62,8 +62,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        scale = f", logarithmic beyond ±{LINEAR}" if max(-low, high) > LINEAR else ""
-        axes.set(xlabel=f"{metric} {label}\n(points{scale})")
+        axes.set(xlabel=f"{metric} {label}\n(points, logarithmic beyond ±{LINEAR})")
     panels[0, 0].set_yticks(places, cases)
     panels[0, 0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0, 0], 2)

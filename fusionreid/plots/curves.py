@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import FEATURES
+from ..config import FEATURES, PAPER
 from .style import BLACK, FEATURE_LABELS, FEATURE_STYLES, GREY, SOURCE_STYLES, legend_below, styled
 
 
@@ -150,10 +150,8 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         _draw_features(axes, drawn[drawn["source"] == source], x, "value")
         axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
     lower = below.subplots()
-    label, symbol, reference = {
-        "depth": ("stacked HTMs, $L$", "L", 2),
-        "dim": ("fused dimension, $D$", "D", 768),
-    }[x]
+    label, symbol = {"depth": ("stacked HTMs", "L"), "dim": ("fused dimension", "D")}[x]
+    reference = getattr(PAPER.fusion, x)
     of_all = drawn[drawn["feature"] == "all"]
     of_all = of_all.assign(difference=of_all["difference"].mask(of_all[x] == reference, 0))
     apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
@@ -173,7 +171,7 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     for axes in panels:
         axes.set_xticks(ticks.index, [f"{place:g}" for place in ticks.index], fontsize=8)
     lower.set_xticks(ticks.index, texts, fontsize=8)
-    lower.set_xlabel(label)
+    lower.set_xlabel(f"{label}, ${symbol}$")
     panels[0].set_ylabel("mAP (%)")
     legend_below(above, panels[0], 4)
     legend_below(below, lower, 2)

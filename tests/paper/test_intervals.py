@@ -158,3 +158,9 @@ def test_a_difference_is_paired_and_may_be_undecided():
     for more, less in ((far, seu), (seu, far)):
         found = paired_difference(table, "energy", more, less, smallest=1e3)
         assert found["here"] == "too small to see"
+
+
+def test_one_person_decides_nothing():
+    table = pd.DataFrame({"person": [0, 0], "unit": ["seu", "mfu"], "energy": [1.0, 2.0]})
+    found = paired_difference(table, "energy", {"unit": "mfu"}, {"unit": "seu"})
+    assert found["difference"] == 1 and np.isnan(found["half"]) and found["here"] == "undecided"
