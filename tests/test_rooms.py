@@ -21,7 +21,7 @@ PACKAGE = paths.ROOT / "fusionreid"
 # explorer's two planes, legend, table and pictures of one's own; and for a picture that is dropped
 # on a plane, and the intervals of claims that are recorded in part.
 MOST_TOKENS = 92_290
-MOST_TOKENS_WITHOUT_RENDERER = 71_010
+MOST_TOKENS_WITHOUT_RENDERER = 71_020
 MOST_TOKENS_A_LINE = 10
 NOT_CODE = {
     tokenize.COMMENT,
