@@ -45,8 +45,8 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
         parts: for each data seed, the differences (seeds, people) and the weight of each person
             (people,), the number of their queries.
 
-    Where chance makes the residual larger than the part between people, the difference of both says
-    nothing. So the variance is never less than that between people alone.
+    Few seeds may be alike by chance, and then the residual may be larger than the part between people.
+    So the interval is never narrower than that over people alone.
 
     Returns the mean over all runs. Its interval is NaN if no data seed has two runs.
     """
@@ -70,12 +70,13 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     uncertainty = components[0] ** 2 / seed_freedom + components[1] ** 2 / people_freedom
     # Where nothing varies, both are zero.
     freedom = max(variance**2 / uncertainty, 1.0) if uncertainty else 1.0
-    if people_variance > variance:
-        variance = people_variance
-        freedom = people_freedom
-    error = np.sqrt(variance)
-    half = half_width(error, freedom)
-    p = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
+    # The wider of two: over seeds and people, and over people alone.
+    errors = np.sqrt([variance, people_variance])
+    freedoms = np.array([freedom, people_freedom])
+    half = half_width(errors, freedoms).max()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.nan_to_num(abs(mean) / errors)  # 0 / 0 where nothing differs
+    p = 2 * stats.t.sf(distances, freedoms).max()
     return Interval(mean, mean - half, mean + half, runs, p)
 
 

@@ -3,7 +3,7 @@
 Nothing is corrected. A cell that the paper leaves open is empty, and `note` says why. A note that
 starts with "misprint" marks a number that the paper's other numbers contradict. One that starts
 with "plotted" marks a number that the paper only draws, and that the authors published with their
-code.
+code. One that starts with "lost" marks a number that could not be read, and where it was found.
 """
 
 import pandas as pd

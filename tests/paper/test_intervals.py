@@ -89,6 +89,16 @@ def test_two_seeds_that_agree_do_not_make_people_certain():
     assert (found.low, found.high) == pytest.approx((-half, half))
 
 
+def test_few_seeds_that_agree_make_no_interval_narrower():
+    """Of two seeds 0.2 apart the interval has one degree of freedom; of people alone it has three."""
+    differences = np.array([[5.0, -3.0, -2.0, 0.0], [-4.0, 1.0, 3.0, 0.0]]) + [[0.1], [-0.1]]
+    found = difference_interval([(differences, np.ones(4))])
+    seeds = stats.t.interval(0.95, 1, 0, 0.1)
+    people = stats.t.interval(0.95, 3, 0, differences.mean(axis=0).std(ddof=1) / 2)
+    assert people[1] < seeds[1]
+    assert (found.low, found.high) == pytest.approx(seeds)
+
+
 def test_p_is_that_of_the_interval():
     values = np.random.default_rng(1).normal(1, 1, size=8)
     found = difference_interval([(np.repeat(values[:, None], 5, axis=1), np.ones(5))])
