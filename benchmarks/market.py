@@ -30,7 +30,7 @@ from fusionreid.files import write_text
 from fusionreid.jobs import RunsError, run_all
 from fusionreid.paper import claims, compare, tables
 from fusionreid.paper.experiments import EXPERIMENTS, Setting, plan, setting
-from fusionreid.processes import cores
+from fusionreid.processes import cores, pool
 from fusionreid.training.losses import PaperObjective
 from fusionreid.training.runs import RunConfig, RunFolder
 from fusionreid.training.train import make_optimizer, starting_model, train_one_epoch
@@ -92,7 +92,8 @@ def estimate(runs: list[RunConfig], dataset: Dataset, device: torch.device) -> s
         places = cores()
     else:
         places = max(1, torch.cuda.device_count())
-    cost = measure(runs[0], dataset, device)
+    with pool(1, torch.get_num_threads()) as executor:  # whose memory on a GPU ends with it
+        cost = executor.submit(measure, runs[0], dataset, device).result()
     at_once = min(len(runs), places)
     seconds = len(runs) * (cost["training"] + cost["evaluation"]) / at_once
     return (
@@ -121,8 +122,8 @@ def full_model(folder: RunFolder, dataset: Dataset, root: Path, report_folder: P
     device = default_device()
     retrieval = retrieve(folder.model(device), dataset, cache_directory=paths.cache(root))
     rankings = {
-        "as trained": retrieval.rank(),
-        "k-reciprocal re-ranking": retrieval.rank(rerank=True),
+        "as trained": retrieval.rank(device=device),
+        "k-reciprocal re-ranking": retrieval.rank(rerank=True, device=device),
     }
     curves = plots.cmc_curves({name: ranking.cmc for name, ranking in rankings.items()})
     plots.save(curves, "cmc", folder=report_folder)

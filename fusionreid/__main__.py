@@ -17,7 +17,7 @@ from .config import (
     PRECISIONS,
     PROFILES,
     RELEASED,
-    RELEASED_TRAINING,
+    RELEASED_RECIPE,
     SIZES,
     DataConfig,
     TrainConfig,
@@ -279,8 +279,7 @@ def run_of(options: argparse.Namespace) -> RunConfig:
     if options.epochs:
         training.setdefault("warmup_epochs", min(scale.train.warmup_epochs, options.epochs - 1))
     if options.released:
-        for name in ("schedule", "learning_rate_start", "learning_rate_end", "bias_learning_rate"):
-            training[name] = getattr(RELEASED_TRAINING, name)
+        training = RELEASED_RECIPE | training
     scale = replace(scale, train=replace(scale.train, **training))
     data = data_of(options, options.data_seed)
     run = make_run(scale, config, seed=options.seed, data=data, weights=weights)
@@ -316,7 +315,7 @@ def train(options: argparse.Namespace) -> None:
         table = pd.DataFrame(folder.result["features"]).T
         if unaware:
             columns = pd.DataFrame(unaware).T[["mAP", "rank-1"]]
-            table = table.join(columns, rsuffix=" without cameras")
+            table = table.join(columns.add_suffix(" without cameras"))
         print_percent(table)
 
 

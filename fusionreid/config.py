@@ -234,18 +234,19 @@ class TrainConfig:
 
 
 PAPER_TRAINING = TrainConfig()
-RELEASED_TRAINING = replace(
-    PAPER_TRAINING,
-    schedule="released",
-    learning_rate_start=5e-5,
-    learning_rate_end=1e-5,
-    bias_learning_rate=2.0,
-)
+RELEASED_RECIPE = {
+    "schedule": "released",
+    "learning_rate_start": 5e-5,
+    "learning_rate_end": 1e-5,
+    "bias_learning_rate": 2.0,
+    "precision": "fp16",
+}
+RELEASED_TRAINING = replace(PAPER_TRAINING, **RELEASED_RECIPE)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One scale of the whole reproduction: smoke, demo or paper. It scales every variant alike.
+    """One scale of the whole reproduction, as smoke, demo or paper. It scales every variant alike.
 
     Attributes:
         sizes: the image size that stands for the paper's 256 x 128 and 384 x 128.
@@ -344,10 +345,13 @@ PROFILES = {
         start="imagenet",
     ),
 }
+PROFILES["paper-bf16"] = replace(
+    PROFILES["paper"], name="paper-bf16", train=replace(PAPER_TRAINING, precision="bf16")
+)
 
 
 def profile(of: str | Profile) -> Profile:
-    """The profile of a name, "smoke", "demo" or "paper". A `Profile` is returned as it is."""
+    """The profile of a name. A `Profile` is returned as it is."""
     if isinstance(of, Profile):
         return of
     one_of("profile", of, list(PROFILES))

@@ -58,7 +58,7 @@ def run_all(
     of training.
 
     Raises RunsError if some runs failed, when the others are done; KeyboardInterrupt when all are
-    stopped (the same call goes on from each run's last finished epoch); ValueError for an unknown
+    stopped (the same call goes on from each run's last saved epoch); ValueError for an unknown
     row or a damaged result.
     """
     runs = plan(names, setting, rows=rows)
@@ -227,7 +227,7 @@ def _on_cluster(
 class _Resumable(partial):
     """Work that goes back to the queue when its job is pre-empted or out of time.
 
-    The run then continues from its last finished epoch.
+    The run then continues from its last saved epoch.
     """
 
     def checkpoint(self, *arguments):

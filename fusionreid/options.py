@@ -89,7 +89,11 @@ def device(text: str) -> str:
     import torch
 
     try:
-        torch.ones(1, device=text).item()  # reads it back: a tensor on "meta" has no numbers
+        chosen = torch.device(text)
+        # Nothing is tried on a GPU that exists: it may allow one process, and that is a worker.
+        if chosen.type == "cuda" and (chosen.index or 0) < torch.cuda.device_count():
+            return text
+        torch.ones(1, device=chosen).item()  # reads it back: a tensor on "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # the latter from a build of torch without CUDA
         reason = str(error).strip().split("\n")[0]
         raise argparse.ArgumentTypeError(

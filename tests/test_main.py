@@ -18,7 +18,7 @@ from released_checkpoint import released_tensors
 
 from fusionreid import build_model, jobs, paths
 from fusionreid.__main__ import main, parser, run_of
-from fusionreid.config import PAPER, RELEASED, profile
+from fusionreid.config import PAPER, PAPER_TRAINING, RELEASED, profile
 from fusionreid.evaluation.verification import Calibration
 from fusionreid.models import checkpoints
 from fusionreid.paper import recorded
@@ -87,6 +87,8 @@ def test_options_reach_the_run(tmp_path):
     assert (given.train.epochs, given.train.precision) == (12, "bf16")
     assert (given.train.schedule, given.train.bias_learning_rate) == ("released", 2)
     assert run("--cnn", "none").model.cnn is None
+    assert run("--released").train.precision == "fp16"
+    assert run("--profile", "paper-bf16").train == replace(PAPER_TRAINING, precision="bf16")
 
 
 def test_few_epochs_have_a_short_warm_up():

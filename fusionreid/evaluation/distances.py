@@ -52,6 +52,7 @@ class FeatureDistances:
     def _prepare(self, features: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """The features (N, D), on the GPU if they fit there, and their squared norms (N,)."""
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what a training has left there
             free, _ = torch.cuda.mem_get_info(self.device)
             if 4 * features.numel() < free / 2:
                 features = self._floats(features)
@@ -139,14 +140,15 @@ def each_query(distances, queries: np.ndarray, work: Callable[[int, np.ndarray],
         rows = distances.block(chosen)
         return [work(query, row) for query, row in zip(chosen, rows, strict=True)]
 
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    products = torch.backends.cuda.matmul
+    precision = products.fp32_precision
     try:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        products.fp32_precision = "ieee"
         with one_thread("cpu") as threads, ThreadPoolExecutor(threads) as pool:
             blocks = pool.map(of_block, range(0, len(queries), size))
             return [result for block in blocks for result in block]
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        products.fp32_precision = precision
 
 
 def smallest(row: np.ndarray, k: int) -> np.ndarray:

@@ -45,8 +45,8 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
         parts: for each data seed, the differences (seeds, people) and the weight of each person
             (people,), the number of their queries.
 
-    Few seeds may be alike by chance, and then the residual may be larger than the part between people.
-    So the interval is never narrower than that over people alone.
+    Few seeds may be alike by chance, and then the residual may be larger than the part between
+    people. So the interval is never narrower than that over people alone.
 
     Returns the mean over all runs. Its interval is NaN if no data seed has two runs.
     """

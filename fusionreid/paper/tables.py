@@ -205,7 +205,7 @@ def _caption(results: Results, name: str) -> str:
         f"{versions or data.version}, {own}, commit {commits or 'none yet'}, "
         f"device {devices or 'none yet'}.",
     ]
-    if profile.name != "paper" or papers_dataset(name, data.name) != data.name:
+    if profile.backbones or papers_dataset(name, data.name) != data.name:
         sentences.append(
             "Paper and ours differ in data or scale: compare the signs of differences, not values."
         )

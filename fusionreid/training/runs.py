@@ -4,7 +4,7 @@
 - `config.json` and `environment.json`;
 - `metrics.jsonl`, with a line for each step, epoch and evaluation, and at an evaluation one for
   each attention head;
-- `checkpoint.safetensors`, the last finished epoch;
+- `checkpoint.safetensors`, the last saved epoch;
 - `weights.txt`, if the run started from files: what became of each tensor;
 - once finished, `result.json`, `average_precision.npz` and `first_match.npz`: for each feature the
   average precision of each query, and the rank of its first match (NaN for a query without one).
@@ -254,7 +254,7 @@ class RunFolder:
             except BaseException:
                 if self.checkpoint.exists():
                     print(
-                        f"Run {self.config.fingerprint} stopped: its last finished epoch is kept "
+                        f"Run {self.config.fingerprint} stopped: its last saved epoch is kept "
                         f"in {self.path}; the same command continues from there.",
                         file=sys.stderr,
                     )
@@ -265,7 +265,7 @@ class RunFolder:
     def restore(
         self, model: FusionReID, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
     ) -> tuple[int, float, list[dict]]:
-        """Loads the last finished epoch into model, optimizer and scaler, if there is one.
+        """Loads the last saved epoch into model, optimizer and scaler, if there is one.
 
         Returns its number (0: none is finished), and until then the seconds of training and the
         lines of metrics.jsonl. The evaluation of that epoch is left out of the lines, as it may

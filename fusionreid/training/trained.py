@@ -32,7 +32,7 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Fusion
     path = find(source)
     if path.is_dir() and not (path / "result.json").is_file():
         warnings.warn(
-            f"{path}: the run is not finished; its last finished epoch is loaded", stacklevel=2
+            f"{path}: the run is not finished; its last saved epoch is loaded", stacklevel=2
         )
     path = _checkpoint(path)
     if _is_released(path):

@@ -115,19 +115,19 @@ def test_every_query_is_worked_on_in_order(rows, block, expected, monkeypatch):
 
     matrix = features(150, 10)
     queries = np.arange(149, -1, -1)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
     try:
         found = each_query(
-            Watched(matrix),
-            queries,
-            lambda query, row: (query, row, torch.backends.cuda.matmul.allow_tf32),
+            Watched(matrix), queries, lambda query, row: (query, row, products.fp32_precision)
         )
-        assert torch.backends.cuda.matmul.allow_tf32
+        assert products.fp32_precision == "tf32"
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        products.fp32_precision = before
     assert [query for query, _, _ in found] == queries.tolist()
     np.testing.assert_array_equal([row for _, row, _ in found], matrix[::-1])
-    assert not any(tf32 for _, _, tf32 in found), "products are in full float32"
+    assert {precision for _, _, precision in found} == {"ieee"}, "products are in full float32"
     assert max(sizes) == expected and sum(sizes) == 150
 
 

@@ -90,7 +90,7 @@ def test_two_seeds_that_agree_do_not_make_people_certain():
 
 
 def test_few_seeds_that_agree_make_no_interval_narrower():
-    """Of two seeds 0.2 apart the interval has one degree of freedom; of people alone it has three."""
+    """Two seeds 0.2 apart have one degree of freedom, and four people have three."""
     differences = np.array([[5.0, -3.0, -2.0, 0.0], [-4.0, 1.0, 3.0, 0.0]]) + [[0.1], [-0.1]]
     found = difference_interval([(differences, np.ones(4))])
     seeds = stats.t.interval(0.95, 1, 0, 0.1)

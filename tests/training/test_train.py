@@ -250,7 +250,7 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
     monkeypatch.setattr(PaperObjective, "__call__", interrupted)
     with pytest.raises(type(stop) if isinstance(stop, Exception) else stop):
         run_tiny(tiny_dataset, tmp_path / "cut", run)
-    assert "last finished epoch is kept" in capsys.readouterr().err
+    assert "last saved epoch is kept" in capsys.readouterr().err
     monkeypatch.undo()
     resumed = run_tiny(tiny_dataset, tmp_path / "cut", run)
     assert comparable(resumed.path) == comparable(whole.path)
