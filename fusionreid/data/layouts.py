@@ -170,9 +170,7 @@ def _missing(name: str, root: Path) -> str:
 
 def _folders_named(name: str, folder: Path) -> list[Path]:
     """The folders inside whose names begin with the set's, whatever their case and punctuation."""
-    if not folder.is_dir():
-        return []
-    paths = sorted(folder.iterdir())
+    paths = sorted(folder.glob("*"))  # none where there is no such folder
     return [path for path in paths if path.is_dir() and _letters(path).startswith(name)]
 
 
