@@ -247,7 +247,8 @@ def reliability(calibration: Calibration, counts: np.ndarray, prior: float = 0.5
     }
     table = pd.DataFrame(columns).groupby("bin").sum()
     table = table[table["weight"] > 0].reset_index(drop=True)
-    table[["predicted", "observed"]] = table[["predicted", "observed"]].div(table["weight"], axis=0)
+    for name in ("predicted", "observed"):
+        table[name] /= table["weight"]
     return table
 
 
