@@ -36,17 +36,16 @@ def attention_entropy(model: FusionReID, records: Sequence[Record]) -> list[dict
     if not attention_modules(model):
         return []
     inputs = model_inputs(model, records[:: math.ceil(len(records) / SAMPLE)])
-    with evaluating(model), torch.no_grad(), record_attention(model) as maps:
+    with evaluating(model), record_attention(model) as maps:
         model(*inputs)
     rows = []
     for (layer, unit, branch), grids in maps.items():
         weights = grids.flatten(2)  # (B, heads, N)
-        keys = weights.shape[2]
         if unit == "seu":
-            keys += 1
             to_itself = 1 - weights.sum(dim=2, keepdim=True)
             weights = torch.cat([weights, to_itself.clamp(min=0)], dim=2)
-        entropies = torch.special.entr(weights).sum(dim=2).mean(dim=0) / math.log(keys)
+        entropies = torch.special.entr(weights).sum(dim=2).mean(dim=0)
+        entropies /= math.log(weights.shape[2])
         for head, entropy in enumerate(entropies.tolist(), start=1):
             rows.append(dict(layer=layer, unit=unit, branch=branch, head=head, entropy=entropy))
     return rows

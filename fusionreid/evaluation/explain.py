@@ -67,7 +67,7 @@ def similarity_targets(
     """
     # The batch norms of the necks know the average training image.
     mean = torch.cat([model.necks[name].norm.running_mean for name in model.widths])
-    with evaluating(model), torch.no_grad():
+    with evaluating(model):
         return [(vector - mean).dot for vector in model.embed(references, cameras)]
 
 
@@ -133,7 +133,7 @@ def _last_map(cnn: nn.Module, image: Tensor) -> nn.Module:
     def note(module: nn.Module, _inputs, output) -> None:
         outputs.append((module, output))
 
-    with evaluating(cnn), torch.no_grad(), register_module_forward_hook(note):
+    with evaluating(cnn), register_module_forward_hook(note):
         local = cnn(image).local
     return next(module for module, output in reversed(outputs) if output is local)
 

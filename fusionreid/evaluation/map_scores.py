@@ -118,7 +118,7 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
     """
     tables = []
     for people, images, cameras, masks in _batches(model, records):
-        with torch.no_grad(), record_attention(model) as weights:
+        with record_attention(model) as weights:
             model.embed(images, cameras)
         for (layer, unit, branch), heads in weights.items():
             by_head = dict(enumerate(heads.unbind(dim=1), start=1))
@@ -142,7 +142,8 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, np.ndarray]]:
     """Indices in `records`, images, cameras and masks of one batch after another.
 
-    The batches are of equal size, so that none has a single person.
+    The batches are of equal size, so that none has a single person. Meanwhile the model is
+    `evaluating`.
     """
     batches = np.array_split(np.arange(len(records)), math.ceil(len(records) / BATCH))
     with evaluating(model):
