@@ -53,8 +53,8 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
         ValueError: the batch holds one identity only, so that there is no negative. This is
             checked on the CPU alone, as elsewhere the host would wait for the device.
     """
-    same = identities[:, None] == identities[None, :]  # (B, B)
-    if identities.device.type == "cpu" and bool(same.all()):
+    same = identities[:, None] == identities  # (B, B)
+    if identities.device.type == "cpu" and same.all():
         raise ValueError(
             f"triplet loss: the batch of {len(identities)} images holds only identity "
             f"{int(identities[0])}; it needs at least two (see fusionreid.data.PKSampler)"
@@ -74,6 +74,6 @@ def squared_distances(features: Tensor) -> Tensor:
     """
     features = features.float()
     norms = features.square().sum(dim=1)
-    distances = norms[:, None] + norms[None, :] - 2 * features @ features.T
+    distances = norms[:, None] + norms - 2 * features @ features.T
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     return distances.masked_fill(itself, 0.0).clamp(min=1e-12)
