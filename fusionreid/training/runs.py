@@ -168,12 +168,12 @@ def with_versions(run: RunConfig, data_root: str | Path | None = None) -> RunCon
     )
 
 
-def read_result(fingerprint: str, runs_root: str | Path | None = None) -> dict | None:
+def read_result(fingerprint: str, runs_root: str | Path) -> dict | None:
     """The result of one run, None if it has not finished.
 
     Raises ValueError, naming the file, if it is damaged or of another run.
     """
-    path = Path(runs_root or paths.RUNS) / fingerprint / "result.json"
+    path = Path(runs_root) / fingerprint / "result.json"
     if not path.exists():
         return None
     try:

@@ -238,7 +238,7 @@ def train(
                 yield augment(pixels, generator), identities, cameras
 
         def is_evaluated(epoch: int) -> bool:
-            return epoch == config.epochs or (epoch > 0 and epoch % config.evaluate_every == 0)
+            return epoch == config.epochs or epoch % config.evaluate_every == 0
 
         def evaluate_epoch(epoch: int) -> dict[str, Ranking]:
             """Ranks query and gallery, and logs what each feature reaches and each head does."""
@@ -255,7 +255,7 @@ def train(
 
         due = 0.0  # when the next checkpoint is saved
         rankings = {}
-        if is_evaluated(done):  # the run was cut off after this epoch's checkpoint
+        if done and is_evaluated(done):  # the run was cut off after this epoch's checkpoint
             rankings = evaluate_epoch(done)
         parallel_model = wrap(model, state, device, compile)
         bar = tqdm(
@@ -312,10 +312,7 @@ def train(
 
 
 def without_cameras(
-    folder: RunFolder,
-    *,
-    data_root: str | Path | None = None,
-    device: str | torch.device | None = None,
+    folder: RunFolder, *, data_root: str | Path, device: str | torch.device | None
 ) -> dict[str, dict[str, float]]:
     """What each feature of a finished run reaches without the camera embedding.
 
@@ -330,7 +327,7 @@ def without_cameras(
         return {}
     rankings = evaluate(
         model,
-        open_data(folder.config.data, data_root or paths.DATA),
+        open_data(folder.config.data, data_root),
         cache_directory=paths.cache(data_root),
         use_cameras=False,
         processes=state.num_processes,
