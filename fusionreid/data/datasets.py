@@ -30,7 +30,6 @@ from ..config import DataConfig
 from ..files import read_json
 from .layouts import (
     MARKET_FOLDERS,
-    NAMES,
     REAL,
     Record,
     Splits,
@@ -158,8 +157,6 @@ def open_dataset(
     set that is not the one of its manifest, fewer people than a draw needs.
     """
     root = Path(root)
-    if name not in NAMES:
-        size = None
     if name == "synthetic":
         folder = _find_synthetic(root, size or "demo", seed)
         splits = read(name, folder)
@@ -203,11 +200,10 @@ def draw_people(splits: Splits, seed: int) -> Splits:
     chance = random.Random(seed)
     training = set(chance.sample(trained, DRAWN_TRAINING))
     test = set(chance.sample(queried, DRAWN_QUERIES))
-    return {
-        "train": [record for record in splits["train"] if record.identity in training],
-        "query": [record for record in splits["query"] if record.identity in test],
-        "gallery": [record for record in splits["gallery"] if record.identity in test],
-    }
+    drawn = {}
+    for split, people in {"train": training, "query": test, "gallery": test}.items():
+        drawn[split] = [record for record in splits[split] if record.identity in people]
+    return drawn
 
 
 def count(splits: Splits) -> pd.DataFrame:
@@ -301,7 +297,7 @@ def _full_version(name: str, version: str, size: str | None, seed: int) -> str:
     """`Dataset.version`, from the version of the files."""
     if name == "synthetic":
         return f"{size}-{seed}, {version}"
-    if size == "demo":
+    if name in REAL and size == "demo":
         return f"{version}, {size}-{seed}"
     return version
 

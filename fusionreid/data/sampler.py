@@ -43,7 +43,7 @@ class PKSampler:
                 f"rank={rank} of world_size={world_size}; expected 0 <= rank < world_size and a "
                 f"batch of {num_identities} x {num_images} that world_size divides"
             )
-        distinct, labels = np.unique(np.asarray(identities), return_inverse=True)
+        distinct, labels = np.unique(identities, return_inverse=True)
         if len(distinct) < num_identities:
             raise ValueError(
                 f"a batch of {num_identities} identities (TrainConfig.identities) "
