@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..data import Record
+from ..data.cache import decode
 from .style import GREEN, VERMILLION, styled
 
 MAX_HEIGHT = 8.5  # inches of a grid, so that it fits a screen and a page
@@ -157,8 +158,7 @@ def contact_sheet(
     for row, column in np.ndindex(paths.shape):
         path = paths.iloc[row, column]
         if pd.notna(path):
-            image = Image.open(path).convert("RGB").resize(tile[::-1])
-            grid.add(row, column, np.asarray(image))
+            grid.add(row, column, decode(path, tile, "bicubic"))
     files = paths.stack().dropna().map(lambda path: path.name)
     return grid.finish(files.reset_index(name="file"))
 
