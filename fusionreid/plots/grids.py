@@ -176,13 +176,13 @@ def batch_sheet(
         width: of the figure in inches.
     """
     pixels = as_pixels(images)
-    drawn = pd.DataFrame({"identity": _array(identities)})
-    begins = drawn["identity"] != drawn["identity"].shift()  # a row
-    drawn.insert(0, "row", begins.cumsum() - 1)
-    drawn.insert(1, "column", drawn.groupby("row").cumcount())
-    columns = columns or [""] * (drawn["column"].max() + 1)
-    rows = drawn["identity"][begins]
-    grid = _Grid(rows, columns, pixels.shape[1:3], width=width)
+    shown = pd.Series(_array(identities))
+    begins = shown != shown.shift()  # a row
+    rows = begins.cumsum() - 1
+    places = shown.groupby(rows).cumcount()
+    drawn = pd.DataFrame({"row": rows, "column": places, "identity": shown})
+    columns = columns or [""] * (places.max() + 1)
+    grid = _Grid(shown[begins], columns, pixels.shape[1:3], width=width)
     for row, column, image in zip(drawn["row"], drawn["column"], pixels, strict=True):
         grid.add(row, column, image)
     return grid.finish(drawn)
