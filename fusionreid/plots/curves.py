@@ -56,9 +56,8 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     triplet.axhline(np.log(2), color=GREY, linewidth=1.2, linestyle="--")
     titles = ("label-smoothed cross entropy", "triplet loss (dashed: log 2)", "learning rate")
     for axes, title in zip(panels, titles, strict=True):
-        axes.set(xlabel="epoch", title=title)
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(title)
+        _over_epochs(axes)
     legend_below(figure, entropy, 3)
     figure.drawn = drawn.reset_index()
     return figure
@@ -73,19 +72,25 @@ def map_by_epoch(metrics: pd.DataFrame, *, baselines: Mapping[str, float]) -> Fi
             fraction of 1, are drawn.
         baselines: name -> mAP, a fraction of 1.
     """
-    evaluations = metrics.dropna(subset=["feature", "mAP"])[["epoch", "feature", "mAP"]]
+    evaluations = metrics[["epoch", "feature", "mAP"]].dropna()
     figure, axes = plt.subplots(figsize=(7.6, 4.0))
     _draw_features(axes, evaluations.assign(mAP=100 * evaluations["mAP"]), "epoch", "mAP")
     for (name, value), dash in zip(baselines.items(), ("--", "-.", ":", (0, (1, 5))), strict=False):
         label = f"{name} ({100 * value:.1f} %)"
         axes.axhline(100 * value, color=GREY, linewidth=1.2, linestyle=dash, label=label)
-    axes.set(xlabel="epoch", ylabel="mAP (%)")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("mAP (%)")
+    _over_epochs(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     levels = pd.DataFrame(baselines.items(), columns=["feature", "mAP"])
     figure.drawn = pd.concat([evaluations, levels], ignore_index=True)
     return figure
+
+
+def _over_epochs(axes) -> None:
+    """Whole epochs across, and values from 0 up."""
+    axes.set(xlabel="epoch")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_features(axes, data: pd.DataFrame, x: str, y: str) -> None:
