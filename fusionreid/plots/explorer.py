@@ -274,11 +274,10 @@ class Explorer:
         units = {}
         for layer, unit, branch in attention:
             units[f"{LABELS[branch]}, {unit.upper()} {layer}"] = layer, unit, branch
-        heads = next(iter(attention.values())).shape[1]
-        numbers = {str(head): head for head in range(1, heads + 1)}
+        heads = range(1, model.config.fusion.heads + 1)
         self.stage = choice("Grad-CAM", places)
         self.unit = choice("attention", units)
-        self.head = choice("head", {"mean": 0} | numbers)
+        self.head = choice("head", {"mean": 0} | {str(head): head for head in heads})
         self.explained = w.HTML()
         switches = row([self.stage, self.unit, self.head], self._show_maps)
         return w.VBox([switches, self.explained])
