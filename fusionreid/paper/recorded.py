@@ -187,8 +187,7 @@ def _sums(weights: Weights, metric: str, locked: bool = False) -> list[Scores]:
     """A weighted sum of rows as `difference_interval` takes it, in points."""
     parts = []
     for scores, queries in _shared(weights, metric, locked):
-        weighted = [weight * row for weight, row in zip(weights.values(), scores, strict=True)]
-        parts.append((100 * sum(weighted), queries))
+        parts.append((100 * np.tensordot([*weights.values()], scores, 1), queries))
     return parts
 
 
@@ -250,7 +249,7 @@ def _drawn(random: np.random.Generator, count: int) -> np.ndarray:
 
 
 def about(configurations: Iterable[str]) -> str:
-    """How many seeds and people stand behind recorded runs, and on what these were made."""
+    """How many seeds and people are behind recorded runs of one data set, and on what they ran."""
     rows, arrays, _ = archive()
     rows = rows[rows["configuration"].isin(configurations) & ~rows["data_seed"].isin(LOCKED)]
     if rows.empty:
@@ -259,16 +258,14 @@ def about(configurations: Iterable[str]) -> str:
     runs = f"{counts.max()} runs a row"
     if counts.min() < counts.max():
         runs = f"{counts.min()} to {runs}"
-    people = 0
-    for data, of_data in rows.groupby("data"):
-        identities = [arrays[f"{data} {version}"][0] for version in of_data["version"].unique()]
-        if data == "synthetic":  # people of different draws have the same numbers
-            people += sum(map(len, identities))
-        else:
-            people += len(set(np.concatenate(identities)))
+    (data,) = rows["data"].unique()
+    identities = [arrays[f"{data} {version}"][0] for version in rows["version"].unique()]
+    people = np.concatenate(identities)
+    if data != "synthetic":  # whose people of different draws have the same numbers
+        people = np.unique(people)
     return (
         f"{runs}, training seeds {listed(rows['seed'])}, data seeds {listed(rows['data_seed'])}, "
-        f"{people} test people, data {listed(rows['version'], '; ')}, "
+        f"{len(people)} test people, data {listed(rows['version'], '; ')}, "
         f"commit {listed(rows['commit'])}, device {listed(rows['device'])}"
     )
 
