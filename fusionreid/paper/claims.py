@@ -113,7 +113,7 @@ def _verdict(mean: float, low: float, high: float) -> str:
 def _sign(difference: float) -> str:
     if np.isnan(difference):
         return "not run"
-    return {1: "yes", 0: "equal", -1: "no"}[int(np.sign(difference))]
+    return {1: "yes", 0: "equal", -1: "no"}[np.sign(difference)]
 
 
 def corrected(judged: pd.DataFrame) -> pd.Series:
