@@ -411,7 +411,7 @@ def print_percent(table) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
-    one_of("the ending of --to", options.to.suffix.lower(), sorted(SUFFIXES))
+    one_of("the ending of --to", options.to.suffix.lower(), SUFFIXES)
     index = options.index or options.gallery / ".fusionreid"
     sheets = known_sheets(index) | {options.to.resolve()}
     pictures = pictures_in(options.gallery, sheets)

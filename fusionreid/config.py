@@ -354,5 +354,5 @@ def profile(of: str | Profile) -> Profile:
     """The profile of a name. A `Profile` is returned as it is."""
     if isinstance(of, Profile):
         return of
-    one_of("profile", of, list(PROFILES))
+    one_of("profile", of, PROFILES)
     return PROFILES[of]

@@ -236,7 +236,7 @@ def gradcam(
         cam = method(tapped, [tapped.tap], reshape_transform=tapped.as_map)
         cam.get_target_width_height = lambda _: stage.grid[::-1]  # not stretched to the image
         try:  # not `with cam`, which hides an IndexError
-            maps = torch.from_numpy(cam(input_tensor=images, targets=list(targets)))
+            maps = torch.from_numpy(cam(input_tensor=images, targets=targets))
         finally:
             cam.activations_and_grads.release()
     for index, heat in enumerate(maps):
