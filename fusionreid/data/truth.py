@@ -52,8 +52,8 @@ def looks(dataset: Dataset) -> np.ndarray:
     names = read_json(manifest).get("looks")
     if names is None:
         raise ValueError(f"{manifest}: expected a field looks; render the set again")
-    labels = [record.identity for record in dataset.train]
-    people = attributes(dataset.train).groupby(labels).first()
+    # In order of the files' identities, as those of training are numbered.
+    people = attributes(dataset.train).groupby("identity").first()
     classes = [pd.factorize(people[name], sort=True)[0] for name in names]
     return np.column_stack(classes)
 
@@ -61,11 +61,10 @@ def looks(dataset: Dataset) -> np.ndarray:
 def masks(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
     """Where the person is seen: (N, *size) bool; nowhere in a false detection."""
     root = _root(records)
-    height, width = size
     arrays = []
     for path, *_ in records:
         with Image.open(root / "masks" / path.parent.name / f"{path.stem}.png") as image:
-            resized = image.convert("L").resize((width, height), Image.Resampling.BOX)
+            resized = image.convert("L").resize(size[::-1], Image.Resampling.BOX)
         arrays.append(np.asarray(resized) > 127)
     return np.stack(arrays)
 
