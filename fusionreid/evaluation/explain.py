@@ -240,9 +240,8 @@ def gradcam(
         finally:
             cam.activations_and_grads.release()
     for index, heat in enumerate(maps):
-        low = float(heat.min())
-        high = float(heat.max())
-        if not low < high < float("inf"):
+        low, high = heat.aminmax()
+        if not low < high < torch.inf:
             raise ValueError(
                 f"Grad-CAM of image {index}: expected a map that varies, "
                 f"found {low:.3g} to {high:.3g}"

@@ -155,7 +155,7 @@ def _batches(
 
 def _overlap(first: Tensor, second: Tensor) -> np.ndarray:
     """Correlation (N,) of maps (N, h, w) and (N, h', w'), both resized to the finer grid."""
-    grid = [max(sides) for sides in zip(first.shape[1:], second.shape[1:], strict=True)]
+    grid = np.maximum(first.shape[1:], second.shape[1:]).tolist()
 
     def centred(maps: Tensor) -> Tensor:
         values = F.interpolate(maps[:, None], grid, mode="bilinear").flatten(1)
