@@ -206,13 +206,13 @@ def _parse(name: str, path: Path) -> Record:
     """The record of a file, from its name; there cameras count from 1."""
     pattern, example = _names(name)
     match = pattern.match(path.name)
-    numbers = [int(group) for group in match.groups() if group] if match else []
-    if not match or numbers[1] < 1:
-        raise ValueError(
-            f"{path}: expected a name like {example} (identity, and camera from 1), of {name}"
-        )
-    identity, camera = numbers
-    return Record(path, identity, camera - 1)
+    if match:
+        identity, camera = (int(group) for group in match.groups() if group)
+        if camera > 0:
+            return Record(path, identity, camera - 1)
+    raise ValueError(
+        f"{path}: expected a name like {example} (identity, and camera from 1), of {name}"
+    )
 
 
 def _msmt17_folders(folder: Path) -> str:
