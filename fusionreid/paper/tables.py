@@ -269,14 +269,14 @@ def switched(name: str) -> pd.DataFrame:
     Returns a row per variant: the fields that differ from PAPER, the parameters and the
     multiply-adds, with the paper's in brackets.
     """
-    counted = costs([name])
+    counted = costs([name]).set_index("name")
     unit = "one HTM: " if counted["counts"].iloc[0] == "one HTM" else ""
     differs = [changes(config) or "nothing" for config in CONFIGURATIONS[name].values()]
     columns = {"differs from PAPER in": differs}
     for cost, label in (("parameters", "parameters (M)"), ("macs", "multiply-adds (G)")):
         printed = _format(counted[f"paper_{cost}"], " ({:.1f})")
-        columns[unit + label] = (counted[cost].map("{:.2f}".format) + printed).tolist()
-    return pd.DataFrame(columns, pd.Index(counted["name"], name="row"))
+        columns[unit + label] = counted[cost].map("{:.2f}".format) + printed
+    return pd.DataFrame(columns).rename_axis("row")
 
 
 def save(table: Table, path: str | Path) -> Table:
