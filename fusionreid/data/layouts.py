@@ -18,6 +18,8 @@ class Record(NamedTuple):
 
 
 Splits = dict[str, list[Record]]  # by "train", "query" and "gallery"
+# What a list of images says, line by line: its place in the file, the split and the record.
+Lines = Iterator[tuple[str, str, Record]]
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
@@ -226,8 +228,8 @@ def _msmt17_folders(folder: Path) -> str:
     return "V2" if blurred else "V1"
 
 
-def _listed(lines: Iterator[tuple[str, str, Record]]) -> Splits:
-    """The records of each split; a line is its place in a file, its split and its record."""
+def _listed(lines: Lines) -> Splits:
+    """The records of each split."""
     splits = {split: [] for split in MARKET_FOLDERS}
     places = {}  # of each image
     for place, split, record in lines:
@@ -241,8 +243,8 @@ def _listed(lines: Iterator[tuple[str, str, Record]]) -> Splits:
     return splits
 
 
-def _msmt17_lines(folder: Path) -> Iterator[tuple[str, str, Record]]:
-    """The lines of the lists, as `_listed` takes them.
+def _msmt17_lines(folder: Path) -> Lines:
+    """The lines of the lists.
 
     A line is `0000/0000_000_01_0303morning_0015_0.jpg 0`: an image and its identity.
     """
@@ -267,8 +269,8 @@ def _msmt17_lines(folder: Path) -> Iterator[tuple[str, str, Record]]:
             yield place, split, record._replace(identity=int(match[2]))
 
 
-def _csv_lines(file: Path) -> Iterator[tuple[str, str, Record]]:
-    """A line for each image, as `_listed` takes it; paths are from the file's folder."""
+def _csv_lines(file: Path) -> Lines:
+    """A line for each image; paths are from the file's folder."""
     # With or without a byte order mark. What is not UTF-8 is shown in the error of its line.
     with open(file, encoding="utf-8-sig", errors="replace", newline="") as opened:
         rows = csv.DictReader(opened)
