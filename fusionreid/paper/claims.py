@@ -79,7 +79,7 @@ def _of_profile(results: Results) -> pd.DataFrame:
     return CLAIMS[CLAIMS["kind"] != "order"] if results.setting.profile.backbones else CLAIMS
 
 
-def _weights(terms: pd.DataFrame, source: str, cases: int) -> dict[tuple[str, str], float]:
+def _weights(terms: pd.DataFrame, source: str, cases: int) -> recorded.Weights:
     """The weight of each row of the recorded runs in the mean over a claim's cases."""
     weights = terms.groupby([source, "feature"])["weight"].sum() / cases
     return weights[weights != 0].to_dict()

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+# Of each person the mean over their queries, (..., people), and how many these are, (people,).
+Scores = tuple[np.ndarray, np.ndarray]
+
 
 def half_width(standard_error, freedom):
     """Half the width of the interval of a mean, by Student's t."""
@@ -29,7 +32,7 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 
 
-def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+def difference_interval(parts: Sequence[Scores]) -> Interval:
     """The interval of a mean difference over new training seeds and new people.
 
     Training seeds and people are crossed random factors, because every seed's model ranks the same
@@ -80,7 +83,7 @@ def difference_interval(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Inter
     return Interval(mean, mean - half, mean + half, runs, p)
 
 
-def deviations(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+def deviations(parts: Sequence[Scores]) -> dict[str, float]:
     """How far a mean over people moves with another seed, other people, and another data seed.
 
     `parts` is as in `difference_interval`. Returns three standard deviations, in the unit of the

@@ -26,7 +26,7 @@ from ..data.synthetic import RENDERER
 from ..files import atomic_write
 from ..training.runs import RunConfig, make_run, read_result, with_versions
 from .experiments import Setting, plan
-from .intervals import Interval, deviations, difference_interval, half_width
+from .intervals import Interval, Scores, deviations, difference_interval, half_width
 from .numbers import ACCURACY, TITLES
 
 # What recorded runs are of, and the data set of each: of a real one, draws of its people.
@@ -54,10 +54,6 @@ def configuration_of(config: ModelConfig, profile: Profile, source: str) -> str:
     """The configuration that a model has in the recorded runs of one of `SOURCES`."""
     data = replace(profile.data, name=SOURCES[source], version=f"v{RENDERER}")
     return configuration(with_versions(make_run(profile, config, data=data)))
-
-
-# Of each person the mean over their queries, (..., people), and how many these are, (people,).
-Scores = tuple[np.ndarray, np.ndarray]
 
 
 class Archive(NamedTuple):
