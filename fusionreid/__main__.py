@@ -327,7 +327,7 @@ def evaluate(options: argparse.Namespace) -> None:
     table = cross_domain(
         model,
         sets,
-        rerank=options.rerank or None,
+        rerank=options.rerank,
         processes=state.num_processes,
         cache_directory=paths.cache(options.data_root),
     )

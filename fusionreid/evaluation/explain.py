@@ -79,7 +79,7 @@ def class_targets(model: FusionReID, identities: Sequence[int]) -> list[Target]:
         logits = [model.necks[name](x) for name, x in zip(model.widths, features, strict=True)]
         return torch.stack(logits)[:, 0, identity].mean()
 
-    return [partial(score, int(identity)) for identity in identities]
+    return [partial(score, identity) for identity in identities]
 
 
 class Stage(NamedTuple):

@@ -200,7 +200,7 @@ def valid_queries(query: Labels, gallery: Labels) -> np.ndarray:
     valid = np.flatnonzero([len(matches_and_junk(query, gallery, i)[0]) for i in queries])
     if len(valid):
         return valid
-    in_gallery = int(np.isin(query.ids, gallery.ids[gallery.ids >= 0]).sum())
+    in_gallery = np.isin(query.ids, gallery.ids[gallery.ids >= 0]).sum()
     if in_gallery:
         hint = "are the camera numbers right?"
     else:

@@ -135,7 +135,7 @@ def encode(
     these are neighbours of the image already.
     """
     near = reciprocal(nearest[:, : k1 + 1])
-    half = reciprocal(nearest[:, : int(np.around(k1 / 2)) + 1])
+    half = reciprocal(nearest[:, : round(k1 / 2) + 1])
     # For each neighbour j of image i: how many of the half list of j are neighbours of i.
     shared = near.multiply(near @ half.T).tocsr()
     enough = shared.data > 2 / 3 * np.diff(half.indptr)[shared.indices]

@@ -24,7 +24,7 @@ HEAT = matplotlib.colormaps["inferno"]
 
 def _array(values) -> np.ndarray:
     if hasattr(values, "detach"):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
     return np.asarray(values)
 
 
@@ -148,7 +148,7 @@ def contact_sheet(
         identities: how many to show; they are drawn with `seed` among those that most cameras saw.
         tile: height and width in pixels that each image is resized to.
     """
-    table = pd.DataFrame(list(records)).sample(frac=1, random_state=seed)
+    table = pd.DataFrame(records).sample(frac=1, random_state=seed)
     table = table.drop_duplicates(["identity", "camera"])
     paths = table.pivot(index="identity", columns="camera", values="path")
     cameras = paths.count(axis=1).sample(frac=1, random_state=seed)

@@ -57,7 +57,7 @@ def triplet(features: Tensor, identities: Tensor, distance: str = "euclidean") -
     if identities.device.type == "cpu" and same.all():
         raise ValueError(
             f"triplet loss: the batch of {len(identities)} images holds only identity "
-            f"{int(identities[0])}; it needs at least two (see fusionreid.data.PKSampler)"
+            f"{identities[0]}; it needs at least two (see fusionreid.data.PKSampler)"
         )
     distances = squared_distances(features)
     if distance == "euclidean":

@@ -37,7 +37,7 @@ REMEDY = (
 
 def seed_everything(seed: int, *streams: int) -> int:
     """Seeds torch and numpy from (seed, *streams). Returns the seed that they got."""
-    mixed = int(np.random.SeedSequence((seed, *streams)).generate_state(1, np.uint32)[0])
+    mixed = int(np.random.SeedSequence((seed, *streams)).generate_state(1)[0])
     torch.manual_seed(mixed)
     np.random.seed(mixed)
     return mixed
