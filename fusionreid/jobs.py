@@ -178,20 +178,16 @@ def on_this_machine(
                 running[pools[place].submit(work, runs[name], device)] = name, place
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, place = running.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
+                error = future.exception()
+                message = "".join(traceback.format_exception(error)) if error else ""
+                if isinstance(error, BrokenProcessPool):
+                    message = (
+                        "its process was killed, often for want of memory; "
+                        "the same command continues the run"
+                    )
                     pools[place] = stack.enter_context(pool(1, threads))
                 free.append(place)
-                yield name, _message(future.exception())
-
-
-def _message(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    if isinstance(error, BrokenProcessPool):
-        return (
-            "its process was killed, often for want of memory; the same command continues the run"
-        )
-    return "".join(traceback.format_exception(error))
+                yield name, message
 
 
 def _on_cluster(
