@@ -13,9 +13,8 @@ synthetic people. Writes three tables to benchmarks/results/.
   calibrated on people of training, are off on others.
 
 Two networks stand side by side in every pair of training seeds, of which there must be three or
-more. Pairs share networks. So their spread is that of jackknife pseudo-values, one a seed (Tukey
-1958).
-Only numbers of real people are written.
+more. Pairs share networks, so their spread would be too small. It is taken from jackknife
+pseudo-values, one for each seed (Tukey 1958). Only numbers of real people are written.
 """
 
 from __future__ import annotations

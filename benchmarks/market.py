@@ -88,16 +88,17 @@ def measure(run: RunConfig, dataset: Dataset, device: torch.device) -> dict[str,
 def estimate(runs: list[RunConfig], dataset: Dataset, device: torch.device) -> str:
     """What the runs will cost, by the first's, the full model's: the others are little larger."""
     if device.type == "cpu":
-        torch.set_num_threads(1)  # as the runs have
         places = cores()
     else:
         places = max(1, torch.cuda.device_count())
-    with pool(1, torch.get_num_threads()) as executor:  # whose memory on a GPU ends with it
+    # In a process with one thread, as the runs have. What it holds of a GPU ends with it.
+    with pool(1) as executor:
         cost = executor.submit(measure, runs[0], dataset, device).result()
+        name = executor.submit(device_name, device).result()
     at_once = min(len(runs), places)
     seconds = len(runs) * (cost["training"] + cost["evaluation"]) / at_once
     return (
-        f"Estimate from {STEPS} steps on {device_name(device)}: {cost['images/s']:.0f} images/s in "
+        f"Estimate from {STEPS} steps on {name}: {cost['images/s']:.0f} images/s in "
         f"training, {spoken(cost['training'])} and {cost['GB']:.1f} GB a run, evaluation "
         f"{spoken(cost['evaluation'])} and the ranking; {len(runs)} runs to train, {at_once} at "
         f"once: about {spoken(seconds)}."

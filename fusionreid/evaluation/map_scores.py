@@ -142,8 +142,8 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, np.ndarray]]:
     """Indices in `records`, images, cameras and masks of one batch after another.
 
-    The batches are of equal size, so that none has a single person. Meanwhile the model is
-    `evaluating`.
+    The batches are of equal size, so that none has a single person. The model is in evaluation
+    mode, and its parameters need no gradient.
     """
     batches = np.array_split(np.arange(len(records)), math.ceil(len(records) / BATCH))
     with evaluating(model):

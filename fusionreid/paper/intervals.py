@@ -78,8 +78,8 @@ def difference_interval(parts: Sequence[Scores]) -> Interval:
     freedoms = np.array([freedom, people_freedom])
     half = half_width(errors, freedoms).max()
     with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.nan_to_num(abs(mean) / errors)  # 0 / 0 where nothing differs
-    p = 2 * stats.t.sf(distances, freedoms).max()
+        t = np.nan_to_num(abs(mean) / errors)  # 0 / 0 where nothing differs
+    p = 2 * stats.t.sf(t, freedoms).max()
     return Interval(mean, mean - half, mean + half, runs, p)
 
 

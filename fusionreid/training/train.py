@@ -298,7 +298,8 @@ def train(
                     scaler=scaler.state_dict(),
                 )
                 # The paper's model and its momenta have 1.3 GB. Saving takes 5 % of the time.
-                due = time.monotonic() + 20 * (time.monotonic() - began)
+                saved = time.monotonic()
+                due = saved + 20 * (saved - began)
             if is_evaluated(epoch):
                 rankings = evaluate_epoch(epoch)
             bar.set_postfix_str(f"loss {loss:.2f}, {count / elapsed:,.0f} images/s")

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -257,6 +258,23 @@ def test_resumed_equals_uninterrupted(tiny_dataset, tmp_path, monkeypatch, stop,
     assert resumed.result["features"] == whole.result["features"]
     expected, found = checkpoints.tensors(whole.model()), checkpoints.tensors(resumed.model())
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_slow_saves_leave_epochs_out(tiny_dataset, tmp_path, monkeypatch):
+    """A checkpoint that takes a second is not saved again within twenty, but at an evaluation."""
+    saved = []
+    save = checkpoints.save
+
+    def slow(*arguments, epoch, **options):
+        saved.append(epoch)
+        save(*arguments, epoch=epoch, **options)
+        time.sleep(1)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    run = replace(RUN, train=replace(RUN.train, epochs=5, evaluate_every=3))
+    folder = run_tiny(tiny_dataset, tmp_path, run)
+    assert saved == [1, 3, 5]
+    assert set(folder.metrics["epoch"]) == {1, 2, 3, 4, 5}
 
 
 def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
