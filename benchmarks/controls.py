@@ -2,19 +2,22 @@
 
     python benchmarks/controls.py --market /data
 
-Trains nothing: it reads the finished runs of Table II (demo profile) on draws of Market-1501 and of
-synthetic people. Writes three tables to benchmarks/results/.
+Trains nothing: it reads finished runs of the demo profile, those of Table II on draws of
+Market-1501 and of synthetic people, and those of Table VI on draws of Market-1501. Writes four
+tables to benchmarks/results/.
 
 - controls.csv: are two different branches more than two networks of one kind, side by side? Do
   features that are scaled to equal length before they stand side by side do as well? Where does
   the gain of LRU come from, which has two features and losses more than DFE?
+- pairs.csv: is each pair of Table VI more than its two backbones, trained apart, side by side?
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
 
-Two networks stand side by side in every pair of training seeds, of which there must be three or
-more. Pairs share networks, so their spread would be too small. It is taken from jackknife
-pseudo-values, one for each seed (Tukey 1958). Only numbers of real people are written.
+In controls.csv two networks stand side by side in every pair of training seeds, of which there
+must be three or more. Pairs share networks, so their spread would be too small. It is taken from
+jackknife pseudo-values, one for each seed (Tukey 1958). In pairs.csv the CNN and the Transformer
+have the same seed, so runs share nothing. Only numbers of real people are written.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ ROWS = {
     "LRU": "DFE + LRU",
     "full": "FusionReID*",
 }
-TABLES = ["controls", "probe", "verification"]
+TABLES = ["controls", "pairs", "probe", "verification"]
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
 # Each control minus what it is compared with, both in mAP.
 CONTRASTS = {
@@ -108,18 +111,25 @@ def pseudo_values(pairs: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
     return np.stack(values)
 
 
-def scores(setting, dataset) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Of each network or combination: the mAP (seeds, people); and each person's queries."""
-    configs = {variant.name: variant.config for variant in experiments.variants("table2")}
-    seeds = setting.seeds
+def retrievals(table: str, rows, setting, dataset) -> dict[tuple[str, int], Retrieval]:
+    """The features of the test images, by row of the table and training seed."""
+    configs = {variant.name: variant.config for variant in experiments.variants(table)}
     cache = paths.cache(setting.data_root)
-    models = {}
-    for name, row in ROWS.items():
-        for seed in seeds:
+    found = {}
+    for row in rows:
+        for seed in setting.seeds:
             folder = RunFolder(setting.run(configs[row], seed), setting.runs_root)
             if not folder.finished:
                 raise SystemExit(f"{folder.path}: expected a finished run of {row}, found none")
-            models[name, seed] = retrieve(folder.model(), dataset, cache_directory=cache)
+            found[row, seed] = retrieve(folder.model(), dataset, cache_directory=cache)
+    return found
+
+
+def scores(setting, dataset) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Of each network or combination: the mAP (seeds, people); and each person's queries."""
+    seeds = setting.seeds
+    by_row = retrievals("table2", ROWS.values(), setting, dataset)
+    models = {(name, seed): by_row[row, seed] for name, row in ROWS.items() for seed in seeds}
 
     # Of each training seed.
     alone = {name: [models[name, seed] for seed in seeds] for name in ROWS}
@@ -130,8 +140,8 @@ def scores(setting, dataset) -> tuple[dict[str, np.ndarray], np.ndarray]:
         some_features(each, ["cnn_refined", "transformer_refined"]) for each in alone["LRU"]
     ]
     found = {}
-    for name, retrievals in alone.items():
-        found[name] = np.stack([of_people(each)[0] for each in retrievals])
+    for name, networks in alone.items():
+        found[name] = np.stack([of_people(each)[0] for each in networks])
 
     # Of each pair of training seeds.
     for one, other in (("CNN", "CNN"), ("Transformer", "Transformer"), ("CNN", "Transformer")):
@@ -166,6 +176,41 @@ def controls(settings: list) -> pd.DataFrame:
         rows.append({"contrast": contrast} | means | difference_interval(less)._asdict())
     table = pd.DataFrame(rows).rename(columns={"mean": "difference"})
     return table.assign(corrected=false_discovery_control(table["p"]))
+
+
+def pairs(settings: list) -> pd.DataFrame:
+    """A row for each pair of Table VI, and their mean: the pair minus its two backbones, in mAP.
+
+    The backbones are trained apart and stand side by side, the simple way to have both. `value` is
+    the pair's, `beside` that of the backbones.
+    """
+    names = [variant.name for variant in experiments.variants("table6")]
+    together = [name for name in names if " + " in name]
+    parts = {name: [] for name in together}
+    for setting in settings:
+        dataset = open_data(setting.data, setting.data_root)
+        print(f"{dataset.name} {dataset.version}", flush=True)
+        models = retrievals("table6", names, setting, dataset)
+        for name in together:
+            cnn, transformer = name.split(" + ")
+            values = []
+            for seed in setting.seeds:
+                apart = side_by_side(models[cnn, seed], models[transformer, seed])
+                pair, queries = of_people(models[name, seed])
+                values.append(100 * np.stack([pair, of_people(apart)[0]]))
+            parts[name].append((np.stack(values, axis=1), queries))
+    # The nine pairs as one: person by person, in every run.
+    parts["all nine"] = [
+        (np.mean([values for values, _ in draw], axis=0), draw[0][1])
+        for draw in zip(*parts.values(), strict=True)
+    ]
+    rows = []
+    for name, draws in parts.items():
+        value, beside = np.mean([values.mean(axis=1) @ q / q.sum() for values, q in draws], axis=0)
+        less = [(values[0] - values[1], queries) for values, queries in draws]
+        means = {"pair": name, "value": value, "beside": beside}
+        rows.append(means | difference_interval(less)._asdict())
+    return pd.DataFrame(rows).rename(columns={"mean": "difference"})
 
 
 def probed(settings: list) -> pd.DataFrame:
@@ -215,6 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--market-seeds", type=int, nargs="*", default=[0, 1, 2, 3], help="the same on real people"
     )
+    parser.add_argument("--pair-seeds", type=int, nargs="*", default=[0, 1], help="of Table VI")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="which tables")
     options = parser.parse_args()
 
@@ -222,13 +268,24 @@ def main() -> None:
         data = [DataConfig(name=name, size="demo", seed=seed) for seed in options.data_seeds]
         return [experiments.setting("demo", each, seeds, data_root=root) for each in data]
 
-    people = {"synthetic": settings("synthetic", paths.DATA, options.seeds)}
+    synthetic = {"synthetic": settings("synthetic", paths.DATA, options.seeds)}
+    real = {}
+    of_pairs = {}
     if options.market:
-        people["real"] = settings("market1501", options.market, options.market_seeds)
-    measure = {"controls": controls, "probe": probed, "verification": verified}
+        real["real"] = settings("market1501", options.market, options.market_seeds)
+        of_pairs["real"] = settings("market1501", options.market, options.pair_seeds)
+    measured = {
+        "controls": (controls, synthetic | real),
+        "pairs": (pairs, of_pairs),
+        "probe": (probed, synthetic),
+        "verification": (verified, synthetic | real),
+    }
     for name in options.only:
-        kinds = ["synthetic"] if name == "probe" else [*people]
-        table = pd.concat(measure[name](people[kind]).assign(of=kind) for kind in kinds)
+        measure, people = measured[name]
+        if not people:
+            print(f"{name}: left out, as it needs --market")
+            continue
+        table = pd.concat(measure(each).assign(of=kind) for kind, each in people.items())
         table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.3f")
         print(f"\n{table.round(2).to_string(index=False)}")
 

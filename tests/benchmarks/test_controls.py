@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from itertools import combinations, permutations
 
+import controls
 import numpy as np
+import pytest
 from controls import pseudo_values
+
+from fusionreid import paths
+from fusionreid.config import DataConfig
+from fusionreid.data import Dataset
+from fusionreid.evaluation.evaluate import Retrieval
+from fusionreid.evaluation.ranking import Labels
+from fusionreid.paper import experiments
 
 
 def test_pseudo_values_are_what_each_network_adds():
@@ -22,3 +31,39 @@ def test_their_mean_is_that_of_the_pairs():
     found = pseudo_values(pairs)
     assert found.shape == (3, 5)
     np.testing.assert_allclose(found.mean(axis=0), np.mean(list(pairs.values()), axis=0))
+
+
+def test_a_pair_is_compared_with_its_two_backbones_side_by_side(monkeypatch):
+    """The first pair is its backbones side by side; each other pair knows everybody."""
+    people = np.repeat(np.arange(8), 2)
+    query, gallery = (Labels(people, np.full(16, camera)) for camera in (0, 1))
+    names = [variant.name for variant in experiments.variants("table6")]
+    first = names[6]
+
+    def retrievals(table, rows, setting, dataset):
+        found = {}
+        for row, seed in ((row, seed) for row in rows for seed in setting.seeds):
+            random = np.random.default_rng([names.index(row), seed, setting.data.seed])
+            sides = random.normal(size=(2, 16, 4)).astype(np.float32)
+            if " + " in row:
+                sides = np.stack([np.eye(8, dtype=np.float32)[people]] * 2)
+            query_features, gallery_features = ({"feature": side} for side in sides)
+            found[row, seed] = Retrieval(query_features, gallery_features, query, gallery)
+        for seed in setting.seeds:
+            backbones = [found[part, seed] for part in first.split(" + ")]
+            found[first, seed] = controls.side_by_side(*backbones)
+        return found
+
+    monkeypatch.setattr(controls, "retrievals", retrievals)
+    monkeypatch.setattr(
+        controls, "open_data", lambda *_: Dataset("made", "", paths.ROOT, [], [], [])
+    )
+    draws = [DataConfig(size="demo", seed=seed) for seed in (0, 1)]
+    table = controls.pairs([experiments.setting("demo", each, [0, 1]) for each in draws])
+    table = table.set_index("pair")
+    assert len(table) == 10 and (table["runs"] == 4).all()
+    assert table.loc[first, "difference"] == 0
+    assert table["value"].drop([first, "all nine"]).eq(100).all()
+    assert (table["difference"].drop(first) > 20).all()
+    np.testing.assert_allclose(table["value"] - table["beside"], table["difference"])
+    assert table.loc["all nine", "difference"] == pytest.approx(table["difference"][:9].mean())
