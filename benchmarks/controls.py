@@ -111,6 +111,12 @@ def pseudo_values(pairs: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
     return np.stack(values)
 
 
+def corrected(rows: list[dict]) -> pd.DataFrame:
+    """The rows of a table, and in `corrected` their p after Benjamini and Hochberg."""
+    table = pd.DataFrame(rows).rename(columns={"mean": "difference"})
+    return table.assign(corrected=false_discovery_control(table["p"]))
+
+
 def retrievals(table: str, rows, setting, dataset) -> dict[tuple[str, int], Retrieval]:
     """The features of the test images, by row of the table and training seed."""
     configs = {variant.name: variant.config for variant in experiments.variants(table)}
@@ -156,10 +162,7 @@ def scores(setting, dataset) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def controls(settings: list) -> pd.DataFrame:
-    """A row for each contrast: its two means and their difference, with its interval, in mAP.
-
-    `corrected` is p after Benjamini and Hochberg, over the contrasts of one kind of people.
-    """
+    """A row for each contrast: its two means and their difference, with its interval, in mAP."""
     parts = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
@@ -174,8 +177,7 @@ def controls(settings: list) -> pd.DataFrame:
             )
         less = [(100 * (found[one] - found[other]), queries) for found, queries in parts]
         rows.append({"contrast": contrast} | means | difference_interval(less)._asdict())
-    table = pd.DataFrame(rows).rename(columns={"mean": "difference"})
-    return table.assign(corrected=false_discovery_control(table["p"]))
+    return corrected(rows)
 
 
 def pairs(settings: list) -> pd.DataFrame:
@@ -210,7 +212,7 @@ def pairs(settings: list) -> pd.DataFrame:
         less = [(values[0] - values[1], queries) for values, queries in draws]
         means = {"pair": name, "value": value, "beside": beside}
         rows.append(means | difference_interval(less)._asdict())
-    return pd.DataFrame(rows).rename(columns={"mean": "difference"})
+    return corrected(rows)
 
 
 def probed(settings: list) -> pd.DataFrame:

@@ -140,9 +140,10 @@ def test_the_results_are_those_that_are_recorded():
         for source in ("paper", "real", "synthetic"):
             cells.append(" / ".join(f"{value:.1f}" for value in values[variant, source]))
         assert f"| {title} | {' | '.join(cells)} |" in TEXTS["README.md"]
-    controls = pd.read_csv(paths.ROOT / "benchmarks" / "results" / "controls.csv")
+    folder = paths.ROOT / "benchmarks" / "results"
+    controls = [pd.read_csv(folder / f"{name}.csv") for name in ("controls", "pairs")]
     known = set()
-    for row in pd.concat([judge(measured), controls]).dropna(subset="low").itertuples():
+    for row in pd.concat([judge(measured), *controls]).dropna(subset="low").itertuples():
         known.add(f"{row.difference:+.1f} ± {(row.high - row.low) / 2:.1f}")
     attention = pd.read_csv(paths.ROOT / "figures" / "11_mean.csv").dropna(subset="difference")
     for row in attention.query("replaced == 'all'").itertuples():
