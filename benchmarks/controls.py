@@ -17,7 +17,7 @@ tables to benchmarks/results/.
 In controls.csv two networks stand side by side in every pair of training seeds, of which there
 must be three or more. Pairs share networks, so their spread would be too small. It is taken from
 jackknife pseudo-values, one for each seed (Tukey 1958). In pairs.csv the CNN and the Transformer
-have the same seed, so runs share nothing. Only numbers of real people are written.
+have the same seed, so no network stands in two runs. Only numbers of real people are written.
 """
 
 from __future__ import annotations
@@ -180,36 +180,38 @@ def controls(settings: list) -> pd.DataFrame:
     return corrected(rows)
 
 
-def pairs(settings: list) -> pd.DataFrame:
+def pairs_of_backbones(settings: list) -> pd.DataFrame:
     """A row for each pair of Table VI, and their mean: the pair minus its two backbones, in mAP.
 
     The backbones are trained apart and stand side by side, the simple way to have both. `value` is
     the pair's, `beside` that of the backbones.
     """
     names = [variant.name for variant in experiments.variants("table6")]
-    together = [name for name in names if " + " in name]
-    parts = {name: [] for name in together}
+    fused = [name for name in names if " + " in name]
+    draws = {name: [] for name in [*fused, "all nine"]}
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         print(f"{dataset.name} {dataset.version}", flush=True)
         models = retrievals("table6", names, setting, dataset)
-        for name in together:
+        for name in fused:
             cnn, transformer = name.split(" + ")
-            values = []
+            together = []
+            apart = []
             for seed in setting.seeds:
-                apart = side_by_side(models[cnn, seed], models[transformer, seed])
-                pair, queries = of_people(models[name, seed])
-                values.append(100 * np.stack([pair, of_people(apart)[0]]))
-            parts[name].append((np.stack(values, axis=1), queries))
-    # The nine pairs as one: person by person, in every run.
-    parts["all nine"] = [
-        (np.mean([values for values, _ in draw], axis=0), draw[0][1])
-        for draw in zip(*parts.values(), strict=True)
-    ]
+                both = side_by_side(models[cnn, seed], models[transformer, seed])
+                values, queries = of_people(models[name, seed])
+                together.append(100 * values)
+                apart.append(100 * of_people(both)[0])
+            draws[name].append((np.stack([together, apart]), queries))
+        # The nine pairs as one: person by person, in every run.
+        mean = np.mean([draws[name][-1][0] for name in fused], axis=0)
+        draws["all nine"].append((mean, queries))
+
     rows = []
-    for name, draws in parts.items():
-        value, beside = np.mean([values.mean(axis=1) @ q / q.sum() for values, q in draws], axis=0)
-        less = [(values[0] - values[1], queries) for values, queries in draws]
+    for name, parts in draws.items():
+        values = [each @ queries / queries.sum() for each, queries in parts]  # (2, seeds) of a draw
+        value, beside = np.mean(values, axis=(0, 2))
+        less = [(together - apart, queries) for (together, apart), queries in parts]
         means = {"pair": name, "value": value, "beside": beside}
         rows.append(means | difference_interval(less)._asdict())
     return corrected(rows)
@@ -272,13 +274,13 @@ def main() -> None:
 
     synthetic = {"synthetic": settings("synthetic", paths.DATA, options.seeds)}
     real = {}
-    of_pairs = {}
+    real_pairs = {}
     if options.market:
         real["real"] = settings("market1501", options.market, options.market_seeds)
-        of_pairs["real"] = settings("market1501", options.market, options.pair_seeds)
+        real_pairs["real"] = settings("market1501", options.market, options.pair_seeds)
     measured = {
         "controls": (controls, synthetic | real),
-        "pairs": (pairs, of_pairs),
+        "pairs": (pairs_of_backbones, real_pairs),
         "probe": (probed, synthetic),
         "verification": (verified, synthetic | real),
     }

@@ -16,11 +16,9 @@ from .style import (
     PURPLE,
     SOURCE_STYLES,
     legend_below,
+    scale_differences,
     styled,
 )
-
-LINEAR = 2  # points of accuracy up to which the scale of differences is linear
-TICKS = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20)
 
 
 @styled
@@ -28,8 +26,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
     """Differences in accuracy by source, with intervals where they are known; a panel a metric.
 
     A recorded difference without an interval, of a single run, is hollow. Cases of which nothing
-    was measured are left out, unless this is so of all. Beyond `LINEAR` points the scale is
-    logarithmic, so that small differences can be told apart beside large ones.
+    was measured are left out, unless this is so of all. The scale is that of `scale_differences`.
 
     Args:
         data: a row per case, metric and source, as `Results.dots` and `claims.judge` return:
@@ -57,12 +54,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         for source, shift in zip(SOURCE_STYLES, (-0.27, -0.09, 0.09, 0.27), strict=True):
             _draw_source(axes, rows, source, titles[source], places + shift)
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
-        axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.5)
-        low, high = axes.get_xlim()
-        axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
-        axes.set(xlabel=f"{metric} {label}\n(points, logarithmic beyond ±{LINEAR})")
+        scale_differences(axes.xaxis, f"{metric} {label}")
     panels[0, 0].set_yticks(places, cases)
     panels[0, 0].set_ylim(len(cases) - 0.5, -0.5)
     legend_below(figure, panels[0, 0], 2)

@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..config import FEATURES, PAPER
-from .style import BLACK, FEATURE_LABELS, FEATURE_STYLES, GREY, SOURCE_STYLES, legend_below, styled
+from .style import (
+    BLACK,
+    FEATURE_LABELS,
+    FEATURE_STYLES,
+    GREY,
+    SOURCE_STYLES,
+    legend_below,
+    scale_differences,
+    styled,
+)
 
 
 @styled
@@ -21,7 +30,7 @@ def cmc_curves(curves: Mapping[str, np.ndarray]) -> Figure:
     """
     length = min(20, *map(len, curves.values()))
     drawn = pd.DataFrame({name: curve[:length] for name, curve in curves.items()})
-    drawn.insert(0, "rank", np.arange(1, length + 1))
+    drawn.insert(0, "rank", range(1, length + 1))
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
     for name in curves:
         percent = 100 * drawn[name]
@@ -138,7 +147,8 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
 
     The panel below has all six features of every source, as differences from the reference point.
     So the shapes of the curves can be compared, whatever their heights. Points of one run, which
-    has no interval, are hollow. Sources stand a little apart, so that all can be seen.
+    has no interval, are hollow. Sources stand a little apart, so that all can be seen. The scale
+    below is that of `scale_differences`.
 
     Args:
         points: of `Results.points`, a row per point, feature, metric and source. Where they are
@@ -146,7 +156,7 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         x: "depth" for Fig. 5, "dim" for Fig. 6.
         titles: what each of the sources is.
     """
-    drawn = points[(points["metric"] == "mAP") & points["value"].notna()]
+    drawn = points.dropna(subset="value").query("metric == 'mAP'")
     sources = [source for source in titles if source in set(drawn["source"])]
     figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
     above, below = figure.subfigures(2, 1)
@@ -157,7 +167,7 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     lower = below.subplots()
     label, symbol = {"depth": ("stacked HTMs", "L"), "dim": ("fused dimension", "D")}[x]
     reference = getattr(PAPER.fusion, x)
-    of_all = drawn[drawn["feature"] == "all"]
+    of_all = drawn.query("feature == 'all'")
     of_all = of_all.assign(difference=of_all["difference"].mask(of_all[x] == reference, 0))
     apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
     for place, source in enumerate(sources):
@@ -170,11 +180,10 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         look = look | {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
         lower.plot(places[single], rows.loc[single, "difference"], **look)
     lower.axhline(0, color=GREY, linewidth=1)
-    lower.set_ylabel(f"mAP of all six,\nminus that of ${symbol} = {reference}$ (points)")
+    scale_differences(lower.yaxis, f"mAP of all six,\nminus that of ${symbol} = {reference}$")
     ticks = of_all.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
-    for axes in panels:
-        axes.set_xticks(ticks.index, [f"{place:g}" for place in ticks.index], fontsize=8)
+    panels[0].set_xticks(ticks.index)  # of all panels, which share the axis
     lower.set_xticks(ticks.index, texts, fontsize=8)
     lower.set_xlabel(f"{label}, ${symbol}$")
     panels[0].set_ylabel("mAP (%)")

@@ -44,6 +44,8 @@ SOURCE_STYLES = {
     "own": {"color": GREY, "marker": "|", "markersize": 9, "linestyle": ":"},
 }
 
+LINEAR = 2  # points of accuracy up to which the scale of differences is linear
+TICKS = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20)
 MARKER = 6  # points, the least in a legend
 SHEET = Path(__file__).with_name("figures.mplstyle")
 
@@ -64,15 +66,32 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
+def scale_differences(axis, label: str) -> None:
+    """Gives an axis, x or y, the scale of differences in accuracy, and a label.
+
+    Beyond `LINEAR` points it is logarithmic, so that small differences can be told apart beside
+    large ones or beside wide intervals.
+    """
+    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
+    set_scale("symlog", linthresh=LINEAR, linscale=0.5)
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in TICKS if low <= tick <= high])
+    axis.set_major_formatter("{x:g}")
+    axis.axes.minorticks_off()
+    axis.set_label_text(f"{label}\n(points, logarithmic beyond ±{LINEAR})")
+
+
 def legend_below(figure: Figure, axes, columns: int) -> None:
     """Puts one legend, of the lines of `axes`, below all panels.
 
     A heading, to which seaborn gives a marker of no size, is bold. Small markers become larger and
     opaque: in pale dots, colours are hard to tell apart.
     """
-    handles, labels = axes.get_legend_handles_labels()
     legend = figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.4
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.4,
     )
     for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
         size = handle.get_markersize() if isinstance(handle, Line2D) else MARKER

@@ -59,7 +59,9 @@ def test_a_pair_is_compared_with_its_two_backbones_side_by_side(monkeypatch):
         controls, "open_data", lambda *_: Dataset("made", "", paths.ROOT, [], [], [])
     )
     draws = [DataConfig(size="demo", seed=seed) for seed in (0, 1)]
-    table = controls.pairs([experiments.setting("demo", each, [0, 1]) for each in draws])
+    table = controls.pairs_of_backbones(
+        [experiments.setting("demo", each, [0, 1]) for each in draws]
+    )
     table = table.set_index("pair")
     assert len(table) == 10 and (table["runs"] == 4).all()
     assert table.loc[first, "difference"] == 0

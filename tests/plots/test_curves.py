@@ -139,7 +139,19 @@ def test_every_source_has_a_panel_with_a_line_for_each_feature():
     assert [axes.get_title() for axes in above] == ["Paper", "Real", "Own run"]
     assert [len(axes.lines) for axes in above] == [7, 7, 7]
     assert above[1].lines[0].get_ydata().tolist() == [60, 61, 62, 63, 64, 65]
-    assert below.get_ylabel() == "mAP of all six,\nminus that of $L = 2$ (points)"
+    label = "mAP of all six,\nminus that of $L = 2$\n(points, logarithmic beyond ±2)"
+    assert below.get_ylabel() == label
+
+
+def test_a_wide_interval_does_not_hide_small_differences():
+    """An interval of 18 points to either side leaves a third of the height to two points."""
+    wide = DEPTHS.copy()
+    wide.loc[(wide["source"] == "real") & (wide["depth"] == 1), ["low", "high"]] = -18, 18
+    below = plots.accuracy_curves(wide, "depth", titles=TITLES).axes[-1]
+    values = [*below.get_ylim(), -2, 2]
+    bottom, top, low, high = below.transData.transform([(1, value) for value in values])[:, 1]
+    assert (high - low) / (top - bottom) > 1 / 3
+    assert {-10, -1, 0, 1, 10} <= set(below.get_yticks())
 
 
 def test_points_of_one_run_are_hollow():
