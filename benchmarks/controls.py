@@ -3,13 +3,14 @@
     python benchmarks/controls.py --market /data
 
 Trains nothing: it reads finished runs of the demo profile, those of Table II on draws of
-Market-1501 and of synthetic people, and those of Table VI on draws of Market-1501. Writes four
+Market-1501 and of synthetic people, and those of Table VI on draws of Market-1501. Writes five
 tables to benchmarks/results/.
 
 - controls.csv: are two different branches more than two networks of one kind, side by side? Do
   features that are scaled to equal length before they stand side by side do as well? Where does
   the gain of LRU come from, which has two features and losses more than DFE?
 - pairs.csv: is each pair of Table VI more than its two backbones, trained apart, side by side?
+- attention.csv: what does the full model lose, if a plain mean stands in place of attention?
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
@@ -23,6 +24,8 @@ have the same seed, so no network stands in two runs. Only numbers of real peopl
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
+from collections.abc import Iterator
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -33,9 +36,10 @@ from scipy.stats import false_discovery_control
 from fusionreid import experiments, paths
 from fusionreid.config import DataConfig
 from fusionreid.data.datasets import open_data, open_probe
-from fusionreid.evaluation import probe, verification
+from fusionreid.evaluation import attention, probe, verification
 from fusionreid.evaluation.embedding import normalised
 from fusionreid.evaluation.evaluate import Retrieval, retrieve
+from fusionreid.models.fusionreid import FusionReID
 from fusionreid.paper.intervals import difference_interval
 from fusionreid.training.runs import RunFolder
 
@@ -47,7 +51,7 @@ ROWS = {
     "LRU": "DFE + LRU",
     "full": "FusionReID*",
 }
-TABLES = ["controls", "pairs", "probe", "verification"]
+TABLES = ["controls", "pairs", "attention", "probe", "verification"]
 STAGES = {"before fusion": "", "refined": "_refined", "fused": "_fused"}
 # Each control minus what it is compared with, both in mAP.
 CONTRASTS = {
@@ -188,7 +192,7 @@ def pairs_of_backbones(settings: list) -> pd.DataFrame:
     """
     names = [variant.name for variant in experiments.variants("table6")]
     fused = [name for name in names if " + " in name]
-    draws = {name: [] for name in [*fused, "all nine"]}
+    draws = defaultdict(list)
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         print(f"{dataset.name} {dataset.version}", flush=True)
@@ -207,14 +211,52 @@ def pairs_of_backbones(settings: list) -> pd.DataFrame:
         mean = np.mean([draws[name][-1][0] for name in fused], axis=0)
         draws["all nine"].append((mean, queries))
 
+    return corrected([{"pair": name} | compared(parts) for name, parts in draws.items()])
+
+
+def attention_replaced(settings: list) -> pd.DataFrame:
+    """A row for each feature and place of attention: plain means there, minus as trained, in mAP.
+
+    Nothing is trained anew. `value` is that of the full model with means, `beside` as trained.
+    """
+    draws = defaultdict(list)
+    for setting in settings:
+        dataset = open_data(setting.data, setting.data_root)
+        print(f"{dataset.name} {dataset.version}", flush=True)
+        cache = paths.cache(setting.data_root)
+        tables = {
+            seed: attention.evaluate_replaced(model, dataset, cache_directory=cache)
+            for seed, model in full_models(setting)
+        }
+        ranked = pd.concat(tables, names=["seed"])
+        queries = ranked.groupby("person").size().to_numpy()  # times seeds, features and places
+        scores = ranked.pivot_table("mAP", ["feature", "replaced", "seed"], "person")
+        for feature, where in scores.index.droplevel("seed").unique():
+            if where != "nothing":
+                means, trained = scores.loc[feature, where], scores.loc[feature, "nothing"]
+                draws[feature, where].append((np.stack([means, trained]), queries))
     rows = []
-    for name, parts in draws.items():
-        values = [each @ queries / queries.sum() for each, queries in parts]  # (2, seeds) of a draw
-        value, beside = np.mean(values, axis=(0, 2))
-        less = [(together - apart, queries) for (together, apart), queries in parts]
-        means = {"pair": name, "value": value, "beside": beside}
-        rows.append(means | difference_interval(less)._asdict())
+    for (feature, where), parts in draws.items():
+        rows.append({"feature": feature, "replaced": where} | compared(parts))
     return corrected(rows)
+
+
+def compared(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """`value` and `beside`, and the interval of their difference.
+
+    `parts` has for each draw the mAP of both (2, seeds, people), and each person's queries.
+    """
+    values = [each @ queries / queries.sum() for each, queries in parts]  # (2, seeds) of a draw
+    value, beside = np.mean(values, axis=(0, 2))
+    less = [(one - other, queries) for (one, other), queries in parts]
+    return {"value": value, "beside": beside} | difference_interval(less)._asdict()
+
+
+def full_models(setting) -> Iterator[tuple[int, FusionReID]]:
+    """Each training seed, and the full model that was trained with it."""
+    for seed in setting.seeds:
+        run = setting.run(experiments.variants("table2")[-1].config, seed)
+        yield seed, RunFolder(run, setting.runs_root).model()
 
 
 def probed(settings: list) -> pd.DataFrame:
@@ -222,9 +264,7 @@ def probed(settings: list) -> pd.DataFrame:
     rows = []
     for setting in settings:
         people = open_probe(paths.DATA, setting.data.seed)
-        for seed in setting.seeds:
-            run = setting.run(experiments.variants("table2")[-1].config, seed)
-            model = RunFolder(run, setting.runs_root).model()
+        for seed, model in full_models(setting):
             choices = probe.of_model(model, people, cache_directory=paths.cache())
             for name, stage in STAGES.items():
                 found = probe.contrast(choices, f"cnn{stage}", f"transformer{stage}")
@@ -241,9 +281,7 @@ def verified(settings: list) -> pd.DataFrame:
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         cache = {"cache_directory": paths.cache(setting.data_root)}
-        for seed in setting.seeds:
-            run = setting.run(experiments.variants("table2")[-1].config, seed)
-            model = RunFolder(run, setting.runs_root).model()
+        for seed, model in full_models(setting):
             retrieval = retrieve(model, dataset, **cache)
             found = verification.verify(retrieval)
             calibration = verification.calibrate(model, dataset, **cache)
@@ -264,7 +302,9 @@ def main() -> None:
     parser.add_argument(
         "--market-seeds", type=int, nargs="*", default=[0, 1, 2, 3], help="the same on real people"
     )
-    parser.add_argument("--pair-seeds", type=int, nargs="*", default=[0, 1], help="of Table VI")
+    parser.add_argument(
+        "--two-seeds", type=int, nargs="*", default=[0, 1], help="of Table VI, and of attention"
+    )
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="which tables")
     options = parser.parse_args()
 
@@ -273,14 +313,16 @@ def main() -> None:
         return [experiments.setting("demo", each, seeds, data_root=root) for each in data]
 
     synthetic = {"synthetic": settings("synthetic", paths.DATA, options.seeds)}
+    two = {"synthetic": settings("synthetic", paths.DATA, options.two_seeds)}
     real = {}
-    real_pairs = {}
+    real_two = {}
     if options.market:
         real["real"] = settings("market1501", options.market, options.market_seeds)
-        real_pairs["real"] = settings("market1501", options.market, options.pair_seeds)
+        real_two["real"] = settings("market1501", options.market, options.two_seeds)
     measured = {
         "controls": (controls, synthetic | real),
-        "pairs": (pairs_of_backbones, real_pairs),
+        "pairs": (pairs_of_backbones, real_two),
+        "attention": (attention_replaced, two | real_two),
         "probe": (probed, synthetic),
         "verification": (verified, synthetic | real),
     }

@@ -128,7 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--market", type=Path, required=True, help="holds Market-1501's folder")
     parser.add_argument("--draws", type=int, nargs="*", default=[0, 1], help="of Market-1501")
-    parser.add_argument("--data-seeds", type=int, nargs="*", default=[0, 1], help="synthetic sets")
+    parser.add_argument(
+        "--data-seeds", type=int, nargs="*", default=[100, 0, 1], help="synthetic sets"
+    )
     parser.add_argument("--people", type=int, nargs="*", default=[128, 512, 2400], help="rendered")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of training")
     parser.add_argument("--only", choices=["transfer", "curve", "starts"], help="one table")

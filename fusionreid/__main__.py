@@ -574,7 +574,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = "Finished runs are kept; the same command continues from there."
         print(f"\nInterrupted. {kept}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError, NotebookError) as error:
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        FloatingPointError,
+        NotebookError,
+        jobs.RunsError,
+    ) as error:
         message = error
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"

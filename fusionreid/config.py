@@ -170,6 +170,7 @@ class DataConfig:
                     f"DataConfig.name={self.name!r}; expected one of {', '.join(DATASETS)}, or the "
                     "name of a set of one's own, without its folder"
                 )
+            object.__setattr__(self, "name", self.name.removesuffix(".csv"))
             object.__setattr__(self, "size", "full")
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from .options import one_of
-from .paths import ROOT
+from .paths import PACKAGE
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,15 +48,16 @@ def device_name(device: torch.device) -> str:
 def git_commit() -> str:
     """The commit that the code is at, with "+" if files differ from it; "" outside a checkout."""
     try:
+        _git("ls-files", "--error-unmatch", "devices.py")  # in another repository it is not tracked
         commit = _git("rev-parse", "--short=10", "HEAD")
-        changes = _git("status", "--porcelain", "--", "fusionreid")
+        changes = _git("status", "--porcelain", "--", ".")
     except (OSError, subprocess.CalledProcessError):
         return ""
     return f"{commit}+" if changes else commit
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
+    command = ["git", "-C", str(PACKAGE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

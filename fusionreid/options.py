@@ -48,7 +48,7 @@ def expect(name: str, value, kind, low: float = -inf, high: float = inf):
     if not fits or isinstance(value, bool) and kind is not bool:
         found = " ".join(repr(value).split())[:80]
         raise ValueError(f"{name}={found}; expected {words}")
-    return int(value) if kind is int else value
+    return kind(value) if kind in _NUMBERS else value  # 1 and 1.0 are one configuration
 
 
 def expect_fields(config, **ranges: tuple[float, ...]) -> None:

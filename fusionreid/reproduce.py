@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from unittest import mock
@@ -191,7 +191,8 @@ def _kernels_end(running: dict[Future, Path]) -> Iterator[None]:
     finally:
         while not all(future.done() for future in running):
             for kernel in set(this.children()) - before:
-                kernel.terminate()
+                with suppress(psutil.NoSuchProcess):  # it has just ended
+                    kernel.terminate()
             time.sleep(0.5)
 
 

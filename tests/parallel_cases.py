@@ -31,7 +31,9 @@ from fusionreid.training.losses import PaperObjective
 SMOKE = profile("smoke")
 # Augmentation and drop path draw for each process, so these are off where numbers are compared.
 PLAIN = replace(SMOKE.train, epochs=3, evaluate_every=2, flip=0.0, padding=0, erasing=0.0)
-RUN = runs.with_versions(runs.make_run(replace(SMOKE, train=PLAIN), replace(PAPER, drop_path=0.0)))
+DATA = replace(SMOKE.data, version="tiny")
+RUN = runs.make_run(replace(SMOKE, train=PLAIN), replace(PAPER, drop_path=0.0), data=DATA)
+RUN = runs.with_versions(RUN)
 forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
 
 

@@ -70,6 +70,7 @@ def test_a_set_of_ones_own_has_its_own_name_and_is_whole():
     assert DATASETS["market1501"] == "Market1501" and DATASETS["mine"] == "mine"
     assert "mine" not in DATASETS
     assert DataConfig(name="mine", size="demo") == DataConfig(name="mine", size="full")
+    assert DataConfig(name="mine.csv") == DataConfig(name="mine"), "one set, one name"
     assert DataConfig().size == "demo"
 
 

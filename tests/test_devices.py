@@ -23,7 +23,8 @@ SMOKE = profile("smoke")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_training_in_every_precision(tiny_dataset, tmp_path, device, precision):
-    run = replace(make_run(SMOKE), train=replace(SMOKE.train, precision=precision))
+    run = make_run(SMOKE, data=replace(SMOKE.data, version="tiny"))
+    run = replace(run, train=replace(SMOKE.train, precision=precision))
     options = dict(data_root=tmp_path, runs_root=tmp_path, device=device, progress=False)
     folder = train(run, dataset=tiny_dataset, **options)
     assert 0 < folder.result["features"]["all"]["mAP"] <= 1
@@ -103,17 +104,23 @@ def test_what_a_run_says_of_its_machine():
 
 
 def test_the_commit_is_marked_where_files_differ_from_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("fusionreid.devices.ROOT", tmp_path)
+    package = tmp_path / "fusionreid"
+    package.mkdir()
+    monkeypatch.setattr("fusionreid.devices.PACKAGE", package)
     assert git_commit() == ""  # no checkout
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "fusionreid").mkdir()
-    (tmp_path / "fusionreid" / "a.py").write_text("1")
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+    (tmp_path / "other.py").touch()
+    (package / "devices.py").write_text("1")
+    commit = ["commit", "-q", "-m", "one"]
+    for command in (["init", "-q"], ["add", "other.py"], commit):
+        subprocess.run([*git, *command], check=True)
+    assert git_commit() == "", "the repository is another's: it does not have this file"
+    for command in (["add", "."], commit):
         subprocess.run([*git, *command], check=True)
     clean = git_commit()
     assert len(clean) == 10
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a").touch()  # beside the package
     assert git_commit() == clean
-    (tmp_path / "fusionreid" / "a.py").write_text("2")
+    (package / "devices.py").write_text("2")
     assert git_commit() == f"{clean}+"

@@ -48,7 +48,9 @@ def decoding(folder, dataset, **_):
 
 
 def training(folder, dataset, **_):
-    run = make_run(replace(SMOKE, train=replace(SMOKE.train, epochs=2, evaluate_every=1)))
+    data = replace(SMOKE.data, version=dataset.version)
+    scale = replace(SMOKE, train=replace(SMOKE.train, epochs=2, evaluate_every=1))
+    run = make_run(scale, data=data)
     roots = {"data_root": folder, "runs_root": folder}
     done = train(run, dataset=dataset, device="cpu", progress=False, **roots)
     return (

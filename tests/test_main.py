@@ -508,3 +508,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "run_all", stop)
     assert main([*EXPERIMENTS_OF_TABLE5, "--runs-root", str(tmp_path)]) == 130
     assert "the same command continues from there" in capsys.readouterr().err
+
+
+def test_runs_that_failed_in_pretraining_are_one_message(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise jobs.RunsError({"cnn": "OSError: no space left"}, 2)
+
+    monkeypatch.setattr("fusionreid.pretrain.pretrain", fail)
+    assert main(["pretrain"]) == 1
+    error = capsys.readouterr().err
+    assert "no space left" in error and "Traceback" not in error

@@ -16,9 +16,9 @@ from fusionreid import options
     [
         (3, int, 3),
         (np.int64(3), int, 3),
-        (3, float, 3),
+        (3, float, 3.0),
         (0.5, float, 0.5),
-        (Fraction(1, 2), float, Fraction(1, 2)),
+        (Fraction(1, 2), float, 0.5),
         ([4, 5], tuple[int, int], (4, 5)),
         (("a",), tuple[str, ...], ("a",)),
         ((), tuple[str, ...], ()),
@@ -76,6 +76,9 @@ class Config:
 def test_the_fields_of_a_dataclass_are_looked_at():
     assert Config(units=["a"]) == Config(units=("a",))
     assert type(Config(count=np.int32(2)).count) is int
+    for half in (np.float32(0.5), Fraction(1, 2)):
+        assert type(Config(share=half).share) is float
+    assert type(Config(share=1).share) is float, "or two equal configurations look different"
     with pytest.raises(ValueError, match="Config.count=0; expected a whole number from 1"):
         Config(count=0)
     with pytest.raises(ValueError, match="Config.share=1.5; expected a number from 0 to 1"):

@@ -139,7 +139,7 @@ class ImageCache:
         self.image_size = tuple(image_size)
         self.interpolation = interpolation
         height, width = image_size
-        listed = hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
+        listed = hashlib.sha256(os.fsencode("\n".join(self.paths))).hexdigest()[:16]
         self._name = f"{height}x{width}-{interpolation}-{listed}"
         self.path = Path(directory) / f"{self._name}-{_digest(self.paths)}.images"
         if not self.path.is_file():
@@ -201,7 +201,7 @@ def _digest(paths: list[str]) -> str:
     digest = hashlib.sha256(DECODER.encode())
     for path in paths:
         status = os.stat(path)
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 

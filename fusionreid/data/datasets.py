@@ -108,22 +108,30 @@ def find_version(config: DataConfig, root: str | Path) -> str:
 def open_data(config: DataConfig, root: str | Path) -> Dataset:
     """Reads the set that `config` names; the synthetic one is rendered if it is not there.
 
-    Raises as `open_dataset`; and ValueError for a set of another version than `config` says, as its
-    results would be taken for others'.
+    Raises as `open_dataset` and `check_version`.
     """
     if config.name == "synthetic" and not is_market_layout(Path(root)):
         from .synthetic.build import build  # rendering needs the optional package anny
 
         build(root, config.size, config.seed)
     dataset = open_dataset(config.name, root, size=config.size, seed=config.seed)
+    check_version(dataset, config)
+    return dataset
+
+
+def check_version(dataset: Dataset, config: DataConfig) -> None:
+    """Raises ValueError for another set or version than `config` says.
+
+    The results of its runs would be taken for others'.
+    """
     expected = _full_version(config.name, config.version, config.size, config.seed)
     # Pictures without a manifest are the reader's own; they have neither size nor seed.
-    if config.version and dataset.version not in (expected, config.version):
+    known = [(config.name, version) for version in (expected, config.version)]
+    if config.version and (dataset.name, dataset.version) not in known:
         raise ValueError(
-            f"{dataset.root}: expected {config.name} {expected}, found {dataset.version}: "
-            "other files"
+            f"{dataset.root}: expected {config.name} {expected}, "
+            f"found {dataset.name} {dataset.version}: other files"
         )
-    return dataset
 
 
 def open_probe(root: str | Path, seed: int = 0, size: str = "probe") -> Dataset:

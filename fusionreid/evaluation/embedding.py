@@ -1,4 +1,4 @@
-"""From pictures of any kind and size to retrieval vectors (f_a of Sec. III.D), batch by batch."""
+"""From pictures of any kind and size to retrieval vectors (f_a of Sec. III.B), batch by batch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,6 @@ def embed(
     batch_size: int = 64,
     precision: str = "float32",
     progress: bool = True,
-    processes: int = 1,
 ) -> np.ndarray:
     """Retrieval vectors of pictures: (N, D) float32, L2-normalised, computed on the model's device.
 
@@ -45,7 +44,6 @@ def embed(
             no camera embedding is added.
         boxes: (N, 4), a detector's x1, y1, x2, y2 in pixels of the frame, which is turned upright
             first. Each is one picture; what reaches outside is cut off.
-        processes: see `embed_batches`.
 
     Raises:
         FileNotFoundError: a file, which is named, is not there.
@@ -66,9 +64,7 @@ def embed(
         )
     pictures = Pictures(images_or_paths, model.config.image_size)
     vectors = np.zeros((count, sum(model.widths.values())), np.float32)
-    for indices, batch in embed_batches(
-        model, pictures, cameras, batch_size, precision, progress, processes
-    ):
+    for indices, batch in embed_batches(model, pictures, cameras, batch_size, precision, progress):
         vectors[indices] = batch
     return normalised(vectors)
 
@@ -212,7 +208,7 @@ def embed_batches(
     with evaluating(model), bar:
         for batch, (indices, pixels) in zip(batches, shares, strict=True):
             with torch.inference_mode(), autocast(device, precision):
-                vectors = model.embed(normalise(pixels.to(device)), cameras[indices].to(device))
+                vectors = model.embed(normalise(pixels), cameras[indices].to(device))
                 vectors = gather(vectors.float(), processes)
             yield batch, vectors[: len(batch)].cpu().numpy()
             bar.update(len(batch))

@@ -127,7 +127,7 @@ def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFra
     the mean over the cameras; and a wrong one, that of the next camera. `options` go to `evaluate`.
     Raises ValueError for a model without a camera embedding.
     """
-    if not model.num_cameras or "transformer" not in model.branches:
+    if not model.num_cameras:
         raise ValueError(
             "camera_choices: expected a model with a camera embedding, found one without"
         )

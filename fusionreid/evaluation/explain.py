@@ -20,21 +20,20 @@ from ..models.backbones import BranchOutput
 from ..models.fusion import BRANCHES, OTHER, Attention
 from ..models.fusionreid import FusionReID
 from .embedding import device_of, evaluating
+from .ranking import Labels, matches_and_junk
 
 
 def pairs(dataset: Dataset, people: int = 6, *, seed: int = 0) -> tuple[list[Record], list[Record]]:
-    """Queries of up to `people` people, and a match of each: an image from another camera."""
+    """Queries of up to `people` people, and a match of each, as ranking counts matches."""
     random = np.random.default_rng(seed)
+    query_labels, gallery_labels = Labels.of(dataset.query), Labels.of(dataset.gallery)
     chosen = {}  # by identity, a query and its match
     for index in random.permutation(len(dataset.query)):
         query = dataset.query[index]
-        matches = [
-            record
-            for record in dataset.gallery
-            if record.identity == query.identity and record.camera != query.camera
-        ]
-        if matches and query.identity not in chosen and len(chosen) < people:
-            chosen[query.identity] = query, matches[random.integers(len(matches))]
+        matches, _ = matches_and_junk(query_labels, gallery_labels, index)
+        if len(matches) and query.identity not in chosen and len(chosen) < people:
+            match = matches[random.integers(len(matches))]
+            chosen[query.identity] = query, dataset.gallery[match]
     queries = [query for query, _ in chosen.values()]
     matches = [match for _, match in chosen.values()]
     return queries, matches

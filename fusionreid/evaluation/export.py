@@ -38,7 +38,7 @@ def export(model: FusionReID, path: str | Path) -> None:
         ) from error
     # With a batch of one, the batch would become a constant of the graph.
     inputs = {"images": torch.zeros(2, 3, *model.config.image_size, dtype=torch.uint8)}
-    if model.num_cameras and "transformer" in model.branches:
+    if model.num_cameras:
         inputs["cameras"] = torch.zeros(2, dtype=torch.int64)
     batch = torch.export.Dim("batch")
     shapes = {name: {0: batch} for name in inputs}

@@ -77,9 +77,12 @@ class Gallery:
             self._check_writable()
             with locked(self.file.with_suffix(".lock")):
                 vectors = self._read()  # again: another process may have been faster
+                before = set(vectors)
                 vectors = {entry: vectors[entry] for entry in entries if entry in vectors}
                 new = [entry for entry in entries if entry not in vectors]
                 self._embed(model, new, vectors, options)
+                if set(vectors) != before:  # a picture that cannot be read changes nothing
+                    self._write(vectors)
         rows = [entry for entry in entries if entry in vectors]
         if not rows:
             why = next(iter(self.unreadable.values()), "")
@@ -157,7 +160,7 @@ class Gallery:
         vectors: dict[Entry, np.ndarray],
         options: dict,
     ) -> None:
-        """Adds the vectors of pictures, and writes all."""
+        """Adds the vectors of pictures; writes them now and then."""
         paths = [self._path(entry) for entry in entries]
         pictures = Pictures(paths, model.config.image_size, self.unreadable)
         cameras = np.array([entry.camera for entry in entries], np.int64)
@@ -171,8 +174,7 @@ class Gallery:
                 self._write(vectors)
                 saved = time.monotonic()
         self.seconds = time.monotonic() - started
-        self.embedded = len(entries)
-        self._write(vectors)
+        self.embedded = sum(entry in vectors for entry in entries)
 
 
 def pictures_in(folder: str | Path, sheets: Collection[Path] = ()) -> list[Path]:

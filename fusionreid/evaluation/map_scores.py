@@ -86,8 +86,9 @@ def gradcam_scores(
             for people of the training set, it is the class score.
 
     Returns a row a map: target, branch, stage, person (the index in `records`), the scores of
-    `score`, `other` (energy on the mask of the next person of the batch: what a map owes to people
-    who stand in the middle), and `overlap` (correlation with the other branch's map of the stage).
+    `score`, `other` (energy on the mask of the person before in the batch: what a map owes to
+    people who stand in the middle), and `overlap` (correlation with the other branch's map of the
+    stage).
     """
     whole = models[0]
     tables = []
@@ -132,9 +133,9 @@ def attention_scores(model: FusionReID, records: Sequence[Record]) -> pd.DataFra
 
 
 def _scores(maps: Tensor, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores of `score`, and `other`, the energy on the mask of the next person."""
-    of_next = np.roll(masks, 1, axis=0)
-    return score(maps, masks) | {"other": score(maps, of_next)["energy"]}
+    """The scores of `score`, and `other`, the energy on the mask of the person before."""
+    of_another = np.roll(masks, 1, axis=0)
+    return score(maps, masks) | {"other": score(maps, of_another)["energy"]}
 
 
 def _batches(

@@ -55,7 +55,7 @@ class FusionReID(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
-        self.num_cameras = num_cameras
+        self.num_cameras = num_cameras if config.transformer else 0  # with an embedding
 
         self.branches = nn.ModuleDict()
         if config.cnn:

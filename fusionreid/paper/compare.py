@@ -53,9 +53,13 @@ def features_of(config: ModelConfig) -> list[str]:
     return [*FEATURES, "all"]
 
 
-def papers_dataset(name: str, dataset: str) -> str:
-    """The paper's data set beside `dataset`: itself, or MSMT17 if the paper has not measured it."""
-    if dataset in set(paper.table(name)["dataset"]):
+def papers_dataset(names: Sequence[str], dataset: str) -> str:
+    """The paper's data set beside `dataset`: itself, if the paper has it in all experiments.
+
+    Else it is MSMT17, which it always has: one claim must not mix two data sets.
+    """
+    tables = [paper.table(name)["dataset"] for name in names]
+    if all(dataset in set(table) for table in tables if len(table)):
         return dataset
     return "msmt17"
 
@@ -79,11 +83,13 @@ class Results:
             value is the reference row's mean plus the difference, or the row's own mean where the
             reference row has no such feature. Of own runs, `std` is the deviation over their seeds,
             and `missing` counts seeds that have not been run.
+        papers: the data set of the paper's numbers (`papers_dataset`).
     """
 
     setting: Setting
     runs: pd.DataFrame
     rows: pd.DataFrame
+    papers: str
 
     def shown(self, name: str, features: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of one experiment, of `features`; by default of those that it shows."""
@@ -99,7 +105,7 @@ class Results:
         profile = self.setting.profile.name
         data = self.setting.data.name
         return {
-            "paper": f"Paper, {DATASETS[papers_dataset(name, data)]}",
+            "paper": f"Paper, {DATASETS[self.papers]}",
             "real": f"Recorded, real people ({DATASETS[recorded.SOURCES['real']]}), {profile}",
             "synthetic": f"Recorded, synthetic people, {profile}",
             "own": f"Own run, {DATASETS[data]}, {profile}",
@@ -133,12 +139,14 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
 
     Raises ValueError for an unknown experiment, and for the damaged result of a run.
     """
-    runs = pd.DataFrame([row for name in names_of(names) for row in _runs(name, setting)])
+    names = names_of(names)
+    papers = papers_dataset(names, setting.data.name)
+    runs = pd.DataFrame([row for name in names for row in _runs(name, setting, papers)])
     rows = [_given_rows(runs, source) for source in ("paper", "own")]
     rows += [_recorded_rows(runs, source) for source in recorded.SOURCES]
     rows = pd.concat(rows, ignore_index=True)
     rows.loc[_is_base(rows), ["difference", "low", "high"]] = math.nan
-    return Results(setting, runs, rows)
+    return Results(setting, runs, rows, papers)
 
 
 def _is_base(rows: pd.DataFrame) -> pd.Series:
@@ -150,9 +158,8 @@ def rank_agreement(results: Results) -> pd.DataFrame:
     """Whether the rows of experiments stand in one order by every two sources, in mAP.
 
     Returns a row for each pair of sources: Kendall's `tau`, 1 for the same order and -1 for the
-    reverse; `low` to `high`, its interval of 95 % over people and training seeds, by bootstrap,
-    where the paper's order is fixed (after arXiv 2209.05047); `rows`, their number; `turned`, the
-    pairs of rows whose order differs. Rows that a source lacks are left out.
+    reverse; `rows`, their number; `turned`, the pairs of rows whose order differs. Rows that a
+    source lacks are left out.
     """
     row = ["experiment", "variant"]
     runs = results.runs.query("feature == 'all'").drop_duplicates(row).set_index(row)
@@ -165,11 +172,6 @@ def rank_agreement(results: Results) -> pd.DataFrame:
         known = values.dropna(subset=[first, second])
         if len(known) < 3:
             continue
-        drawn = [_drawn_again(known, first), _drawn_again(known, second)]
-        if not all(map(len, drawn)):  # the rows share no run
-            continue
-        taus = [kendalltau(*both).statistic for both in zip(*drawn, strict=True)]
-        low, high = np.quantile(taus, [0.025, 0.975])
         turned = []
         for one, other in combinations(known.reset_index().to_dict("records"), 2):
             if (one[first] - other[first]) * (one[second] - other[second]) < 0:
@@ -179,8 +181,6 @@ def rank_agreement(results: Results) -> pd.DataFrame:
             {
                 "sources": f"{first} and {second}",
                 "tau": kendalltau(known[first], known[second]).statistic,
-                "low": low,
-                "high": high,
                 "rows": len(known),
                 "turned": "; ".join(turned),
             }
@@ -208,16 +208,9 @@ def spread(results: Results, name: str) -> pd.DataFrame:
     return np.sqrt(squares.groupby(level=[0, 1], sort=False).mean())
 
 
-def _drawn_again(known: pd.DataFrame, source: str) -> np.ndarray:
-    """(draws, rows) values of a source with other people and seeds; the paper's stay."""
-    if source == "paper":
-        return np.tile(known["paper"], (recorded.DRAWS, 1))
-    return recorded.resampled_means([*known[f"{source} runs"]])
-
-
-def _runs(name: str, setting: Setting) -> Iterator[dict]:
+def _runs(name: str, setting: Setting, papers: str) -> Iterator[dict]:
     """The rows of `Results.runs` of one experiment."""
-    printed = paper.accuracies(name, papers_dataset(name, setting.data.name))
+    printed = paper.accuracies(name, papers)
     for variant in variants(name):
         configurations = {
             source: recorded.configuration_of(variant.config, setting.profile, source)

@@ -5,7 +5,7 @@ several tables hold has one fingerprint, and is trained once, by `fusionreid.job
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .. import paths
@@ -17,7 +17,6 @@ from . import numbers as paper
 
 EXPERIMENTS = paper.TABLES
 DEPTHS = (1, 2, 3, 4, 5, 6)
-# Multiples of 12 heads x 16, because a profile divides D by at most 16.
 DIMENSIONS = (384, 576, 768, 1152, 1536)
 CNNS = {"ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152"}
 TRANSFORMERS = {
@@ -35,6 +34,8 @@ class Variant:
     # As in the table. As in Table I, * is for overlapping patches, and an arrow for 384 x 128.
     name: str
     config: ModelConfig
+    # By the paper, of all its features on MSMT17: see `numbers.reported`.
+    reported: dict[str, float] = field(default_factory=dict, hash=False)
 
 
 def _fused(**changes) -> ModelConfig:
@@ -126,7 +127,11 @@ def variants(name: str) -> list[Variant]:
     Raises ValueError, naming the known experiments, for another name.
     """
     one_of("experiment", name, CONFIGURATIONS)
-    return [Variant(variant, config) for variant, config in CONFIGURATIONS[name].items()]
+    reported = paper.reported(name)
+    return [
+        Variant(variant, config, reported.get(variant, {}))
+        for variant, config in CONFIGURATIONS[name].items()
+    ]
 
 
 def own_rows(name: str, every: bool = False) -> list[str]:

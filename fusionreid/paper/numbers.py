@@ -60,6 +60,16 @@ def accuracies(name: str, dataset: str) -> dict[tuple[str, str, str], float]:
     return rows[[*ACCURACY]].stack().dropna().to_dict()
 
 
+def reported(name: str) -> dict[str, dict[str, float]]:
+    """What the paper reports of each variant, of all its features on MSMT17, without its gaps.
+
+    Returns {variant: {"mAP": percent, "rank-1": percent, "parameters": millions, "macs": giga}}.
+    """
+    rows = _our_rows(name).query("dataset == 'msmt17' and feature == 'all'").set_index("variant")
+    rows = rows[[*ACCURACY, *COSTS]].rename(columns={"FLOPs": "macs"})
+    return {variant: row.dropna().to_dict() for variant, row in rows.iterrows()}
+
+
 def costs(name: str) -> pd.DataFrame:
     """A row per variant: `counts`, `parameters` (millions), `FLOPs` (giga), and all notes on it."""
     variants = _our_rows(name).groupby("variant", sort=False)

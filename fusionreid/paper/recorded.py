@@ -9,7 +9,7 @@ they are made anew.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -34,7 +34,6 @@ SOURCES = {"real": "market1501", "synthetic": "synthetic"}
 # What tells rows apart: a run that is recorded again replaces its rows.
 KEYS = ["profile", "data", "size", "row", "data_seed", "seed", "feature"]
 LOCKED = (2, 3)  # data seeds that are run once, at the end; they confirm, and enter no other number
-DRAWS = 1000  # of the bootstrap
 COLUMNS = [*KEYS, *ACCURACY, "version", "commit", "device", "run", "configuration"]
 
 
@@ -219,31 +218,6 @@ def expected(configuration: str, data_seed: int) -> tuple[float, float]:
     return runs.mean() - half, runs.mean() + half
 
 
-def resampled_means(configurations: Sequence[str]) -> np.ndarray:
-    """The mAP of several rows, measured again with other people and training seeds (bootstrap).
-
-    People and training seeds of each draw of the data are drawn with replacement, the same for all
-    rows. Seeds that a row lacks are left out.
-
-    Returns (`DRAWS`, rows), fractions of 1; (0, rows) where the configurations share no run.
-    """
-    parts = list(_shared([(each, "all") for each in configurations], "mAP"))
-    runs = sum(scores.shape[1] for scores, _ in parts)
-    random = np.random.default_rng(0)
-    total = np.zeros((DRAWS if parts else 0, len(configurations)))
-    for scores, queries in parts:
-        weights = queries * _drawn(random, len(queries))
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        chosen = _drawn(random, scores.shape[1]) / runs
-        total += np.einsum("rsp,dp,ds->dr", scores, weights, chosen)
-    return total
-
-
-def _drawn(random: np.random.Generator, count: int) -> np.ndarray:
-    """How often each of `count` things is drawn when as many are drawn with replacement."""
-    return random.multinomial(count, np.full(count, 1 / count), size=DRAWS)
-
-
 def about(configurations: Iterable[str]) -> str:
     """How many seeds and people are behind recorded runs of one data set, and on what they ran."""
     rows, arrays, _ = archive()
@@ -261,7 +235,7 @@ def about(configurations: Iterable[str]) -> str:
         people = np.unique(people)
     return (
         f"{runs}, training seeds {listed(rows['seed'])}, data seeds {listed(rows['data_seed'])}, "
-        f"{len(people)} test people, data {listed(rows['version'], '; ')}, "
+        f"{len(people)} different test people, data {listed(rows['version'], '; ')}, "
         f"commit {listed(rows['commit'])}, device {listed(rows['device'])}"
     )
 

@@ -16,7 +16,7 @@ from ..config import DATASETS, LABELS
 from ..files import atomic_write, write_text
 from . import numbers as paper
 from . import recorded
-from .compare import BASES, Results, costs, features_of, papers_dataset
+from .compare import BASES, Results, costs, features_of
 from .experiments import CONFIGURATIONS, changes
 from .numbers import ACCURACY
 
@@ -69,7 +69,7 @@ class Table:
             marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
         marks = [marks.get(text, "{}") for text in accuracies]
         texts = accuracies + spread
-        gaps = GAP if group.startswith("Paper") else ""
+        gaps = GAP if group.startswith("Paper") else _format(self.missing, "not recorded")
         if group.startswith("Own"):
             missing = self.missing.where(self.missing > 0)
             texts += _format(missing, f" ({{:.0f}} {NOT_RUN})")
@@ -195,8 +195,9 @@ def _caption(results: Results, name: str) -> str:
         f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}; ± is half the width of its 95 % interval over "
         "seeds and people.",
-        f"A recorded mAP is the mean of all runs of {BASES[name]}, plus Δ. Δ is over the runs that "
-        "both rows share. So a row of fewer runs does not show the plain mean of its own.",
+        f"A recorded row shows the mean of all runs of {BASES[name]}, plus Δ; rank-1 likewise. "
+        "Δ is over the runs that both rows share. So rows of fewer runs can be compared, but do "
+        "not show the plain mean of their own runs.",
         *(
             f"Recorded, {source} people: {recorded.about(runs[source])}."
             for source in recorded.SOURCES
@@ -205,7 +206,7 @@ def _caption(results: Results, name: str) -> str:
         f"{versions or data.version}, {own}, commit {commits or 'none yet'}, "
         f"device {devices or 'none yet'}.",
     ]
-    if profile.backbones or papers_dataset(name, data.name) != data.name:
+    if profile.backbones or results.papers != data.name:
         sentences.append(
             "Paper and ours differ in data or scale: compare the signs of differences, not values."
         )
@@ -216,13 +217,12 @@ def _caption(results: Results, name: str) -> str:
 
 def _notes(results: Results, name: str, features: set[str]) -> list[str]:
     """What to know of the paper's columns: what is misprinted, lost, or plotted, not printed."""
-    dataset = papers_dataset(name, results.setting.data.name)
     rows_by_note = {}
     for row in paper.table(name).to_dict("records"):
         label = row["variant"] or row["method"]
         if name == "table1":
             label += f", {DATASETS[row['dataset']]}"
-        elif row["dataset"] != dataset or row["feature"] not in features:
+        elif row["dataset"] != results.papers or row["feature"] not in features:
             continue
         for note in row["note"].split("; "):
             if note.startswith(("misprint", "lost", "printed", "plotted")):
@@ -255,7 +255,7 @@ def _check(results: Results, name: str) -> list[str]:
             outside.append(f"{label} {row.own:.1f}, expected {low:.1f} to {high:.1f}")
     notes = []
     if equal:
-        notes.append(f"{equal} own runs have the recorded numbers")
+        notes.append(f"{equal} own runs have exactly the recorded numbers")
     if inside or outside:
         count = inside + len(outside)
         found = f"{inside} of {count} other own runs are where 95 % of new seeds would be"

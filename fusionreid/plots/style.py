@@ -70,8 +70,11 @@ def scale_differences(axis, label: str) -> None:
     """Gives an axis, x or y, the scale of differences in accuracy, and a label.
 
     Beyond `LINEAR` points it is logarithmic, so that small differences can be told apart beside
-    large ones or beside wide intervals.
+    large ones or beside wide intervals. Where none is so large it is linear.
     """
+    if max(map(abs, axis.get_view_interval())) <= LINEAR:
+        axis.set_label_text(f"{label} (points)")
+        return
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     set_scale("symlog", linthresh=LINEAR, linscale=0.5)
     low, high = axis.get_view_interval()

@@ -6,6 +6,7 @@
   each attention head;
 - `checkpoint.safetensors`, the last saved epoch;
 - `weights.txt`, if the run started from files: what became of each tensor;
+- `without_cameras.json`, once it was asked for: the scores without the camera embedding;
 - once finished, `result.json`, `average_precision.npz` and `first_match.npz`: for each feature the
   average precision of each query, and the rank of its first match (NaN for a query without one).
 """
@@ -209,6 +210,7 @@ class RunFolder:
         self.path = Path(runs_root) / config.fingerprint
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.without_cameras_file = self.path / "without_cameras.json"
         self.lock = self.path / f"{config.fingerprint}.lock"
 
     @property
@@ -246,10 +248,11 @@ class RunFolder:
             for leftover in temporary:
                 leftover.unlink(missing_ok=True)
             if not resume and not self.finished:
-                self.checkpoint.unlink(missing_ok=True)
+                for measured in (self.checkpoint, self.without_cameras_file):
+                    measured.unlink(missing_ok=True)
             try:
                 yield
-            except FloatingPointError:  # the same command would come to the same end
+            except (FloatingPointError, ValueError):  # the same command would come to the same end
                 raise
             except BaseException:
                 if self.checkpoint.exists():

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .. import paths
 from ..config import TrainConfig
 from ..data import Augment, Dataset, ImageCache, PKSampler, prefetch
-from ..data.datasets import open_data
+from ..data.datasets import check_version, open_data
 from ..devices import autocast, environment, one_thread
 from ..evaluation.attention import attention_entropy
 from ..evaluation.evaluate import evaluate
@@ -185,6 +185,8 @@ def train(
     """
     data_root = Path(data_root or paths.DATA)
     run = with_versions(run, data_root)
+    if dataset is not None:
+        check_version(dataset, run.data)
     config = run.train
     folder = RunFolder(run, runs_root or paths.RUNS)
     if folder.finished:
@@ -287,8 +289,9 @@ def train(
             lines += [*steps, ended | {"seconds": elapsed, "images": count}]
             began = time.monotonic()
             # Saved before it is ranked, so that an error there loses no epoch.
-            if main and (is_evaluated(epoch) or began >= due):
+            if main:
                 write_lines(folder.metrics_file, lines)
+            if main and (is_evaluated(epoch) or began >= due):
                 checkpoints.save(
                     folder.checkpoint,
                     model,
@@ -319,7 +322,7 @@ def without_cameras(
 
     It is measured once, and kept in the run's folder. A model without cameras gives {}.
     """
-    file = folder.path / "without_cameras.json"
+    file = folder.without_cameras_file
     if file.is_file():
         return read_json(file)
     state, device = start(device)

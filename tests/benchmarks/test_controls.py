@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 
 import controls
 import numpy as np
+import pandas as pd
 import pytest
 from controls import pseudo_values
 
@@ -33,6 +34,15 @@ def test_their_mean_is_that_of_the_pairs():
     np.testing.assert_allclose(found.mean(axis=0), np.mean(list(pairs.values()), axis=0))
 
 
+def two_draws(monkeypatch) -> list[experiments.Setting]:
+    """Two training seeds on each of two draws; their data sets hold nobody."""
+    monkeypatch.setattr(
+        controls, "open_data", lambda *_: Dataset("made", "", paths.ROOT, [], [], [])
+    )
+    draws = [DataConfig(size="demo", seed=seed) for seed in (0, 1)]
+    return [experiments.setting("demo", each, [0, 1]) for each in draws]
+
+
 def test_a_pair_is_compared_with_its_two_backbones_side_by_side(monkeypatch):
     """The first pair is its backbones side by side; each other pair knows everybody."""
     people = np.repeat(np.arange(8), 2)
@@ -55,17 +65,38 @@ def test_a_pair_is_compared_with_its_two_backbones_side_by_side(monkeypatch):
         return found
 
     monkeypatch.setattr(controls, "retrievals", retrievals)
-    monkeypatch.setattr(
-        controls, "open_data", lambda *_: Dataset("made", "", paths.ROOT, [], [], [])
-    )
-    draws = [DataConfig(size="demo", seed=seed) for seed in (0, 1)]
-    table = controls.pairs_of_backbones(
-        [experiments.setting("demo", each, [0, 1]) for each in draws]
-    )
-    table = table.set_index("pair")
+    table = controls.pairs_of_backbones(two_draws(monkeypatch)).set_index("pair")
     assert len(table) == 10 and (table["runs"] == 4).all()
     assert table.loc[first, "difference"] == 0
     assert table["value"].drop([first, "all nine"]).eq(100).all()
     assert (table["difference"].drop(first) > 20).all()
     np.testing.assert_allclose(table["value"] - table["beside"], table["difference"])
     assert table.loc["all nine", "difference"] == pytest.approx(table["difference"][:9].mean())
+
+
+def test_a_mean_in_place_of_attention_is_compared_over_queries_seeds_and_draws(monkeypatch):
+    """Means in layer 2 take one point from every query, means everywhere three."""
+    lost = {"nothing": 0, "layer 2": 1, "all": 3}
+    settings = two_draws(monkeypatch)
+
+    def evaluate_replaced(model, dataset, **options):
+        random = np.random.default_rng(model)
+        people = np.repeat(np.arange(9), np.arange(1, 10))  # the last has nine queries
+        trained = random.uniform(40, 60, len(people))
+        tables = [
+            pd.DataFrame(
+                {"feature": feature, "replaced": where, "person": people, "mAP": trained - less}
+            )
+            for feature in ("all", "cnn_fused")
+            for where, less in lost.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    models = [[(seed, 2 * draw + seed) for seed in (0, 1)] for draw in (0, 1)]
+    monkeypatch.setattr(controls, "full_models", lambda setting: models[setting.data.seed])
+    monkeypatch.setattr(controls.attention, "evaluate_replaced", evaluate_replaced)
+    table = controls.attention_replaced(settings)
+    assert len(table) == 4 and (table["runs"] == 4).all()
+    np.testing.assert_allclose(table["difference"], -table["replaced"].map(lost))
+    trained = [evaluate_replaced(model, None).query("replaced == 'nothing'") for model in range(4)]
+    assert table["beside"].to_numpy() == pytest.approx(pd.concat(trained)["mAP"].mean())

@@ -278,3 +278,19 @@ def test_of_several_processes_one_decodes_and_the_others_wait(records, tmp_path)
         process.join()
     assert sorted(made for made, _ in found) == [0, 0, 70]
     assert {total for _, total in found} == {int(expected(records).astype(np.int64).sum())}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_folder_whose_name_is_no_utf_8(records, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    copied = []
+    for record in records[:3]:
+        path = folder / record.path.name
+        path.write_bytes(record.path.read_bytes())
+        copied.append(record._replace(path=path))
+    cache = ImageCache(copied, SIZE, tmp_path / "cache")
+    np.testing.assert_array_equal(cache.images, ImageCache(records[:3], SIZE, tmp_path).images)

@@ -107,7 +107,7 @@ def test_other_files_are_another_version_and_not_what_a_run_wanted(tmp_path, cha
     (folder / "query" / "Thumbs.db").touch()
     assert open_data(before, tmp_path).version == before.version  # what is not read does not count
     change(folder)
-    message = f"market1501: expected market1501 {before.version}, found [0-9a-f]{{8}}: "
+    message = f"market1501: expected market1501 {before.version}, found market1501 [0-9a-f]{{8}}: "
     with pytest.raises(ValueError, match=message):
         open_data(before, tmp_path)
     assert find_version(MARKET1501, tmp_path) not in ("", before.version)
@@ -224,7 +224,8 @@ def test_a_synthetic_set_must_be_the_one_of_its_manifest_and_of_the_run(tmp_path
     assert open_data(config, folder).version == "smoke-3, v9"
     for other in (replace(config, version="v8"), replace(config, seed=4)):
         with pytest.raises(
-            ValueError, match="expected synthetic smoke-[34], v[89], found smoke-3, v9: other files"
+            ValueError,
+            match="expected synthetic smoke-[34], v[89], found synthetic smoke-3, v9: other files",
         ):
             open_data(other, folder)
     remove(folder)

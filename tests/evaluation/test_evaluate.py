@@ -63,6 +63,9 @@ def test_cross_domain_has_a_row_with_and_without_cameras(model, tiny_dataset, tm
         ["tiny", False],
     ]
     assert table["mAP"].between(0, 1).all() and table["mAP"].nunique() == 2
+    cnn = build_model(replace(MODEL, transformer=None, fusion=None), 4, num_cameras=3)
+    table = cross_domain(cnn, {"tiny": tiny_dataset}, cache_directory=tmp_path)
+    assert table["camera embedding"].tolist() == [False], "a CNN has no camera embedding"
 
 
 def test_a_set_without_cameras_is_scored_without_the_rule(model, tiny_dataset, tmp_path):

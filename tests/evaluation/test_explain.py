@@ -248,6 +248,12 @@ def test_pairs_are_of_one_person_and_two_cameras(tiny_dataset):
     )
     assert explain.pairs(tiny_dataset, 3, seed=1) == (queries, seconds)
     assert len(explain.pairs(tiny_dataset, 99)[0]) == 4
+    splits = {}
+    for split, records in tiny_dataset.splits.items():
+        splits[split] = [record._replace(camera=-1) for record in records]
+    queries, seconds = explain.pairs(replace(tiny_dataset, **splits), 99)
+    assert len(queries) == 4, "without cameras every image of the person is a match"
+    assert [a.identity for a in queries] == [b.identity for b in seconds]
 
 
 def test_clear_errors(trio):

@@ -137,6 +137,11 @@ def test_unreadable_pictures_are_named_and_left_out(model, folder):
     assert set(gallery.unreadable) == {folder / "3.png", folder / "empty.jpg"}
     assert all("expected an image" in why for why in gallery.unreadable.values())
     check(gallery, model, [path for path in pictures_in(folder) if path not in gallery.unreadable])
+    assert gallery.embedded == len(gallery.paths)
+    written = gallery.file.stat()
+    again = opened(folder, model)
+    assert (again.embedded, again.unreadable) == (0, gallery.unreadable)
+    assert again.file.stat() == written, "nothing is written where nothing changed"
     shutil.copy(folder / "2.png", folder / "3.png")
     assert folder / "3.png" in opened(folder, model).paths
     with pytest.raises(

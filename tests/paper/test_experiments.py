@@ -18,6 +18,16 @@ def test_variants_are_the_papers_rows(name, count):
     found = variants(name)
     assert len(found) == len({variant.config for variant in found}) == count
     assert {variant.name for variant in found} == set(paper.costs(name).index)
+    for variant in found:  # of all features on MSMT17, wherever the paper says it
+        assert {"mAP", "rank-1"} <= set(variant.reported), variant.name
+
+
+def test_a_variant_has_what_the_paper_reports_of_it():
+    cnn = variants("table2")[0]
+    assert cnn.reported == {"mAP": 54.3, "rank-1": 78.1, "parameters": 23.5, "macs": 4.1}
+    pair = {variant.name: variant.reported["mAP"] for variant in variants("table6")}
+    assert pair["ResNet50 + ViT-B/16*"] == 69.5, "all six features, not a fused one"
+    assert not any(variant.reported for variant in variants("differences"))
 
 
 @pytest.mark.parametrize("name", [*EXPERIMENTS, "differences"])

@@ -28,9 +28,8 @@ from fusionreid.training.losses import PaperObjective
 from fusionreid.training.runs import Start, make_run, with_versions
 
 SMOKE = profile("smoke")
-RUN = replace(
-    with_versions(make_run(SMOKE)), train=replace(SMOKE.train, epochs=3, evaluate_every=2)
-)
+RUN = with_versions(make_run(SMOKE, data=replace(SMOKE.data, version="tiny")))
+RUN = replace(RUN, train=replace(SMOKE.train, epochs=3, evaluate_every=2))
 
 
 def run_tiny(tiny_dataset, folder, run=RUN, progress=False, **options):
@@ -185,6 +184,15 @@ def test_progress_is_told_after_each_epoch(tiny_dataset, tmp_path):
     assert len(seen) == 3, "a finished run has no epochs left"
 
 
+def test_another_data_set_than_the_run_says_is_refused(tiny_dataset, tmp_path):
+    other = replace(tiny_dataset, version="other")
+    with pytest.raises(ValueError, match="expected synthetic .*tiny, found synthetic other"):
+        run_tiny(other, tmp_path)
+    run_tiny(tiny_dataset, tmp_path)
+    with pytest.raises(ValueError, match="found synthetic other"):
+        run_tiny(other, tmp_path)  # the finished run is not taken for one of the other set
+
+
 def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path, monkeypatch):
     other = run_tiny(tiny_dataset, tmp_path / "a")
 
@@ -272,9 +280,15 @@ def test_slow_saves_leave_epochs_out(tiny_dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", slow)
     run = replace(RUN, train=replace(RUN.train, epochs=5, evaluate_every=3))
-    folder = run_tiny(tiny_dataset, tmp_path, run)
+    seen = []
+    run_tiny(
+        tiny_dataset,
+        tmp_path,
+        run,
+        progress=lambda folder: seen.append(folder.metrics["epoch"].max()),
+    )
     assert saved == [1, 3, 5]
-    assert set(folder.metrics["epoch"]) == {1, 2, 3, 4, 5}
+    assert seen == [1, 2, 3, 4, 5], "what is not saved is logged"
 
 
 def test_resuming_keeps_the_loss_scale_of_fp16(tiny_dataset, tmp_path, monkeypatch):
@@ -483,11 +497,15 @@ def rewritten(path, change):
         (lambda _, m: m.pop("state"), "KeyError: 'state'"),
     ],
 )
-def test_a_damaged_checkpoint_is_not_resumed(tiny_dataset, tmp_path, monkeypatch, change, message):
+def test_a_damaged_checkpoint_is_not_resumed(
+    tiny_dataset, tmp_path, monkeypatch, capsys, change, message
+):
     path = cut_off(tiny_dataset, tmp_path, monkeypatch) / "checkpoint.safetensors"
     rewritten(path, change)
+    capsys.readouterr()
     with pytest.raises(ValueError, match=message) as error:
         run_tiny(tiny_dataset, tmp_path)
+    assert "continues from there" not in capsys.readouterr().err
     assert str(path) in str(error.value) and "--restart" in str(error.value)
     assert run_tiny(tiny_dataset, tmp_path, resume=False).finished
 
@@ -512,10 +530,12 @@ def test_a_run_without_its_result_is_evaluated_again(tiny_dataset, tmp_path, mon
 
 def test_a_run_that_begins_anew_forgets_the_old_one_at_once(tiny_dataset, tmp_path, monkeypatch):
     path = cut_off(tiny_dataset, tmp_path, monkeypatch)
+    (path / "without_cameras.json").touch()
     monkeypatch.setattr(PaperObjective, "__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_tiny(tiny_dataset, tmp_path, resume=False)
     assert not (path / "checkpoint.safetensors").exists()
+    assert not (path / "without_cameras.json").exists()
 
 
 def test_leftovers_of_a_killed_writer_go(tiny_dataset, tmp_path, monkeypatch):
