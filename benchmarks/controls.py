@@ -35,6 +35,7 @@ from scipy.stats import false_discovery_control
 
 from fusionreid import experiments, paths
 from fusionreid.config import DataConfig
+from fusionreid.data import Dataset
 from fusionreid.data.datasets import open_data, open_probe
 from fusionreid.evaluation import attention, probe, verification
 from fusionreid.evaluation.embedding import normalised
@@ -218,16 +219,18 @@ def attention_replaced(settings: list) -> pd.DataFrame:
     """A row for each feature and place of attention: plain means there, minus as trained, in mAP.
 
     Nothing is trained anew. `value` is that of the full model with means, `beside` as trained.
+    `entropy` is that of the place as trained, a share of its maximum: 1 is a plain mean.
     """
     draws = defaultdict(list)
+    even = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         print(f"{dataset.name} {dataset.version}", flush=True)
         cache = paths.cache(setting.data_root)
-        tables = {
-            seed: attention.evaluate_replaced(model, dataset, cache_directory=cache)
-            for seed, model in full_models(setting)
-        }
+        tables = {}
+        for seed, model in full_models(setting):
+            tables[seed] = attention.evaluate_replaced(model, dataset, cache_directory=cache)
+            even.append(entropies(model, dataset))
         ranked = pd.concat(tables, names=["seed"])
         queries = ranked.groupby("person").size().to_numpy()  # times seeds, features and places
         scores = ranked.pivot_table("mAP", ["feature", "replaced", "seed"], "person")
@@ -235,10 +238,22 @@ def attention_replaced(settings: list) -> pd.DataFrame:
             if where != "nothing":
                 means, trained = scores.loc[feature, where], scores.loc[feature, "nothing"]
                 draws[feature, where].append((np.stack([means, trained]), queries))
+    entropy = pd.DataFrame(even).mean()
     rows = []
     for (feature, where), parts in draws.items():
-        rows.append({"feature": feature, "replaced": where} | compared(parts))
+        row = {"feature": feature, "replaced": where, "entropy": entropy[where]}
+        rows.append(row | compared(parts))
     return corrected(rows)
+
+
+def entropies(model: FusionReID, dataset: Dataset) -> dict[str, float]:
+    """The mean entropy over the heads of each place of attention, as `attention.replaceable`."""
+    heads = pd.DataFrame(attention.attention_entropy(model, dataset.query))
+    layers = "layer " + heads["layer"].astype(str)
+    found = {"all": heads["entropy"].mean()}
+    for places in (heads["unit"], layers):
+        found |= heads["entropy"].groupby(places).mean().to_dict()
+    return found
 
 
 def compared(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:

@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from controls import entropies
 
 from fusionreid import experiments, jobs, paths
 from fusionreid.config import DataConfig
@@ -52,14 +53,19 @@ def measured(setting: experiments.Setting) -> pd.DataFrame:
 
 
 def attention_replaced(setting: experiments.Setting) -> pd.DataFrame:
-    """What means in place of attention change in the full model, in mAP; intervals over people."""
+    """What means in place of attention change in the full model; intervals over people.
+
+    In mAP, but each person counts once, however many queries there are of one.
+    """
     dataset = open_data(setting.data, setting.data_root)
     full = experiments.variants("table2")[-1].config
     rows = []
     for seed in setting.seeds:
         folder = RunFolder(setting.run(full, seed), setting.runs_root)
         cache = paths.cache(setting.data_root)
-        ranked = attention.evaluate_replaced(folder.model(), dataset, cache_directory=cache)
+        model = folder.model()
+        ranked = attention.evaluate_replaced(model, dataset, cache_directory=cache)
+        entropy = entropies(model, dataset)
         for (feature, where), _ in ranked.groupby(["feature", "replaced"], sort=False):
             if where != "nothing":
                 found = intervals.paired_difference(
@@ -69,6 +75,7 @@ def attention_replaced(setting: experiments.Setting) -> pd.DataFrame:
                     {"replaced": "nothing"},
                 )
                 row = {"seed": seed, "feature": feature, "replaced": where}
+                row |= {"entropy": entropy[where]}
                 rows.append(row | found | {"people": ranked["person"].nunique()})
     return pd.DataFrame(rows)
 

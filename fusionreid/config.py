@@ -65,7 +65,8 @@ class FusionConfig:
         units: the order of the units in an HTM (Fig. 4). `()` is LRU alone.
         share_seu, share_mfu: one unit for both branches of an HTM, or one for each (Table IV).
         pooling: how F_c and F_t become global tokens, "gem" or "gap" (Table V).
-        heads: N_h, attention heads, the same at every D.
+        heads: N_h, attention heads, 12 at every D in the paper; a profile with `head_width` keeps
+            their width in its place.
         kernel: the side of LRU's depth-wise kernel: 3 in the paper's text, 1 in the released code.
         seu_norm: a last LayerNorm after the SEU block, as in the released code.
         mfu_residual: "query" keeps the query: q = q + MHCA(LN(q), kv), f = q + FFN(LN(q)), where

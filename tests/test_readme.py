@@ -17,7 +17,7 @@ from fusionreid.paper.claims import judge
 from fusionreid.paper.compare import results
 from fusionreid.paper.experiments import setting
 
-MOST_WORDS = 1_000  # in the README, tables counted and code blocks not
+MOST_WORDS = 960  # in the README; tables count, without their bars, and code blocks do not
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -85,7 +85,7 @@ def test_every_page_with_python_blocks_is_run():
 
 def test_the_readme_is_short():
     outside_code = re.sub(CODE, "", TEXTS["README.md"])
-    assert len(outside_code.split()) <= MOST_WORDS
+    assert len(outside_code.replace("|", " ").split()) <= MOST_WORDS
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from controls import pseudo_values
 
-from fusionreid import paths
-from fusionreid.config import DataConfig
+from fusionreid import build_model, paths
+from fusionreid.config import PAPER, DataConfig, profile
 from fusionreid.data import Dataset
 from fusionreid.evaluation.evaluate import Retrieval
 from fusionreid.evaluation.ranking import Labels
@@ -92,11 +92,22 @@ def test_a_mean_in_place_of_attention_is_compared_over_queries_seeds_and_draws(m
         ]
         return pd.concat(tables, ignore_index=True)
 
+    even = {"layer 2": 0.5, "all": 0.75}
+    monkeypatch.setattr(controls, "entropies", lambda model, dataset: even)
     models = [[(seed, 2 * draw + seed) for seed in (0, 1)] for draw in (0, 1)]
     monkeypatch.setattr(controls, "full_models", lambda setting: models[setting.data.seed])
     monkeypatch.setattr(controls.attention, "evaluate_replaced", evaluate_replaced)
     table = controls.attention_replaced(settings)
     assert len(table) == 4 and (table["runs"] == 4).all()
     np.testing.assert_allclose(table["difference"], -table["replaced"].map(lost))
+    np.testing.assert_allclose(table["entropy"], table["replaced"].map(even))
     trained = [evaluate_replaced(model, None).query("replaced == 'nothing'") for model in range(4)]
     assert table["beside"].to_numpy() == pytest.approx(pd.concat(trained)["mAP"].mean())
+
+
+def test_entropies_are_of_the_places_that_are_replaced(tiny_dataset):
+    model = build_model(profile("smoke").scale(PAPER), tiny_dataset.num_identities, 3)
+    found = controls.entropies(model, tiny_dataset)
+    assert set(found) == set(controls.attention.replaceable(model)) - {"nothing"}
+    assert all(0 < entropy <= 1 for entropy in found.values())
+    assert found["all"] == pytest.approx((found["seu"] + found["mfu"]) / 2), "equally many heads"
