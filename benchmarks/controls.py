@@ -10,7 +10,8 @@ tables to benchmarks/results/.
   features that are scaled to equal length before they stand side by side do as well? Where does
   the gain of LRU come from, which has two features and losses more than DFE?
 - pairs.csv: is each pair of Table VI more than its two backbones, trained apart, side by side?
-- attention.csv: what does the full model lose, if a plain mean stands in place of attention?
+- attention.csv: what does a model lose, if a plain mean stands in place of attention? For every
+  finished run that has attention.
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
@@ -41,7 +42,7 @@ from fusionreid.evaluation import attention, probe, verification
 from fusionreid.evaluation.embedding import normalised
 from fusionreid.evaluation.evaluate import Retrieval, retrieve
 from fusionreid.models.fusionreid import FusionReID
-from fusionreid.paper.intervals import difference_interval
+from fusionreid.paper.intervals import difference_interval, paired_difference
 from fusionreid.training.runs import RunFolder
 
 RESULTS = paths.ROOT / "benchmarks/results"
@@ -216,44 +217,58 @@ def pairs_of_backbones(settings: list) -> pd.DataFrame:
 
 
 def attention_replaced(settings: list) -> pd.DataFrame:
-    """A row for each feature and place of attention: plain means there, minus as trained, in mAP.
+    """What plain means in place of attention change, for every finished run that has attention.
 
-    Nothing is trained anew. `value` is that of the full model with means, `beside` as trained.
-    `entropy` is that of the place as trained, a share of its maximum: 1 is a plain mean.
+    A row for each run, feature and place of attention, as `with_means`.
     """
-    draws = defaultdict(list)
-    even = []
+    tables = []
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
-        print(f"{dataset.name} {dataset.version}", flush=True)
         cache = paths.cache(setting.data_root)
-        tables = {}
-        for seed, model in full_models(setting):
-            tables[seed] = attention.evaluate_replaced(model, dataset, cache_directory=cache)
-            even.append(entropies(model, dataset))
-        ranked = pd.concat(tables, names=["seed"])
-        queries = ranked.groupby("person").size().to_numpy()  # times seeds, features and places
-        scores = ranked.pivot_table("mAP", ["feature", "replaced", "seed"], "person")
-        for feature, where in scores.index.droplevel("seed").unique():
-            if where != "nothing":
-                means, trained = scores.loc[feature, where], scores.loc[feature, "nothing"]
-                draws[feature, where].append((np.stack([means, trained]), queries))
-    entropy = pd.DataFrame(even).mean()
-    rows = []
-    for (feature, where), parts in draws.items():
-        row = {"feature": feature, "replaced": where, "entropy": entropy[where]}
-        rows.append(row | compared(parts))
-    return corrected(rows)
+        for row, run in experiments.plan(
+            [*experiments.EXPERIMENTS, "differences"], setting
+        ).items():
+            folder = RunFolder(run, setting.runs_root)
+            if folder.finished and run.model.fusion and run.model.fusion.units:
+                print(f"{dataset.name} {dataset.version}, {row}", flush=True)
+                where = {"data": f"{dataset.name} {dataset.version}", "row": row}
+                tables.append(with_means(folder.model(), dataset, cache).assign(**where))
+    return pd.concat(tables)
 
 
-def entropies(model: FusionReID, dataset: Dataset) -> dict[str, float]:
-    """The mean entropy over the heads of each place of attention, as `attention.replaceable`."""
+def with_means(model: FusionReID, dataset: Dataset, cache: Path) -> pd.DataFrame:
+    """What plain means in place of attention change in a model, which is not trained anew.
+
+    A row for each feature and place (`attention.replaceable`): `value` is the mAP with means there,
+    `beside` as trained. Each person counts once, however many queries there are of one; `low` to
+    `high` is the interval of the difference over people. `entropy` is that of the place's heads as
+    trained, a share of its maximum: 1 is a plain mean.
+    """
+    ranked = attention.evaluate_replaced(model, dataset, cache_directory=cache)
     heads = pd.DataFrame(attention.attention_entropy(model, dataset.query))
-    layers = "layer " + heads["layer"].astype(str)
-    found = {"all": heads["entropy"].mean()}
-    for places in (heads["unit"], layers):
-        found |= heads["entropy"].groupby(places).mean().to_dict()
-    return found
+    rows = []
+    for (feature, where), _ in ranked.groupby(["feature", "replaced"], sort=False):
+        if where == "nothing":
+            continue
+        of_feature = ranked[ranked["feature"] == feature]
+        found = paired_difference(of_feature, "mAP", {"replaced": where}, {"replaced": "nothing"})
+        of_place = (heads["unit"] == where) | ("layer " + heads["layer"].astype(str) == where)
+        entropy = heads.loc[of_place | (where == "all"), "entropy"].mean()
+        low, high = (found["difference"] + sign * found["half"] for sign in (-1, 1))
+        rows.append(
+            {
+                "feature": feature,
+                "replaced": where,
+                "entropy": entropy,
+                "value": found["first"],
+                "beside": found["second"],
+                "difference": found["difference"],
+                "low": low,
+                "high": high,
+                "people": of_feature["person"].nunique(),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def compared(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict:

@@ -4,9 +4,8 @@
 
 Trains the missing runs on all 751 people, at 128 x 64, with one seed: 50 minutes of one core. Ranks
 all 3,368 queries in the gallery of 15,913 images, distractors among them: with and without the
-camera embedding, and re-ranked. Writes benchmarks/results/whole_set.csv. Then attention of the full
-model is replaced by plain means, and the result goes to whole_set_attention.csv. Only numbers of
-real people are written.
+camera embedding, and re-ranked. Writes benchmarks/results/whole_set.csv. Only numbers of real
+people are written.
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from controls import entropies
 
 from fusionreid import experiments, jobs, paths
 from fusionreid.config import DataConfig
 from fusionreid.data.datasets import open_data
-from fusionreid.evaluation import attention
 from fusionreid.evaluation.evaluate import retrieve
-from fusionreid.paper import intervals
 from fusionreid.training.runs import RunFolder
 
 ROWS = ["ResNet50", "ViT-B/16*", "DFE", "FusionReID*"]  # the demo's stand-ins of these
@@ -52,34 +48,6 @@ def measured(setting: experiments.Setting) -> pd.DataFrame:
     return table
 
 
-def attention_replaced(setting: experiments.Setting) -> pd.DataFrame:
-    """What means in place of attention change in the full model; intervals over people.
-
-    In mAP, but each person counts once, however many queries there are of one.
-    """
-    dataset = open_data(setting.data, setting.data_root)
-    full = experiments.variants("table2")[-1].config
-    rows = []
-    for seed in setting.seeds:
-        folder = RunFolder(setting.run(full, seed), setting.runs_root)
-        cache = paths.cache(setting.data_root)
-        model = folder.model()
-        ranked = attention.evaluate_replaced(model, dataset, cache_directory=cache)
-        entropy = entropies(model, dataset)
-        for (feature, where), _ in ranked.groupby(["feature", "replaced"], sort=False):
-            if where != "nothing":
-                found = intervals.paired_difference(
-                    ranked[ranked["feature"] == feature],
-                    "mAP",
-                    {"replaced": where},
-                    {"replaced": "nothing"},
-                )
-                row = {"seed": seed, "feature": feature, "replaced": where}
-                row |= {"entropy": entropy[where]}
-                rows.append(row | found | {"people": ranked["person"].nunique()})
-    return pd.DataFrame(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--market", type=Path, required=True, help="holds Market-1501's folder")
@@ -92,10 +60,6 @@ def main() -> None:
     table = measured(setting)
     table.to_csv(options.out, index=False)
     print(table.to_string(index=False))
-    means = attention_replaced(setting)
-    out = options.out.with_name(f"{options.out.stem}_attention.csv")
-    means.to_csv(out, index=False, float_format="%.3f")
-    print(means.round(2).to_string(index=False))
 
 
 if __name__ == "__main__":

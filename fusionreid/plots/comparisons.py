@@ -105,9 +105,10 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             legend=estimator == "mean",
             ax=left,
         )
-    left.axhline(1, color=GREY, linestyle="--")
+    left.axhline(1, color=GREY, linestyle=":")
     left.set(
-        ylabel="entropy / its maximum", title="mean of the heads (thick), least even head (thin)"
+        ylabel="entropy / its maximum",
+        title="mean of heads (thick), least even head (thin); plain mean (dotted)",
     )
     for shift, (feature, rows) in enumerate(costs.groupby("feature", sort=False)):
         places = np.arange(len(rows)) + 0.2 * shift

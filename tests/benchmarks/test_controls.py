@@ -74,15 +74,13 @@ def test_a_pair_is_compared_with_its_two_backbones_side_by_side(monkeypatch):
     assert table.loc["all nine", "difference"] == pytest.approx(table["difference"][:9].mean())
 
 
-def test_a_mean_in_place_of_attention_is_compared_over_queries_seeds_and_draws(monkeypatch):
+def test_means_in_place_of_attention_are_compared_person_by_person(tiny_dataset, monkeypatch):
     """Means in layer 2 take one point from every query, means everywhere three."""
     lost = {"nothing": 0, "layer 2": 1, "all": 3}
-    settings = two_draws(monkeypatch)
 
     def evaluate_replaced(model, dataset, **options):
-        random = np.random.default_rng(model)
         people = np.repeat(np.arange(9), np.arange(1, 10))  # the last has nine queries
-        trained = random.uniform(40, 60, len(people))
+        trained = np.random.default_rng(0).uniform(40, 60, len(people))
         tables = [
             pd.DataFrame(
                 {"feature": feature, "replaced": where, "person": people, "mAP": trained - less}
@@ -92,22 +90,32 @@ def test_a_mean_in_place_of_attention_is_compared_over_queries_seeds_and_draws(m
         ]
         return pd.concat(tables, ignore_index=True)
 
-    even = {"layer 2": 0.5, "all": 0.75}
-    monkeypatch.setattr(controls, "entropies", lambda model, dataset: even)
-    models = [[(seed, 2 * draw + seed) for seed in (0, 1)] for draw in (0, 1)]
-    monkeypatch.setattr(controls, "full_models", lambda setting: models[setting.data.seed])
     monkeypatch.setattr(controls.attention, "evaluate_replaced", evaluate_replaced)
-    table = controls.attention_replaced(settings)
-    assert len(table) == 4 and (table["runs"] == 4).all()
-    np.testing.assert_allclose(table["difference"], -table["replaced"].map(lost))
-    np.testing.assert_allclose(table["entropy"], table["replaced"].map(even))
-    trained = [evaluate_replaced(model, None).query("replaced == 'nothing'") for model in range(4)]
-    assert table["beside"].to_numpy() == pytest.approx(pd.concat(trained)["mAP"].mean())
-
-
-def test_entropies_are_of_the_places_that_are_replaced(tiny_dataset):
     model = build_model(profile("smoke").scale(PAPER), tiny_dataset.num_identities, 3)
-    found = controls.entropies(model, tiny_dataset)
-    assert set(found) == set(controls.attention.replaceable(model)) - {"nothing"}
-    assert all(0 < entropy <= 1 for entropy in found.values())
-    assert found["all"] == pytest.approx((found["seu"] + found["mfu"]) / 2), "equally many heads"
+    table = controls.with_means(model, tiny_dataset, paths.cache())
+    assert len(table) == 4 and (table["people"] == 9).all()
+    np.testing.assert_allclose(table["difference"], -table["replaced"].map(lost))
+    np.testing.assert_allclose(table["value"] - table["beside"], table["difference"])
+    assert (table["low"] <= table["difference"]).all() and table["entropy"].between(0, 1).all()
+    heads = pd.DataFrame(controls.attention.attention_entropy(model, tiny_dataset.query))
+    means = heads["entropy"].mean(), heads.query("layer == 2")["entropy"].mean()
+    assert table["entropy"][:2].tolist() == pytest.approx(means[::-1])
+
+
+def test_every_finished_run_with_attention_is_looked_at(monkeypatch):
+    (setting, other) = two_draws(monkeypatch)
+    runs = experiments.plan(["table2"], setting)
+    done = [runs[f"table2: {row} (seed 0)"].fingerprint for row in ("DFE", "DFE + LRU + SEU")]
+
+    class Folder:
+        def __init__(self, run, root):
+            self.finished = run.fingerprint in done
+
+        def model(self):
+            return "a model"
+
+    monkeypatch.setattr(controls, "RunFolder", Folder)
+    monkeypatch.setattr(controls, "with_means", lambda *_: pd.DataFrame({"difference": [0.0]}))
+    table = controls.attention_replaced([setting, other])
+    (row,) = table["row"]
+    assert row.startswith("table2: DFE + LRU + SEU, also table3"), "DFE has no attention"
