@@ -231,8 +231,10 @@ def attention_replaced(settings: list) -> pd.DataFrame:
             folder = RunFolder(run, setting.runs_root)
             if folder.finished and run.model.fusion and run.model.fusion.units:
                 print(f"{dataset.name} {dataset.version}, {row}", flush=True)
-                where = {"data": f"{dataset.name} {dataset.version}", "row": row}
-                tables.append(with_means(folder.model(), dataset, cache).assign(**where))
+                table = with_means(folder.model(), dataset, cache)
+                table.insert(0, "data", f"{dataset.name} {dataset.version}")
+                table.insert(1, "row", row.partition(", also")[0].partition(" (seed")[0])
+                tables.append(table.assign(seed=run.seed, commit=folder.result["commit"]))
     return pd.concat(tables)
 
 
