@@ -144,7 +144,7 @@ def features(processes, dataset, folder):
     options = {"batch_size": 5, "processes": processes}  # 5 divides nothing here
     retrieval = retrieve(model, dataset, cache_directory=folder, **options)
     ranking = retrieval.rank()
-    pictures = embed(model, [record.path for record in dataset.query[:7]], **options)
+    pictures = embed(model, [record.path for record in dataset.query[:7]], batch_size=5)
     np.savez(
         folder / f"{processes}-{state.process_index}.npz",
         **{

@@ -92,7 +92,8 @@ def test_the_objective_tells_attributes_apart():
 
 def test_a_network_learns_what_people_look_like(tiny_dataset, tmp_path):
     smoke = profile("smoke")
-    run = make_run(replace(smoke, train=replace(smoke.train, epochs=8, evaluate_every=8)))
+    scale = replace(smoke, train=replace(smoke.train, epochs=8, evaluate_every=8))
+    run = make_run(scale, data=replace(smoke.data, version="tiny"))
     looks = np.array([[0, 1], [1, 0], [0, 2], [1, 1]])
     folder = train(
         run,
@@ -130,6 +131,7 @@ def test_a_small_one_end_to_end(tmp_path, monkeypatch, tiny_dataset):
     monkeypatch.setattr(pretrain, "RECIPES", {"test_vit_small": short})
     monkeypatch.setattr(pretrain, "train_missing", train_all)
     monkeypatch.setattr(pretrain, "open_data", lambda *_: tiny_dataset)
+    monkeypatch.setattr(pretrain, "PEOPLE", replace(pretrain.PEOPLE, version="tiny"))
     looks = np.array([[0, 1], [1, 0], [0, 2], [1, 1]])
     monkeypatch.setattr(pretrain.truth, "looks", lambda dataset: looks)
     folders = {"folder": tmp_path / "weights", "runs_root": tmp_path / "runs"}

@@ -129,7 +129,6 @@ def test_wrong_pictures(model, paths, tmp_path):
         (dict(batch_size=0), "batch_size=0; expected a whole number from 1"),
         (dict(batch_size=-1), "batch_size=-1; expected a whole number from 1"),
         (dict(batch_size=1.5), "batch_size=1.5; expected a whole number from 1"),
-        (dict(processes=0), "processes=0; expected a whole number from 1"),
         (dict(precision="fp8"), "precision='fp8' is not known"),
         (dict(cameras=[0.5, 1]), "cameras: expected 2 whole numbers"),
         (dict(cameras=[np.nan, 1]), "cameras: expected 2 whole numbers"),
