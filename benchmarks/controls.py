@@ -225,9 +225,8 @@ def attention_replaced(settings: list) -> pd.DataFrame:
     for setting in settings:
         dataset = open_data(setting.data, setting.data_root)
         cache = paths.cache(setting.data_root)
-        for row, run in experiments.plan(
-            [*experiments.EXPERIMENTS, "differences"], setting
-        ).items():
+        runs = experiments.plan([*experiments.EXPERIMENTS, "differences"], setting)
+        for row, run in runs.items():
             folder = RunFolder(run, setting.runs_root)
             if folder.finished and run.model.fusion and run.model.fusion.units:
                 print(f"{dataset.name} {dataset.version}, {row}", flush=True)
