@@ -234,6 +234,9 @@ def attention_replaced(settings: list) -> pd.DataFrame:
                 table.insert(0, "data", f"{dataset.name} {dataset.version}")
                 table.insert(1, "row", row.partition(", also")[0].partition(" (seed")[0])
                 tables.append(table.assign(seed=run.seed, commit=folder.result["commit"]))
+    if not tables:
+        names = ", ".join(str(setting.data) for setting in settings)
+        raise SystemExit(f"{names}: expected a finished run that has attention, found none")
     return pd.concat(tables)
 
 
@@ -347,13 +350,16 @@ def main() -> None:
     two = {"synthetic": settings("synthetic", paths.DATA, options.two_seeds)}
     real = {}
     real_two = {}
+    whole = {}
     if options.market:
+        data = DataConfig(name="market1501", size="full")  # benchmarks/whole_set.py trains it
+        whole["whole"] = [experiments.setting("demo", data, [0], data_root=options.market)]
         real["real"] = settings("market1501", options.market, options.market_seeds)
         real_two["real"] = settings("market1501", options.market, options.two_seeds)
     measured = {
         "controls": (controls, synthetic | real),
         "pairs": (pairs_of_backbones, real_two),
-        "attention": (attention_replaced, two | real_two),
+        "attention": (attention_replaced, two | real_two | whole),
         "probe": (probed, synthetic),
         "verification": (verified, synthetic | real),
     }
