@@ -195,9 +195,8 @@ def _caption(results: Results, name: str) -> str:
         f"{paper.TITLES[name]}; percent, at the last epoch.",
         f"Δ: difference from the row {BASES[name]}; ± is half the width of its 95 % interval over "
         "seeds and people.",
-        f"A recorded row shows the mean of all runs of {BASES[name]}, plus Δ; rank-1 likewise. "
-        "Δ is over the runs that both rows share. So rows of fewer runs can be compared, but do "
-        "not show the plain mean of their own runs.",
+        f"A recorded row shows the mean of all runs of {BASES[name]}, plus Δ over the runs that "
+        "both rows share; rank-1 likewise.",
         *(
             f"Recorded, {source} people: {recorded.about(runs[source])}."
             for source in recorded.SOURCES
@@ -258,7 +257,7 @@ def _check(results: Results, name: str) -> list[str]:
         notes.append(f"{equal} own runs have exactly the recorded numbers")
     if inside or outside:
         count = inside + len(outside)
-        found = f"{inside} of {count} other own runs are where 95 % of new seeds would be"
+        found = f"{inside} of {count} own runs with other numbers lie where 95 % of new seeds would"
         notes.append("; ".join([found, *outside]))
     return notes
 

@@ -231,9 +231,9 @@ def test_the_own_run_is_checked_against_the_recorded_ones(setting, finish, recor
     record("table5", {"GeM": 10, "GAP": 4})
     assert notes() == ["2 own runs have exactly the recorded numbers"], "they are the recorded ones"
     finish("table5", (None, 54.5))
-    assert notes()[1] == "1 of 1 other own runs are where 95 % of new seeds would be"
+    assert notes()[1] == "1 of 1 own runs with other numbers lie where 95 % of new seeds would"
     finish("table5", (None, 90.0))
     assert notes()[0].startswith("1 own runs have")
-    assert notes()[1].startswith("0 of 1 other own runs are where")
+    assert notes()[1].startswith("0 of 1 own runs with other numbers lie where")
     assert "; GAP 90.0, expected 4" in notes()[1] or "; GAP 90.0, expected 5" in notes()[1]
     assert not notes("market1501")
