@@ -27,7 +27,8 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import combinations, permutations
+from dataclasses import replace
+from itertools import combinations, permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -219,18 +220,21 @@ def pairs_of_backbones(settings: list) -> pd.DataFrame:
 def attention_replaced(settings: list) -> pd.DataFrame:
     """What plain means in place of attention change, for every finished run that has attention.
 
-    A row for each run, feature and place of attention, as `with_means`.
+    A row for each run, test set, feature and place of attention, as `with_means`. A run on a whole
+    real set is also tested on two draws of it, which are smaller.
     """
     tables = []
     for setting in settings:
-        dataset = open_data(setting.data, setting.data_root)
-        cache = paths.cache(setting.data_root)
+        tests = [setting.data]
+        if setting.data.size == "full":  # the people of the draws are among its own
+            tests += [replace(setting.data, size="demo", seed=seed) for seed in (0, 1)]
         runs = experiments.plan([*experiments.EXPERIMENTS, "differences"], setting)
-        for row, run in runs.items():
+        for data, (row, run) in product(tests, runs.items()):
             folder = RunFolder(run, setting.runs_root)
             if folder.finished and run.model.fusion and run.model.fusion.units:
+                dataset = open_data(data, setting.data_root)
                 print(f"{dataset.name} {dataset.version}, {row}", flush=True)
-                table = with_means(folder.model(), dataset, cache)
+                table = with_means(folder.model(), dataset, paths.cache(setting.data_root))
                 table.insert(0, "data", f"{dataset.name} {dataset.version}")
                 table.insert(1, "row", row.partition(", also")[0].partition(" (seed")[0])
                 tables.append(table.assign(seed=run.seed, commit=folder.result["commit"]))

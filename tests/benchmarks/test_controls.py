@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import controls
@@ -120,3 +121,17 @@ def test_every_finished_run_with_attention_is_looked_at(monkeypatch):
     table = controls.attention_replaced([setting, other])
     assert table["row"].tolist() == ["table2: DFE + LRU + SEU"], "DFE has no attention"
     assert (table.loc[0, "data"], table.loc[0, "seed"]) == ("made ", 0)
+
+    tested = []
+    monkeypatch.setattr(
+        controls,
+        "open_data",
+        lambda data, _: tested.append(data) or Dataset(data.name, "", paths.ROOT, [], [], []),
+    )
+    whole = replace(setting, data=DataConfig(name="synthetic", size="full"), seeds=(0,))
+    done += [run.fingerprint for run in experiments.plan(["table5"], whole).values()]
+    assert len(controls.attention_replaced([whole])) == 6, "two rows, on the whole set and two draws"
+    assert {(data.size, data.seed) for data in tested} == {("full", 0), ("demo", 0), ("demo", 1)}
+    done.clear()
+    with pytest.raises(SystemExit, match="expected a finished run that has attention"):
+        controls.attention_replaced([setting])
