@@ -152,10 +152,17 @@ def test_the_results_are_those_that_are_recorded():
         (said,) = re.findall(r"\((.*) if all features are scaled alike\)", TEXTS["README.md"])
         assert f"{scaled:+.1f}" in said, kind
     attention = pd.read_csv(folder / "attention.csv").query("replaced == 'all'")
-    for feature in ("all", "transformer_fused"):
-        of = attention.loc[attention["feature"] == feature, "difference"]
-        said = f"{of.mean():+.1f} ({of.min():+.1f} to {of.max():+.1f})"
-        assert said in TEXTS["README.md"] and f"{len(of)} synthetic models" in TEXTS["README.md"]
+    attention = attention[~attention["data"].str.contains("demo") | (attention["of"] != "whole")]
+    of_people = attention.groupby(["feature", "of"])["difference"].agg(["mean", "size"])
+    means = of_people["mean"].unstack()[["synthetic", "real", "whole"]]
+    assert list(of_people.loc["all", "size"][means.columns]) == [12, 2, 2]
+    first, *others = [f"{mean:+.1f}" for mean in means.loc["all"]]
+    assert f"by {first} mAP (12 models, synthetic people)" in TEXTS["README.md"]
+    models = ("(two, real draws)", "(two, all of Market-1501)")
+    for mean, of_two in zip(others, models, strict=True):
+        assert f"{mean} {of_two}" in TEXTS["README.md"]
+    said = "{:+.1f}, {:+.1f} and {:+.1f}".format(*means.loc["transformer_fused"])
+    assert f"the Transformer's fused one by {said}" in TEXTS["README.md"]
     said = re.findall(r"[+-][\d.]+ ± [\d.]+\d", TEXTS["README.md"])
     assert len(said) >= 6 and set(said) <= known
     judged = judge(measured).dropna(subset="locked").set_index(["claim", "source"])
