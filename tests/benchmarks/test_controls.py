@@ -130,7 +130,7 @@ def test_every_finished_run_with_attention_is_looked_at(monkeypatch):
     )
     whole = replace(setting, data=DataConfig(name="synthetic", size="full"), seeds=(0,))
     done += [run.fingerprint for run in experiments.plan(["table5"], whole).values()]
-    assert len(controls.attention_replaced([whole])) == 6, "two rows, on the whole set and two draws"
+    assert len(controls.attention_replaced([whole])) == 6, "two rows on three sets"
     assert {(data.size, data.seed) for data in tested} == {("full", 0), ("demo", 0), ("demo", 1)}
     done.clear()
     with pytest.raises(SystemExit, match="expected a finished run that has attention"):
