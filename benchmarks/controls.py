@@ -11,7 +11,7 @@ tables to benchmarks/results/.
   the gain of LRU come from, which has two features and losses more than DFE?
 - pairs.csv: is each pair of Table VI more than its two backbones, trained apart, side by side?
 - attention.csv: what does a model lose, if a plain mean stands in place of attention? For every
-  finished run that has attention.
+  finished run that has attention, those on all of Market-1501 (`whole_set.py --seeds 0 1`) too.
 - probe.csv: does the CNN lead at local cues, and the Transformer at global ones, in every network?
 - verification.csv: is it the same person? Rates of the full model, and how far its probabilities,
   calibrated on people of training, are off on others.
@@ -357,7 +357,8 @@ def main() -> None:
     whole = {}
     if options.market:
         data = DataConfig(name="market1501", size="full")  # benchmarks/whole_set.py trains it
-        whole["whole"] = [experiments.setting("demo", data, [0], data_root=options.market)]
+        setting = experiments.setting("demo", data, options.two_seeds, data_root=options.market)
+        whole["whole"] = [setting]
         real["real"] = settings("market1501", options.market, options.market_seeds)
         real_two["real"] = settings("market1501", options.market, options.two_seeds)
     measured = {
