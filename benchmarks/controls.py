@@ -28,7 +28,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, permutations, product
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -229,15 +229,16 @@ def attention_replaced(settings: list) -> pd.DataFrame:
         if setting.data.size == "full":  # the people of the draws are among its own
             tests += [replace(setting.data, size="demo", seed=seed) for seed in (0, 1)]
         runs = experiments.plan([*experiments.EXPERIMENTS, "differences"], setting)
-        for data, (row, run) in product(tests, runs.items()):
-            folder = RunFolder(run, setting.runs_root)
-            if folder.finished and run.model.fusion and run.model.fusion.units:
-                dataset = open_data(data, setting.data_root)
-                print(f"{dataset.name} {dataset.version}, {row}", flush=True)
-                table = with_means(folder.model(), dataset, paths.cache(setting.data_root))
-                table.insert(0, "data", f"{dataset.name} {dataset.version}")
-                table.insert(1, "row", row.partition(", also")[0].partition(" (seed")[0])
-                tables.append(table.assign(seed=run.seed, commit=folder.result["commit"]))
+        for data in tests:
+            dataset = open_data(data, setting.data_root)
+            for row, run in runs.items():
+                folder = RunFolder(run, setting.runs_root)
+                if folder.finished and run.model.fusion and run.model.fusion.units:
+                    print(f"{dataset.name} {dataset.version}, {row}", flush=True)
+                    table = with_means(folder.model(), dataset, paths.cache(setting.data_root))
+                    table.insert(0, "data", f"{dataset.name} {dataset.version}")
+                    table.insert(1, "row", row.partition(", also")[0].partition(" (seed")[0])
+                    tables.append(table.assign(seed=run.seed, commit=folder.result["commit"]))
     if not tables:
         names = ", ".join(str(setting.data) for setting in settings)
         raise SystemExit(f"{names}: expected a finished run that has attention, found none")
