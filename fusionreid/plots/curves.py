@@ -145,6 +145,8 @@ def probe_curves(table: pd.DataFrame) -> Figure:
 def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) -> Figure:
     """Fig. 5 or 6: mAP of each feature above, a panel a source; differences below.
 
+    A source with a single point has no curve, and is left out.
+
     The panel below has all six features of every source, as differences from the reference point.
     So the shapes of the curves can be compared, whatever their heights. Points of one run, which
     has no interval, are hollow. Sources stand a little apart, so that all can be seen. The scale
@@ -157,7 +159,9 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         titles: what each of the sources is.
     """
     drawn = points.dropna(subset="value").query("metric == 'mAP'")
-    sources = [source for source in titles if source in set(drawn["source"])]
+    of_all = drawn.query("feature == 'all'")
+    # A single point is no curve.
+    sources = [source for source in titles if (of_all["source"] == source).sum() > 1]
     figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
     above, below = figure.subfigures(2, 1)
     panels = above.subplots(1, len(sources), sharex=True, sharey=True, squeeze=False)[0]
@@ -167,7 +171,6 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     lower = below.subplots()
     label, symbol = {"depth": ("stacked HTMs", "L"), "dim": ("fused dimension", "D")}[x]
     reference = getattr(PAPER.fusion, x)
-    of_all = drawn.query("feature == 'all'")
     of_all = of_all.assign(difference=of_all["difference"].mask(of_all[x] == reference, 0))
     apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
     for place, source in enumerate(sources):
@@ -177,8 +180,8 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         look = SOURCE_STYLES[source]
         lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
         single = half.isna() & (rows[x] != reference)
-        look = look | {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
-        lower.plot(places[single], rows.loc[single, "difference"], **look)
+        hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
+        lower.plot(places[single], rows["difference"][single], **look | hollow)
     lower.axhline(0, color=GREY, linewidth=1)
     scale_differences(lower.yaxis, f"mAP of all six,\nminus that of ${symbol} = {reference}$")
     ticks = of_all.groupby(x).first()
