@@ -256,8 +256,10 @@ def _check(results: Results, name: str) -> list[str]:
     if equal:
         notes.append(f"{equal} own runs have exactly the recorded numbers")
     if inside or outside:
-        count = inside + len(outside)
-        found = f"{inside} of {count} own runs with other numbers lie where 95 % of new seeds would"
+        found = (
+            f"{inside} of {inside + len(outside)} own runs with other numbers lie where 95 % of "
+            "new seeds would"
+        )
         notes.append("; ".join([found, *outside]))
     return notes
 

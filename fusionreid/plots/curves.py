@@ -192,7 +192,7 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     panels[0].set_ylabel("mAP (%)")
     legend_below(above, panels[0], 4)
     legend_below(below, lower, 2)
-    figure.drawn = drawn
+    figure.drawn = drawn.query("source in @sources")
     return figure
 
 

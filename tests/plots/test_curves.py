@@ -188,6 +188,16 @@ def test_dimensions_say_their_costs_and_their_width_here():
     assert first == "384\n(48 here)\n1 M\n0.1 G"
 
 
+def test_a_source_with_a_single_point_has_no_curve():
+    part = DEPTHS.assign(
+        value=DEPTHS["value"].where((DEPTHS["depth"] == 2) | (DEPTHS["source"] != "real"))
+    )
+    figure = plots.accuracy_curves(part, "depth", titles=TITLES)
+    assert [axes.get_title() for axes in figure.axes[:-1]] == ["Paper", "Own run"]
+    assert figure.axes[-1].get_legend_handles_labels()[1] == ["Paper", "Own run"]
+    assert set(figure.drawn["source"]) == {"paper", "own"}
+
+
 def test_missing_runs_are_gaps():
     known = DEPTHS["depth"] < 4
     part = DEPTHS.assign(value=DEPTHS["value"].where(known | (DEPTHS["source"] == "paper")))
