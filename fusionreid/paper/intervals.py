@@ -153,7 +153,7 @@ def paired_difference(
 
     Args:
         more, less: the two kinds, each as {column: value}.
-        smallest: a difference below it, on either side, is called too small to see.
+        smallest: an interval that lies within it, on either side of 0, is too small to see.
 
     Returns the means `first` and `second`, their `difference`, `half` the width of its interval
     over people, and `here`: "yes", "the opposite", "too small to see", or "undecided" where the
@@ -165,10 +165,10 @@ def paired_difference(
     mean = differences.mean()
     half = half_width(differences.sem(), differences.count() - 1)
     here = "undecided"
-    if abs(mean) > half:
+    if abs(mean) + half < smallest:
+        here = "too small to see"
+    elif abs(mean) > half:
         here = "yes" if mean > 0 else "the opposite"
-        if abs(mean) < smallest:
-            here = "too small to see"
     return {
         "first": first.mean(),
         "second": second.mean(),

@@ -209,13 +209,19 @@ def _shared(rows: Iterable[tuple[str, str]], metric: str, locked: bool = False) 
 def expected(configuration: str, data_seed: int) -> tuple[float, float]:
     """Where the mAP of one more training seed lies in 19 of 20 cases, on one draw; in percent.
 
-    NaN where fewer than two runs of the draw are recorded.
+    The deviation between seeds is that of all rows of the data set, as a row has few runs. NaN
+    where none of the row is recorded on the draw.
     """
-    same = "configuration == @configuration and data_seed == @data_seed and feature == 'all'"
-    runs = archive().rows.query(same)["mAP"]
+    rows = archive().rows.query("feature == 'all'")
+    runs = rows.query("configuration == @configuration and data_seed == @data_seed")
+    if runs.empty:
+        return np.nan, np.nan
+    rows = rows[rows["data"].isin(runs["data"])].groupby(["configuration", "data_seed"])["mAP"]
+    freedom = rows.count() - 1
+    variance = (rows.var() * freedom).sum() / freedom.sum()
     # One more run differs from the others' mean by its own deviation and by that of the mean.
-    half = half_width(np.hypot(runs.std(), runs.sem()), len(runs) - 1)
-    return runs.mean() - half, runs.mean() + half
+    half = half_width(np.sqrt(variance * (1 + 1 / len(runs))), freedom.sum())
+    return runs["mAP"].mean() - half, runs["mAP"].mean() + half
 
 
 def about(configurations: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Tables for people: the paper's columns and ours beside them, never in one column.
 
-The best of a column is bold and the second best underlined, by tags, because code hosts leave these
-in where they strip styles. A missing run is a visible gap.
+The best of a column of the paper is bold and the second best underlined, by tags, because code
+hosts leave these in where they strip styles. In our columns nothing is marked: most of the leads
+there are not decided. A missing run is a visible gap.
 """
 
 import html
@@ -46,7 +47,7 @@ class Table:
     notes: list[str]
 
     def cells(self) -> pd.DataFrame:
-        """The table as text, the best two of each column of accuracies marked."""
+        """The table as text, the best two of each accuracy of the paper marked."""
         texts = {column: self._texts(*column) for column in self.numbers}
         return pd.DataFrame(texts)
 
@@ -62,19 +63,19 @@ class Table:
         if measure not in ACCURACY:
             return _format(values, "{:+.1f}").replace(["+0.0", "-0.0"], "0.0") + spread
 
-        accuracies = _format(values, "{:.1f}")
-        best = sorted(set(accuracies) - {""}, key=float)[-2:]
-        marks = {}
-        if len(best) == 2:  # a single number is not the best of anything
-            marks = {best[0]: "<u>{}</u>", best[1]: "<b>{}</b>"}
-        marks = [marks.get(text, "{}") for text in accuracies]
-        texts = accuracies + spread
-        gaps = GAP if group.startswith("Paper") else _format(self.missing, "not recorded")
+        texts = _format(values, "{:.1f}")
+        gaps = _format(self.missing, "not recorded")
+        if group.startswith("Paper"):
+            best = sorted(set(texts) - {""}, key=float)[-2:]
+            if len(best) == 2:  # a single number is not the best of anything
+                second, first = best
+                texts = texts.replace({second: f"<u>{second}</u>", first: f"<b>{first}</b>"})
+            gaps = GAP
+        texts += spread
         if group.startswith("Own"):
             missing = self.missing.where(self.missing > 0)
             texts += _format(missing, f" ({{:.0f}} {NOT_RUN})")
             gaps = _format(missing, NOT_RUN)
-        texts = pd.Series(map(str.format, marks, texts), values.index)
         return texts.where(values.notna(), gaps)
 
     def _repr_html_(self) -> str:

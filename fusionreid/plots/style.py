@@ -44,7 +44,7 @@ SOURCE_STYLES = {
     "own": {"color": GREY, "marker": "|", "markersize": 9, "linestyle": ":"},
 }
 
-LINEAR = 2  # points of accuracy up to which the scale of differences is linear
+LINEAR = 2  # points of accuracy up to which a logarithmic scale of differences is linear
 TICKS = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20)
 MARKER = 6  # points, the least in a legend
 SHEET = Path(__file__).with_name("figures.mplstyle")
@@ -69,10 +69,10 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def scale_differences(axis, label: str) -> None:
     """Gives an axis, x or y, the scale of differences in accuracy, and a label.
 
-    Beyond `LINEAR` points it is logarithmic, so that small differences can be told apart beside
-    large ones or beside wide intervals. Where none is so large it is linear.
+    It is linear up to six points. Where some are larger, it is logarithmic beyond `LINEAR`, so that
+    small differences can be told apart beside large ones or beside wide intervals.
     """
-    if max(map(abs, axis.get_view_interval())) <= LINEAR:
+    if max(map(abs, axis.get_view_interval())) <= 6:
         axis.set_label_text(f"{label} (points)")
         return
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")

@@ -165,9 +165,12 @@ def test_a_difference_is_paired_and_may_be_undecided():
     assert abs(found["difference"]) < half and found["here"] == "undecided"
     assert paired_difference(table, "energy", far, seu)["here"] == "yes"
     assert paired_difference(table, "energy", seu, far)["here"] == "the opposite"
-    for more, less in ((far, seu), (seu, far)):
-        found = paired_difference(table, "energy", more, less, smallest=1e3)
-        assert found["here"] == "too small to see"
+    for more, less in ((far, seu), (seu, far), (seu, mfu)):
+        found = paired_difference(table, "energy", more, less)
+        end = abs(found["difference"]) + found["half"]  # of the interval, the far one from zero
+        for smallest, here in ((end + 1e-6, "too small to see"), (end - 1e-6, found["here"])):
+            again = paired_difference(table, "energy", more, less, smallest=smallest)
+            assert again["here"] == here
 
 
 def test_one_person_decides_nothing():

@@ -94,6 +94,11 @@ def test_differences_are_dots_with_intervals():
                    lines.get_label().startswith("Real")]  # fmt: skip
     ends = [segment[:, 0].tolist() for segment in segments]
     assert ends == [[-0.25, 1.25], [0.75, 2.25]]
+    assert second.get_xscale() == "linear", "up to six points"
+    assert second.get_xlabel() == "rank-1 less that of DFE (points)"
+    large = POINTS.copy()
+    large[["difference", "low", "high"]] *= 4
+    _, second = plots.differences(large, titles=TITLES, label="less that of DFE").axes
     assert second.get_xlabel() == "rank-1 less that of DFE\n(points, logarithmic beyond ±2)"
     assert second.get_xscale() == "symlog"
     low, high = second.get_xlim()
