@@ -58,6 +58,7 @@ class Verification(NamedTuple):
     far: np.ndarray  # (points,) shares of accepted impostor pairs, 0 to 1, ascending
     tar: np.ndarray  # (points,) shares of accepted genuine pairs, 0 to 1, ascending
     rates: dict[str, Rate]  # by name: those of `FARS`, and "EER"
+    draws: pd.DataFrame  # the rates of drawn people; rows of two features are of the same people
     genuine: int  # pairs
     impostors: int
     people: int  # who have queries
@@ -115,9 +116,10 @@ def verify_by(distances, query: Labels, gallery: Labels) -> Verification:
     _expect_impostors(impostors)
     tar, far = accepted / accepted[:, -1:]
     of_people = of_people[people >= 0]
-    ends = _intervals(of_people)
+    draws = _draws(of_people)
+    ends = draws.quantile([0.025, 0.975])
     rates = {name: Rate(value, *ends[name]) for name, value in _rates(tar, far).items()}
-    return Verification(far, tar, rates, genuine, impostors, len(of_people))
+    return Verification(far, tar, rates, draws, genuine, impostors, len(of_people))
 
 
 def _expect_impostors(count: int) -> None:
@@ -155,8 +157,11 @@ def _rates(tar: np.ndarray, far: np.ndarray) -> dict[str, float]:
     return rates
 
 
-def _intervals(of_people: np.ndarray) -> pd.DataFrame:
-    """The two ends of the interval of each rate, of accepted pairs (people, 2, points)."""
+def _draws(of_people: np.ndarray) -> pd.DataFrame:
+    """The rates of the bootstrap's draws, of accepted pairs (people, 2, points).
+
+    They are NaN for one person.
+    """
     count = len(of_people)
     rng = np.random.default_rng(0)
     times = rng.multinomial(count, np.full(count, 1 / count), DRAWS).astype(float)
@@ -164,8 +169,7 @@ def _intervals(of_people: np.ndarray) -> pd.DataFrame:
     accepted = accepted[(accepted[..., -1] > 0).all(axis=1)]  # with pairs of both kinds
     shares = accepted / accepted[..., -1:]
     draws = pd.DataFrame([_rates(*curve) for curve in shares])
-    ends = draws.quantile([0.025, 0.975])
-    return ends if count > 1 else ends * np.nan
+    return draws if count > 1 else draws * np.nan
 
 
 def pairs_by_cosine(retrieval: Retrieval, *, device=None) -> np.ndarray:

@@ -92,6 +92,8 @@ def test_intervals_are_those_of_people_drawn_again(case, monkeypatch):
         genuine = [each for n, (kind, _) in zip(times, people, strict=True) for each in n * kind]
         impostor = [each for n, (_, kind) in zip(times, people, strict=True) for each in n * kind]
         draws.append(reference(genuine, impostor))
+    # The same people are drawn for every feature, so that rates can be compared draw by draw.
+    np.testing.assert_allclose(found.draws, [list(draw.values()) for draw in draws], rtol=1e-6)
     for name, rate in found.rates.items():
         ends = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
         assert (rate.low, rate.high) == pytest.approx(tuple(ends)), name

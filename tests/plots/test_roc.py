@@ -13,7 +13,7 @@ from fusionreid.evaluation.verification import Verification
 def verification(height: float) -> Verification:
     """Three impostor pairs in a thousand come before all genuine pairs but a share."""
     far = np.array([0, 0, 0.003, 0.003, 1])
-    return Verification(far, np.array([0, height, height, 0.9, 1]), {}, 10, 1000, 5)
+    return Verification(far, np.array([0, height, height, 0.9, 1]), {}, pd.DataFrame(), 10, 1000, 5)
 
 
 CURVES = {"all": verification(0.5), "colour": verification(0.1)}
