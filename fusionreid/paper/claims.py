@@ -139,7 +139,7 @@ def sentences(judged: pd.DataFrame) -> str:
     lines = []
     for claim, rows in judged.groupby("claim", sort=False):
         rows = rows.set_index("source")
-        parts = [f"paper {_points(rows.loc['paper', 'difference']) or 'has no number'}"]
+        parts = [f"paper {signed(rows.loc['paper', 'difference']) or 'has no number'}"]
         for source in recorded.SOURCES:
             row = rows.loc[source]
             found = f"{source} people {row[verdict]}"
@@ -195,7 +195,7 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         columns[f"{source}: P(above 0)"] = of_source["above"].map("{:.2f}".format, "ignore")
         columns[f"holds on {source} people"] = of_source["verdict"]
         if of_source["locked"].notna().any():
-            columns[f"{source}, locked draws"] = of_source["locked"].map(_points)
+            columns[f"{source}, locked draws"] = of_source["locked"].map(signed)
         if "corrected" in rows:
             columns[f"{source}, corrected"] = of_source["corrected"]
     columns["own run"] = rows.loc[rows["source"] == "own", "verdict"]
@@ -210,11 +210,11 @@ def _found(row: pd.Series) -> str:
     mean = row["difference"] if np.isnan(row["part"]) else row["part"]
     low, high = row["low"], row["high"]
     gaps = np.abs([low, high, low + MARGIN, high - MARGIN])
-    return _points(mean, low, high, digits=2 if gaps.min() < 0.1 else 1)
+    return signed(mean, low, high, digits=2 if gaps.min() < 0.1 else 1)
 
 
-def _points(difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1) -> str:
-    """A signed difference in points, ± half its interval."""
+def signed(difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1) -> str:
+    """A difference in points with its sign, ± half its interval where that is known; "" for NaN."""
     if np.isnan(difference):
         return ""
     text = f"{difference:+.{digits}f}"

@@ -59,7 +59,7 @@ def difference_interval(parts: Sequence[Scores]) -> Interval:
     all_means = np.concatenate(run_means)
     runs = len(all_means)
     mean = float(all_means.mean())
-    seed_variance, seed_freedom = _seed_variance(run_means)
+    seed_variance, seed_freedom = variance_of_seeds(run_means)
     if seed_freedom == 0:
         return UNKNOWN._replace(mean=mean, runs=runs)
 
@@ -97,7 +97,7 @@ def deviations(parts: Sequence[Scores]) -> dict[str, float]:
     people = pd.Series([_people_variance(*part)[0] for part in parts], dtype=float)
     draws = pd.Series([means.mean() for means in run_means], dtype=float)
     return {
-        "seeds": np.sqrt(_seed_variance(run_means)[0]),
+        "seeds": np.sqrt(variance_of_seeds(run_means)[0]),
         "people": np.sqrt(people.mean()),
         "draws": draws.std(),
     }
@@ -108,7 +108,7 @@ def _run_means(differences: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return differences @ weights / weights.sum()
 
 
-def _seed_variance(run_means: list[np.ndarray]) -> tuple[float, int]:
+def variance_of_seeds(run_means: list[np.ndarray]) -> tuple[float, int]:
     """The variance between the training seeds of one data seed, and its degrees of freedom."""
     freedom = sum(len(means) - 1 for means in run_means)
     squares = sum(((means - means.mean()) ** 2).sum() for means in run_means)

@@ -26,7 +26,14 @@ from ..data.synthetic import RENDERER
 from ..files import atomic_write
 from ..training.runs import RunConfig, make_run, read_result, with_versions
 from .experiments import Setting, plan
-from .intervals import Interval, Scores, deviations, difference_interval, half_width
+from .intervals import (
+    Interval,
+    Scores,
+    deviations,
+    difference_interval,
+    half_width,
+    variance_of_seeds,
+)
 from .numbers import ACCURACY, TITLES
 
 # What recorded runs are of, and the data set of each: of a real one, draws of its people.
@@ -214,13 +221,10 @@ def expected(configuration: str, data_seed: int) -> tuple[float, float]:
     """
     rows = archive().rows.query("feature == 'all'")
     runs = rows.query("configuration == @configuration and data_seed == @data_seed")
-    if runs.empty:
-        return np.nan, np.nan
     rows = rows[rows["data"].isin(runs["data"])].groupby(["configuration", "data_seed"])["mAP"]
-    freedom = rows.count() - 1
-    variance = (rows.var() * freedom).sum() / freedom.sum()
+    variance, freedom = variance_of_seeds([of_row.to_numpy() for _, of_row in rows])
     # One more run differs from the others' mean by its own deviation and by that of the mean.
-    half = half_width(np.sqrt(variance * (1 + 1 / len(runs))), freedom.sum())
+    half = half_width(np.sqrt(variance * (1 + 1 / (len(runs) or 1))), freedom)
     return runs["mAP"].mean() - half, runs["mAP"].mean() + half
 
 

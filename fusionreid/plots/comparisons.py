@@ -65,19 +65,16 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
 def _draw_source(axes, rows: pd.DataFrame, source: str, title: str, places: pd.Series) -> None:
     """Draws the differences of one source at the places of their cases, if there are any."""
     rows = rows[(rows["source"] == source) & rows["difference"].notna()]
-    if rows.empty:
-        return
-    look = SOURCE_STYLES[source] | {"linestyle": ""}
-    has_interval = rows["low"].notna()
-    if has_interval.any():
-        sure = rows[has_interval]
-        half = (sure["high"] - sure["low"]) / 2
-        label = f"{title}, 95 % interval"
-        axes.errorbar(sure["difference"], places[sure["case"]], xerr=half, label=label, **look)
-    if not has_interval.all():
-        single = rows[~has_interval]
-        look |= {"markerfacecolor": "white", "label": None if has_interval.any() else title}
-        axes.errorbar(single["difference"], places[single["case"]], **look)
+    look = SOURCE_STYLES[source] | {"linestyle": "", "label": title}
+    for is_single, part in rows.groupby(rows["low"].isna()):  # those with an interval come first
+        half = None
+        if is_single:
+            look |= {"markerfacecolor": "white"}
+        else:
+            half = (part["high"] - part["low"]) / 2
+            look["label"] += ", 95 % interval"
+        axes.errorbar(part["difference"], places[part["case"]], xerr=half, **look)
+        look["label"] = None
 
 
 @styled

@@ -148,9 +148,9 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     A source with a single point has no curve, and is left out.
 
     The panel below has all six features of every source, as differences from the reference point.
-    So the shapes of the curves can be compared, whatever their heights. A point of one run has no
-    interval. Sources stand a little apart, so that all can be seen. The scale below is that of
-    `scale_differences`.
+    So the shapes of the curves can be compared, whatever their heights. Points without an
+    interval, of few runs, are hollow. Sources stand a little apart, so that all can be seen. The
+    scale below is that of `scale_differences`.
 
     Args:
         points: of `Results.points`, a row per point, feature, metric and source. Where they are
@@ -175,13 +175,13 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
     apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
     for place, source in enumerate(sources):
         rows = of_all[of_all["source"] == source]
-        lower.errorbar(
-            rows[x] + apart * place,
-            rows["difference"],
-            yerr=(rows["high"] - rows["low"]) / 2,
-            label=titles[source],
-            **SOURCE_STYLES[source],
-        )
+        places = rows[x] + apart * place
+        half = (rows["high"] - rows["low"]) / 2
+        look = SOURCE_STYLES[source]
+        lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
+        single = half.isna() & (rows[x] != reference)
+        hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
+        lower.plot(places[single], rows["difference"][single], **look | hollow)
     lower.axhline(0, color=GREY, linewidth=1)
     scale_differences(lower.yaxis, f"mAP of all six,\nminus that of ${symbol} = {reference}$")
     ticks = of_all.groupby(x).first()

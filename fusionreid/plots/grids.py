@@ -238,7 +238,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, highest: float = 3) -> np.ndarr
     heat = np.clip(large, 0, 1)[..., None]
     colours = 255 * HEAT(heat[..., 0])[..., :3]
     grey = np.asarray(Image.fromarray(image).convert("L"))
-    opacity = 0.5 + 0.35 * heat
+    opacity = 0.3 + 0.45 * heat**0.5  # the root, so that an even map hides the image
     mixed = (1 - opacity) * grey[..., None] + opacity * colours
     return np.clip(mixed, 0, 255).astype(np.uint8)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -149,6 +151,17 @@ def test_a_wide_interval_does_not_hide_small_differences():
     bottom, top, low, high = below.transData.transform([(1, value) for value in values])[:, 1]
     assert (high - low) / (top - bottom) > 1 / 3
     assert {-10, -1, 0, 1, 10} <= set(below.get_yticks())
+
+
+def test_points_of_one_run_are_hollow():
+    single = DEPTHS.copy()
+    single.loc[single["source"] == "real", ["low", "high"]] = math.nan
+    hollow = []
+    for points in (DEPTHS, single):
+        below = plots.accuracy_curves(points, "depth", titles=TITLES).axes[-1]
+        lines = [line for line in below.lines if line.get_markerfacecolor() == "white"]
+        hollow.append([len(line.get_xdata()) for line in lines])
+    assert hollow[0][1] == 0 and hollow[1][1] == 5  # the reference point is on the axis, and full
 
 
 def test_differences_of_all_sources_share_a_panel():
