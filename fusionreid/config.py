@@ -151,7 +151,7 @@ class DataConfig:
     """Which images. Where their files lie does not belong to a run.
 
     Attributes:
-        name: one of `DATASETS`, or of a set of one's own (`data.layouts.find_own`).
+        name: one of `DATASETS`, or the name of a set of one's own (`data.layouts.find_own`).
         size, seed: which synthetic set, or which draw of a real one ("demo" is a draw, every other
             size is the whole set; see `data.datasets.draw_people`). A set of one's own is whole.
         version: of the files, as `data.datasets.find_version` finds it; "" is not looked up yet.

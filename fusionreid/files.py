@@ -84,8 +84,8 @@ def write_lines(path: str | Path, rows: list[dict]) -> None:
 def read_lines(path: str | Path) -> list[dict]:
     """The rows that `write_lines` wrote; none if there is no file.
 
-    A last line without a newline is left out: another process is still writing it. Raises
-    ValueError, naming the file and the line, if one does not parse.
+    A last line without a newline was cut short, and is left out. Raises ValueError, naming the
+    file and the line, if one does not parse.
     """
     if not Path(path).exists():
         return []
@@ -106,8 +106,11 @@ def mistaken(path: str | Path) -> str:
 
     A download that failed leaves a pointer of Git LFS, a web page or an empty file.
     """
-    with open(path, "rb") as file:
-        start = file.read(256).lstrip().lower()
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip().lower()
+    except OSError as error:
+        return f"a file that cannot be read: {error.strerror}"
     if not start:
         return "an empty file; fetch or make it again"
     if start.startswith(b"version https://git-lfs"):

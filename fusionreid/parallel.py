@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .devices import default_device
 
-# The first process alone renders, decodes and writes. The others wait for it as long as this.
+# One process renders, decodes or writes. The others wait for it as long as this.
 PATIENCE = timedelta(hours=6)
 
 

@@ -63,7 +63,7 @@ def test_json_and_its_lines_come_back(tmp_path):
     assert files.read_lines(tmp_path / "none.jsonl") == []
 
 
-def test_a_last_line_that_is_still_being_written_is_left_out(tmp_path):
+def test_a_last_line_that_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
     assert files.read_lines(path) == [{"epoch": 1}]

@@ -32,7 +32,7 @@ IMAGENET = {
 # (Transformer). The paper's 16 x 8 and 21 x 10 would take three times as long, so that only a third
 # of the training would fit into the same time (`benchmarks/stand_ins.csv`).
 _NARROW = {"stem_width": 8, "channels": (16, 32, 48, 96)}
-STAND_INS = {
+SMALL_NETWORKS = {
     "test_resnet_small": ("test_resnet", _NARROW),
     "test_resnet_deep": ("test_resnet", _NARROW | {"layers": (1, 2, 2, 1)}),
     "test_resnet_deeper": ("test_resnet", _NARROW | {"layers": (2, 2, 3, 2)}),
@@ -82,7 +82,7 @@ def create(name: str, pretrained: bool = False, **options) -> nn.Module:
 
     Raises ValueError if timm does not know it, OSError if its ImageNet weights cannot be fetched.
     """
-    timm_name, stand_in_options = STAND_INS.get(name, (name, {}))
+    timm_name, stand_in_options = SMALL_NETWORKS.get(name, (name, {}))
     if not timm.is_model(timm_name):
         raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() has its names")
     if pretrained and name in IMAGENET:
@@ -245,8 +245,8 @@ def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int
     embed.proj.stride = (config.stride, config.stride)
     embed.img_size = None  # timm would accept images of one size only
     embed.flatten = True  # tokens (B, N, D)
-    if config.transformer in STAND_INS:
-        embed.proj = _early_convolutions(vit.embed_dim, config.stride)
+    if config.transformer in SMALL_NETWORKS:
+        embed.proj = _early_convolutions(vit.embed_dim, config)
     if pretrained:
         positions = resize_positions(vit.pos_embed.data, embed.grid_size, grid)
     else:
@@ -256,12 +256,14 @@ def _overlap(vit: nn.Module, config: ModelConfig, pretrained: bool) -> tuple[int
     return grid
 
 
-def _early_convolutions(width: int, stride: int) -> nn.Sequential:
+def _early_convolutions(width: int, config: ModelConfig) -> nn.Sequential:
     """The patches of the small ViTs, which learn sooner by convolutions (Xiao et al., 2021)."""
-    if stride % 4:
-        raise ValueError(
-            f"ModelConfig.stride={stride}; expected a multiple of 4 for the small ViTs"
-        )
+    for number in (config.stride, *config.image_size):
+        if number % 4:
+            raise ValueError(
+                f"ModelConfig.stride={config.stride} and image_size={config.image_size}: "
+                "expected multiples of 4 for the small ViTs"
+            )
     return nn.Sequential(
         nn.Conv2d(3, 16, kernel_size=3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(16),
@@ -269,5 +271,5 @@ def _early_convolutions(width: int, stride: int) -> nn.Sequential:
         nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(32),
         nn.ReLU(inplace=True),
-        nn.Conv2d(32, width, kernel_size=4, stride=stride // 4),
+        nn.Conv2d(32, width, kernel_size=4, stride=config.stride // 4),
     )

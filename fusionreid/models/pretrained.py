@@ -103,16 +103,15 @@ def read_tensors(source: Source) -> dict[str, Tensor]:
     run code.
     """
     content = source if isinstance(source, Mapping) else _read(Path(source))
-    while not any(isinstance(value, Tensor) for value in content.values()):
-        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            keys = ", ".join(str(key) for key in list(content)[:8]) or "(none)"
-            raise ValueError(
-                f"{describe(source)}: expected tensors by name, or one of {', '.join(WRAPPERS)} "
-                f"around them; found the keys {keys}"
-            )
+    while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]:
         content = inner[0]
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(content)[:8]) or "(none)"
+        raise ValueError(
+            f"{describe(source)}: expected tensors by name, or one of {', '.join(WRAPPERS)} "
+            f"around them; found the keys {keys}"
+        )
     return clean_state_dict(tensors)
 
 
@@ -175,7 +174,7 @@ def load_branch(branch: nn.Module, source: Source) -> Report:
         shape = target[name].shape
         if value.shape == shape:
             report.loaded.append(name)
-        elif name == "pos_embed" and value.shape[-1] == shape[-1]:
+        elif name == "pos_embed" and value.ndim == 3 and value.shape[-1] == shape[-1]:
             old = positions_grid(value.shape[1] - 1)
             new = branch.grid
             value = resize_positions(value, old, new)
@@ -214,30 +213,29 @@ def positions_grid(count: int) -> tuple[int, int]:
     return min(grids, key=lambda grid: abs(math.log(grid[0] / grid[1] / 2.2)))
 
 
-def _kind(name: str) -> str:
-    """A name without its numbers: "blocks.*.attn.qkv.bias"."""
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
-
-
 def _refuse_another_network(report: Report, target: Mapping[str, Tensor]) -> None:
-    """Raises ValueError if the file fills too little of the branch, or is of a deeper network."""
+    """Raises ValueError if the file fills too little of the branch, or has more in its blocks.
+
+    More blocks are those of a deeper network. Other parts in a block, such as LayerScale, squeeze
+    and excitation or instance norms, compute something that the branch does not.
+    """
     first = next(
         name for name, value in target.items() if name.endswith(".weight") and value.ndim > 1
     )
     random = sum(target[name].numel() for name in report.random)
     filled = 1 - random / sum(value.numel() for value in target.values())
-    kinds = {_kind(name) for name in target}
-    deeper = []
+    stages = {name.split(".")[0] for name in target if re.match(r"\w+\.\d", name)}
+    foreign = []
     for full_name in report.unused:
         name = full_name.removeprefix(report.prefix)
-        if name not in target and _kind(name) in kinds:  # a block that the branch does not have
-            deeper.append(full_name)
-    if filled >= LEAST_FILLED and first not in report.random and not deeper:
+        if name not in target and name.split(".")[0] in stages:
+            foreign.append(full_name)
+    if filled >= LEAST_FILLED and first not in report.random and not foreign:
         return
     reasons = [f"{name}: {why}" for name, why in report.random.items()]
     raise ValueError(
         f"{report.source}: weights of another network: expected to fill the first layer ({first}) "
-        f"and {LEAST_FILLED:.0%} of the branch, and no deeper layers, found {filled:.0%}. "
+        f"and {LEAST_FILLED:.0%} of the branch, and no other parts of blocks, found {filled:.0%}. "
         f"Not filled: {'; '.join(reasons[:3]) or 'nothing'}. "
-        f"Not used: {', '.join((deeper or report.unused)[:4]) or 'nothing'}"
+        f"Not used: {', '.join((foreign or report.unused)[:4]) or 'nothing'}"
     )

@@ -22,7 +22,7 @@ from .compare import SOURCES, Results
 # A row per term: of which experiment, claim and case, and the weight of which variant's feature.
 # The kind "order" is an order of backbones, which holds by construction where these have stand-ins.
 CLAIMS = pd.read_csv(paths.PACKAGE / "paper" / "claims.csv", keep_default_na=False)
-MARGIN = 0.5  # in mAP: a difference that is surely smaller is none. It was set before any run.
+MARGIN = 0.5  # in mAP: a difference that is surely smaller is none
 VERDICTS = ("yes", "undecided", "no difference", "no")  # of a claim whose rows are recorded
 LEVEL = 0.05  # of significance, as all intervals are of 95 %
 
@@ -203,20 +203,20 @@ def save(judged: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 
 
 def _found(row: pd.Series) -> str:
-    """The difference of a row of `judge`, or that of its recorded cases, ± half its interval.
+    """The difference of a row of `judge`, or that of its recorded cases, as `signed`."""
+    mean = row["difference"] if np.isnan(row["part"]) else row["part"]
+    return signed(mean, row["low"], row["high"])
+
+
+def signed(difference: float, low: float = np.nan, high: float = np.nan) -> str:
+    """A difference in points with its sign, ± half its interval where that is known; "" for NaN.
 
     It has two decimals where one could hide on which side of a verdict's limit the interval ends.
     """
-    mean = row["difference"] if np.isnan(row["part"]) else row["part"]
-    low, high = row["low"], row["high"]
-    gaps = np.abs([low, high, low + MARGIN, high - MARGIN])
-    return signed(mean, low, high, digits=2 if gaps.min() < 0.1 else 1)
-
-
-def signed(difference: float, low: float = np.nan, high: float = np.nan, digits: int = 1) -> str:
-    """A difference in points with its sign, ± half its interval where that is known; "" for NaN."""
     if np.isnan(difference):
         return ""
+    gaps = np.abs([low, high, low + MARGIN, high - MARGIN])
+    digits = 2 if gaps.min() < 0.1 else 1
     text = f"{difference:+.{digits}f}"
     if float(text) == 0:
         text = text[1:]

@@ -124,7 +124,7 @@ class Results:
         return rows.assign(case=case)
 
     def points(self, name: str) -> pd.DataFrame:
-        """The rows of Fig. 5 or 6, for `plots.accuracy_curves`.
+        """The rows of Fig. 5 or 6, for `plots.difference_curves`.
 
         Returns `shown` with `depth` and `dim` at the paper's scale, and `here`, D in this profile.
         """
@@ -142,8 +142,8 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
     names = names_of(names)
     papers = papers_dataset(names, setting.data.name)
     runs = pd.DataFrame([row for name in names for row in _runs(name, setting, papers)])
-    rows = [_given_rows(runs, source) for source in ("paper", "own")]
-    rows += [_recorded_rows(runs, source) for source in recorded.SOURCES]
+    known = [_recorded_rows(runs, source) for source in recorded.SOURCES]
+    rows = [_given_rows(runs, "paper"), *known, _given_rows(runs, "own")]
     rows = pd.concat(rows, ignore_index=True)
     rows.loc[_is_base(rows), ["difference", "low", "high"]] = math.nan
     return Results(setting, runs, rows, papers)

@@ -5,19 +5,27 @@ attribute `drawn` holds the numbers drawn. `save` writes the PNG, and these numb
 """
 
 from .comparisons import attention_and_mean, differences, plane
-from .curves import accuracy_curves, cmc_curves, map_by_epoch, probe_curves, training_curves
+from .curves import (
+    cmc_curves,
+    difference_curves,
+    feature_curves,
+    map_by_epoch,
+    probe_curves,
+    training_curves,
+)
 from .grids import attention_heads, batch_sheet, contact_sheet, heat_maps, retrieved_lists
 from .roc import reliability_curves, roc_curves
 from .style import save
 
 __all__ = [
-    "accuracy_curves",
     "attention_and_mean",
     "attention_heads",
     "batch_sheet",
     "cmc_curves",
     "contact_sheet",
+    "difference_curves",
     "differences",
+    "feature_curves",
     "heat_maps",
     "map_by_epoch",
     "plane",

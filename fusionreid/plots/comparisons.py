@@ -46,6 +46,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         1,
         len(metrics),
         figsize=(2.5 + 4 * len(metrics), 0.36 * len(cases) + 1.9),
+        sharex=True,
         sharey=True,
         squeeze=False,
     )
@@ -54,6 +55,7 @@ def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) ->
         for source, shift in zip(SOURCE_STYLES, (-0.27, -0.09, 0.09, 0.27), strict=True):
             _draw_source(axes, rows, source, titles[source], places + shift)
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
+    for axes, metric in zip(panels[0], metrics, strict=True):  # when all is drawn: one scale
         scale_differences(axes.xaxis, f"{metric} {label}")
     panels[0, 0].set_yticks(places, cases)
     panels[0, 0].set_ylim(len(cases) - 0.5, -0.5)

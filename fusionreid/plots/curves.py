@@ -142,15 +142,38 @@ def probe_curves(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) -> Figure:
-    """Fig. 5 or 6: mAP of each feature above, a panel a source; differences below.
+def feature_curves(points: pd.DataFrame, *, titles: Mapping[str, str]) -> Figure:
+    """Fig. 5: mAP of each feature by depth, a panel a source.
 
     A source with a single point has no curve, and is left out.
 
-    The panel below has all six features of every source, as differences from the reference point.
+    Args:
+        points: of `Results.points`, a row per point, feature, metric and source.
+        titles: what each of the sources is.
+    """
+    drawn = _with_curves(points, "depth")
+    sources = drawn.groupby("source", sort=False)
+    size = 2.6 * len(sources) + 2, 3.6
+    figure, panels = plt.subplots(
+        1, len(sources), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
+    for axes, (source, rows) in zip(panels[0], sources, strict=True):
+        _draw_features(axes, rows, "depth", "value")
+        axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
+        axes.set(xlabel="stacked HTMs, $L$", xticks=drawn["depth"].unique())
+    panels[0, 0].set_ylabel("mAP (%)")
+    legend_below(figure, panels[0, 0], 4)
+    figure.drawn = drawn
+    return figure
+
+
+@styled
+def difference_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) -> Figure:
+    """Fig. 5 or 6: mAP of all six features, minus that of the reference point, by source.
+
     So the shapes of the curves can be compared, whatever their heights. Points without an
     interval, of few runs, are hollow. Sources stand a little apart, so that all can be seen. The
-    scale below is that of `scale_differences`.
+    scale is that of `scale_differences`. A source with a single point is left out.
 
     Args:
         points: of `Results.points`, a row per point, feature, metric and source. Where they are
@@ -158,42 +181,37 @@ def accuracy_curves(points: pd.DataFrame, x: str, *, titles: Mapping[str, str]) 
         x: "depth" for Fig. 5, "dim" for Fig. 6.
         titles: what each of the sources is.
     """
-    drawn = points.dropna(subset="value").query("metric == 'mAP'")
-    of_all = drawn.query("feature == 'all'")
-    # A single point is no curve.
-    sources = [source for source in titles if (of_all["source"] == source).sum() > 1]
-    figure = plt.figure(figsize=(2.6 * len(sources) + 2, 7))
-    above, below = figure.subfigures(2, 1)
-    panels = above.subplots(1, len(sources), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, source in zip(panels, sources, strict=True):
-        _draw_features(axes, drawn[drawn["source"] == source], x, "value")
-        axes.set_title(titles[source].replace(", ", ",\n"), fontsize=8)
-    lower = below.subplots()
+    drawn = _with_curves(points.query("feature == 'all'"), x)
     label, symbol = {"depth": ("stacked HTMs", "L"), "dim": ("fused dimension", "D")}[x]
     reference = getattr(PAPER.fusion, x)
-    of_all = of_all.assign(difference=of_all["difference"].mask(of_all[x] == reference, 0))
-    apart = 0.006 * np.ptp(of_all[x])  # so that intervals do not hide each other
-    for place, source in enumerate(sources):
-        rows = of_all[of_all["source"] == source]
+    is_reference = drawn[x] == reference
+    drawn = drawn.assign(difference=drawn["difference"].mask(is_reference, 0))
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    apart = 0.006 * np.ptp(drawn[x])  # so that intervals do not hide each other
+    for place, (source, rows) in enumerate(drawn.groupby("source", sort=False)):
         places = rows[x] + apart * place
         half = (rows["high"] - rows["low"]) / 2
         look = SOURCE_STYLES[source]
-        lower.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
-        single = half.isna() & (rows[x] != reference)
+        axes.errorbar(places, rows["difference"], yerr=half, label=titles[source], **look)
+        single = half.isna() & ~is_reference[rows.index]
         hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
-        lower.plot(places[single], rows["difference"][single], **look | hollow)
-    lower.axhline(0, color=GREY, linewidth=1)
-    scale_differences(lower.yaxis, f"mAP of all six,\nminus that of ${symbol} = {reference}$")
-    ticks = of_all.groupby(x).first()
+        axes.plot(places[single], rows["difference"][single], **look | hollow)
+    axes.axhline(0, color=GREY, linewidth=1)
+    scale_differences(axes.yaxis, f"mAP of all six,\nminus that of ${symbol} = {reference}$")
+    ticks = drawn.groupby(x).first()
     texts = [_tick(x, place, point) for place, point in ticks.iterrows()]
-    panels[0].set_xticks(ticks.index)  # of all panels, which share the axis
-    lower.set_xticks(ticks.index, texts, fontsize=8)
-    lower.set_xlabel(f"{label}, ${symbol}$")
-    panels[0].set_ylabel("mAP (%)")
-    legend_below(above, panels[0], 4)
-    legend_below(below, lower, 2)
-    figure.drawn = drawn.query("source in @sources")
+    axes.set_xticks(ticks.index, texts, fontsize=8)
+    axes.set_xlabel(f"{label}, ${symbol}$")
+    legend_below(figure, axes, 2)
+    figure.drawn = drawn
     return figure
+
+
+def _with_curves(points: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The mAPs of the sources that have more than one point."""
+    known = points.dropna(subset="value").query("metric == 'mAP'")
+    places = known.groupby("source")[x].nunique()
+    return known[known["source"].map(places) > 1]
 
 
 def _tick(x: str, place: float, point: pd.Series) -> str:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,16 +90,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 def starting_model(run: RunConfig, num_classes: int, num_cameras: int) -> tuple[FusionReID, str]:
     """The model with its starting weights, and a report of what was loaded from files."""
-    for trained in (run.cnn_start, run.transformer_start):
-        if trained.whole:
-            model = build_model(run.model, num_classes, num_cameras)
-            return model, take_weights(model, trained.source)
-    sources = {"cnn": run.cnn_start.source, "transformer": run.transformer_start.source}
-    fetched = [branch for branch, source in sources.items() if source == "imagenet"]
-    files = {
-        branch: source for branch, source in sources.items() if source not in ("random", "imagenet")
-    }
+    starts = {"cnn": run.cnn_start, "transformer": run.transformer_start}
+    fetched = [branch for branch, weights in starts.items() if weights.source == "imagenet"]
     model = build_model(run.model, num_classes, num_cameras, pretrained=fetched)
+    files = {}
+    for branch, weights in starts.items():
+        if weights.whole:
+            return model, take_weights(model, weights.source)
+        if weights.source not in ("random", "imagenet"):
+            files[branch] = weights.source
     reports = load_weights(model, **files)
     return model, "\n".join(f"{branch}: {report}" for branch, report in reports.items())
 
@@ -187,6 +187,8 @@ def train(
     run = with_versions(run, data_root)
     if dataset is not None:
         check_version(dataset, run.data)
+        if not run.data.version:  # its files do not lie under data_root
+            run = replace(run, data=replace(run.data, version=dataset.version))
     config = run.train
     folder = RunFolder(run, runs_root or paths.RUNS)
     if folder.finished:
@@ -218,7 +220,8 @@ def train(
         objective = objective or PaperObjective(dataset.num_identities, config)
 
         seed_everything(run.seed)
-        model, report = starting_model(run, objective.num_classes, dataset.num_cameras)
+        num_cameras = 1 + max(record.camera for record in dataset.train)
+        model, report = starting_model(run, objective.num_classes, num_cameras)
         model = model.to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fusionreid import files
 from fusionreid.data import ImageCache, Record, load_images, prefetch
 from fusionreid.data import cache as loader
 
@@ -206,12 +207,13 @@ def test_a_missing_image_is_named(records, tmp_path):
 def test_an_image_that_may_not_be_read_is_named(records, tmp_path, monkeypatch):
     bad, opened = str(records[40].path), Image.open
 
-    def forbidden(path):
+    def forbidden(path, *mode):
         if str(path) == bad:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), bad)
-        return opened(path)
+        return open(path, *mode) if mode else opened(path)
 
     monkeypatch.setattr(loader.Image, "open", forbidden)
+    monkeypatch.setattr(files, "open", forbidden, raising=False)
     with pytest.raises(ValueError, match=f"{bad}: .*Permission denied"):
         load_images([records[40].path], SIZE)
     with pytest.raises(ValueError, match=f"{bad}: .*Permission denied"):

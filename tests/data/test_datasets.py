@@ -14,6 +14,7 @@ from fusionreid.config import DataConfig
 from fusionreid.data import datasets, open_dataset
 from fusionreid.data.datasets import (
     PUBLISHED,
+    check_version,
     count,
     draw_people,
     find_version,
@@ -154,6 +155,22 @@ def test_a_draw_has_the_version_of_the_whole_set_with_size_and_seed(market):
     assert open_data(replace(first, version=whole.version), market).version == versions[0]
     with pytest.raises(ValueError, match="expected market1501 0123abcd, demo-0, found .*, demo-0"):
         open_data(replace(first, version="0123abcd"), market)
+
+
+def test_a_whole_set_is_no_draw_and_no_other_set(market):
+    whole = open_dataset("market1501", market)
+    draw = DataConfig(name="market1501", size="demo", seed=1, version=whole.version)
+    message = f"{whole.version}, demo-1, found market1501 {whole.version}: other"
+    with pytest.raises(ValueError, match=message):
+        check_version(whole, draw)
+    with pytest.raises(ValueError, match="expected dukemtmc .*, found market1501"):
+        check_version(whole, DataConfig(name="dukemtmc"))
+
+
+def test_a_draw_has_no_published_numbers(market):
+    draw = open_data(DataConfig(name="market1501", size="demo"), market)
+    assert verdict(draw) == "" and "published" not in table(draw)
+    assert verdict(open_dataset("market1501", market)).startswith("Not as published")
 
 
 def test_too_few_people_for_a_draw_are_an_error(tmp_path):

@@ -146,7 +146,8 @@ def test_imagenet_weights_are_the_usual_ones(name, monkeypatch):
         ({"transformer": "eva02_tiny_patch14_224"}, "is a Eva; expected a plain ViT"),
         ({"transformer": "vit_xsmall_patch16_clip_224"}, "no norm before the first block"),
         ({"transformer": "deit3_small_patch16_224"}, "positions for it"),
-        ({"transformer": "test_vit_small", "stride": 14}, "expected a multiple of 4"),
+        ({"transformer": "test_vit_small", "stride": 14}, "expected multiples of 4"),
+        ({"transformer": "test_vit_small", "image_size": (128, 63)}, "expected multiples of 4"),
         ({"cnn": None, "transformer": None}, "at least one branch"),
     ],
 )

@@ -294,6 +294,22 @@ def test_another_network_of_the_family_is_an_error(branch, theirs, message):
         load_branch(cnn_branch(branch), torchvision.models.get_model(theirs).state_dict())
 
 
+def test_parts_that_the_blocks_do_not_have_are_an_error(vit, cnn, resnet):
+    """LayerScale of DeiT III, the convolutions of squeeze and excitation."""
+    scaled = vit.base.state_dict() | {"blocks.0.ls1.gamma": torch.ones(192)}
+    with pytest.raises(ValueError, match="Not filled: nothing. Not used: blocks.0.ls1.gamma"):
+        load_branch(vit, scaled)
+    excited = resnet | {"layer1.0.se.fc1.weight": torch.ones(4, 64, 1, 1)}
+    with pytest.raises(ValueError, match="Not filled: nothing. Not used: layer1.0.se.fc1.weight"):
+        load_branch(cnn, excited)
+
+
+def test_a_tensor_beside_the_weights_does_not_hide_them(cnn, resnet):
+    """PyTorch's ImageNet example keeps the best accuracy as a tensor."""
+    report = load_branch(cnn, {"epoch": 90, "best_acc1": torch.tensor(76.1), "state_dict": resnet})
+    assert len(report.loaded) > 90 and not report.random
+
+
 def test_numbers_that_are_not_finite_are_named(vit):
     state = tiny_vit()
     state["blocks.3.mlp.fc1.weight"][0, 0] = torch.nan

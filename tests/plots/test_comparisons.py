@@ -97,10 +97,11 @@ def test_differences_are_dots_with_intervals():
     assert second.get_xscale() == "linear", "up to six points"
     assert second.get_xlabel() == "rank-1 less that of DFE (points)"
     large = POINTS.copy()
-    large[["difference", "low", "high"]] *= 4
-    _, second = plots.differences(large, titles=TITLES, label="less that of DFE").axes
+    large.loc[large["metric"] == "rank-1", ["difference", "low", "high"]] *= 4
+    first, second = plots.differences(large, titles=TITLES, label="less that of DFE").axes
     assert second.get_xlabel() == "rank-1 less that of DFE\n(points, logarithmic beyond ±2)"
-    assert second.get_xscale() == "symlog"
+    assert first.get_xscale() == second.get_xscale() == "symlog"
+    assert first.get_xlim() == second.get_xlim(), "one scale: equal lengths are equal differences"
     low, high = second.get_xlim()
     assert all(low <= tick <= high for tick in second.get_xticks())
 

@@ -66,8 +66,9 @@ FIGURES = {
     "training_curves": lambda: plots.training_curves(metrics()),
     "probe_curves": lambda: plots.probe_curves(right_choices()),
     "map_by_epoch": lambda: plots.map_by_epoch(metrics(), baselines={"colour histogram": 0.2}),
-    "accuracy_curves": lambda: plots.accuracy_curves(DEPTHS, "depth", titles=TITLES),
-    "accuracy_curves by dimension": lambda: plots.accuracy_curves(DIMENSIONS, "dim", titles=TITLES),
+    "feature_curves": lambda: plots.feature_curves(DEPTHS, titles=TITLES),
+    "difference_curves": lambda: plots.difference_curves(DEPTHS, "depth", titles=TITLES),
+    "by dimension": lambda: plots.difference_curves(DIMENSIONS, "dim", titles=TITLES),
 }
 
 
@@ -135,22 +136,21 @@ def test_baselines_are_level_lines():
 
 
 def test_every_source_has_a_panel_with_a_line_for_each_feature():
-    *above, below = plots.accuracy_curves(DEPTHS, "depth", titles=TITLES).axes
-    assert [axes.get_title() for axes in above] == ["Paper", "Real", "Own run"]
-    assert [len(axes.lines) for axes in above] == [7, 7, 7]
-    assert above[1].lines[0].get_ydata().tolist() == [60, 61, 62, 63, 64, 65]
-    assert below.get_ylabel() == "mAP of all six,\nminus that of $L = 2$ (points)"
+    panels = plots.feature_curves(DEPTHS, titles=TITLES).axes
+    assert [axes.get_title() for axes in panels] == ["Paper", "Real", "Own run"]
+    assert [len(axes.lines) for axes in panels] == [7, 7, 7]
+    assert panels[1].lines[0].get_ydata().tolist() == [60, 61, 62, 63, 64, 65]
 
 
 def test_a_wide_interval_does_not_hide_small_differences():
     """An interval of 18 points to either side leaves a third of the height to two points."""
     wide = DEPTHS.copy()
     wide.loc[(wide["source"] == "real") & (wide["depth"] == 1), ["low", "high"]] = -18, 18
-    below = plots.accuracy_curves(wide, "depth", titles=TITLES).axes[-1]
-    values = [*below.get_ylim(), -2, 2]
-    bottom, top, low, high = below.transData.transform([(1, value) for value in values])[:, 1]
+    (axes,) = plots.difference_curves(wide, "depth", titles=TITLES).axes
+    values = [*axes.get_ylim(), -2, 2]
+    bottom, top, low, high = axes.transData.transform([(1, value) for value in values])[:, 1]
     assert (high - low) / (top - bottom) > 1 / 3
-    assert {-10, -1, 0, 1, 10} <= set(below.get_yticks())
+    assert {-10, -1, 0, 1, 10} <= set(axes.get_yticks())
 
 
 def test_points_of_one_run_are_hollow():
@@ -158,17 +158,18 @@ def test_points_of_one_run_are_hollow():
     single.loc[single["source"] == "real", ["low", "high"]] = math.nan
     hollow = []
     for points in (DEPTHS, single):
-        below = plots.accuracy_curves(points, "depth", titles=TITLES).axes[-1]
-        lines = [line for line in below.lines if line.get_markerfacecolor() == "white"]
+        (axes,) = plots.difference_curves(points, "depth", titles=TITLES).axes
+        lines = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
         hollow.append([len(line.get_xdata()) for line in lines])
     assert hollow[0][1] == 0 and hollow[1][1] == 5  # the reference point is on the axis, and full
 
 
 def test_differences_of_all_sources_share_a_panel():
-    below = plots.accuracy_curves(DEPTHS, "depth", titles=TITLES).axes[-1]
-    labels = below.get_legend_handles_labels()[1]
+    (axes,) = plots.difference_curves(DEPTHS, "depth", titles=TITLES).axes
+    assert axes.get_ylabel() == "mAP of all six,\nminus that of $L = 2$ (points)"
+    labels = axes.get_legend_handles_labels()[1]
     assert labels == ["Paper", "Real", "Own run"]
-    paper, real, own = below.containers
+    paper, real, own = axes.containers
     assert paper.lines[0].get_ydata().tolist() == [-1, 0, 1, 2, 3, 4]
     segments = real.lines[2][0].get_segments()
     assert [segment[:, 1].tolist() for segment in segments][:2] == [[-1.5, -0.5], [-0.5, 0.5]]
@@ -177,13 +178,13 @@ def test_differences_of_all_sources_share_a_panel():
 def test_the_reference_point_is_drawn_at_zero():
     at_reference = DEPTHS["depth"] == 2
     gap = DEPTHS.assign(difference=DEPTHS["difference"].mask(at_reference))
-    below = plots.accuracy_curves(gap, "depth", titles=TITLES).axes[-1]
-    assert below.containers[0].lines[0].get_ydata()[1] == 0
+    (axes,) = plots.difference_curves(gap, "depth", titles=TITLES).axes
+    assert axes.containers[0].lines[0].get_ydata()[1] == 0
 
 
 def test_dimensions_say_their_costs_and_their_width_here():
-    below = plots.accuracy_curves(DIMENSIONS, "dim", titles=TITLES).axes[-1]
-    first = below.get_xticklabels()[0].get_text()
+    (axes,) = plots.difference_curves(DIMENSIONS, "dim", titles=TITLES).axes
+    first = axes.get_xticklabels()[0].get_text()
     assert first == "384\n(48 here)\n1 M\n0.1 G"
 
 
@@ -191,16 +192,18 @@ def test_a_source_with_a_single_point_has_no_curve():
     part = DEPTHS.assign(
         value=DEPTHS["value"].where((DEPTHS["depth"] == 2) | (DEPTHS["source"] != "real"))
     )
-    figure = plots.accuracy_curves(part, "depth", titles=TITLES)
-    assert [axes.get_title() for axes in figure.axes[:-1]] == ["Paper", "Own run"]
-    assert figure.axes[-1].get_legend_handles_labels()[1] == ["Paper", "Own run"]
-    assert set(figure.drawn["source"]) == {"paper", "own"}
+    features = plots.feature_curves(part, titles=TITLES)
+    assert [axes.get_title() for axes in features.axes] == ["Paper", "Own run"]
+    differences = plots.difference_curves(part, "depth", titles=TITLES)
+    assert differences.axes[0].get_legend_handles_labels()[1] == ["Paper", "Own run"]
+    for figure in (features, differences):
+        assert set(figure.drawn["source"]) == {"paper", "own"}
 
 
 def test_missing_runs_are_gaps():
     known = DEPTHS["depth"] < 4
     part = DEPTHS.assign(value=DEPTHS["value"].where(known | (DEPTHS["source"] == "paper")))
-    figure = plots.accuracy_curves(part, "depth", titles=TITLES)
+    figure = plots.feature_curves(part, titles=TITLES)
     assert figure.axes[1].lines[0].get_xdata().tolist() == [1, 2, 3]
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == list("123456")
     assert set(figure.drawn["source"]) == {"paper", "real", "own"}

@@ -193,6 +193,25 @@ def test_another_data_set_than_the_run_says_is_refused(tiny_dataset, tmp_path):
         run_tiny(other, tmp_path)  # the finished run is not taken for one of the other set
 
 
+def test_sets_that_lie_elsewhere_have_runs_of_their_own(tiny_dataset, tmp_path):
+    """Their version is not known from `data_root`, so it is taken from the set that is given."""
+    data = replace(RUN.data, name="market1501", size="full", version="")
+    run = replace(RUN, data=data, train=replace(RUN.train, epochs=1, warmup_epochs=0))
+    sets = [replace(tiny_dataset, name="market1501", version=version) for version in "ab"]
+    folders = [run_tiny(dataset, tmp_path, run) for dataset in sets]
+    assert [folder.run.data.version for folder in folders] == ["a", "b"]
+    assert folders[0].path != folders[1].path
+
+
+def test_a_camera_of_the_test_alone_has_no_embedding(tiny_dataset, tmp_path):
+    """Such a row would keep its random start."""
+    seen = [record for record in tiny_dataset.train if record.camera < 3]
+    run = replace(RUN, train=replace(RUN.train, epochs=1, warmup_epochs=0))
+    folder = run_tiny(replace(tiny_dataset, train=seen), tmp_path, run)
+    assert folder.model().num_cameras == 3
+    assert tiny_dataset.num_cameras == 6
+
+
 def test_a_run_that_another_command_trains_is_waited_for(tiny_dataset, tmp_path, monkeypatch):
     other = run_tiny(tiny_dataset, tmp_path / "a")
 
