@@ -155,10 +155,6 @@ def report(
         )
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
-    agreement = compare.rank_agreement(measured)
-    if len(agreement):
-        parts.append("Do the rows stand in one order? Kendall's tau, 1: they do, -1: the reverse.")
-        parts.append(as_markdown(agreement.set_index("sources").round(2).astype(str)))
     judged = claims.judge(measured)
     signs = judged.loc[judged["source"] == "own", "verdict"]
     signs = signs[signs != "not run"]

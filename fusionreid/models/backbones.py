@@ -156,11 +156,12 @@ class CNNBranch(nn.Module):
     @torch.no_grad()
     def grid(self) -> tuple[int, int]:
         """Height and width of X_c, found by an image of zeros."""
-        was_training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         image = next(self.parameters()).new_zeros(1, 3, *self.image_size)
         height, width = self(image).local.shape[-2:]
-        self.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
         return height, width
 
 

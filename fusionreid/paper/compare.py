@@ -7,11 +7,10 @@ has not been run is a gap in a frame, not an error.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 
 from ..config import DATASETS, FEATURES, LABELS, ModelConfig
 from ..models.cost import measure
@@ -152,40 +151,6 @@ def results(names: str | Sequence[str], setting: Setting) -> Results:
 def _is_base(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of their experiment's reference row."""
     return rows["variant"] == rows["experiment"].map(BASES)
-
-
-def rank_agreement(results: Results) -> pd.DataFrame:
-    """Whether the rows of experiments stand in one order by every two sources, in mAP.
-
-    Returns a row for each pair of sources: Kendall's `tau`, 1 for the same order and -1 for the
-    reverse; `rows`, their number; `turned`, the pairs of rows whose order differs. Rows that a
-    source lacks are left out.
-    """
-    row = ["experiment", "variant"]
-    runs = results.runs.query("feature == 'all'").drop_duplicates(row).set_index(row)
-    runs = runs[[*recorded.SOURCES]].add_suffix(" runs")
-    rows = results.rows.query("feature == 'all' and metric == 'mAP'")
-    values = rows.pivot(index=row, columns="source", values="value")
-    values = runs.join(values).drop_duplicates([*runs])  # a model that several experiments have
-    table = []
-    for first, second in combinations(("paper", *recorded.SOURCES), 2):
-        known = values.dropna(subset=[first, second])
-        if len(known) < 3:
-            continue
-        turned = []
-        for one, other in combinations(known.reset_index().to_dict("records"), 2):
-            if (one[first] - other[first]) * (one[second] - other[second]) < 0:
-                labels = results.label(one["variant"]), results.label(other["variant"])
-                turned.append(", ".join(labels))
-        table.append(
-            {
-                "sources": f"{first} and {second}",
-                "tau": kendalltau(known[first], known[second]).statistic,
-                "rows": len(known),
-                "turned": "; ".join(turned),
-            }
-        )
-    return pd.DataFrame(table)
 
 
 def spread(results: Results, name: str) -> pd.DataFrame:

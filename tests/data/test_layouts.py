@@ -322,6 +322,11 @@ def test_a_csv_file_is_a_set(tmp_path):
             "line 3, column camera: .* from 0 to 9999, found '2026",
         ),
         (2, f"photos/a.jpg,{2**63},1,train", "line 2, column identity: expected a whole number"),
+        (
+            2,
+            f"photos/a.jpg,{'9' * 5000},1,train",
+            "line 2, column identity: expected a whole number",
+        ),
         (3, "photos/a.jpg,1,,train", "line 3, column camera: expected a whole number.* found ''"),
         (
             4,

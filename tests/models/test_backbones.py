@@ -59,7 +59,8 @@ def test_the_cnn_keeps_a_sixteenth_of_the_image(name):
 def test_the_grid_leaves_the_mode_as_it_is():
     branch = CNNBranch(SMALL).train()
     means = branch.base.bn1.running_mean.clone()
-    assert branch.grid == (4, 2) and branch.training
+    branch.base.bn1.eval()  # frozen
+    assert branch.grid == (4, 2) and branch.training and not branch.base.bn1.training
     assert torch.equal(branch.base.bn1.running_mean, means)
 
 

@@ -208,16 +208,6 @@ def test_one_claim_never_mixes_two_data_sets_of_the_paper(setting):
     assert results(["figure5", "differences"], market).papers == "market1501"
 
 
-def test_orders_agree_or_are_turned(setting, record):
-    points = {"ResNet50": -13, "ViT-B/16*": -3, "DFE": 0, "DFE + LRU": 4, "DFE + LRU + SEU": 3}
-    record("table2", points, spread=0.01)
-    (row,) = compare.rank_agreement(results("table2", setting())).itertuples()
-    assert row.sources == "paper and synthetic" and row.rows == 5
-    assert row.turned == "DFE + LRU, DFE + LRU + SEU", "of ten pairs"
-    assert row.tau == pytest.approx(0.8)
-    assert compare.rank_agreement(results("table5", setting())).empty
-
-
 def test_what_moves_a_number(setting, record):
     record("table2", {"DFE": 0, "DFE + LRU": 4, "DFE + LRU + SEU": 3})
     spread = compare.spread(results("table2", setting()), "table2")
