@@ -41,7 +41,8 @@ from .notebooks import NotebookError
 from .options import Parser, device, literal, one_of, whole
 from .paper import recorded, tables
 from .paper.compare import results
-from .paper.experiments import EXPERIMENTS, plan, setting
+from .paper.experiments import names_of, plan, setting
+from .paper.numbers import TITLES
 from .processes import speed
 from .training.runs import RunConfig, make_run
 from .training.trained import fine_tuned, load, publish, read_calibrations, write_calibrations
@@ -79,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
     which = shared(
         "--size",
         choices=SIZES,
-        help="default: the profile's, demo, or all of a real set, of which demo is a draw",
+        help="demo of a real set is a draw of its people (default: the profile's, if there is one;"
+        " else demo of the synthetic set, and all of a real one)",
     )
     draw = shared(
         "--data-seed",
@@ -120,8 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(train, scale, which, draw, sets, runs, machine)
     add("--released", action="store_true", help="compute and train as the authors' code does")
-    add("--cnn", default=PAPER.cnn, help="default: %(default)s; 'none' leaves the branch out")
-    add("--transformer", default=PAPER.transformer, help="default: %(default)s; 'none' as above")
+    cnn_help = "default: %(default)s, or what stands for it; 'none' leaves the branch out"
+    add("--cnn", default=PAPER.cnn, help=cnn_help)
+    add("--transformer", default=PAPER.transformer, help="the same for the Transformer")
     add("--cnn-weights", help=WEIGHTS)
     add("--transformer-weights", help="the same for the Transformer")
     add("--start", metavar="MODEL", help=f"fine-tune a trained model: {MODEL}")
@@ -131,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
         type=whole(16, 4096),
         default=PAPER.image_size,
         metavar=("HEIGHT", "WIDTH"),
-        help="in pixels (default: 256 128)",
+        help="at the paper's scale (default: 256 128, of which the demo makes 128 64)",
     )
     add(
         "--stride",
@@ -413,7 +416,9 @@ def search(options: argparse.Namespace) -> None:
     """Find the most similar pictures in a folder: their paths, similarities, a contact sheet."""
     one_of("the ending of --to", options.to.suffix.lower(), SUFFIXES)
     index = options.index or options.gallery / ".fusionreid"
-    sheets = known_sheets(index) | {options.to.resolve()}
+    sheets = known_sheets(index)
+    if options.gallery.resolve() in options.to.resolve().parents:
+        sheets = sheets | {options.to.resolve()}
     pictures = pictures_in(options.gallery, sheets)
     model = load(options.model, options.device)
     calibration = read_calibrations(options.model, model).get(False)  # pictures have no camera
@@ -457,9 +462,7 @@ def export(options: argparse.Namespace) -> None:
 
 def experiments(options: argparse.Namespace) -> int:
     """Train the missing runs of tables and figures, and print them beside the paper's numbers."""
-    names = []
-    for name in options.names:
-        names += EXPERIMENTS if name == "all" else [name]
+    names = names_of(TITLES if "all" in options.names else options.names)
     data = data_of(options)
     if data.name != "synthetic" and data.size != "demo" and options.data_seeds != [0]:
         raise ValueError(

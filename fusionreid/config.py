@@ -173,6 +173,8 @@ class DataConfig:
                 )
             object.__setattr__(self, "name", self.name.removesuffix(".csv"))
             object.__setattr__(self, "size", "full")
+        if self.name != "synthetic" and self.size != "demo":  # a whole set has no draws
+            object.__setattr__(self, "seed", 0)
 
 
 @dataclass(frozen=True)

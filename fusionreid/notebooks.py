@@ -35,8 +35,9 @@ def _resolve(name: str, value):
         case "DATASET":
             from .data.layouts import check_name  # brings torch
 
-            check_name(DataConfig(name=value).name, paths.DATA)
-            return value
+            name = DataConfig(name=value).name
+            check_name(name, paths.DATA)
+            return name
         case "MODEL":
             return expect(name, value, str)
     if isinstance(value, str):

@@ -72,6 +72,9 @@ def test_a_set_of_ones_own_has_its_own_name_and_is_whole():
     assert DataConfig(name="mine", size="demo") == DataConfig(name="mine", size="full")
     assert DataConfig(name="mine.csv") == DataConfig(name="mine"), "one set, one name"
     assert DataConfig().size == "demo"
+    whole = DataConfig(name="msmt17", size="full", seed=3)
+    assert whole == DataConfig(name="msmt17", size="full"), "a whole set has no draws"
+    assert DataConfig(name="msmt17", seed=3).seed == DataConfig(size="full", seed=3).seed == 3
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,8 @@ def test_a_search_prints_probabilities_where_the_model_is_calibrated(searched, t
 def test_the_contact_sheet_is_of_the_kind_that_its_ending_says(searched, tmp_path, capsys):
     assert main([*searched, "--to", str(tmp_path / "new" / "sheet.jpg")]) == 0
     assert Image.open(tmp_path / "new" / "sheet.jpg").format == "JPEG"
+    index = Path(searched[searched.index("--index") + 1])
+    assert not (index / "sheets.json").exists(), "it does not lie among the pictures"
     capsys.readouterr()
     for name in ("sheet.txt", "sheet", "index"):
         assert main([*searched, "--to", str(tmp_path / name)]) == 2
@@ -487,7 +489,7 @@ def test_all_experiments_are_run_and_recorded_on_each_draw(tmp_path, monkeypatch
     monkeypatch.setattr(recorded, "record", lambda setting, *_: kept.append(setting.data.seed) or 7)
     no_table = SimpleNamespace(markdown=str)
     monkeypatch.setattr("fusionreid.paper.tables.comparison", lambda *_: no_table)
-    command = "experiments all differences --profile smoke --data-seeds 0 2 --record".split()
+    command = "experiments all --profile smoke --data-seeds 0 2 --record".split()
     assert main([*command, "--runs-root", str(tmp_path)]) == 0 and kept == [0, 2]
     assert trained == [([*EXPERIMENTS, "differences"], seed) for seed in (0, 2)]
     assert "7 runs recorded in" in capsys.readouterr().out

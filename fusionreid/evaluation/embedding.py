@@ -98,9 +98,9 @@ def cut(frame, boxes: Sequence) -> list[Image.Image]:
 
 
 def _expect_several(images) -> None:
-    """Refuses one picture in place of a list: a path, a PIL image, or one array (H, W, 3)."""
+    """Refuses one picture in place of a list: a path, a PIL image, or one array."""
     shape = getattr(images, "shape", ())
-    is_one_array = len(shape) == 3 and shape[2] in (3, 4)
+    is_one_array = len(shape) == 2 or len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] == 3)
     if isinstance(images, str) or not hasattr(images, "__getitem__") or is_one_array:
         shown = " ".join(repr(images).split())
         raise TypeError(

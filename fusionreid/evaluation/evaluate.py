@@ -124,8 +124,8 @@ def camera_choices(model: FusionReID, dataset: Dataset, **options) -> pd.DataFra
     """What the choice of camera does to accuracy: a row for each embedding given to every image.
 
     The choices are the embedding of the image's own camera; none, as `embed` does without cameras;
-    the mean over the cameras; and a wrong one, that of the next camera. `options` go to `evaluate`.
-    Raises ValueError for a model without a camera embedding.
+    the mean over the cameras; and a wrong one, that of the camera before. `options` go to
+    `evaluate`. Raises ValueError for a model without a camera embedding.
     """
     if not model.num_cameras:
         raise ValueError(

@@ -41,15 +41,9 @@ SHOWN = {"table6": ("cnn_fused", "transformer_fused", "all"), "figure5": (*FEATU
 
 def features_of(config: ModelConfig) -> list[str]:
     """The features that a model has, "all" last."""
-    if config.cnn is None:
-        return ["transformer", "all"]
-    if config.transformer is None:
-        return ["cnn", "all"]
-    if config.fusion is None:
-        return [*FEATURES[:2], "all"]
-    if not config.fusion.units:
-        return [*FEATURES[:4], "all"]
-    return [*FEATURES, "all"]
+    if config.fusion:
+        return [*FEATURES[: 6 if config.fusion.units else 4], "all"]
+    return [*(branch for branch in FEATURES[:2] if getattr(config, branch)), "all"]
 
 
 def papers_dataset(names: Sequence[str], dataset: str) -> str:

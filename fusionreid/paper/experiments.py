@@ -183,7 +183,9 @@ def setting(
     data_root = Path(data_root or paths.DATA)
     if not data.version:
         data = replace(data, version=find_version(data, data_root))
-    return Setting(profile, data, tuple(seeds), data_root, Path(runs_root or paths.RUNS))
+    return Setting(
+        profile, data, tuple(dict.fromkeys(seeds)), data_root, Path(runs_root or paths.RUNS)
+    )
 
 
 def names_of(names: str | Sequence[str]) -> Sequence[str]:

@@ -51,7 +51,8 @@ def difference_interval(parts: Sequence[Scores]) -> Interval:
     Few seeds may be alike by chance, and then the residual may be larger than the part between
     people. So the interval is never narrower than that over people alone.
 
-    Returns the mean over all runs. Its interval is NaN if no data seed has two runs.
+    Returns the mean over all runs. Its interval is NaN if seeds have fewer than two degrees of
+    freedom, as three runs of two data seeds have one: two runs are often alike by chance.
     """
     if not parts:
         return UNKNOWN
@@ -60,7 +61,7 @@ def difference_interval(parts: Sequence[Scores]) -> Interval:
     runs = len(all_means)
     mean = float(all_means.mean())
     seed_variance, seed_freedom = variance_of_seeds(run_means)
-    if seed_freedom == 0:
+    if seed_freedom < 2:
         return UNKNOWN._replace(mean=mean, runs=runs)
 
     # The variance of the mean over all runs, in two components.

@@ -9,7 +9,7 @@ they are made anew.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -71,12 +71,13 @@ class Archive(NamedTuple):
         arrays: by run, the scores of all features, (features, metrics, people), as float16, from 0
             to 1; by name and version of the data, the identities of its people, and how many
             queries each has, (2, people).
-        runs: by (configuration, feature), then by (data seed, seed), the scores of both metrics.
+        runs: by (configuration, feature), then by (data seed, version, seed), the scores of both
+            metrics. Runs of other files have another version, and are not paired.
     """
 
     rows: pd.DataFrame
     arrays: dict[str, np.ndarray]
-    runs: dict[tuple[str, str], dict[tuple[int, int], Scores]]
+    runs: dict[tuple[str, str], dict[tuple[int, str, int], Scores]]
 
 
 def archive() -> Archive:
@@ -98,7 +99,7 @@ def _read(table: Path, date: int) -> Archive:
         scores = arrays[row.run][place].astype(float)
         _, queries = arrays[f"{row.data} {row.version}"]
         of_row = runs.setdefault((row.configuration, row.feature), {})
-        of_row[row.data_seed, row.seed] = scores, queries
+        of_row[row.data_seed, row.version, row.seed] = scores, queries
     return Archive(rows, arrays, runs)
 
 
@@ -186,31 +187,23 @@ def spread(weights: Weights, metric: str) -> dict[str, float]:
 
 
 def _sums(weights: Weights, metric: str, locked: bool = False) -> list[Scores]:
-    """A weighted sum of rows as `difference_interval` takes it, in points."""
-    parts = []
-    for scores, queries in _shared(weights, metric, locked):
-        parts.append((100 * np.tensordot([*weights.values()], scores, 1), queries))
-    return parts
+    """A weighted sum of rows, in points, in the runs that all of them have.
 
-
-def _shared(rows: Iterable[tuple[str, str]], metric: str, locked: bool = False) -> Iterator[Scores]:
-    """The scores of rows, (configuration, feature), in the runs that all of them have.
-
-    Yields, for each data seed, the scores (rows, seeds, people), from 0 to 1, and how many queries
-    each person has (people,). Of the data seeds, those `LOCKED` are taken, or all others.
+    A part for each data seed, as `difference_interval` takes it. Of the data seeds, those `LOCKED`
+    are taken, or all others.
     """
-    runs = [archive().runs.get(row, {}) for row in rows]
+    runs = [archive().runs.get(row, {}) for row in weights]
     in_all = sorted(set.intersection(*map(set, runs)))
-    for data_seed, seeds in groupby(in_all, key=itemgetter(0)):
+    place = ACCURACY.index(metric)
+    parts = []
+    for (data_seed, _), keys in groupby(in_all, key=itemgetter(0, 1)):
         if (data_seed in LOCKED) != locked:
             continue
-        seeds = list(seeds)
-        place = ACCURACY.index(metric)
-        scores = []
-        for of_row in runs:
-            scores.append([of_row[each][0][place] for each in seeds])
-        _, queries = runs[0][seeds[0]]
-        yield np.array(scores), queries
+        keys = list(keys)
+        scores = [[of_row[key][0][place] for key in keys] for of_row in runs]
+        _, queries = runs[0][keys[0]]
+        parts.append((100 * np.tensordot([*weights.values()], scores, 1), queries))
+    return parts
 
 
 def expected(configuration: str, data_seed: int) -> tuple[float, float]:

@@ -252,16 +252,16 @@ def _check(results: Results, name: str) -> list[str]:
             inside += 1
         elif not math.isnan(low):
             label = results.label(row.variant)
-            outside.append(f"{label} {row.own:.1f}, expected {low:.1f} to {high:.1f}")
+            outside.append(f"{label} {row.own:.1f} ({low:.1f} to {high:.1f})")
     notes = []
     if equal:
         notes.append(f"{equal} own runs have exactly the recorded numbers")
     if inside or outside:
         found = (
-            f"{inside} of {inside + len(outside)} own runs with other numbers lie where 95 % of "
-            "new seeds would"
+            f"of {inside + len(outside)} own runs that differ from the recorded ones, {inside} lie "
+            "where 95 % of new seeds of all rows would"
         )
-        notes.append("; ".join([found, *outside]))
+        notes.append("; outside: ".join([found, ", ".join(outside)]) if outside else found)
     return notes
 
 

@@ -73,10 +73,9 @@ class Rankings:
 
     def distances(self, switches: Switches) -> FeatureDistances | RerankedDistances:
         """The distances by which the gallery is ranked."""
-        reranked = self._reranked(switches.feature, switches.cameras)
         if switches.weight == 1:
-            return reranked.original
-        return reranked.with_weight(switches.weight)
+            return FeatureDistances(*self.retrieval[switches.cameras].select(switches.feature))
+        return self._reranked(switches.feature, switches.cameras).with_weight(switches.weight)
 
     def ranking(self, switches: Switches) -> Ranking:
         """The accuracy over the whole test set."""

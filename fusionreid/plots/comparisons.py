@@ -25,7 +25,7 @@ from .style import (
 def differences(data: pd.DataFrame, *, titles: Mapping[str, str], label: str) -> Figure:
     """Differences in accuracy by source, with intervals where they are known; a panel a metric.
 
-    A recorded difference without an interval, of a single run, is hollow. Cases of which nothing
+    A recorded difference without an interval, of too few runs, is hollow. Cases of which nothing
     was measured are left out, unless this is so of all. The scale is that of `scale_differences`.
 
     Args:
@@ -116,7 +116,10 @@ def attention_and_mean(entropy: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     right.set_yticks(places, rows["replaced"])
     right.invert_yaxis()
     right.axvline(0, color=GREY)
-    right.set(xlabel="mAP minus that as trained (points)", title="attention replaced by a mean")
+    right.set(
+        xlabel="mAP minus that as trained (points), each person once",
+        title="attention replaced by a mean",
+    )
     legend_below(figure, right, 3)
     figure.drawn = pd.concat([entropy, costs])
     return figure

@@ -104,7 +104,9 @@ def test_wrong_pictures(model, paths, tmp_path):
         embed(model, [tmp_path / "nowhere.jpg"])
     with pytest.raises(TypeError, match="expected a list of paths or images, found one"):
         embed(model, str(paths[0]))
-    for one in (np.zeros((64, 32, 3), np.uint8), {"a": 1}.keys(), 5, None, model):
+    shapes = (64, 32), (64, 32, 1), (64, 32, 3), (3, 64, 32)
+    arrays = [np.zeros(shape, np.uint8) for shape in shapes]
+    for one in (*arrays, torch.zeros(3, 64, 32), {"a": 1}.keys(), 5, None, model):
         with pytest.raises(
             TypeError, match="expected a list of paths or images, found one"
         ) as error:

@@ -37,7 +37,8 @@ def simulate(
         ({"residual": 10}, 0.93, 0.99),
         ({"seed": 1}, 0.93, 0.99),
         ({"person": 6}, 0.93, 0.99),
-        # Three seeds tell little of how seeds differ.
+        # Three seeds tell little of how seeds differ, and two seeds on two draws as little.
+        ({"seed": 1.5, "person": 6, "residual": 10, "seeds": 2}, 0.88, 0.97),
         ({"seed": 1, "person": 6, "residual": 10, "sets": 1, "seeds": 3}, 0.88, 0.97),
     ],
 )
@@ -80,9 +81,9 @@ def test_more_seeds_and_more_people_are_surer():
     )
 
 
-def test_two_seeds_that_agree_do_not_make_people_certain():
-    """The two means are equal, and the residual seems larger than what is between people."""
-    differences = np.array([[1.0, -1.0, 3.0, -3.0], [-1.0, 1.0, -2.0, 2.0]])
+def test_seeds_that_agree_do_not_make_people_certain():
+    """The means are equal, and the residual seems larger than what is between people."""
+    differences = np.array([[1.0, -1, 3, -3], [-1, 1, -2, 2], [1, -1, 0, 0]])
     found = difference_interval([(differences, np.ones(4))])
     people = differences.mean(axis=0)
     half = stats.t.ppf(0.975, 3) * people.std(ddof=1) / 2
@@ -90,10 +91,11 @@ def test_two_seeds_that_agree_do_not_make_people_certain():
 
 
 def test_few_seeds_that_agree_make_no_interval_narrower():
-    """Two seeds 0.2 apart have one degree of freedom, and four people have three."""
-    differences = np.array([[5.0, -3.0, -2.0, 0.0], [-4.0, 1.0, 3.0, 0.0]]) + [[0.1], [-0.1]]
+    """Three seeds 0.1 apart have two degrees of freedom, and four people have three."""
+    differences = np.array([[5.0, -3, -2, 0], [-4, 1, 3, 0], [-1, 2, -1, 0]])
+    differences += [[0.1], [-0.1], [0]]
     found = difference_interval([(differences, np.ones(4))])
-    seeds = stats.t.interval(0.95, 1, 0, 0.1)
+    seeds = stats.t.interval(0.95, 2, 0, 0.1 / np.sqrt(3))
     people = stats.t.interval(0.95, 3, 0, differences.mean(axis=0).std(ddof=1) / 2)
     assert people[1] < seeds[1]
     assert (found.low, found.high) == pytest.approx(seeds)
@@ -103,7 +105,7 @@ def test_p_is_that_of_the_interval():
     values = np.random.default_rng(1).normal(1, 1, size=8)
     found = difference_interval([(np.repeat(values[:, None], 5, axis=1), np.ones(5))])
     assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-    assert difference_interval([(np.zeros((2, 3)), np.ones(3))]).p == 1
+    assert difference_interval([(np.zeros((3, 3)), np.ones(3))]).p == 1
 
 
 def test_deviations_are_those_of_seeds_people_and_draws():
@@ -126,6 +128,13 @@ def test_too_little_is_no_interval():
     assert np.isnan(difference_interval([]).mean) and difference_interval([]).runs == 0
     one = difference_interval([(np.ones((1, 4)), np.ones(4))])
     assert one.mean == 1 and np.isnan(one.low) and np.isnan(one.high)
+    two, single = np.array([[1.0, 2.0], [1.1, 2.1]]), np.ones((1, 2))
+    for parts in ([two], [two, single]):  # one degree of freedom between seeds
+        found = difference_interval([(scores, np.ones(2)) for scores in parts])
+        assert (
+            found.runs == sum(map(len, parts)) and np.isnan([found.low, found.high, found.p]).all()
+        )
+    assert difference_interval([(two, np.ones(2))] * 2).high > 1
 
 
 def test_an_interval_is_over_people_and_not_over_their_heads():
