@@ -66,9 +66,9 @@ def test_options_of_training_and_of_a_draw_reach_the_run():
     options = "--learning-rate 0.003 --identities 4 --images 6 --size full --data-seed 2"
     given = run("--dataset", "market1501", *options.split())
     assert (given.train.learning_rate, given.train.identities, given.train.images) == (0.003, 4, 6)
-    assert (given.data.name, given.data.size, given.data.seed) == ("market1501", "full", 2)
-    draw = run("--profile", "paper", "--size", "demo")
-    assert (draw.data.name, draw.data.size) == ("market1501", "demo")
+    assert (given.data.name, given.data.size, given.data.seed) == ("market1501", "full", 0)
+    draw = run("--profile", "paper", "--size", "demo", "--data-seed", "2")
+    assert (draw.data.name, draw.data.size, draw.data.seed) == ("market1501", "demo", 2)
 
 
 def test_options_reach_the_run(tmp_path):

@@ -199,7 +199,7 @@ def test_sets_that_lie_elsewhere_have_runs_of_their_own(tiny_dataset, tmp_path):
     run = replace(RUN, data=data, train=replace(RUN.train, epochs=1, warmup_epochs=0))
     sets = [replace(tiny_dataset, name="market1501", version=version) for version in "ab"]
     folders = [run_tiny(dataset, tmp_path, run) for dataset in sets]
-    assert [folder.run.data.version for folder in folders] == ["a", "b"]
+    assert [folder.config.data.version for folder in folders] == ["a", "b"]
     assert folders[0].path != folders[1].path
 
 
