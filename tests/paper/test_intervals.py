@@ -92,7 +92,7 @@ def test_seeds_that_agree_do_not_make_people_certain():
 
 def test_few_seeds_that_agree_make_no_interval_narrower():
     """Three seeds 0.1 apart have two degrees of freedom, and four people have three."""
-    differences = np.array([[5.0, -3, -2, 0], [-4, 1, 3, 0], [-1, 2, -1, 0]])
+    differences = np.array([[5.0, -3, -2, 0], [-4, 1, 3, 0], [-1, 2, -1.3, 0.3]])
     differences += [[0.1], [-0.1], [0]]
     found = difference_interval([(differences, np.ones(4))])
     seeds = stats.t.interval(0.95, 2, 0, 0.1 / np.sqrt(3))
