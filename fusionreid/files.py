@@ -109,7 +109,7 @@ def mistaken(path: str | Path) -> str:
     try:
         with open(path, "rb") as file:
             start = file.read(256).lstrip().lower()
-    except OSError as error:
+    except PermissionError as error:
         return f"a file that cannot be read: {error.strerror}"
     if not start:
         return "an empty file; fetch or make it again"
