@@ -100,7 +100,8 @@ def cut(frame, boxes: Sequence) -> list[Image.Image]:
 def _expect_several(images) -> None:
     """Refuses one picture in place of a list: a path, a PIL image, or one array."""
     shape = getattr(images, "shape", ())
-    is_one_array = len(shape) == 2 or len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] == 3)
+    has_channels = len(shape) == 3 and (shape[0] == 3 or shape[2] in (1, 3, 4))
+    is_one_array = len(shape) == 2 or has_channels
     if isinstance(images, str) or not hasattr(images, "__getitem__") or is_one_array:
         shown = " ".join(repr(images).split())
         raise TypeError(

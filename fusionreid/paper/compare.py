@@ -117,7 +117,7 @@ class Results:
         return rows.assign(case=case)
 
     def points(self, name: str) -> pd.DataFrame:
-        """The rows of Fig. 5 or 6, for `plots.difference_curves`.
+        """The rows of Fig. 5 or 6, for `plots.feature_curves` and `difference_curves`.
 
         Returns `shown` with `depth` and `dim` at the paper's scale, and `here`, D in this profile.
         """

@@ -214,10 +214,12 @@ def expected(configuration: str, data_seed: int) -> tuple[float, float]:
     """
     rows = archive().rows.query("feature == 'all'")
     runs = rows.query("configuration == @configuration and data_seed == @data_seed")
+    if runs.empty:
+        return np.nan, np.nan
     rows = rows[rows["data"].isin(runs["data"])].groupby(["configuration", "data_seed"])["mAP"]
     variance, freedom = variance_of_seeds([of_row.to_numpy() for _, of_row in rows])
     # One more run differs from the others' mean by its own deviation and by that of the mean.
-    half = half_width(np.sqrt(variance * (1 + 1 / (len(runs) or 1))), freedom)
+    half = half_width(np.sqrt(variance * (1 + 1 / len(runs))), freedom)
     return runs["mAP"].mean() - half, runs["mAP"].mean() + half
 
 

@@ -261,7 +261,9 @@ def _check(results: Results, name: str) -> list[str]:
             f"of {inside + len(outside)} own runs that differ from the recorded ones, {inside} lie "
             "where 95 % of new seeds of all rows would"
         )
-        notes.append("; outside: ".join([found, ", ".join(outside)]) if outside else found)
+        if outside:
+            found += f"; outside: {', '.join(outside)}"
+        notes.append(found)
     return notes
 
 
