@@ -93,7 +93,8 @@ class Results:
         """The name of a row, with the stand-ins of this profile."""
         return label(variant, self.setting.profile)
 
-    def titles(self, name: str) -> dict[str, str]:
+    @property
+    def titles(self) -> dict[str, str]:
         """What the numbers of each source are of."""
         profile = self.setting.profile.name
         data = self.setting.data.name

@@ -118,7 +118,7 @@ def comparison(results: Results, name: str, features: Sequence[str] | None = Non
     that the experiment shows. A source without any run of the experiment has no columns.
     """
     rows = results.shown(name, features)
-    titles = results.titles(name)
+    titles = results.titles
     index = pd.MultiIndex.from_frame(rows[KEYS].drop_duplicates())
     numbers = {}
     spread = {}

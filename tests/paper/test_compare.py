@@ -134,7 +134,7 @@ def test_real_people_stand_apart_from_synthetic_ones(setting, record, monkeypatc
     recorded._read.cache_clear()
     found = results("table5", setting()).shown("table5").groupby("source")["value"]
     assert found.count()["real"] == 4 and found.count()["synthetic"] == 0
-    titles = results("table5", setting()).titles("table5")
+    titles = results("table5", setting()).titles
     assert titles["real"] == "Recorded, real people (Market1501), smoke"
     assert titles["synthetic"] == "Recorded, synthetic people, smoke"
 
@@ -200,9 +200,9 @@ def test_one_claim_never_mixes_two_data_sets_of_the_paper(setting):
     """The paper has Fig. 5 on Market-1501 too, and Tables II to VI on MSMT17 alone."""
     market = setting("market1501")
     alone = results("figure5", market)
-    assert alone.papers == "market1501" and "Paper, Market1501" in alone.titles("figure5").values()
+    assert alone.papers == "market1501" and "Paper, Market1501" in alone.titles.values()
     both = results(["table2", "figure5"], market)
-    assert both.papers == "msmt17" and "Paper, MSMT17" in both.titles("figure5").values()
+    assert both.papers == "msmt17" and "Paper, MSMT17" in both.titles.values()
     rows = both.runs.query("feature == 'all' and metric == 'mAP'").groupby("variant")["paper"]
     assert rows.first()[["FusionReID*", "L = 2"]].tolist() == [69.5, 69.5]
     assert results(["figure5", "differences"], market).papers == "market1501"
