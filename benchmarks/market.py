@@ -151,7 +151,7 @@ def report(
     for name in names:
         parts += [f"## {name}", tables.comparison(measured, name).markdown()]
         dots = plots.differences(
-            measured.dots(name), titles=measured.titles(name), label="minus the base row"
+            measured.dots(name), titles=measured.titles, label="minus the base row"
         )
         plots.save(dots, name, folder=folder)
         parts.append(f"![{name}]({name}.png)")
